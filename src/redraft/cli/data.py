@@ -1,0 +1,41 @@
+"""`redraft data`: the data that training and measuring use, made anew."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Make the data that training and measuring use.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Make the data that training and measuring use."""
+
+
+@app.command("build")
+def build(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data"),
+    examples: Annotated[
+        int, typer.Option(help="Test examples with seen phrasings, and as many with unseen ones.", min=1)
+    ] = 250,
+    sample: Annotated[int, typer.Option(help="Training records to write as a sample, for reading.", min=0)] = 100,
+) -> None:
+    """Write the extraction task's test set (extract.jsonl) and a sample of its endless training stream. Deterministic."""
+    from redraft.training.extraction.records import held_out_records, training_record
+
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"prompt": record.prompt, "answer": record.answer, "seen": seen, "held_out_values": index % 2 == 1}
+        for seen in (True, False)
+        for index, record in enumerate(held_out_records(examples, seen=seen))
+    ]
+    train = [
+        {"prompt": record.prompt, "answer": record.answer} for record in (training_record(1, i) for i in range(sample))
+    ]
+    for name, lines in (("extract.jsonl", rows), ("train-sample.jsonl", train)):
+        temporary = out / f".{name}.partial"
+        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        temporary.replace(out / name)
+        print(f"{out / name}: {len(lines)} rows")

@@ -1,0 +1,79 @@
+"""`redraft info`: what a checkpoint is and what it takes to run it, before anything large is downloaded."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def info(
+    model: Annotated[
+        str, typer.Argument(help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.')
+    ] = "bundled",
+    *,
+    context: Annotated[int, typer.Option(help="Tokens of context for cache, step and fit.", min=0)] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Parameters, memory, work of a denoising step, and whether it fits this machine; reads config.json only."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
+
+    config = read_config(fetch_config(model))
+    sizes, memory = ModelSizes.of(config), machine_memory()
+    fits = sizes.fits(memory.available, context)
+    facts = {
+        "model": model,
+        "parameters": sizes.parameters,
+        "active_parameters": sizes.active_parameters,
+        "layers": config.num_layers,
+        "experts": f"{config.experts_per_token} of {config.num_experts}",
+        "vocabulary": config.vocab_size,
+        "canvas_length": config.canvas_length,
+        "max_context": config.max_context,
+        "context": context,
+        "kv_bytes_per_1000_tokens": sizes.kv_bytes_per_1000_tokens(),
+        "kv_bytes_sliding_layers": sizes.kv_bytes_sliding(),
+        "flops_per_denoising_step": sizes.step_flops(context),
+        "weight_bytes": dict(sizes.weight_bytes),
+        "fits": fits,
+        "memory_bytes": memory.total,
+        "memory_available_bytes": memory.available,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    table = Table(show_header=False)
+    table.add_row("model", model)
+    table.add_row("parameters", f"{_count(sizes.parameters)} in all ({sizes.parameters:,})")
+    table.add_row("active", f"{_count(sizes.active_parameters)} per token ({sizes.active_parameters:,})")
+    table.add_row("shape", f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens")
+    table.add_row("canvas, context", f"{config.canvas_length} tokens, {config.max_context:,} tokens")
+    table.add_row(
+        "KV cache",
+        f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, {_bytes(sizes.kv_bytes_sliding())} for the windows",
+    )
+    table.add_row("denoising step", f"{sizes.step_flops(context) / 1e9:,.1f} GFLOP at {context:,} tokens of context")
+    for precision, weights in sizes.weight_bytes.items():
+        verdict = "fits" if fits[precision] else "does not fit"
+        table.add_row(
+            precision, f"{_bytes(weights)} of weights; {verdict} into the {_bytes(memory.available)} free here"
+        )
+    Console().print(table)
+
+
+def _count(number: int) -> str:
+    """In billions or millions, cut rather than rounded, as model names are."""
+    for unit, size in (("B", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{int(number / size * 10) / 10:.1f} {unit}"
+    return f"{number:,}"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if number < 1000:
+            return f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"

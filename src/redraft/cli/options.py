@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from typing import Annotated, Any
+
+import typer
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
+DtypeOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Cut the answer after so many tokens.")]
+CanvasLength = Annotated[int | None, typer.Option(help="Tokens written at a time.")]
+Steps = Annotated[int | None, typer.Option(help="At most so many denoising steps for a canvas.")]
+EntropyBound = Annotated[float | None, typer.Option(help="Accept more positions a step (higher) or fewer (lower).")]
+TMin = Annotated[float | None, typer.Option(help="Temperature that the schedule falls to.")]
+TMax = Annotated[float | None, typer.Option(help="Temperature that the schedule starts from.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Scales the schedule; 0 takes the likeliest token as the sample.")
+]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer; without one, one is drawn.")]
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """The settings the user gave, without those left to the checkpoint."""
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,77 @@
+"""Counter-based randomness: a uniform number is a function of where it is used, never of what was drawn before.
+
+So a request's tokens do not depend on what else runs beside it, and any single number can be computed again.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Purpose(enum.IntEnum):
+    """What a random number decides; keeps the streams of one position apart."""
+
+    INITIAL_CANVAS = 0
+    SAMPLE = 1
+    RENOISE = 2
+    CORRUPTION_LEVEL = 3
+    CORRUPTION_MASK = 4
+    CORRUPTION_TOKEN = 5
+    CANVAS_CHOICE = 6
+    SELF_CONDITIONING = 7
+
+
+@dataclass(frozen=True)
+class Counter:
+    """The place in a run that numbers are drawn for. `choice` is i for the i-th of n answers to one prompt."""
+
+    seed: int
+    choice: int = 0
+    canvas: int = 0
+    step: int = 0
+
+    def uniforms(self, count: int, purpose: Purpose, *, tile: int = 0, device: torch.device | str = "cpu") -> Tensor:
+        """float64 [count] in [0, 1), one for each position."""
+        state = _GOLDEN
+        for part in (self.seed, self.choice, self.canvas, self.step, int(purpose), tile):
+            state = _mix_int(state ^ (part & _MASK))
+        positions = torch.arange(count, dtype=torch.int64, device=device)
+        bits = _mix(_mix(positions * _signed(_GOLDEN) + _signed(state)))
+        return _shift(bits, 11).double() * 2.0**-53
+
+    def random_tokens(
+        self, count: int, vocab_size: int, purpose: Purpose, *, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """int64 [count], uniform over the vocabulary."""
+        return (self.uniforms(count, purpose, device=device) * vocab_size).long()
+
+
+# SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), once on Python
+# integers for the key and once on tensors for the positions. int64 products wrap as unsigned ones do.
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _mix_int(x: int) -> int:
+    x = (x + _GOLDEN) & _MASK
+    x = ((x ^ (x >> 30)) * _FACTORS[0]) & _MASK
+    x = ((x ^ (x >> 27)) * _FACTORS[1]) & _MASK
+    return x ^ (x >> 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _signed(_FACTORS[0])
+    x = (x ^ _shift(x, 27)) * _signed(_FACTORS[1])
+    return x ^ _shift(x, 31)

@@ -1,0 +1,1 @@
+"""Measuring: evaluation tasks and their scores. One JSON object per result."""

@@ -1,0 +1,21 @@
+"""The network: configuration, flat batch, KV cache, layers, readout. Imports no other room."""
+
+from redraft.model.attention import AttentionContext, KVCache, SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.config import AttentionShape, ModelConfig
+from redraft.model.readout import Readout, plain_readout
+from redraft.model.transformer import Transformer
+
+__all__ = [
+    "AttentionContext",
+    "AttentionShape",
+    "FlatBatch",
+    "KVCache",
+    "ModelConfig",
+    "Pass",
+    "Readout",
+    "Segment",
+    "SegmentedAttention",
+    "Transformer",
+    "plain_readout",
+]

@@ -1,0 +1,170 @@
+"""The layer and its parts: norms, rotation, feed-forward branches, router and experts.
+
+N tokens, D hidden, H query heads, G key-value heads, d head size, E experts, K experts per token, M expert size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from redraft.model.attention import AttentionContext
+from redraft.model.config import AttentionShape, ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) × weight over the last dimension, computed in float32."""
+
+    def __init__(self, size: int, eps: float, *, with_scale: bool = True) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size)) if with_scale else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = x.float()
+        normed = normed * torch.rsqrt(normed.pow(2).mean(-1, keepdim=True) + self.eps)
+        if self.weight is not None:
+            normed = normed * self.weight.float()
+        return normed.to(x.dtype)
+
+
+def rope_table(shape: AttentionShape, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin float32 [N, 1, d/2] of every position and pair; pairs that do not turn have angle 0."""
+    pairs = shape.head_dim // 2
+    rotated = int(shape.rotated_fraction * pairs)
+    exponent = torch.arange(rotated, dtype=torch.float32, device=positions.device) * 2 / shape.head_dim
+    frequencies = torch.zeros(pairs, device=positions.device)
+    frequencies[:rotated] = shape.rope_theta**-exponent
+    angles = positions.float()[:, None, None] * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns the pairs (i, i + d/2) of x [N, heads, d]."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Projections, q/k/v norms and rotation around an AttentionContext. Full layers have no v_proj: v is k unrotated."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        shape = config.attention_shape(layer)
+        self.layer = layer
+        self.head_dim = shape.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.num_heads * shape.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, shape.num_kv_heads * shape.head_dim, bias=False)
+        self.v_proj = (
+            nn.Linear(config.hidden_size, shape.num_kv_heads * shape.head_dim, bias=False)
+            if config.is_sliding(layer)
+            else None
+        )
+        self.o_proj = nn.Linear(config.num_heads * shape.head_dim, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(shape.head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(shape.head_dim, config.norm_eps)
+        self.v_norm = RMSNorm(shape.head_dim, config.norm_eps, with_scale=False)
+
+    def project(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, D] → q [N, H, d], k and v [N, G, d], ready to attend."""
+        n = x.shape[0]
+        q = self.q_proj(x).view(n, -1, self.head_dim)
+        k = self.k_proj(x).view(n, -1, self.head_dim)
+        v = k if self.v_proj is None else self.v_proj(x).view(n, -1, self.head_dim)
+        return rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope), self.v_norm(v)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], context: AttentionContext) -> Tensor:
+        attended = context.attend(self.layer, *self.project(x, rope))
+        out: Tensor = self.o_proj(attended.flatten(1))
+        return out
+
+
+class GatedMLP(nn.Module):
+    """down(gelu(gate(x)) × up(x)) with the tanh form of GELU."""
+
+    def __init__(self, hidden_size: int, inner_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, inner_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, inner_size, bias=False)
+        self.down_proj = nn.Linear(inner_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        return out
+
+
+class Router(nn.Module):
+    """Which experts a token goes to: softmax over all E, top-K, renormalised to sum 1, × per_expert_scale."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.k = config.experts_per_token
+        self.root_size = config.hidden_size**-0.5
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, with_scale=False)
+        self.scale = nn.Parameter(torch.ones(config.hidden_size))
+        self.proj = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.per_expert_scale = nn.Parameter(torch.ones(config.num_experts))
+
+    def forward(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """residual [N, D] → weights and expert indices [N, K]."""
+        scores = self.proj(self.norm(residual) * self.scale * self.root_size)
+        weights, experts = scores.float().softmax(dim=-1).topk(self.k, dim=-1)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights * self.per_expert_scale[experts], experts
+
+
+class Experts(nn.Module):
+    """E gated MLPs in stacked tensors: gate_up_proj [E, 2M, D], down_proj [E, D, M]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        e, m, d = config.num_experts, config.expert_size, config.hidden_size
+        self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
+        self.down_proj = nn.Parameter(torch.empty(e, d, m))
+
+    def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+        """x [N, D], weights and experts [N, K] → [N, D]. A token's experts are summed in the order of their rank."""
+        n, k = experts.shape
+        order = experts.flatten().argsort(stable=True)
+        counts = torch.bincount(experts.flatten(), minlength=self.gate_up_proj.shape[0]).tolist()
+        outputs = []
+        for expert, rows in enumerate(torch.split(x.index_select(0, order // k), counts)):
+            if rows.shape[0]:
+                gate, up = F.linear(rows, self.gate_up_proj[expert]).chunk(2, dim=-1)
+                outputs.append(F.linear(F.gelu(gate, approximate="tanh") * up, self.down_proj[expert]))
+        by_choice = torch.cat(outputs).index_select(0, order.argsort()).view(n, k, -1)
+        return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
+
+
+class Layer(nn.Module):
+    """Attention, then a dense and an expert branch that both read the same residual (Gemma 4 with experts)."""
+
+    layer_scalar: Tensor
+    encoder_layer_scalar: Tensor
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        size, eps = config.hidden_size, config.norm_eps
+        self.input_layernorm = RMSNorm(size, eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(size, eps)
+        self.pre_feedforward_layernorm = RMSNorm(size, eps)
+        self.mlp = GatedMLP(size, config.dense_size)
+        self.post_feedforward_layernorm_1 = RMSNorm(size, eps)
+        self.router = Router(config)
+        self.pre_feedforward_layernorm_2 = RMSNorm(size, eps)
+        self.experts = Experts(config)
+        self.post_feedforward_layernorm_2 = RMSNorm(size, eps)
+        self.post_feedforward_layernorm = RMSNorm(size, eps)
+        self.register_buffer("layer_scalar", torch.ones(1))
+        self.register_buffer("encoder_layer_scalar", torch.ones(1))
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], scalar: Tensor, context: AttentionContext) -> Tensor:
+        """x [N, D]; scalar [1] or [N, 1] is the pass's layer scalar."""
+        residual = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rope, context))
+        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(residual)))
+        weights, experts = self.router(residual)
+        sparse = self.experts(self.pre_feedforward_layernorm_2(residual), weights, experts)
+        combined = dense + self.post_feedforward_layernorm_2(sparse)
+        out: Tensor = (residual + self.post_feedforward_layernorm(combined)) * scalar
+        return out

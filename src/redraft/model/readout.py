@@ -1,0 +1,45 @@
+"""The readout, plainly: hidden states → sample, argmax, entropy and soft embedding of every canvas position.
+
+C positions, D hidden, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from redraft.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What a denoising step learns of each position, all under the step's temperature.
+
+    sample, argmax int64 [C]; entropy float32 [C] in nats; soft_embedding float32 [C, D].
+    """
+
+    sample: Tensor
+    argmax: Tensor
+    entropy: Tensor
+    soft_embedding: Tensor
+
+
+def plain_readout(model: Transformer, hidden: Tensor, temperature: float, uniform: Tensor) -> Readout:
+    """Reads hidden [C, D] at `temperature` > 0; `uniform` float64 [C] in [0, 1) decides the samples by inverse CDF."""
+    logits = model.logits(hidden) / temperature
+    log_probs = logits.log_softmax(dim=-1)
+    probs = log_probs.exp()
+    return Readout(
+        sample=inverse_cdf(probs, uniform),
+        argmax=logits.argmax(dim=-1),
+        # A token whose probability underflows to 0 adds nothing; its log is -inf and would make NaN of it.
+        entropy=-(probs * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(dim=-1),
+        soft_embedding=model.soft_embedding(logits),
+    )
+
+
+def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The index whose share of the cumulated probs [C, V] holds uniform [C]; never one of probability 0."""
+    cumulated = probs.double().cumsum(dim=-1)
+    target = uniform[:, None] * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, target, right=True).squeeze(-1).clamp_max(probs.shape[-1] - 1)

@@ -1,0 +1,88 @@
+"""The network: embedding, self-conditioning, the stack of layers, and logits from the tied embedding.
+
+N tokens, D hidden, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from redraft.model.attention import AttentionContext
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.config import FULL, SLIDING, ModelConfig
+from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
+
+
+class SelfConditioning(GatedMLP):
+    """Adds what the last step believed to the canvas: norm(embedding + MLP(norm(soft embedding)))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config.hidden_size, config.dense_size)
+        self.pre_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.post_norm = RMSNorm(config.hidden_size, config.norm_eps, with_scale=False)
+
+    def forward(self, embedding: Tensor, soft_embedding: Tensor | None = None) -> Tensor:
+        """embedding and soft_embedding [N, D], both × √D. None and zeros mean the same: no signal."""
+        if soft_embedding is not None:
+            embedding = embedding + super().forward(self.pre_norm(soft_embedding.to(embedding.dtype)))
+        out: Tensor = self.post_norm(embedding)
+        return out
+
+
+class Transformer(nn.Module):
+    """One stack of weights, read causally (encoder pass) or bidirectionally over a canvas (denoiser pass)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.self_conditioning = SelfConditioning(config)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+
+    @property
+    def embedding_scale(self) -> float:
+        return float(self.config.hidden_size**0.5)
+
+    def forward(self, batch: FlatBatch, context: AttentionContext) -> Tensor:
+        """Runs every row of the batch through the stack; returns the hidden states [N, D] after the last norm."""
+        x = self._embed(batch)
+        ropes = {
+            SLIDING: rope_table(self.config.sliding, batch.positions),
+            FULL: rope_table(self.config.full, batch.positions),
+        }
+        kind = batch.pass_of_all()
+        denoiser_rows = batch.denoiser_rows()[:, None] if kind is None else None
+        for kind_of_layer, layer in zip(self.config.layer_types, self.layers, strict=True):
+            assert isinstance(layer, Layer)
+            if denoiser_rows is not None:
+                scalar = torch.where(denoiser_rows, layer.layer_scalar, layer.encoder_layer_scalar)
+            else:
+                scalar = layer.layer_scalar if kind is Pass.DENOISER else layer.encoder_layer_scalar
+            x = layer(x, ropes[kind_of_layer], scalar, context)
+        out: Tensor = self.norm(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [N, D] → softcapped logits float32 [N, V]."""
+        raw = F.linear(hidden, self.embed_tokens.weight).float()
+        return self.config.softcap * torch.tanh(raw / self.config.softcap)
+
+    def soft_embedding(self, logits: Tensor) -> Tensor:
+        """softmax(logits) · E · √D in float32: logits [N, V] → [N, D]."""
+        return logits.softmax(dim=-1) @ self.embed_tokens.weight.float() * self.embedding_scale
+
+    def _embed(self, batch: FlatBatch) -> Tensor:
+        x = self.embed_tokens(batch.token_ids)
+        # The reference rounds √D to the weights' dtype; so do we, as trained weights expect it.
+        x = x * torch.tensor(self.embedding_scale, dtype=x.dtype, device=x.device)
+        if batch.embeddings is not None:
+            assert batch.embedded is not None
+            x = torch.where(batch.embedded[:, None], batch.embeddings.to(x.dtype), x)
+        if (kind := batch.pass_of_all()) is Pass.ENCODER:
+            encoded: Tensor = x
+            return encoded
+        conditioned: Tensor = self.self_conditioning(x, batch.soft_embedding)
+        if kind is Pass.DENOISER:
+            return conditioned
+        return torch.where(batch.denoiser_rows()[:, None], conditioned, x)

@@ -1,0 +1,174 @@
+"""Text from tokens that arrive in pieces, in the end exactly the text of decoding them all at once.
+
+Two things make a token's text uncertain: a character whose UTF-8 bytes are spread over tokens, and decoders that look
+at neighbours. Byte-level tokenizers are sequences of bytes, so an incremental UTF-8 decoder is exact. Tokenizers with
+byte fallback turn a whole run of byte tokens into replacement characters if any of them is wrong, so the text of a run
+is certain only when the run has ended. Decoders we do not know give everything at `finish`: late, but right.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, Protocol
+
+from tokenizers import Tokenizer
+
+REPLACEMENT = "\ufffd"
+# What the ByteFallback decoder reads as a byte; its parser of hexadecimal digits also takes a sign.
+_BYTE_TOKEN = re.compile(r"<0x(?:[0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")
+
+Streaming = Literal["bytes", "pieces", "whole"]
+
+
+class Detokenizer:
+    """Turns pushed ids into text; cost is linear in the tokens, however they are split.
+
+    Ids in `skipped` have no text, nor have gaps in the vocabulary.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, skipped: Collection[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._skipped = frozenset(skipped)
+        self._streaming = streaming(tokenizer)
+        self._stream = self._fresh()
+
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that these ids make certain, whole characters only.
+
+        Raises ValueError, and takes none of them, if an id is outside the vocabulary.
+        """
+        check_ids(ids, self._vocab_size)
+        kept = [token_id for token_id in ids if token_id not in self._skipped]
+        pairs = [(token_id, self._tokenizer.id_to_token(token_id)) for token_id in kept]
+        return self._stream.push([(token_id, token) for token_id, token in pairs if token is not None])
+
+    def finish(self) -> str:
+        """The rest; afterwards the detokenizer is ready for a new text."""
+        rest = self._stream.finish()
+        self._stream = self._fresh()
+        return rest
+
+    def _fresh(self) -> "_Stream":
+        if self._streaming == "bytes":
+            return _ByteStream()
+        if self._streaming == "pieces":
+            return _PieceStream(self._tokenizer, is_open=lambda token: _BYTE_TOKEN.fullmatch(token) is not None)
+        return _PieceStream(self._tokenizer, is_open=lambda token: True)
+
+
+def streaming(tokenizer: Tokenizer) -> Streaming:
+    """How a tokenizer's decoder can be run in pieces, judged by its configuration."""
+    decoders = _decoders(tokenizer)
+    kinds = [decoder["type"] for decoder in decoders]
+    if kinds == ["ByteLevel"]:
+        return "bytes"
+    stripping = kinds.count("Metaspace") + kinds.count("Strip")
+    if kinds and stripping <= 1 and all(_is_local(decoder) for decoder in decoders):
+        return "pieces"
+    return "whole"
+
+
+def check_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raises ValueError on an id outside the vocabulary."""
+    bad = next((token_id for token_id in ids if not 0 <= token_id < vocab_size), None)
+    if bad is not None:
+        raise ValueError(f"token id {bad} is outside the vocabulary, ids go from 0 to {vocab_size - 1}")
+
+
+def display_text(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> str:
+    """A token's text as it stands inside a text: a leading space is kept; half a character is U+FFFD."""
+    token = tokenizer.id_to_token(token_id)
+    if token is None:
+        return REPLACEMENT
+    single = tokenizer.decode([token_id], skip_special_tokens=False)
+    if decoding != "pieces" or _BYTE_TOKEN.fullmatch(token):
+        return single
+    return tokenizer.decode([token_id, token_id], skip_special_tokens=False)[len(single) :]
+
+
+def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    if tokenizer.decoder is None:
+        return []
+    decoder = json.loads(tokenizer.decoder.__getstate__())
+    return list(decoder["decoders"]) if decoder["type"] == "Sequence" else [decoder]
+
+
+def _is_local(decoder: dict[str, Any]) -> bool:
+    """Whether, but for a space at the very start and for runs of byte tokens, each token is decoded by itself."""
+    match decoder:
+        case {"type": "ByteFallback" | "Fuse" | "Metaspace"}:
+            return True
+        case {"type": "Replace", "pattern": {"String": pattern}, "content": content}:
+            return len(pattern) == 1 and content != ""
+        case {"type": "Strip", "start": start, "stop": stop}:
+            return bool(start <= 1 and stop == 0)
+    return False
+
+
+class _Stream(Protocol):
+    def push(self, tokens: list[tuple[int, str]]) -> str: ...
+    def finish(self) -> str: ...
+
+
+class _ByteStream:
+    """Byte-level tokens: their bytes, through an incremental UTF-8 decoder."""
+
+    def __init__(self) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, tokens: list[tuple[int, str]]) -> str:
+        return self._utf8.decode(b"".join(_token_bytes(token) for _, token in tokens))
+
+    def finish(self) -> str:
+        return self._utf8.decode(b"", final=True)
+
+
+class _PieceStream:
+    """Tokens decoded in runs that end in a closed token.
+
+    Each run is decoded after the last token of the run before it, whose text is then cut off: so a decoder that strips
+    the start of a text strips it only there.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, is_open: Callable[[str], bool]) -> None:
+        self._tokenizer = tokenizer
+        self._is_open = is_open
+        self._anchor: list[int] = []
+        self._pending: list[int] = []
+
+    def push(self, tokens: list[tuple[int, str]]) -> str:
+        last = next((at for at in range(len(tokens) - 1, -1, -1) if not self._is_open(tokens[at][1])), None)
+        if last is None:
+            self._pending += [token_id for token_id, _ in tokens]
+            return ""
+        text = self._text(self._pending + [token_id for token_id, _ in tokens[: last + 1]])
+        self._pending = [token_id for token_id, _ in tokens[last + 1 :]]
+        if tokens[last][1]:
+            self._anchor = [tokens[last][0]]
+        return text
+
+    def finish(self) -> str:
+        return self._text(self._pending)
+
+    def _text(self, ids: list[int]) -> str:
+        before = self._tokenizer.decode(self._anchor, skip_special_tokens=False)
+        return self._tokenizer.decode(self._anchor + ids, skip_special_tokens=False)[len(before) :]
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for characters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _token_bytes(token: str) -> bytes:
+    # The ByteLevel decoder takes a token with any foreign character (an added one) as it is written.
+    if all(character in _BYTES for character in token):
+        return bytes(_BYTES[character] for character in token)
+    return token.encode()

@@ -1,0 +1,101 @@
+"""Records of the extraction task: a prompt that names the wanted fields, and the JSON object that answers it."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from redraft.training.extraction.phrasings import KINDS, Phrasing, Slot, read_phrasings
+from redraft.training.extraction.values import ValueSource
+
+HERE = Path(__file__).parent
+DOUBLE_SHARE = 0.34
+"""Share of records with two texts; chosen so that about a tenth of the answers spans two canvases of 64."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example. The answer's keys are the fields the prompt names, in that order; null is a field the text lacks."""
+
+    kind: str
+    prompt: str
+    answer: str
+
+
+@cache
+def seen_phrasings() -> tuple[Phrasing, ...]:
+    return tuple(read_phrasings(HERE / "seen_prose.txt") + read_phrasings(HERE / "seen_notes.txt"))
+
+
+@cache
+def unseen_phrasings() -> tuple[Phrasing, ...]:
+    return tuple(read_phrasings(HERE / "unseen.txt"))
+
+
+def make_record(phrasings: Sequence[Phrasing], source: ValueSource, rng: random.Random) -> Record:
+    """Fills a phrasing with values and asks for some of its kind's fields, in random order.
+
+    Some records hold two texts of different kinds and ask for most of what only one of them has: long answers, and
+    values that must be told apart.
+    """
+    chosen = rng.choice(phrasings)
+    values, text = _fill(chosen, source, rng)
+    if rng.random() < DOUBLE_SHARE:
+        other = rng.choice(phrasings)
+        more_values, more_text = _fill(other, source, rng)
+        common = values.keys() & more_values.keys()
+        merged = {field: value for field, value in (values | more_values).items() if field not in common}
+        if merged:
+            fields = rng.sample(list(merged), rng.randint((len(merged) * 2 + 2) // 3, len(merged)))
+            return _record(
+                f"{chosen.kind}+{other.kind}", fields, merged, text + rng.choice((" ", "\n", "\n\n")) + more_text
+            )
+    return _record(chosen.kind, _wanted(chosen.kind, tuple(values), rng), values, text)
+
+
+def _fill(phrasing: Phrasing, source: ValueSource, rng: random.Random) -> tuple[dict[str, str], str]:
+    values: dict[str, str] = {}
+    text = ""
+    for part in phrasing.expand(rng):
+        if isinstance(part, Slot):
+            text += values.setdefault(part.field, source.draw(part.field, rng))
+        else:
+            text += part
+    return values, text
+
+
+def _record(kind: str, fields: Sequence[str], values: Mapping[str, str], text: str) -> Record:
+    answer = json.dumps({field: values.get(field) for field in fields}, ensure_ascii=False)
+    return Record(kind, f"Extract {', '.join(fields)} as JSON: {text}", answer)
+
+
+def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str]:
+    """Mostly fields that are there, some that could be but are not, now and then one of another kind of text."""
+    absent = [field for field in KINDS[kind] if field not in present]
+    wanted = rng.sample(present, rng.randint(min(1, len(present)), len(present)))
+    wanted += [field for field in absent if rng.random() < 0.2]
+    if rng.random() < 0.04:
+        other = rng.choice(rng.choice(tuple(KINDS.values())))
+        if other not in KINDS[kind]:
+            wanted.append(other)
+    if not wanted:
+        wanted.append(rng.choice(absent))
+    rng.shuffle(wanted)
+    return wanted
+
+
+def training_record(seed: int, index: int) -> Record:
+    """Record `index` of the endless training stream of `seed`: the same for the same pair, whatever was drawn before."""
+    rng = random.Random(f"train/{seed}/{index}")
+    phrasings = seen_phrasings()
+    return make_record(phrasings, ValueSource(held_out=False), rng)
+
+
+def held_out_records(count: int, *, seen: bool, seed: int = 0) -> Iterator[Record]:
+    """Test records, over seen or held-out phrasings; every other one draws its values from held-out lists only."""
+    phrasings = seen_phrasings() if seen else unseen_phrasings()
+    for index in range(count):
+        rng = random.Random(f"test/{'seen' if seen else 'unseen'}/{seed}/{index}")
+        yield make_record(phrasings, ValueSource(held_out=index % 2 == 1), rng)

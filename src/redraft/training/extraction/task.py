@@ -1,0 +1,73 @@
+"""The extraction task as a training run sees it: companion files of its checkpoints, and the examples of each step."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from redraft.generation.settings import SamplerSettings
+from redraft.text import TextTokenizer
+from redraft.training.examples import Example
+from redraft.training.extraction.records import training_record
+from redraft.training.extraction.tokenizer import save_tokenizer, train_tokenizer
+from redraft.training.recipes import Recipe
+
+TOKENIZER_RECORDS = 60_000
+DATA_SEED = 1
+"""The stream that training reads; stream 0 trained the tokenizer."""
+
+SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=16)
+PURPOSE = (
+    "The bundled model (11 M parameters) does one thing: it extracts named fields from a short text as JSON. "
+    "It cannot chat. Try: Extract name, date, amount as JSON: <your text>"
+)
+EXAMPLES = (
+    "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt.",
+    "Extract order_id, product, quantity, city as JSON: ORD-48213: 3 x wireless keyboard, ship to Lyon, customer Piet Jansen",
+    "Extract level, service, status, duration as JSON: 2024-05-11 09:14:02 ERROR billing-worker: POST /api/v1/invoices -> 503 in 1204 ms",
+    "Extract name, doctor, date, time as JSON: Reminder for Lena Berg: your appointment with Dr. Novak is on 12 June at 14:30, room B12.",
+    "Extract flight, origin, destination, seat as JSON: Boarding pass LH 402, Marta Silva, from Porto to Helsinki, seat 14C",
+    "Extract street, postcode, city, phone as JSON: Please send it to Elm Street 5, 10115 Berlin. No phone, sorry.",
+)
+
+
+def prepare_companions(folder: Path) -> None:
+    """Writes tokenizer, chat template, generation_config.json and redraft.json into `folder`, unless they are there."""
+    if not (folder / "tokenizer.json").exists():
+        records = (training_record(0, index) for index in range(TOKENIZER_RECORDS))
+        save_tokenizer(train_tokenizer(text for record in records for text in (record.prompt, record.answer)), folder)
+    settings = SHIPPED_SETTINGS.to_generation_config() | {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
+    _write_json(folder / "generation_config.json", settings)
+    _write_json(folder / "redraft.json", {"purpose": PURPOSE, "single_turn": True, "examples": EXAMPLES})
+
+
+class ExtractionExamples:
+    """The examples of each step: the next `batch_size` records of the endless stream, as the chat template writes them."""
+
+    def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
+        self._batch_size = recipe.settings.batch_size
+        self._tokenizer = tokenizer
+        # What the template writes around a prompt is the same for all; rendering it for each would take most of the time.
+        probe = tokenizer.encode("x")
+        rendered = tokenizer.encode_chat([{"role": "user", "content": "x"}])
+        at = next(
+            i for i in range(len(rendered)) if rendered[i : i + len(probe)] == probe and rendered[i - 1] != probe[0]
+        )
+        self._before, self._after = tuple(rendered[:at]), tuple(rendered[at + len(probe) :])
+        assert tokenizer.eos_id is not None
+        self._end = tokenizer.eos_id
+
+    def __call__(self, step: int) -> Sequence[Example]:
+        first = step * self._batch_size
+        return [self.example(first + i) for i in range(self._batch_size)]
+
+    def example(self, index: int) -> Example:
+        """Record `index` as token ids."""
+        record = training_record(DATA_SEED, index)
+        prompt = self._tokenizer.encode(record.prompt.strip())
+        return Example((*self._before, *prompt, *self._after), (*self._tokenizer.encode(record.answer), self._end))
+
+
+def _write_json(path: Path, values: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

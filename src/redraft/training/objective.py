@@ -1,0 +1,83 @@
+"""The training objective: denoise a corrupted canvas, and predict the next token of prompt and answer.
+
+B examples, C canvas length, N encoder tokens, D hidden, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.transformer import Transformer
+from redraft.training.attention import CanvasAttention, PrefixAttention
+from redraft.training.examples import TrainingBatch
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean cross-entropies in nats: over all canvas positions, and over all tokens the encoder predicts."""
+
+    canvas: Tensor
+    encoder: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.canvas + self.encoder
+
+
+def losses(model: Transformer, batch: TrainingBatch) -> Losses:
+    """Encoder pass over clean prompt and answer, denoiser pass over the noised canvas with the cache cut at its start.
+
+    Kept and replaced positions count alike. Gradients flow through the cache into the encoder; the first pass that
+    feeds self-conditioning has none.
+    """
+    prefix = PrefixAttention(model.config, batch.lengths)
+    hidden = model(_flat(batch.tokens, batch.lengths, (0,) * len(batch.lengths), Pass.ENCODER), prefix)
+    predicting = torch.ones(batch.tokens.shape[0], dtype=torch.bool)
+    ends = torch.tensor(batch.lengths).cumsum(0)
+    predicting[ends - 1] = False
+    followed = predicting.roll(1)
+    encoder = F.cross_entropy(model.logits(hidden[predicting]), batch.tokens[followed])
+
+    canvas = F.cross_entropy(denoise(model, batch, prefix), batch.clean.flatten())
+    return Losses(canvas, encoder)
+
+
+def denoise(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> Tensor:
+    """Logits float32 [B · C, V] of the noised canvases."""
+    count, length = batch.noised.shape
+    lengths = (length,) * count
+    flat = _flat(batch.noised.flatten(), lengths, batch.canvas_starts, Pass.DENOISER)
+    attention = CanvasAttention(model.config, prefix, batch.canvas_starts, length)
+    soft_embedding = None
+    if batch.conditioned.any():
+        with torch.no_grad():
+            first = _denoise_some(model, batch, prefix, batch.conditioned)
+            soft_embedding = torch.zeros(count, length, model.config.hidden_size, dtype=first.dtype)
+            soft_embedding[batch.conditioned] = first
+            soft_embedding = soft_embedding.flatten(0, 1)
+    flat = FlatBatch(flat.token_ids, flat.positions, flat.segments, soft_embedding)
+    return model.logits(model(flat, attention))
+
+
+def _denoise_some(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, chosen: Tensor) -> Tensor:
+    """Soft embeddings [b, C, D] of a first pass, without signal, over the chosen examples only."""
+    starts = tuple(start for start, wanted in zip(batch.canvas_starts, chosen.tolist(), strict=True) if wanted)
+    some = prefix.select(chosen)
+    length = batch.noised.shape[1]
+    flat = _flat(batch.noised[chosen].flatten(), (length,) * len(starts), starts, Pass.DENOISER)
+    logits = model.logits(model(flat, CanvasAttention(model.config, some, starts, length)))
+    return model.soft_embedding(logits).view(len(starts), length, -1)
+
+
+def _flat(tokens: Tensor, lengths: tuple[int, ...], positions: tuple[int, ...], kind: Pass) -> FlatBatch:
+    segments, start = [], 0
+    for slot, (length, position) in enumerate(zip(lengths, positions, strict=True)):
+        segments.append(Segment(slot, start, length, position, kind))
+        start += length
+    at = torch.cat(
+        [torch.arange(position, position + length) for length, position in zip(lengths, positions, strict=True)]
+    )
+    return FlatBatch(tokens, at, tuple(segments))

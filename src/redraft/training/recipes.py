@@ -1,0 +1,77 @@
+"""Recipes: functions that return everything a training run needs to know, as one typed configuration."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a run trains. Raises ValueError for values out of range.
+
+    The learning rate rises linearly over `warmup_steps`, stays, and falls linearly to zero over the last
+    `decay_share` of `steps`; so a run can be prolonged from any checkpoint before its decay.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 100
+    decay_share: float = 0.3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    self_conditioning: float = 0.5
+    autocast: bool = True
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be above 0")
+        for name in ("decay_share", "self_conditioning"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of step 0 … steps - 1."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        decay_steps = self.decay_share * self.steps
+        fall = min(1.0, (self.steps - step) / decay_steps) if decay_steps else 1.0
+        return self.learning_rate * min(rise, fall)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model to make and how to train it."""
+
+    model: ModelConfig
+    settings: TrainingSettings
+
+
+def extract(**overrides: object) -> Recipe:
+    """The bundled model: 10.8 M parameters (of which 6 M are active) and three thousand tokens, for short texts."""
+    model = ModelConfig(
+        vocab_size=3072,
+        hidden_size=256,
+        num_heads=4,
+        layer_types=(SLIDING, SLIDING, FULL) * 2,
+        sliding=AttentionShape(head_dim=64, num_kv_heads=2, rope_theta=1e4),
+        full=AttentionShape(head_dim=128, num_kv_heads=1, rope_theta=1e6, rotated_fraction=0.25),
+        sliding_window=256,
+        dense_size=512,
+        num_experts=8,
+        experts_per_token=2,
+        expert_size=160,
+        canvas_length=64,
+        max_context=4096,
+        eos_ids=(1, 5),
+    )
+    settings = TrainingSettings(steps=9000, batch_size=24, learning_rate=2e-3)
+    return Recipe(model, dataclasses.replace(settings, **overrides))  # type: ignore[arg-type]

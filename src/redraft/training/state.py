@@ -1,0 +1,89 @@
+"""Checkpoints of a run: a folder in the released layout, ready to generate with, and in it what only training needs.
+
+A checkpoint is a folder `step-<n>`, written under another name and renamed when it is whole: one that is there is good.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from redraft.model.transformer import Transformer
+from redraft.training.recipes import TrainingSettings
+from redraft.weights import Checkpoint, save_checkpoint
+
+KEPT = 2
+"""Checkpoints of a run that stay; the older ones are deleted once a newer one is whole."""
+
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its checkpoints. `companions`: files that go into each (tokenizer, template, settings)."""
+
+    path: Path
+    companions: Path
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, the newest last."""
+        return sorted(self.path.glob("step-*"))
+
+    def save(self, model: Transformer, optimizer: Optimizer, step: int, settings: TrainingSettings) -> Path:
+        """Writes `step-<n>`, then deletes all but the newest checkpoints.
+
+        One that is there already is kept: training is deterministic, so it holds the same.
+        """
+        target = self.path / f"step-{step:07d}"
+        if target.exists():
+            return target
+        partial = self.path / f".{target.name}.partial"
+        for leftover in self.path.glob(".step-*.partial"):
+            shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+        for file in self.companions.iterdir():
+            shutil.copy(file, partial)
+        save_checkpoint(partial, model.config, {name: tensor.detach() for name, tensor in model.state_dict().items()})
+        tensors = {
+            f"{index}.{key}": value.contiguous()
+            for index, slots in optimizer.state_dict()["state"].items()
+            for key, value in slots.items()
+        }
+        (partial / TRAINING).mkdir()
+        save_file(tensors, partial / TRAINING / "optimizer.safetensors")
+        state = {"step": step, "settings": dataclasses.asdict(settings)}
+        (partial / TRAINING / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        for file in (partial / TRAINING).iterdir():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        partial.rename(target)
+        for old in self.checkpoints()[:-KEPT]:
+            shutil.rmtree(old)
+        return target
+
+    def resume(self, model: Transformer, optimizer: Optimizer) -> int:
+        """Loads the newest checkpoint into model and optimizer; returns its step, 0 where there is none.
+
+        ValueError where it belongs to another model than this one.
+        """
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            return 0
+        newest = checkpoints[-1]
+        checkpoint = Checkpoint.open(newest)
+        if checkpoint.config != model.config:
+            raise ValueError(f"{newest} holds a model of another shape than the recipe's; choose another folder")
+        model.load_state_dict(checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in load_file(newest / TRAINING / "optimizer.safetensors").items():
+            index, key = name.split(".", 1)
+            slots.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        step: int = json.loads((newest / TRAINING / "state.json").read_text(encoding="utf-8"))["step"]
+        return step

@@ -1,0 +1,33 @@
+"""Checkpoints: reading, checking, writing and fetching them, and what they weigh. Imports no room but `model`."""
+
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config_file import (
+    config_to_json,
+    parse_config,
+    read_config,
+    read_generation_config,
+    write_generation_config,
+)
+from redraft.weights.fetch import fetch_config, resolve
+from redraft.weights.header import StoredTensor
+from redraft.weights.names import checkpoint_name
+from redraft.weights.save import save_checkpoint
+from redraft.weights.sizes import MachineMemory, ModelSizes, machine_memory
+
+__all__ = [
+    "Checkpoint",
+    "MachineMemory",
+    "ModelSizes",
+    "StoredTensor",
+    "checkpoint_name",
+    "config_to_json",
+    "fetch_config",
+    "load_model",
+    "machine_memory",
+    "parse_config",
+    "read_config",
+    "read_generation_config",
+    "resolve",
+    "save_checkpoint",
+    "write_generation_config",
+]

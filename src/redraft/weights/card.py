@@ -1,0 +1,32 @@
+"""What a checkpoint says of itself in `redraft.json`: what it is for, and prompts to try. Optional."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redraft.weights.json_file import read_json_object
+
+CARD_FILE = "redraft.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """purpose: one line; examples: prompts it is good at; single_turn: it was never shown a longer conversation."""
+
+    purpose: str = ""
+    examples: tuple[str, ...] = ()
+    single_turn: bool = False
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a checkpoint's folder, an empty one where there is none. ValueError where it is malformed."""
+    path = folder / CARD_FILE
+    if not path.exists():
+        return Card()
+    values = read_json_object(path)
+    purpose, examples = values.get("purpose", ""), values.get("examples", [])
+    single_turn = values.get("single_turn", False)
+    if not isinstance(purpose, str) or not isinstance(single_turn, bool):
+        raise ValueError(f"{path}: purpose must be a string and single_turn true or false")
+    if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
+        raise ValueError(f"{path}: examples must be a list of strings")
+    return Card(purpose=purpose, examples=tuple(map(str, examples)), single_turn=single_turn)

@@ -1,0 +1,188 @@
+"""Reading a checkpoint: everything about it is checked against its config before any data are read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from redraft.model import ModelConfig, Transformer
+from redraft.weights.config_file import CONFIG_FILE, parse_config, read_config_json, read_generation_config
+from redraft.weights.header import FileStamp, StoredTensor, read_header
+from redraft.weights.json_file import read_json_object
+from redraft.weights.names import checkpoint_name, is_tied_copy, is_unused
+from redraft.weights.publish import finish_interrupted
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+READABLE = ("F32", "BF16", "F16", "F64")
+_SHOWN = 5
+_FINITE_CHUNK = 2**24
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose names, shapes and dtypes have been found to be what its config needs.
+
+    `original` is config.json as it was read; `tensors` are the model's, by the names of `Transformer.state_dict`;
+    `unused` are those of the vision part, by the names they have in the file.
+    """
+
+    folder: Path
+    config: ModelConfig
+    original: Mapping[str, object]
+    tensors: Mapping[str, StoredTensor]
+    unused: Mapping[str, StoredTensor]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Checkpoint":
+        """Reads config and headers. Raises ValueError naming file and tensor for whatever does not fit.
+
+        Where a save into this folder was killed in its last moments, it is finished first.
+        """
+        folder = Path(folder)
+        finish_interrupted(folder)
+        original = read_config_json(folder)
+        stamp = FileStamp.of(folder / CONFIG_FILE)
+        config = parse_config(original, read_generation_config(folder), folder=folder)
+        stored = _stored_tensors(folder)
+        tensors = _match(folder, config.parameter_shapes(), stored)
+        # config.json is what a save removes first and puts back last: if it stayed, so did all that was read here.
+        check_unchanged(folder / CONFIG_FILE, stamp)
+        return cls(folder, config, original, tensors, {name: one for name, one in stored.items() if is_unused(name)})
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the model's tensors as stored."""
+        return sum(tensor.num_bytes for tensor in self.tensors.values())
+
+    def load(
+        self,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        check_finite: bool = True,
+    ) -> dict[str, Tensor]:
+        """The model's tensors as `Transformer.state_dict` names them, in `dtype` (None: as stored).
+
+        On the CPU tensors that need no conversion are views of the memory-mapped file, private to this process; others
+        are converted one after the other, so that memory peaks at the result plus one tensor. Raises ValueError naming
+        the tensor that holds NaN or infinity, be it that `dtype` cannot hold a value, and if a file was replaced since
+        `open`.
+        """
+        loaded = {}
+        for name, tensor in self._mapped():
+            converted = tensor.to(device=device, dtype=dtype)
+            if check_finite and not all_finite(converted):
+                stored = self.tensors[name]
+                raise ValueError(
+                    f"{stored.file}: tensor {stored.name} ({stored.dtype}) holds NaN or infinite values"
+                    f"{'' if dtype is None else f' as {dtype}'}; the checkpoint is damaged"
+                    f"{'' if dtype != torch.float16 else ', or too large for float16: take bfloat16'}"
+                )
+            loaded[name] = converted
+        return {name: loaded[name] for name in self.tensors}
+
+    def _mapped(self) -> Iterator[tuple[str, Tensor]]:
+        by_file = sorted(self.tensors, key=lambda name: (self.tensors[name].file, self.tensors[name].start))
+        for path, names in groupby(by_file, key=lambda name: self.tensors[name].file):
+            with safe_open(path, framework="pt") as file:
+                for name in names:
+                    stored = self.tensors[name]
+                    # Looked at after the file was mapped: whatever replaces it from now on is not what is mapped.
+                    check_unchanged(stored.file, stored.stamp)
+                    yield name, file.get_tensor(stored.name)
+
+
+def load_model(
+    folder: Path | str,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    check_finite: bool = True,
+) -> Transformer:
+    """The model in `folder`, in eval mode, without gradients. Errors are those of `Checkpoint`."""
+    checkpoint = Checkpoint.open(folder)
+    weights = checkpoint.load(dtype, device, check_finite=check_finite)
+    with torch.device("meta"):
+        model = Transformer(checkpoint.config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def check_unchanged(path: Path, stamp: FileStamp) -> None:
+    """Raises ValueError if the file is no longer the one that `stamp` was taken of."""
+    if not path.is_file() or FileStamp.of(path) != stamp:
+        raise ValueError(f"{path} has changed since it was opened; open the checkpoint again")
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; looks at a part at a time, as the test itself needs memory."""
+    return all(bool(part.isfinite().all()) for part in torch.split(tensor.reshape(-1), _FINITE_CHUNK))
+
+
+def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """All tensors of the folder by their names in the files, from one file or from an index and its shards."""
+    single, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
+    if single.is_file() and index.is_file():
+        raise ValueError(f"{folder} has both {WEIGHTS_FILE} and {INDEX_FILE}: remove the one that is out of date")
+    if single.is_file():
+        return read_header(single)
+    if not index.is_file():
+        others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for path in folder.glob(pattern))
+        hint = f"; {others[0]} is not read: convert it to safetensors" if others else ""
+        raise ValueError(f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}")
+    return _sharded_tensors(folder, index)
+
+
+def _sharded_tensors(folder: Path, index: Path) -> dict[str, StoredTensor]:
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index}: weight_map must be an object of tensor name to file name")
+    for name, file in weight_map.items():
+        # Only plain names: a path could lead anywhere. (Links in the folder are fine: the hub's cache is made of them.)
+        if not isinstance(file, str) or Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
+            raise ValueError(f"{index}: tensor {name} is said to be in {file!r}, must be a .safetensors file beside it")
+    tensors: dict[str, StoredTensor] = {}
+    for file in sorted(set(weight_map.values())):
+        for name, tensor in read_header(folder / file).items():
+            if weight_map.get(name) != file:
+                raise ValueError(f"{tensor.file} holds tensor {name}, which the index puts in {weight_map.get(name)}")
+            tensors[name] = tensor
+    if missing := [name for name in weight_map if name not in tensors]:
+        raise ValueError(f"{index}: {_listed(missing)} not in the file that the index names")
+    return tensors
+
+
+def _match(
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]
+) -> dict[str, StoredTensor]:
+    """The stored tensors by our names. Raises ValueError unless they are exactly what the config needs."""
+    wanted = {checkpoint_name(name): name for name in shapes}
+    if missing := [name for name in wanted if name not in stored]:
+        raise ValueError(f"{folder} lacks {_listed(missing)} that config.json asks for")
+    others = [name for name in stored if name not in wanted and not is_unused(name)]
+    if unexpected := [name for name in others if not is_tied_copy(name, wanted)]:
+        raise ValueError(f"{folder} holds {_listed(unexpected)} that config.json has no place for")
+    tensors = {ours: stored[name] for name, ours in wanted.items()}
+    if wrong := [
+        f"{tensor.name} is {list(tensor.shape)}, not {list(shapes[name])}"
+        for name, tensor in tensors.items()
+        if tensor.shape != shapes[name]
+    ]:
+        raise ValueError(f"{folder} does not fit its config.json: {_listed(wrong, noun='shape')}")
+    if wrong := [f"{tensor.name} is {tensor.dtype}" for tensor in tensors.values() if tensor.dtype not in READABLE]:
+        raise ValueError(
+            f"{folder}: {_listed(wrong)}; read are {', '.join(READABLE)}. Quantized checkpoints are not read yet"
+        )
+    return tensors
+
+
+def _listed(items: Iterable[str], noun: str = "tensor") -> str:
+    """Number and names of some items, for instance "3 tensors (a, b, c)"; only the first few are named."""
+    found = list(items)
+    shown = ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'} ({shown})"

@@ -1,0 +1,114 @@
+"""Small real tokenizers, trained in memory, in the styles that matter to text: Gemma's, GPT's and Llama's."""
+
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>")
+NAMED_TOKENS = {
+    "pad_token": "<pad>",
+    "eos_token": "<eos>",
+    "bos_token": "<bos>",
+    "unk_token": "<unk>",
+    "sot_token": "<|turn>",
+    "eot_token": "<turn|>",
+}
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+CORPUS = (
+    "the quick brown fox jumps over the lazy dog and the dog sleeps on",
+    "a diffusion model writes the whole canvas at once and then writes it again",
+    "the user says hello and the model says hello to the user",
+    "héllo wörld, ça va? naïve café, 2 + 2 = 4; 10 < 20 > 5",
+    "turn the page, return to the eos, the bos and the pad",
+)
+
+# What Gemma 4's template writes for conversations without tools, thoughts or pictures.
+CHAT_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
+    {{- '<|turn>' + role + '\\n' -}}
+    {%- if message['content'] is string -%}
+        {{- message['content'] | trim -}}
+    {%- else -%}
+        {%- for item in message['content'] -%}
+            {{- item['text'] | trim -}}
+        {%- endfor -%}
+    {%- endif -%}
+    {{- '<turn|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|turn>model\\n' -}}
+{%- endif -%}
+"""
+
+
+def gemma_tokenizer(*, vocab_size: int = 400) -> Tokenizer:
+    """BPE over "▁" for space, unknown characters as byte tokens; no prefix space."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁"), "merged_with_next")
+    _train(tokenizer, vocab_size, [*SPECIAL_TOKENS, *BYTE_TOKENS])
+    return _as_vocabulary(
+        tokenizer, decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    )
+
+
+def llama_tokenizer(*, vocab_size: int = 400) -> Tokenizer:
+    """Gemma's style, but a text gets a space in front, which decoding strips again."""
+    tokenizer = gemma_tokenizer(vocab_size=vocab_size)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
+
+
+def metaspace_tokenizer(*, vocab_size: int = 400) -> Tokenizer:
+    """Gemma's vocabulary under a Metaspace pre-tokenizer and decoder."""
+    tokenizer = gemma_tokenizer(vocab_size=vocab_size)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def byte_level_tokenizer(*, vocab_size: int = 400) -> Tokenizer:
+    """BPE over bytes, as GPT-2 has it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    _train(tokenizer, vocab_size, list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def save_checkpoint(folder: Path, tokenizer: Tokenizer, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
+    """Writes tokenizer.json and tokenizer_config.json, the template inside the latter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: dict[str, object] = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, **NAMED_TOKENS}
+    if chat_template is not None:
+        config["chat_template"] = chat_template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _train(tokenizer: Tokenizer, vocab_size: int, special_tokens: list[str]) -> None:
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special_tokens,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        if isinstance(tokenizer.decoder, decoders.ByteLevel)
+        else [],
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+
+
+def _as_vocabulary(tokenizer: Tokenizer, decoder: decoders.Decoder) -> Tokenizer:
+    """The same model with only the control tokens added: the trainer adds the byte tokens as special ones, too."""
+    fresh = Tokenizer(tokenizer.model)
+    fresh.normalizer, fresh.pre_tokenizer, fresh.decoder = tokenizer.normalizer, tokenizer.pre_tokenizer, decoder
+    fresh.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
+    return fresh

@@ -1,0 +1,217 @@
+"""Sampler settings: what is refused and how, and the way to generation_config.json and back."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redraft.diffusion import EntropyBound, EveryPositionConfident, LinearQuota, LinearTemperature, StableAndConfident
+from redraft.generation import SamplerSettings
+
+INTEGERS = {
+    # name: (lowest, highest)
+    "max_new_tokens": (1, 2**31 - 1),
+    "canvas_length": (1, 2**16),
+    "steps": (1, 4096),
+    "seed": (0, 2**63 - 1),
+    "choice": (0, 2**31 - 1),
+}
+NUMBERS = ("t_min", "t_max", "temperature", "entropy_bound", "confidence_threshold", "entropy_limit")
+NAMES = ("acceptance", "stopping")
+
+
+def test_defaults_are_the_reference_samplers():
+    settings = SamplerSettings()
+    assert (settings.steps, settings.t_min, settings.t_max) == (48, 0.4, 0.8)
+    assert (settings.entropy_bound, settings.stability_threshold, settings.confidence_threshold) == (0.1, 1, 0.005)
+    assert settings.schedule == LinearTemperature(t_min=0.4, t_max=0.8)
+    assert settings.acceptance_rule == EntropyBound(bound=0.1)
+    assert settings.stopping_rule == StableAndConfident(stability=1, confidence=0.005)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in INTEGERS.items()])
+def test_integer_range(name, low, high):
+    for good in (low, high):
+        assert getattr(SamplerSettings(**{name: good}), name) == good
+    for bad in (low - 1, high + 1, -(10**30), 10**30):
+        with pytest.raises(ValueError, match=rf"^{name} is {bad}, must lie between {low} and {high}$"):
+            SamplerSettings(**{name: bad})
+
+
+@pytest.mark.parametrize("name", [*INTEGERS, "stability_threshold"])
+@pytest.mark.parametrize("bad", [True, False, 1.0, math.nan, math.inf, "3", [3], {}])
+def test_what_is_no_integer(name, bad):
+    with pytest.raises(ValueError, match=rf"^{name} is .*, must be an? int"):
+        SamplerSettings(**{name: bad})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("bad", [True, False, math.nan, math.inf, -math.inf, "0.5", None, [0.5], 1j])
+def test_what_is_no_finite_number(name, bad):
+    with pytest.raises(ValueError, match=rf"^{name} is .*, must be a"):
+        SamplerSettings(**{name: bad})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [None, 1, True, b"entropy_bound", ["entropy_bound"]])
+def test_what_is_no_name(name, bad):
+    with pytest.raises(ValueError, match=rf"^{name} is .*, must be a str"):
+        SamplerSettings(**{name: bad})
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "steps", "stability_threshold", "choice"])
+def test_null_where_a_number_must_be(name):
+    with pytest.raises(ValueError, match=rf"^{name} is None, must be an? int"):
+        SamplerSettings(**{name: None})
+
+
+def test_whole_numbers_serve_as_floats():
+    settings = SamplerSettings(t_min=1, t_max=2, temperature=1, entropy_bound=0, confidence_threshold=1)
+    assert settings.schedule.at(1, 1) == 2
+    assert settings.acceptance_rule == EntropyBound(bound=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": -0.1}, r"temperature is -0.1, must lie between 0 and 100"),
+        ({"temperature": 100.5}, r"temperature is 100.5, must lie between 0 and 100"),
+        ({"t_min": 0}, r"t_min 0.* 0 < t_min <= t_max"),
+        ({"t_min": -0.4}, r"t_min -0.4 .* 0 < t_min <= t_max"),
+        ({"t_min": 0.9}, r"t_min 0.9 and t_max 0.8 must satisfy 0 < t_min <= t_max"),
+        ({"t_max": 0.3}, r"t_min 0.4 and t_max 0.3 must satisfy 0 < t_min <= t_max"),
+        ({"entropy_bound": -0.1}, r"entropy.bound is -0.1, must be at least 0"),
+        ({"stability_threshold": -1}, r"stability.threshold is -1, must be at least 0"),
+        ({"confidence_threshold": 0.0}, r"confidence.threshold is 0.0, must be above 0"),
+        ({"confidence_threshold": -1}, r"confidence.threshold is -1, must be above 0"),
+        ({"entropy_limit": 0.0, "stopping": "every_position_confident"}, r"entropy.limit is 0.0, must be above 0"),
+        ({"acceptance": "llada"}, r"acceptance is 'llada', must be one of entropy_bound, linear_quota"),
+        ({"stopping": "never"}, r"stopping is 'never', must be one of stable_and_confident, every_position_confident"),
+    ],
+)
+def test_refusals_name_value_and_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerSettings(**changes)
+    with pytest.raises(ValueError, match=message):
+        SamplerSettings().replace(**changes)
+
+
+def test_named_rules():
+    settings = SamplerSettings(acceptance="linear_quota", stopping="every_position_confident", entropy_limit=0.25)
+    assert settings.acceptance_rule == LinearQuota()
+    assert settings.stopping_rule == EveryPositionConfident(limit=0.25)
+
+
+def test_temperature_scales_the_schedule_but_zero_leaves_it():
+    assert SamplerSettings(temperature=0.5).schedule == LinearTemperature(t_min=0.2, t_max=0.4)
+    assert SamplerSettings(temperature=0).schedule == SamplerSettings(temperature=1).schedule
+
+
+def test_equal_temperatures_are_allowed():
+    assert SamplerSettings(t_min=0.5, t_max=0.5).schedule.at(3, 9) == 0.5
+
+
+def test_replace_changes_a_copy():
+    settings = SamplerSettings(seed=3)
+    changed = settings.replace(steps=4, seed=None)
+    assert (changed.steps, changed.seed) == (4, None)
+    assert (settings.steps, settings.seed) == (48, 3)
+
+
+def test_replace_refuses_unknown_names_and_tells_the_known():
+    with pytest.raises(ValueError, match=r"unknown sampler setting 'step', 'top_p'; known: .*max_new_tokens.*choice"):
+        SamplerSettings().replace(top_p=0.9, step=3, seed=1)
+
+
+def test_settings_cannot_be_changed_past_their_checks():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SamplerSettings().steps = 0  # type: ignore[misc]
+
+
+RELEASED = {
+    "_from_model_config": True,
+    "bos_token_id": 2,
+    "confidence_threshold": 0.01,
+    "eos_token_id": [1, 106, 50],
+    "max_denoising_steps": 32,
+    "max_new_tokens": 512,
+    "pad_token_id": 0,
+    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.2},
+    "stability_threshold": 2,
+    "t_max": 0.9,
+    "t_min": 0.3,
+    "transformers_version": "5.23.0",
+}
+
+
+def test_reads_a_generation_config():
+    assert SamplerSettings.from_generation_config(RELEASED) == SamplerSettings(
+        max_new_tokens=512,
+        steps=32,
+        t_min=0.3,
+        t_max=0.9,
+        entropy_bound=0.2,
+        stability_threshold=2,
+        confidence_threshold=0.01,
+    )
+
+
+def test_nulls_and_absent_keys_are_defaults():
+    assert SamplerSettings.from_generation_config({}) == SamplerSettings()
+    nulls: dict[str, object] = dict.fromkeys(RELEASED)
+    assert SamplerSettings.from_generation_config(nulls) == SamplerSettings()
+    nulls["sampler_config"] = {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": None}
+    assert SamplerSettings.from_generation_config(nulls) == SamplerSettings()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "named"),
+    [
+        ({"_cls_name": "TopKSamplerConfig"}, "'TopKSamplerConfig'"),
+        ({"entropy_bound": 0.1}, "None"),
+        ({}, "None"),
+        ("entropy_bound", "None"),
+        ([], "None"),
+    ],
+)
+def test_an_unknown_sampler_is_refused(sampler, named):
+    with pytest.raises(ValueError, match=rf"sampler {named} is not known; known: EntropyBoundSamplerConfig"):
+        SamplerSettings.from_generation_config({"sampler_config": sampler})
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "named"),
+    [
+        ("max_denoising_steps", 0, "steps"),
+        ("max_denoising_steps", 1.5, "steps"),
+        ("max_new_tokens", True, "max_new_tokens"),
+        ("t_max", "0.8", "t_max"),
+        ("t_min", 2.0, "t_min"),
+        ("stability_threshold", -1, "stability.threshold"),
+        ("confidence_threshold", 0, "confidence.threshold"),
+        ("sampler_config", {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": "low"}, "entropy.bound"),
+    ],
+)
+def test_bad_values_of_a_generation_config_are_refused(key, bad, named):
+    with pytest.raises(ValueError, match=rf"^{named} "):
+        SamplerSettings.from_generation_config({key: bad})
+
+
+@given(
+    max_new_tokens=st.integers(1, 10_000),
+    steps=st.integers(1, 4096),
+    t_min=st.floats(0.01, 1),
+    t_max=st.floats(1, 5),
+    entropy_bound=st.floats(0, 10),
+    stability_threshold=st.integers(0, 9),
+    confidence_threshold=st.floats(1e-6, 10),
+)
+def test_generation_config_round_trip(**changes):
+    settings = SamplerSettings(**changes)
+    config = json.loads(json.dumps(settings.to_generation_config()))
+    assert SamplerSettings.from_generation_config(config) == settings
+    assert config["sampler_config"]["_cls_name"] == "EntropyBoundSamplerConfig"
+    assert config["max_denoising_steps"] == settings.steps

@@ -1,0 +1,167 @@
+"""The documentation is run: what a reader copies from it works, and its links lead somewhere.
+
+- ```python blocks are executed; those of one file share a namespace, so a later one may use what an earlier one made.
+- In ```console blocks the commands that begin with `$ redraft` are run and must exit with 0. Where the output shown
+  under a command is one JSON object, the last line really printed must be an object with at least those keys.
+- ```python no-run and ```console no-run are left out, and so is every other language.
+- `>>>` examples in the docstrings of src are run by doctest.
+
+Examples run in an empty directory: what they need they have from the installed package or make themselves.
+"""
+
+import doctest
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import redraft
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MODULES = ["redraft", *(module.name for module in pkgutil.walk_packages(redraft.__path__, "redraft."))]
+COMMAND_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: what stands behind its opening fence, its text, and the page's line that its text begins at."""
+
+    info: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """A shell command, and what the page shows as its output."""
+
+    text: str
+    output: str
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    blocks, info, lines, start = [], None, [], 0
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if info is None and (fence := re.match(r"```(.*)", line)):
+            info, lines, start = fence[1].strip(), [], number + 1
+        elif info is not None and line.startswith("```"):
+            blocks.append(Block(info, "\n".join(lines), start))
+            info = None
+        elif info is not None:
+            lines.append(line)
+    assert info is None, f"{page.name}: the block that begins at line {start} has no end"
+    return blocks
+
+
+def commands_of(block: Block) -> list[Command]:
+    """The `$` commands of a console block, their lines joined where one ends in a backslash."""
+    commands = []
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.replace("\\\n", "").partition("\n")
+        commands.append(Command(command.strip(), output.strip()))
+    return commands
+
+
+def run_python(page: Path) -> None:
+    """Executes a page's python blocks; a traceback names the page and its line."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        if block.info == "python":
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
+
+
+def run_console(page: Path) -> None:
+    """Runs a page's redraft commands with this environment's `redraft`, through bash, so that pipes work."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for command in (c for block in blocks_of(page) if block.info == "console" for c in commands_of(block)):
+        if not command.text.startswith("redraft"):
+            continue
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command.text],
+            env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+        )
+        where = f"{page.name}: $ {command.text}"
+        assert done.returncode == 0, f"{where}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if command.output.startswith("{"):
+            printed = json.loads(done.stdout.strip().splitlines()[-1])
+            assert json.loads(command.output).keys() <= printed.keys(), f"{where}\nprinted {printed}"
+
+
+def broken_links(page: Path) -> list[str]:
+    """The relative links and images of a page that lead to no file."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\(\s*<?([^)>\s]+)", prose)
+    targets += re.findall(r'<(?:img|a)\s[^>]*?(?:src|href)="([^"]+)"', prose)
+    relative = [target.split("#")[0] for target in targets if not re.match(r"[a-z][a-z0-9+.-]*:|#", target)]
+    return [target for target in relative if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+class TestPage:
+    def test_python_blocks_run(self, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(tmp_path)
+        run_python(page)
+
+    def test_redraft_commands_exit_with_0(self, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(tmp_path)
+        run_console(page)
+
+    def test_relative_links_lead_to_files(self, page: Path):
+        assert broken_links(page) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples(module: str):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def page_with(folder: Path, text: str) -> Path:
+    page = folder / "page.md"
+    page.write_text(text)
+    return page
+
+
+def test_a_python_block_that_fails_is_found_at_its_line(tmp_path: Path):
+    page = page_with(tmp_path, "Words.\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
+    with pytest.raises(AssertionError) as raised:
+        run_python(page)
+    assert raised.traceback[-1].lineno == 7  # counted from 0
+
+
+def test_a_block_marked_no_run_is_left_out(tmp_path: Path):
+    page = page_with(tmp_path, "```python no-run\n1 / 0\n```\n\n```console no-run\n$ redraft no-such-command\n```\n")
+    run_python(page)
+    run_console(page)
+
+
+def test_a_command_that_fails_is_found(tmp_path: Path):
+    page = page_with(tmp_path, "```console\n$ ls no-such-file\n$ redraft \\\n    no-such-command\n```\n")
+    with pytest.raises(AssertionError, match="exit code"):
+        run_console(page)
+
+
+def test_a_json_key_that_is_not_printed_is_found(tmp_path: Path):
+    page = page_with(tmp_path, '```console\n$ redraft --help >/dev/null; echo \'{"a": 1}\'\n{"a": 2}\n```\n')
+    run_console(page)
+    page = page_with(tmp_path, page.read_text().replace('{"a": 2}', '{"a": 2, "b": 3}'))
+    with pytest.raises(AssertionError, match="printed"):
+        run_console(page)
+
+
+def test_a_link_to_nowhere_is_found(tmp_path: Path):
+    links = "[a](page.md#top) [b](https://example.org) [c](#here) ![d](gone.svg)"
+    page = page_with(tmp_path, f'{links}\n<img src="lost.png">\n')
+    assert broken_links(page) == ["gone.svg", "lost.png"]

@@ -1,0 +1,187 @@
+"""The rooms and what each must not import, read from the source of every file (docs/architecture.md has the table).
+
+Every import counts: at the top, inside a function, under TYPE_CHECKING, relative, and `importlib.import_module` or
+`__import__` of a literal name. What an imported room imports in turn is that room's business.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src"
+FACADE = "the façade"
+ROOMS = frozenset(
+    {"text", "model", "weights", "diffusion", "generation", "engine", "server", "training", "measure", "cli"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a room must not import: rooms, packages from outside, or every package outside but those of `only`."""
+
+    rooms: frozenset[str]
+    packages: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+
+
+def forbid(*rooms: str, packages: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> Rule:
+    """Nobody imports `cli`, and transformers is an oracle of the tests, not a dependency."""
+    return Rule(
+        rooms=frozenset({*rooms, "cli"}),
+        packages=frozenset({*packages, "transformers"}),
+        only=None if only is None else frozenset(only),
+    )
+
+
+EVERY_ROOM = (*ROOMS, FACADE)
+# The rooms that the façade joins do not import it: that would be a circle.
+RULES = {
+    "text": forbid(*EVERY_ROOM, packages=("torch",)),
+    "model": forbid(*EVERY_ROOM),
+    "weights": forbid("diffusion", "generation", "engine", "server", FACADE),
+    "diffusion": forbid(*EVERY_ROOM, only=("torch",)),
+    "generation": forbid("engine", "server", "training", FACADE),
+    "engine": forbid("server", "text", "training", FACADE),
+    "server": forbid("model", "diffusion", packages=("torch",)),
+    "training": forbid("engine", "server"),
+    "measure": forbid("training"),
+    "cli": forbid(),
+    FACADE: forbid(),
+}
+
+
+def imported(path: Path, source: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of each import; `from a import b` gives a.b, which may be a module or a name in one."""
+    folder = path.relative_to(source).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*folder[: len(folder) - node.level + 1]] if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
+            # A relative name is resolved as if its package were the file's own, which is what `__package__` gives.
+            for argument in node.args[:1]:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    name = argument.value.lstrip(".")
+                    level = len(argument.value) - len(name)
+                    yield node.lineno, ".".join([*folder[: len(folder) - level + 1], name] if level else [name])
+
+
+def room_of(name: str) -> str:
+    """`redraft.text.template` is in text; `redraft` and `redraft.load` are the façade."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else FACADE
+
+
+def is_module(name: str, source: Path) -> bool:
+    """Whether a file or folder of the tree stands behind a dotted name."""
+    path = source.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def broken_rule(room: str, name: str, source: Path) -> str | None:
+    """Why `room` must not import `name`, or None."""
+    rule = RULES[room]
+    top = name.split(".")[0]
+    if top != "redraft":
+        if rule.only is not None and top not in rule.only and top not in sys.stdlib_module_names:
+            return f"{room} imports {top}, and may import only {', '.join(sorted(rule.only))} and the standard library"
+        return f"{room} must not import {top}" if top in rule.packages else None
+    target = room_of(name)
+    if target == room:
+        return None
+    if target in rule.rooms:
+        return f"{room} must not import {target}"
+    if room == "measure" and target == "engine":
+        inside = ".".join(name.split(".")[:3])
+        if inside != "redraft.engine" and is_module(inside, source):
+            return f"measure must not import the engine's internals ({inside}): use what redraft.engine offers"
+    return None
+
+
+def broken_rules(source: Path) -> list[str]:
+    """One line for each import under `source`/redraft that the table forbids, and each file that is in no room."""
+    found = []
+    for path in sorted((source / "redraft").rglob("*.py")):
+        relative = path.relative_to(source)
+        room = relative.parts[1].removesuffix(".py")
+        if relative.parts[1] == "__init__.py":
+            room = FACADE
+        elif room not in ROOMS:
+            found.append(f"{relative}: {room} is no room; put the file into one")
+            continue
+        for line, name in imported(path, source):
+            if reason := broken_rule(room, name, source):
+                found.append(f"{relative}:{line}: {reason}")
+    return found
+
+
+def test_no_file_imports_what_its_room_must_not():
+    assert (SOURCE / "redraft").is_dir()
+    assert not (broken := broken_rules(SOURCE)), "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [
+        ("text/template.py", "import torch", "text must not import torch"),
+        ("text/template.py", "import torch.nn as nn", "text must not import torch"),
+        ("text.py", "from redraft.model import Transformer", "text must not import model"),
+        ("model/layers.py", "from redraft import weights", "model must not import weights"),
+        ("model/layers.py", "from ..weights import names", "model must not import weights"),
+        ("model/layers.py", "from .. import diffusion", "model must not import diffusion"),
+        ("model/layers.py", "from redraft import load", "model must not import the façade"),
+        ("model/layers.py", "def f():\n    import redraft.text.template", "model must not import text"),
+        ("model/fast/experts.py", "from ...text import x", "model must not import text"),
+        ("model/__init__.py", "from ..text import x", "model must not import text"),
+        ("model/layers.py", "from transformers import AutoModel", "model must not import transformers"),
+        ("measure/speed.py", "import transformers", "measure must not import transformers"),
+        ("weights/load.py", "import redraft.generation", "weights must not import generation"),
+        ("diffusion/noise.py", "import numpy", "diffusion imports numpy"),
+        ("diffusion/noise.py", "import redraft.model.batch", "diffusion must not import model"),
+        ("generation/loop.py", "from redraft.training import objective", "generation must not import training"),
+        ("engine/loop.py", "import importlib\nimportlib.import_module('redraft.text')", "engine must not import text"),
+        ("engine/loop.py", "import_module('..text', __package__)", "engine must not import text"),
+        ("server/routes.py", "__import__('torch')", "server must not import torch"),
+        ("server/routes.py", "from redraft.diffusion import noise", "server must not import diffusion"),
+        ("training/loop.py", "import redraft.engine", "training must not import engine"),
+        ("training/loop.py", "if TYPE_CHECKING:\n    import redraft.server", "training must not import server"),
+        ("measure/tasks.py", "import redraft.training.data", "measure must not import training"),
+        ("measure/tasks.py", "from redraft.engine import scheduler", "engine's internals (redraft.engine.scheduler)"),
+        ("__init__.py", "import redraft.cli", "the façade must not import cli"),
+        ("training/loop.py", "from redraft.cli.main import main", "training must not import cli"),
+        ("helpers.py", "", "helpers is no room"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path: Path, path: str, code: str, reason: str):
+    for name in ("engine/__init__.py", "engine/scheduler.py", path):
+        (tmp_path / "redraft" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "redraft" / name).touch()
+    (tmp_path / "redraft" / path).write_text(code)
+    (found,) = broken_rules(tmp_path)
+    assert found.startswith(str(Path("redraft") / path))
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("text/template.py", "import jinja2.sandbox\nfrom redraft.text import markers\nfrom . import markers"),
+        ("model/layers.py", "import math, torch\nfrom .batch import Segment"),
+        ("diffusion/noise.py", "import enum\nimport torch\nfrom redraft.diffusion.randomness import Counter"),
+        ("generation/loop.py", "import redraft.model, redraft.diffusion\nfrom redraft import text"),
+        ("measure/speed.py", "from redraft.engine import Engine\nfrom redraft import load"),
+        ("cli/main.py", "import redraft\nfrom redraft.cli import options\nfrom redraft import training, server"),
+        ("__init__.py", "from redraft.generation import generate\nfrom .text import Tokenizer"),
+    ],
+)
+def test_an_allowed_import_is_not(tmp_path: Path, path: str, code: str):
+    (tmp_path / "redraft" / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "redraft" / path).write_text(code)
+    assert broken_rules(tmp_path) == []

@@ -1,0 +1,354 @@
+"""The training loop and its checkpoints: resuming, being killed anywhere, losses that are no longer finite."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from redraft.model import ModelConfig
+from redraft.model.transformer import Transformer
+from redraft.training import loop
+from redraft.training.examples import Example
+from redraft.training.loop import initialise, make_optimizer, train
+from redraft.training.objective import Losses
+from redraft.training.recipes import Recipe, TrainingSettings
+from redraft.training.state import RunFolder
+from redraft.weights import Checkpoint
+from tests.fakes.models import tiny_config
+
+VOCAB = 61
+
+
+def recipe(model: ModelConfig | None = None, **changes) -> Recipe:
+    settings = {"steps": 6, "batch_size": 2, "learning_rate": 1e-2, "warmup_steps": 2, "autocast": False, "log_every": 1}
+    return Recipe(model or tiny_config(), TrainingSettings(**settings | changes))
+
+
+def source(step: int) -> list[Example]:
+    """Another two examples at each step, to be copied."""
+    generator = torch.Generator().manual_seed(step)
+    texts = [tuple(torch.randint(3, VOCAB, (size,), generator=generator).tolist()) for size in (6, 11)]
+    return [Example(text, (*text, 1)) for text in texts]
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    companions = tmp_path / "companions"
+    companions.mkdir()
+    (companions / "tokenizer.json").write_text("{}")
+    return RunFolder(tmp_path / "run", companions)
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[float]:
+    """The loss of every step, in full precision."""
+    losses, found = loop.losses, []
+
+    def spy(model, batch):
+        loss = losses(model, batch)
+        found.append(loss.total.item())
+        return loss
+
+    monkeypatch.setattr(loop, "losses", spy)
+    return found
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def interrupted_at(step: int):
+    """A source during which the user presses Ctrl-C."""
+
+    def source_until(at: int) -> list[Example]:
+        if at == step:
+            raise KeyboardInterrupt
+        return source(at)
+
+    return source_until
+
+
+def assert_same_weights(one: Transformer, other: Transformer) -> None:
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# --- resuming -----------------------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(run, seen, tmp_path):
+    straight = train(recipe(), source, run, report=quiet)
+    losses = seen[:]
+    seen.clear()
+    other = RunFolder(tmp_path / "other", run.companions)
+    lines: list[str] = []
+    train(recipe(), interrupted_at(3), other, report=lines.append)
+    assert lines[-1] == "interrupted at step 3"
+    assert [path.name for path in other.checkpoints()] == ["step-0000003"]
+    assert len(seen) == 3
+    resumed = train(recipe(), source, other, report=lines.append)
+    assert f"resuming at step 3 from {other.path}" in lines
+    assert seen == losses
+    assert len(set(seen)) == 6
+    assert_same_weights(resumed, straight)
+    last = "step-0000006/training/optimizer.safetensors"
+    assert (other.path / last).read_bytes() == (run.path / last).read_bytes()
+
+
+def test_the_seed_decides_the_run(run, seen, tmp_path):
+    train(recipe(seed=1, steps=2), source, run, report=quiet)
+    train(recipe(seed=2, steps=2), source, RunFolder(tmp_path / "other", run.companions), report=quiet)
+    assert seen[0] != seen[2]
+    assert seen[1] != seen[3]
+
+
+def test_stopping_after_a_time_leaves_a_checkpoint(run, seen):
+    train(recipe(), source, run, report=quiet, stop_after=0.0)
+    assert len(seen) == 1
+    assert [path.name for path in run.checkpoints()] == ["step-0000001"]
+
+
+def test_a_finished_run_is_not_written_again(run, seen):
+    first = train(recipe(steps=2), source, run, report=quiet)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    again = train(recipe(steps=2), source, run, report=quiet)
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+    assert len(seen) == 2
+    assert_same_weights(first, again)
+
+
+def test_another_models_checkpoint_is_refused(run):
+    train(recipe(steps=1), source, run, report=quiet)
+    before = files(run.path)
+    with pytest.raises(ValueError, match=r"step-0000001 holds a model of another shape .* choose another folder"):
+        train(recipe(tiny_config(dense_size=64), steps=2), source, run, report=quiet)
+    assert files(run.path) == before
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+def test_only_the_newest_checkpoints_stay(run):
+    train(recipe(checkpoint_minutes=1e-9), source, run, report=quiet)
+    assert [path.name for path in run.checkpoints()] == ["step-0000005", "step-0000006"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["step-0000005", "step-0000006"]
+
+
+def test_no_checkpoint_before_its_time(run):
+    def nothing_yet(step: int) -> list[Example]:
+        assert run.checkpoints() == []
+        return source(step)
+
+    train(recipe(checkpoint_minutes=60.0), nothing_yet, run, report=quiet)
+
+
+def test_a_checkpoint_is_a_model_with_its_companions(run):
+    model = train(recipe(steps=2), source, run, report=quiet)
+    folder = run.path / "step-0000002"
+    checkpoint = Checkpoint.open(folder)
+    assert checkpoint.config == model.config
+    loaded = Transformer(checkpoint.config)
+    loaded.load_state_dict(checkpoint.load(dtype=torch.float32, device="cpu"))
+    assert_same_weights(loaded, model)
+    assert (folder / "tokenizer.json").read_text() == "{}"
+    state = json.loads((folder / "training/state.json").read_text())
+    assert state["step"] == 2
+    assert state["settings"]["learning_rate"] == 1e-2
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+def kill_at(monkeypatch, operation: int) -> list[str]:
+    """Lets the process die before its `operation`-th change of the file system; returns those that were made."""
+    made: list[str] = []
+
+    def dying(name: str, change):
+        def changed(*args, **kwargs):
+            if len(made) >= operation:
+                raise Killed
+            made.append(name)
+            return change(*args, **kwargs)
+
+        return changed
+
+    for name in ("mkdir", "rename", "replace", "unlink", "remove", "rmdir"):
+        monkeypatch.setattr(os, name, dying(name, getattr(os, name)))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("there", "saved"),
+    [((), 1), ((1,), 2), ((1, 2), 3), ((1, 2), 2), ((1,), 1)],
+    ids=["first", "second", "third", "same-of-two", "same-of-one"],
+)
+def test_killed_anywhere_during_a_save_the_last_checkpoint_can_be_loaded(tmp_path, monkeypatch, there, saved):
+    plan = recipe(tiny_config(layer_types=("full_attention",), num_experts=2, dense_size=8))
+    companions = tmp_path / "companions"
+    companions.mkdir()
+    model = Transformer(plan.model)
+    optimizer = make_optimizer(model, plan)
+
+    def make(run: RunFolder, step: int) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(step)
+        run.save(model, optimizer, step, plan.settings)
+
+    (tmp_path / "before").mkdir()
+    for step in there:
+        make(RunFolder(tmp_path / "before", companions), step)
+    operation, finished = 0, False
+    while not finished:
+        run = RunFolder(shutil.copytree(tmp_path / "before", tmp_path / f"run-{operation}"), companions)
+        with monkeypatch.context() as patch:
+            made = kill_at(patch, operation)
+            try:
+                make(run, saved)
+                finished = True
+            except Killed:
+                pass
+        after = f"killed before change {operation} of the file system, after {made}"
+        step = run.resume(model, optimizer)
+        assert step in ({saved} if finished else {max(there, default=0), saved}), after
+        assert step == 0 or all((parameter == step).all() for parameter in model.parameters()), after
+        # And the run goes on from there.
+        make(run, saved + 1)
+        assert run.resume(model, optimizer) == saved + 1, after
+        assert not list(run.path.glob(".*")), after
+        operation += 1
+    assert operation > 5 or saved in there
+
+
+# --- losses that are no longer finite -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, monkeypatch, bad):
+    train(recipe(), interrupted_at(3), run, report=quiet)
+    before = files(run.path)
+    calls = []
+
+    def broken(model, batch):
+        calls.append(batch)
+        value = torch.tensor(bad if len(calls) == 2 else 1.0) * model.norm.weight.sum()
+        return Losses(value, torch.zeros(()))
+
+    monkeypatch.setattr(loop, "losses", broken)
+    message = rf"the loss of step 4 is {bad}; the last checkpoint in {re.escape(str(run.path))} is untouched"
+    with pytest.raises(ValueError, match=message):
+        train(recipe(), source, run, report=quiet)
+    assert len(calls) == 2
+    assert files(run.path) == before
+
+
+def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch):
+    train(recipe(), interrupted_at(3), run, report=quiet)
+    before = files(run.path)
+
+    def broken(model, _batch):
+        # A finite loss whose slope is infinite.
+        return Losses((model.norm.weight - model.norm.weight.detach()).sum().clamp_min(0).sqrt(), torch.zeros(()))
+
+    monkeypatch.setattr(loop, "losses", broken)
+    with pytest.raises(ValueError, match=r"not finite|NaN|nan"):
+        train(recipe(steps=4), source, run, report=quiet)
+    kept = {name: content for name, content in files(run.path).items() if not name.startswith(".")}
+    assert kept == before
+
+
+# --- learning -----------------------------------------------------------------------------------------------------
+
+
+def test_every_step_has_the_schedules_learning_rate(run, monkeypatch):
+    rates: list[list[float]] = []
+
+    def watched(model, plan):
+        optimizer = make_optimizer(model, plan)
+        optimizer.register_step_pre_hook(
+            lambda optimizer, *_: rates.append([group["lr"] for group in optimizer.param_groups])
+        )
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", watched)
+    plan = recipe(warmup_steps=3, decay_share=0.5)
+    train(plan, interrupted_at(2), run, report=quiet)
+    train(plan, source, run, report=quiet)
+    assert [set(groups) for groups in rates] == [{plan.settings.learning_rate_at(step)} for step in range(6)]
+    assert len({*map(max, rates)}) > 2
+
+
+def test_weight_decay_is_for_matrices():
+    model = Transformer(tiny_config())
+    optimizer = make_optimizer(model, recipe(weight_decay=0.3))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
+        name: 0.3 if p.dim() >= 2 else 0.0 for name, p in model.named_parameters()
+    }
+
+
+def test_gradients_are_clipped(run, monkeypatch):
+    norms = []
+
+    def watched(model, plan):
+        optimizer = make_optimizer(model, plan)
+        optimizer.register_step_pre_hook(
+            lambda *_: norms.append(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        )
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", watched)
+    train(recipe(clip_norm=0.01, steps=3), source, run, report=quiet)
+    assert [float(norm) for norm in norms] == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+def test_progress_says_what_was_learned_since_the_last_line(run, seen):
+    lines: list[str] = []
+    train(recipe(log_every=4), source, run, report=lines.append)
+    assert [line.split()[1] for line in lines] == ["4/6", "6/6"]
+    for line, part in zip(lines, (seen[:4], seen[4:]), strict=True):
+        found = re.search(r"canvas (\d+\.\d+)  encoder (\d+\.\d+)  lr ", line)
+        assert found is not None
+        assert float(found[1]) + float(found[2]) == pytest.approx(sum(part) / len(part), abs=2e-4)
+
+
+def test_new_weights_follow_from_the_seed():
+    first, same, other = (Transformer(tiny_config()) for _ in range(3))
+    for model, seed in ((first, 1), (same, 1), (other, 2)):
+        torch.manual_seed(id(model) % 1000)
+        initialise(model, seed)
+    assert_same_weights(first, same)
+    assert not torch.equal(first.embed_tokens.weight, other.embed_tokens.weight)
+    assert all((p == 1).all() for p in first.parameters() if p.dim() < 2)
+    for name, parameter in first.named_parameters():
+        if parameter.dim() >= 2:
+            half = 0.5 if name.endswith(("o_proj.weight", "down_proj", "down_proj.weight")) else 1.0
+            assert float(parameter.detach().std()) == pytest.approx(half * parameter.shape[-1] ** -0.5, rel=0.15), name
+
+
+def test_a_trivial_task_is_learned(run, seen):
+    generator = torch.Generator().manual_seed(0)
+    texts = [tuple(torch.randint(3, VOCAB, (5,), generator=generator).tolist()) for _ in range(6)]
+    examples = [Example(text, (*text, 1)) for text in texts]
+    plan = recipe(steps=60, learning_rate=2e-2, warmup_steps=5, self_conditioning=0.5)
+    train(plan, lambda _: examples, run, report=quiet)
+    start, end = sum(seen[:5]) / 5, sum(seen[-5:]) / 5
+    assert start > 6
+    assert end < start / 2
+
+
+def test_training_in_bfloat16_learns_too(run, seen):
+    examples = source(0)
+    train(recipe(steps=30, autocast=True), lambda _: examples, run, report=quiet)
+    assert sum(seen[-3:]) < 0.8 * sum(seen[:3])

@@ -13,7 +13,7 @@ PIP_IS_CONFIGURED = $(shell $(BIN)/python -m pip config list 2>/dev/null | grep 
 ON_LINUX := $(filter Linux,$(shell uname -s))
 TORCH_INDEX ?= $(if $(ON_LINUX),$(if $(PIP_IS_CONFIGURED),,https://download.pytorch.org/whl/cpu))
 
-DEMO = $(BIN)/redraft generate "Extract name, date and amount: Ms. Ada Berg paid 120 EUR on 3 May." $(ARGS)
+DEMO = $(BIN)/redraft generate "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt." --step-delay 0.15 --seed 1 $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check fix clean

@@ -1,8 +1,8 @@
 """redraft: DiffusionGemma, the language model that denoises a whole canvas of tokens at once.
 
-    model = redraft.load("path/to/checkpoint")
-    result = model.generate("Extract name, city as JSON: Ana Kovacs moved to Lyon.", seed=1)
-    result.text, result.finish_reason, result.tokens_per_forward
+model = redraft.load("path/to/checkpoint")
+result = model.generate("Extract name, city as JSON: Ana Kovacs moved to Lyon.", seed=1)
+result.text, result.finish_reason, result.tokens_per_forward
 """
 
 import os
@@ -134,7 +134,7 @@ class Model:
             yield self.generate(prompt, **settings)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt: through the chat template where the checkpoint has one, else as plain text after BOS."""
+        """Token ids of a prompt: through the chat template where there is one, else as plain text after BOS."""
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
@@ -170,7 +170,7 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
 
     device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda"; dtype: "auto" (float32 on a CPU for models
-    below a billion parameters, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with a checkpoint.
+    below a billion parameters, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with it.
     """
     folder = resolve(os.fspath(name_or_path))
     place = pick_device(device)

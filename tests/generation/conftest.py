@@ -1,11 +1,3 @@
-import pytest
-import torch
+from tests.fakes.models import one_thread
 
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """A tiny model's products are over before a second thread has woken up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+__all__ = ["one_thread"]

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from tests.fakes.models import tiny_model
 
 from redraft.diffusion import Counter, Purpose
 from redraft.generation import (
@@ -17,6 +16,7 @@ from redraft.generation import (
     generate,
 )
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
+from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7, 8, 9)
 CANVAS = 8

@@ -49,7 +49,9 @@ def test_what_is_no_integer(name, bad):
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("bad", [True, False, math.nan, math.inf, -math.inf, "0.5", None, [0.5], 1j])
+@pytest.mark.parametrize(
+    "bad", [True, False, math.nan, math.inf, -math.inf, 10**400, "0.5", None, [0.5], 1j], ids=lambda bad: repr(bad)[:9]
+)
 def test_what_is_no_finite_number(name, bad):
     with pytest.raises(ValueError, match=rf"^{name} is .*, must be a"):
         SamplerSettings(**{name: bad})

@@ -25,7 +25,14 @@ VOCAB = 61
 
 
 def recipe(model: ModelConfig | None = None, **changes) -> Recipe:
-    settings = {"steps": 6, "batch_size": 2, "learning_rate": 1e-2, "warmup_steps": 2, "autocast": False, "log_every": 1}
+    settings = {
+        "steps": 6,
+        "batch_size": 2,
+        "learning_rate": 1e-2,
+        "warmup_steps": 2,
+        "autocast": False,
+        "log_every": 1,
+    }
     return Recipe(model or tiny_config(), TrainingSettings(**settings | changes))
 
 

@@ -56,7 +56,7 @@ def encode(model, batch: TrainingBatch) -> tuple[torch.Tensor, PrefixAttention]:
 
 
 def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoder hidden states [N, D] and denoiser logits [B, C, V], one example after the other, as generation has them."""
+    """Encoder hidden states [N, D] and denoiser logits [B, C, V], as generation has them: one example at a time."""
     hidden, logits = [], []
     canvases = zip(batch.tokens.split(batch.lengths), batch.canvas_starts, batch.noised, batch.conditioned, strict=True)
     for tokens, start, noised, conditioned in canvases:
@@ -251,7 +251,7 @@ SMALL = ((7, 12), (3, 6))
 
 @pytest.fixture
 def double_model(monkeypatch):
-    """A model that is float64 throughout: also where the network says `.float()`, or else differences drown in rounding."""
+    """A model that is float64 throughout, also where the network says `.float()`: rounding would drown the slopes."""
     model = tiny_model(3).double()
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     return model

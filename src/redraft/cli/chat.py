@@ -8,7 +8,7 @@ import typer
 from redraft.cli import options
 
 
-def chat(
+def chat(  # noqa: C901 - a conversation is one loop with many small turns
     *,
     model: options.ModelOption = "bundled",
     device: options.DeviceOption = "auto",

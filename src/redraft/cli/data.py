@@ -22,7 +22,7 @@ def build(
     ] = 250,
     sample: Annotated[int, typer.Option(help="Training records to write as a sample, for reading.", min=0)] = 100,
 ) -> None:
-    """Write the extraction task's test set (extract.jsonl) and a sample of its endless training stream. Deterministic."""
+    """Write the extraction task's test set and a sample of its endless training stream; the same every time."""
     from redraft.training.extraction.records import held_out_records, training_record
 
     out.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def info(
     table.add_row("canvas, context", f"{config.canvas_length} tokens, {config.max_context:,} tokens")
     table.add_row(
         "KV cache",
-        f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, {_bytes(sizes.kv_bytes_sliding())} for the windows",
+        f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, {_bytes(sizes.kv_bytes_sliding())} for windows",
     )
     table.add_row("denoising step", f"{sizes.step_flops(context) / 1e9:,.1f} GFLOP at {context:,} tokens of context")
     for precision, weights in sizes.weight_bytes.items():

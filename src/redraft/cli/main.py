@@ -31,9 +31,11 @@ def main() -> None:
     except ValueError as error:
         print(f"redraft: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("redraft: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        # How the command framework leaves after ctrl-C, without a word.
+        if ended.code == INTERRUPTED:
+            print("redraft: interrupted", file=sys.stderr)
+        raise
     except BrokenPipeError:
         # The reader of our output has gone (`redraft ... | head`): nothing is left to say, not even at exit.
         sys.stderr.close()

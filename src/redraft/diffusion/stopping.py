@@ -41,7 +41,7 @@ class StableAndConfident:
 
 @dataclass(frozen=True, kw_only=True)
 class EveryPositionConfident:
-    """Stops as soon as no position's entropy is above `limit`: one step less where the first guess is sure everywhere."""
+    """Stops as soon as no position's entropy is above `limit`: a step less where the first guess is sure."""
 
     limit: float = 0.05
 

@@ -46,7 +46,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projections, q/k/v norms and rotation around an AttentionContext. Full layers have no v_proj: v is k unrotated."""
+    """Projections, q/k/v norms and rotation around an AttentionContext. In full layers v is k, unrotated."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()

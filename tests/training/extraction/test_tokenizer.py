@@ -56,7 +56,24 @@ def test_json_glue_is_one_token_each(tokenizer):
     assert encoding.tokens.count('":Ġnull') == 1
 
 
-PIECES = [*SPECIAL_TOKENS, '{"', '": "', '", "', '"}', '": null', ', "', " the", " of", " to@x.org", " ", "\n", "  ", "Ġ", "é", "🦊"]
+PIECES = [
+    *SPECIAL_TOKENS,
+    '{"',
+    '": "',
+    '", "',
+    '"}',
+    '": null',
+    ', "',
+    " the",
+    " of",
+    " to@x.org",
+    " ",
+    "\n",
+    "  ",
+    "Ġ",
+    "é",
+    "🦊",
+]
 texts_of_pieces = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=12).map("".join)
 
 

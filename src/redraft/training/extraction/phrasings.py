@@ -92,7 +92,7 @@ def _read_options(line: str, at: int, fields: tuple[str, ...], depth: int) -> tu
                 parts.append(Choice(tuple(inner)))
             else:
                 field = "".join(part for part in inner[0] if isinstance(part, str))
-                if field not in fields:
+                if field not in fields or len(inner[0]) > 1:
                     raise ValueError(f"{field!r} is not a field of this kind ({', '.join(fields)}) in {line!r}")
                 parts.append(Slot(field))
         elif depth and char in "|}":

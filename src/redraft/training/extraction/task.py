@@ -1,6 +1,7 @@
 """The extraction task as a training run sees it: companion files of its checkpoints, and the examples of each step."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from redraft.training.examples import Example
 from redraft.training.extraction.records import training_record
 from redraft.training.extraction.tokenizer import save_tokenizer, train_tokenizer
 from redraft.training.recipes import Recipe
+from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000
 DATA_SEED = 1
@@ -31,8 +33,17 @@ EXAMPLES = (
 
 
 def prepare_companions(folder: Path) -> None:
-    """Writes tokenizer, chat template, generation_config.json and redraft.json into `folder`, unless they are there."""
-    if not (folder / "tokenizer.json").exists():
+    """Writes tokenizer, chat template, generation_config.json and redraft.json into `folder`.
+
+    The bundled checkpoint's tokenizer is taken where there is one: its ids are the format that checkpoints share.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "tokenizer.json").exists():
+        pass
+    elif (BUNDLED_FOLDER / "tokenizer.json").exists():
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(BUNDLED_FOLDER / name, folder)
+    else:
         records = (training_record(0, index) for index in range(TOKENIZER_RECORDS))
         save_tokenizer(train_tokenizer(text for record in records for text in (record.prompt, record.answer)), folder)
     settings = SHIPPED_SETTINGS.to_generation_config() | {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}

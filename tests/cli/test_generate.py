@@ -1,0 +1,117 @@
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+KEYS = {
+    "text", "token_ids", "finish_reason", "steps_per_canvas", "tokens_per_forward", "seconds", "tokens_per_second",
+    "seed", "model",
+}  # fmt: skip
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    def give(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+    return give
+
+
+def test_json_has_what_a_program_needs(run, checkpoint):
+    code, out, err = run("generate", "hello", "--model", checkpoint, "--seed", 3, "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert answer.keys() == KEYS
+    assert answer["seed"] == 3
+    assert answer["model"] == str(checkpoint)
+    assert all(1 <= steps <= 6 for steps in answer["steps_per_canvas"])
+
+
+def test_plain_prints_the_same_text(run, checkpoint):
+    _, as_json, _ = run("generate", "hello", "-m", checkpoint, "--seed", 3, "--json")
+    code, plain, _ = run("generate", "hello", "-m", checkpoint, "--seed", 3, "--plain")
+    assert code == 0
+    assert plain == json.loads(as_json)["text"] + "\n"
+
+
+def test_the_prompt_may_come_from_standard_input(run, checkpoint, stdin):
+    stdin(b"hello")
+    _, from_stdin, _ = run("generate", "-", "-m", checkpoint, "--seed", 3)
+    assert run("generate", "hello", "-m", checkpoint, "--seed", 3)[1] == from_stdin
+
+
+def test_options_are_obeyed(run, checkpoint):
+    _, out, _ = run(
+        "generate", "hello", "-m", checkpoint, "--seed", 3, "--json",
+        "--steps", 2, "--canvas-length", 5, "--max-new-tokens", 7,
+    )  # fmt: skip
+    answer = json.loads(out)
+    assert len(answer["token_ids"]) <= 7
+    assert len(answer["steps_per_canvas"]) <= 2
+    assert all(steps <= 2 for steps in answer["steps_per_canvas"])
+    other = json.loads(run("generate", "hello", "-m", checkpoint, "--seed", 4, "--json")[1])
+    assert (
+        other["token_ids"]
+        != json.loads(run("generate", "hello", "-m", checkpoint, "--seed", 3, "--json")[1])["token_ids"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["", "-m", "{}"], "prompt is empty"),
+        (["  \n", "-m", "{}"], "prompt is empty"),
+        (["word " * 400, "-m", "{}"], "the context holds 256"),
+        (["x", "-m", "{}", "--steps", "0"], "steps is 0, must lie between 1 and"),
+        (["x", "-m", "{}", "--canvas-length", "-1"], "canvas_length is -1"),
+        (["x", "-m", "{}", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["x", "-m", "{}", "--t-min", "0.9", "--t-max", "0.2"], "0 < t_min <= t_max"),
+        (["x", "-m", "{}", "--temperature", "-1"], "temperature is -1"),
+        (["x", "-m", "{}", "--entropy-bound", "-0.1"], "entropy bound is -0.1"),
+        (["x", "-m", "{}", "--seed", "-5"], "seed is -5"),
+        (["x", "-m", "{}", "--device", "tpu"], "device is 'tpu', must be auto, cpu or cuda"),
+        (["x", "-m", "{}", "--dtype", "int3"], "dtype is 'int3'"),
+        (["x", "-m", "{}", "--step-delay", "-1"], "--step-delay is -1"),
+        (["x", "-m", "/no/such/folder"], "there is no folder '/no/such/folder'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, checkpoint, arguments, message):
+    code, out, err = run("generate", *[argument.replace("{}", str(checkpoint)) for argument in arguments])
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_standard_input_that_is_not_utf8(run, checkpoint, stdin):
+    stdin(b"caf\xe9")
+    code, out, err = run("generate", "-", "-m", checkpoint)
+    assert (code, out, err) == (2, "", "redraft: standard input is not UTF-8: byte 0xe9 at 3\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("model.safetensors", lambda data: data[:-100], "model.safetensors"),
+        ("config.json", lambda data: data.replace(b'"diffusion_gemma"', b'"gpt2"'), "model_type"),
+        (
+            "config.json",
+            lambda data: data.replace(b'"sliding_window": 5', b'"sliding_window": "wide"'),
+            "sliding_window",
+        ),
+        ("config.json", lambda data: data.replace(b'"hidden_size": 32', b'"hidden_size": 48'), "shape"),
+        ("tokenizer.json", lambda _: b"{", "tokenizer.json"),
+        ("generation_config.json", lambda _: b'{"t_min": 2, "t_max": 1}', "t_min"),
+        ("chat_template.jinja", lambda _: b"{{ raise_exception('no') }}", "no"),
+    ],
+)
+def test_a_broken_checkpoint_is_one_line_and_exit_code_2(run, checkpoint, tmp_path, name, edit, message):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    before = (broken / name).read_bytes() if (broken / name).exists() else b""
+    (broken / name).write_bytes(edit(before))
+    assert (broken / name).read_bytes() != before
+    code, out, err = run("generate", "x", "-m", broken)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err

@@ -1,0 +1,78 @@
+import io
+import json
+import sys
+
+from tests.fakes.checkpoints import CARD
+
+
+def test_info_of_the_released_shape_needs_no_download(run):
+    code, out, _ = run("info", "26b-a4b", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["parameters"] == 25_250_986_812
+    assert round(facts["active_parameters"] / 1e9, 1) == 3.8
+    assert facts["weight_bytes"].keys() == facts["fits"].keys() == {"float32", "bfloat16", "int8", "int4"}
+    assert facts["kv_bytes_per_1000_tokens"] == 1000 * 5 * 2 * 2 * 512 * 2
+    code, out, _ = run("info", "26b-a4b")
+    assert code == 0
+    assert "25.2 B in all" in out
+    assert "3.8 B per token" in out
+
+
+def test_info_of_a_folder(run, checkpoint):
+    code, out, _ = run("info", checkpoint)
+    assert code == 0
+    assert "fits" in out
+
+
+def test_examples_are_commands_that_run(run, checkpoint):
+    code, out, _ = run("examples", "-m", checkpoint)
+    assert code == 0
+    assert CARD["purpose"] in out
+    assert f"redraft generate --model {checkpoint} 'Count to three'" in out
+    code, out, _ = run("examples", 2, "-m", checkpoint, "--seed", 1)
+    assert code == 0
+    assert out.startswith("Count to three\n")
+    code, _, err = run("examples", 3, "-m", checkpoint)
+    assert (code, err) == (2, "redraft: there is no example 3; there are 1 to 2\n")
+
+
+def test_chat_says_what_the_model_is_for_and_answers(run, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/new\nhello\n/exit\nnever read\n"))
+    code, out, err = run("chat", "-m", checkpoint, "--seed", 3)
+    assert (code, err) == (0, "")
+    purpose, rest = out.split("\n", 1)
+    assert purpose == CARD["purpose"]
+    # The same question, the same seed and nothing remembered: twice the same answer.
+    half = len(rest) // 2
+    assert rest
+    assert rest[:half] == rest[half:]
+
+
+def test_chat_survives_a_question_it_cannot_take(run, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("word " * 400 + "\nhello\n"))
+    code, out, err = run("chat", "-m", checkpoint, "--seed", 3)
+    assert code == 0
+    assert "the context holds 256" in err
+    assert len(out.strip().splitlines()) > 1
+
+
+def test_data_build_is_deterministic(run, tmp_path):
+    for name in ("a", "b"):
+        assert run("data", "build", "--out", tmp_path / name, "--examples", 5, "--sample", 4)[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "a" / "extract.jsonl").read_text().splitlines()]
+    assert [row["seen"] for row in rows] == [True] * 5 + [False] * 5
+    for file in ("extract.jsonl", "train-sample.jsonl"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_eval_extract(run, checkpoint, tmp_path):
+    code, out, _ = run(
+        "eval", "extract", "-m", checkpoint, "--examples", 2, "--json", "--failures", tmp_path / "wrong.jsonl"
+    )
+    assert code == 0
+    summary = json.loads(out)
+    assert summary["examples"] == 4
+    assert (summary["exact_seen"], summary["exact_unseen"], summary["valid_json"]) == (0, 0, 0)
+    assert summary["steps_per_canvas"] > 0
+    assert len((tmp_path / "wrong.jsonl").read_text().splitlines()) == 4

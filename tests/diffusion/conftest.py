@@ -1,0 +1,3 @@
+from tests.fakes.models import one_thread
+
+__all__ = ["one_thread"]

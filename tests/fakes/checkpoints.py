@@ -1,0 +1,22 @@
+"""A whole tiny checkpoint in a folder: random weights, a real small tokenizer with a template, settings, a card."""
+
+import json
+from pathlib import Path
+
+from redraft.weights import save_checkpoint as save_weights
+from tests.fakes.models import tiny_model
+from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
+
+CARD = {"purpose": "A tiny model for tests.", "single_turn": True, "examples": ["Say it's fine", "Count to three"]}
+
+
+def tiny_checkpoint(folder: Path, **changes: object) -> Path:
+    """Answers are noise, but the same for the same seed, and all of 24 tokens unless an EOS comes first."""
+    tokenizer = gemma_tokenizer()
+    model = tiny_model(vocab_size=tokenizer.get_vocab_size(), max_context=256, **changes)
+    save_weights(folder, model.config, model.state_dict())
+    save_checkpoint(folder, tokenizer)
+    settings = {"max_new_tokens": 24, "max_denoising_steps": 6, "confidence_threshold": 0.2, "eos_token_id": 1}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    (folder / "redraft.json").write_text(json.dumps(CARD))
+    return folder

@@ -32,7 +32,7 @@ class DenoisingStep:
     """One denoiser pass and what the sampler made of it.
 
     canvas: index of the canvas; step: how many were to go, this one included; draft, renoised int64 [C]: the argmax
-    and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: it was the canvas's last.
+    and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows.
     """
 
     canvas: int

@@ -1,7 +1,7 @@
 """Sampler settings of one request: validated here, used everywhere."""
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +131,7 @@ def _check_type(name: str, value: object, declared: str) -> None:
     if kind == "str":
         good = isinstance(value, str)
     elif kind == "float":
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     else:
         good = isinstance(value, int) and not isinstance(value, bool)
     if not good:

@@ -74,16 +74,11 @@ class SegmentedAttention:
         for segment in self.segments:
             rows, cache = segment.rows, self.caches[segment.slot]
             keys, values = cache.extended(layer, k[rows], v[rows])
-            visible = self.config.visible_past(layer)
             if segment.kind is Pass.ENCODER:
-                out[rows] = _attend_causal(q[rows], keys, values, visible)
+                out[rows] = _attend_causal(q[rows], keys, values, self.config.visible_past(layer))
                 cache.store(layer, keys, values)
             else:
-                # A canvas sees the same cached tokens from each of its positions. The cache may hold more of them than
-                # the window where this very forward has just committed.
-                if visible is not None:
-                    first = max(0, keys.shape[0] - segment.length - visible)
-                    keys, values = keys[first:], values[first:]
+                # The cache holds just what a canvas may see, the same from each of its positions.
                 out[rows] = _attend(q[rows], keys, values, None)
         return out
 

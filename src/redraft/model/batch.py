@@ -42,7 +42,7 @@ class FlatBatch:
 
     token_ids int64 [N]; positions int64 [N]; segments cover the N rows in order. `soft_embedding` [N, D] is the
     self-conditioning signal of denoiser rows (None: no row has one; rows of the encoder pass are ignored).
-    `embeddings` [N, D] with `embedded` bool [N] replaces token embeddings, unscaled, where `embedded` is true.
+    `embeddings` [N, D] with `embedded` bool [N] takes the place of token embeddings × √D where `embedded` is true.
     """
 
     token_ids: Tensor

@@ -32,8 +32,7 @@ def plain_readout(model: Transformer, hidden: Tensor, temperature: float, unifor
     return Readout(
         sample=inverse_cdf(probs, uniform),
         argmax=logits.argmax(dim=-1),
-        # A token whose probability underflows to 0 adds nothing; its log is -inf and would make NaN of it.
-        entropy=-(probs * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(dim=-1),
+        entropy=-(probs * log_probs).sum(dim=-1),
         soft_embedding=model.soft_embedding(logits),
     )
 

@@ -10,7 +10,7 @@ def records() -> list[Record]:
 
 
 @pytest.fixture(scope="package")
-def test_records() -> list[Record]:
+def exam_records() -> list[Record]:
     return [*held_out_records(300, seen=True), *held_out_records(300, seen=False)]
 
 

@@ -40,8 +40,8 @@ def test_a_record_is_the_same_in_another_process(records):
     assert done.stdout.strip() == hashlib.sha256(repr(records[:25]).encode()).hexdigest()
 
 
-def test_answers_are_json_of_exactly_the_asked_fields_in_order(records, test_records):
-    for record in records + test_records:
+def test_answers_are_json_of_exactly_the_asked_fields_in_order(records, exam_records):
+    for record in records + exam_records:
         fields, _ = parts(record)
         answer = json.loads(record.answer)
         assert list(answer) == fields, record
@@ -50,8 +50,8 @@ def test_answers_are_json_of_exactly_the_asked_fields_in_order(records, test_rec
         assert record.answer == json.dumps(answer, ensure_ascii=False)
 
 
-def test_values_stand_in_the_text_as_they_are_in_the_answer(records, test_records):
-    for record in records + test_records:
+def test_values_stand_in_the_text_as_they_are_in_the_answer(records, exam_records):
+    for record in records + exam_records:
         _, text = parts(record)
         for value in json.loads(record.answer).values():
             assert value is None or (value and value in text and f'"{value}"' in record.answer), record
@@ -116,8 +116,8 @@ def test_test_records_follow_from_their_place(seen):
     assert list(held_out_records(5, seen=seen, seed=1)) != first
 
 
-def test_no_test_record_is_a_training_record(records, test_records):
-    assert not {record.prompt for record in records} & {record.prompt for record in test_records}
+def test_no_test_record_is_a_training_record(records, exam_records):
+    assert not {record.prompt for record in records} & {record.prompt for record in exam_records}
     assert list(held_out_records(5, seen=True)) != list(held_out_records(5, seen=False))
 
 

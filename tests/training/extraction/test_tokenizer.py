@@ -44,8 +44,8 @@ def test_a_value_is_the_same_tokens_in_prompt_and_answer(records, tokenizer):
     assert sum(assert_copies(tokenizer, record) for record in records[:500]) > 1000
 
 
-def test_so_is_a_value_that_training_never_saw(test_records, tokenizer):
-    assert sum(assert_copies(tokenizer, record) for record in test_records) > 1000
+def test_so_is_a_value_that_training_never_saw(exam_records, tokenizer):
+    assert sum(assert_copies(tokenizer, record) for record in exam_records) > 1000
 
 
 def test_json_glue_is_one_token_each(tokenizer):

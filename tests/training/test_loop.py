@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from redraft.diffusion import Counter
 from redraft.model import ModelConfig
 from redraft.model.transformer import Transformer
 from redraft.training import loop
-from redraft.training.examples import Example
+from redraft.training.examples import Example, make_batch
 from redraft.training.loop import initialise, make_optimizer, train
 from redraft.training.objective import Losses
 from redraft.training.recipes import Recipe, TrainingSettings
@@ -116,6 +117,19 @@ def test_the_seed_decides_the_run(run, seen, tmp_path):
     train(recipe(seed=2, steps=2), source, RunFolder(tmp_path / "other", run.companions), report=quiet)
     assert seen[0] != seen[2]
     assert seen[1] != seen[3]
+
+
+def test_every_step_has_noise_of_its_own(run, monkeypatch):
+    batches = []
+    losses = loop.losses
+    monkeypatch.setattr(loop, "losses", lambda model, batch: batches.append(batch) or losses(model, batch))
+    examples, plan = source(0), recipe(seed=4, self_conditioning=0.25)
+    train(plan, lambda _: examples, run, report=quiet)
+    expected = [make_batch(examples, 8, VOCAB, Counter(4, step=step), 0.25) for step in range(6)]
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch.noised, other.noised)
+        assert torch.equal(batch.conditioned, other.conditioned)
+    assert not torch.equal(batches[0].noised, batches[1].noised)
 
 
 def test_stopping_after_a_time_leaves_a_checkpoint(run, seen):

@@ -3,14 +3,15 @@
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 
 import pytest
 
-from redraft.training.extraction.phrasings import KINDS
-from redraft.training.extraction.records import held_out_records, training_record
+from redraft.training.extraction.phrasings import KINDS, parse
+from redraft.training.extraction.records import held_out_records, make_record, training_record
 from redraft.training.extraction.values import ValueSource, is_held_out
 
 FIELDS = {field for fields in KINDS.values() for field in fields}
@@ -72,6 +73,20 @@ def test_kinds_of_records(records):
     assert 0.25 < len(doubles) / len(records) < 0.4
     asked = {field for record in records for field in json.loads(record.answer)}
     assert asked == FIELDS
+
+
+def test_two_texts_are_asked_for_what_only_one_of_them_has():
+    phrasings = [parse("contact", "{name}, {email}"), parse("order", "{name}: {order_id}, {product}")]
+    made = [make_record(phrasings, ValueSource(held_out=False), random.Random(seed)) for seed in range(400)]
+    doubles = [record for record in made if record.kind in ("contact+order", "order+contact")]
+    assert len(doubles) > 40
+    for record in doubles:
+        fields, text = parts(record)
+        assert set(fields) <= {"email", "order_id", "product"}
+        assert len(fields) >= 2
+        assert text.count(", ") >= 2  # both texts are there
+    # Twice the same phrasing has nothing of the kind: those records hold the first text alone.
+    assert {record.kind for record in made} == {"contact", "order", "contact+order", "order+contact"}
 
 
 def test_training_draws_nothing_that_is_held_out(monkeypatch):

@@ -1,0 +1,30 @@
+import json
+
+import pytest
+
+from redraft.weights.card import Card, read_card
+
+
+def test_a_checkpoint_without_a_card_has_an_empty_one(tmp_path):
+    assert read_card(tmp_path) == Card()
+
+
+def test_a_card_is_read(tmp_path):
+    (tmp_path / "redraft.json").write_text(json.dumps({"purpose": "p", "examples": ["a", "b"], "single_turn": True}))
+    assert read_card(tmp_path) == Card(purpose="p", examples=("a", "b"), single_turn=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "redraft.json"),
+        ('{"purpose": 1}', "purpose must be a string"),
+        ('{"single_turn": "yes"}', "single_turn true or false"),
+        ('{"examples": "a"}', "examples must be a list of strings"),
+        ('{"examples": [1]}', "examples must be a list of strings"),
+    ],
+)
+def test_a_malformed_card_is_refused(tmp_path, text, message):
+    (tmp_path / "redraft.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_card(tmp_path)

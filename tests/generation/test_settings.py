@@ -217,3 +217,27 @@ def test_generation_config_round_trip(**changes):
     assert SamplerSettings.from_generation_config(config) == settings
     assert config["sampler_config"]["_cls_name"] == "EntropyBoundSamplerConfig"
     assert config["max_denoising_steps"] == settings.steps
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"acceptance": "linear_quota", "entropy_bound": -1},
+        {"entropy_limit": -5.0},
+        {"stopping": "every_position_confident", "confidence_threshold": -1.0},
+        {"stopping": "every_position_confident", "stability_threshold": -3},
+        {"temperature": 1e-40},
+        {"t_min": 1e-40, "t_max": 1e-40},
+    ],
+)
+def test_settings_of_rules_that_are_not_chosen_are_checked_too(bad):
+    with pytest.raises(ValueError, match=r"is -|is [0-9.]+e-"):
+        SamplerSettings(**bad)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"acceptance": "linear_quota"}, {"stopping": "every_position_confident"}, {"temperature": 0}]
+)
+def test_what_generation_config_cannot_hold_is_not_written(settings):
+    with pytest.raises(ValueError, match=r"generation_config\.json has no key for"):
+        SamplerSettings(**settings).to_generation_config()

@@ -80,3 +80,12 @@ def test_the_recipes_model_fits_its_task():
     model = extract().model
     assert model.max_context > 10 * model.canvas_length
     assert all(token < model.vocab_size for token in model.eos_ids)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"warmup_steps": -5}, {"betas": (2, -1)}, {"weight_decay": -1}, {"learning_rate": float("inf")}, {"steps": 1.5}],
+)
+def test_training_settings_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        TrainingSettings(**({"steps": 5, "batch_size": 2, "learning_rate": 0.1} | bad))

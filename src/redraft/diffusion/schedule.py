@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+LOWEST = 1e-6
+"""Below it, logits / temperature would leave float32's range."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearTemperature:
@@ -13,6 +16,10 @@ class LinearTemperature:
     def __post_init__(self) -> None:
         if not 0 < self.t_min <= self.t_max < float("inf"):
             raise ValueError(f"t_min {self.t_min} and t_max {self.t_max} must satisfy 0 < t_min <= t_max")
+        if self.t_min < LOWEST:
+            raise ValueError(
+                f"t_min is {self.t_min}, must be at least {LOWEST}; temperature 0 takes the argmax instead"
+            )
 
     def at(self, step: int, steps: int) -> float:
         """The temperature with `step` of `steps` steps to go, this one included."""

@@ -59,8 +59,11 @@ class SamplerSettings:
         for name, known in (("acceptance", ACCEPTANCES), ("stopping", STOPPINGS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(known)}")
-        # Built here for their own checks, so that a bad value is refused before any work.
-        self.schedule, self.acceptance_rule, self.stopping_rule  # noqa: B018
+        # Built here for their own checks, the rules that are not chosen too: no bad value is passed over.
+        self.schedule  # noqa: B018
+        EntropyBound(bound=self.entropy_bound)
+        StableAndConfident(stability=self.stability_threshold, confidence=self.confidence_threshold)
+        EveryPositionConfident(limit=self.entropy_limit)
 
     @property
     def schedule(self) -> LinearTemperature:
@@ -108,7 +111,16 @@ class SamplerSettings:
         return cls(**changes)
 
     def to_generation_config(self) -> dict[str, Any]:
-        """The generation_config.json keys of these settings, as `from_generation_config` reads them."""
+        """The generation_config.json keys of these settings, as `from_generation_config` reads them.
+
+        Seed, choice and canvas length belong to a request and are left out. ValueError for a rule or a temperature that
+        the released layout has no key for.
+        """
+        if (self.acceptance, self.stopping) != (ACCEPTANCES[0], STOPPINGS[0]) or self.temperature != 1:
+            raise ValueError(
+                f"generation_config.json has no key for acceptance {self.acceptance!r}, stopping {self.stopping!r} "
+                f"and temperature {self.temperature}; it can hold {ACCEPTANCES[0]}, {STOPPINGS[0]} and 1"
+            )
         config: dict[str, Any] = {theirs: getattr(self, ours) for theirs, ours in GENERATION_CONFIG_KEYS.items()}
         config["sampler_config"] = {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": self.entropy_bound}
         return config

@@ -1,6 +1,7 @@
 """Recipes: functions that return everything a training run needs to know, as one typed configuration."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
@@ -29,12 +30,20 @@ class TrainingSettings:
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name, low in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("warmup_steps", 0)):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} is {getattr(self, name)}, must be a whole number")
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {low}")
         for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be above 0")
+            if math.isinf(getattr(self, name)) and name != "checkpoint_minutes":
+                raise ValueError(f"{name} is {getattr(self, name)}, must be finite")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}, must be at least 0 and finite")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}, must lie between 0 and 1")
         for name in ("decay_share", "self_conditioning"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")

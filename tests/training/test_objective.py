@@ -110,6 +110,42 @@ def test_losses_are_means_over_what_generation_sees(conditioned):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_tokens_of_the_prompt_count_their_weight(weight):
+    model, batch = tiny_model(), make()
+    hidden, _ = encode(model, batch)
+    total, count = 0.0, 0.0
+    for rows, tokens, (prompt, _) in zip(
+        hidden.split(batch.lengths), batch.tokens.split(batch.lengths), SIZES, strict=True
+    ):
+        each = F.cross_entropy(model.logits(rows[:-1]), tokens[1:], reduction="none")
+        total += weight * float(each[: prompt - 1].sum()) + float(each[prompt - 1 :].sum())
+        count += weight * (prompt - 1) + len(each[prompt - 1 :])
+    found = losses(model, batch, prompt_weight=weight, row_block=4)
+    assert float(found.encoder) == pytest.approx(total / count, rel=1e-5)
+    torch.testing.assert_close(found.canvas, losses(model, batch).canvas)
+
+
+@pytest.mark.parametrize("rows", [4, 64])
+def test_filled_up_rows_change_no_loss_and_no_gradient(rows):
+    batch = make(conditioned=MIXED)
+    assert len(batch.tokens) % 4 != 0
+    found = []
+    for block in (1, rows):
+        model = tiny_model()
+        for layer in model.layers:
+            layer.experts.row_block = block
+        loss = losses(model, batch, row_block=block)
+        loss.total.backward()
+        found.append((loss, {name: parameter.grad for name, parameter in model.named_parameters()}))
+    (plain, gradients), (filled, filled_gradients) = found
+    torch.testing.assert_close(filled.canvas, plain.canvas)
+    torch.testing.assert_close(filled.encoder, plain.encoder)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(filled_gradients[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@torch.no_grad()
 def test_examples_do_not_see_each_other():
     model, whole = tiny_model(), make(conditioned=MIXED)
     logits = denoise(model, whole, encode(model, whole)[1]).view(len(SIZES), CANVAS, VOCAB)
@@ -117,6 +153,7 @@ def test_examples_do_not_see_each_other():
         alone = TrainingBatch(
             tokens=tokens,
             lengths=(whole.lengths[i],),
+            answered=whole.answered.split(whole.lengths)[i],
             canvas_starts=(whole.canvas_starts[i],),
             clean=whole.clean[i : i + 1],
             noised=whole.noised[i : i + 1],

@@ -48,15 +48,15 @@ def test_short_runs_take_the_smaller_of_rise_and_fall():
 @pytest.mark.parametrize(
     ("name", "bad", "limit"),
     [
-        *((name, bad, "at least 1") for name in ("steps", "batch_size", "log_every") for bad in (0, -1)),
+        *((name, bad, "at least 1") for name in ("steps", "batch_size", "log_every", "row_block") for bad in (0, -1)),
         *(
             (name, bad, "above 0")
-            for name in ("learning_rate", "clip_norm", "checkpoint_minutes")
+            for name in ("learning_rate", "matrix_factor", "vector_factor", "clip_norm", "checkpoint_minutes")
             for bad in (0, -1e-9, math.nan)
         ),
         *(
             (name, bad, "between 0 and 1")
-            for name in ("decay_share", "self_conditioning")
+            for name in ("decay_share", "self_conditioning", "prompt_weight")
             for bad in (-0.01, 1.01, math.nan)
         ),
     ],

@@ -114,25 +114,36 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """E gated MLPs in stacked tensors: gate_up_proj [E, 2M, D], down_proj [E, D, M]."""
+    """E gated MLPs in stacked tensors: gate_up_proj [E, 2M, D], down_proj [E, D, M].
+
+    `row_block`: each expert's rows are filled up with zeros to a multiple of it. In training, where every step sends
+    other numbers of rows to an expert, products of a few sizes find the kernels that were built for them before.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         e, m, d = config.num_experts, config.expert_size, config.hidden_size
+        self.row_block = 1
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x [N, D], weights and experts [N, K] → [N, D]. A token's experts are summed in the order of their rank."""
         n, k = experts.shape
-        order = experts.flatten().argsort(stable=True)
-        counts = torch.bincount(experts.flatten(), minlength=self.gate_up_proj.shape[0]).tolist()
+        chosen = experts.flatten()
+        order = chosen.argsort(stable=True)
+        counts = torch.bincount(chosen, minlength=self.gate_up_proj.shape[0])
+        sizes = -(-counts // self.row_block) * self.row_block
+        # Where each of the sorted choices goes: onwards by the filling of the experts before its own.
+        place = torch.arange(n * k, device=x.device) + ((sizes - counts).cumsum(0) - (sizes - counts))[chosen[order]]
+        shares = sizes.tolist()
+        rows = x.new_zeros(sum(shares), x.shape[1]).index_copy(0, place, x.index_select(0, order // k))
         outputs = []
-        for expert, rows in enumerate(torch.split(x.index_select(0, order // k), counts)):
-            if rows.shape[0]:
-                gate, up = F.linear(rows, self.gate_up_proj[expert]).chunk(2, dim=-1)
+        for expert, share in enumerate(torch.split(rows, shares)):
+            if share.shape[0]:
+                gate, up = F.linear(share, self.gate_up_proj[expert]).chunk(2, dim=-1)
                 outputs.append(F.linear(F.gelu(gate, approximate="tanh") * up, self.down_proj[expert]))
-        by_choice = torch.cat(outputs).index_select(0, order.argsort()).view(n, k, -1)
+        by_choice = torch.cat(outputs).index_select(0, place[order.argsort()]).view(n, k, -1)
         return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
 
 

@@ -7,6 +7,7 @@ import copy
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from redraft.model.config import ModelConfig
 
@@ -15,12 +16,12 @@ class PrefixAttention:
     """Causal attention of the encoder pass; keeps every layer's keys and values for the canvases that follow.
 
     The flat rows are laid out as [B, L] for the product only: what pads a row lies behind its last token, where causal
-    queries cannot see it.
+    queries cannot see it. Rows behind the last example's attend to nothing.
     """
 
-    def __init__(self, config: ModelConfig, lengths: tuple[int, ...]) -> None:
+    def __init__(self, config: ModelConfig, lengths: tuple[int, ...], length_block: int = 1) -> None:
         self.config = config
-        count, longest = len(lengths), max(lengths)
+        count, longest = len(lengths), -(-max(lengths) // length_block) * length_block
         sizes = torch.tensor(lengths)
         at = torch.arange(longest)
         valid = at < sizes[:, None]
@@ -34,16 +35,19 @@ class PrefixAttention:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows = q.shape[0]
         q, k, v = (self._padded(x).transpose(1, 2) for x in (q, k, v))
         self.keys[layer], self.values[layer] = k, v
         out = _attend(q, k, v, self.visible[self.config.is_sliding(layer)])
-        return out.transpose(1, 2).flatten(0, 1).index_select(0, self.places)
+        flat = out.transpose(1, 2).flatten(0, 1).index_select(0, self.places)
+        return F.pad(flat, (0, 0, 0, 0, 0, rows - flat.shape[0]))
 
     def _padded(self, x: Tensor) -> Tensor:
         # index_copy, because its gradient is a plain gather; that of gathering padded rows would be a slow scatter.
         padded = x.new_zeros(self.shape[0] * self.shape[1], *x.shape[1:])
-        return padded.index_copy(0, self.places, x).view(*self.shape, *x.shape[1:])
+        return padded.index_copy(0, self.places, x[: self.places.shape[0]]).view(*self.shape, *x.shape[1:])
 
     def select(self, chosen: Tensor) -> "PrefixAttention":
         """The same for the examples where `chosen` bool [B] is true, cut off from the gradient."""
@@ -72,6 +76,7 @@ class CanvasAttention:
             for sliding, past in ((True, window), (False, whole))
         }
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.view(*self.shape, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         keys = torch.cat((self.prefix.keys[layer], k), dim=2)
@@ -82,8 +87,11 @@ class CanvasAttention:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
     """q [B, H, n, d], k and v [B, G, T, d], visible bool broadcast to [B, 1, n, T] → [B, H, n, d]."""
-    # Two products and a softmax: on a CPU several times faster than the fused kernel's backward at these sizes.
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = (q @ k.transpose(2, 3)).masked_fill(~visible, float("-inf"))
-    return scores.softmax(dim=-1).to(v.dtype) @ v
+    # Two products and a softmax: on a CPU several times faster than the fused kernel's backward at these sizes. Query
+    # heads that share a key-value head become rows of one product.
+    batch, heads, n, size = q.shape
+    groups = k.shape[1]
+    scores = q.reshape(batch, groups, -1, size) @ k.transpose(2, 3)
+    scores = scores.view(batch, heads, n, -1).masked_fill(~visible, float("-inf"))
+    weights = scores.softmax(dim=-1).to(v.dtype).view(batch, groups, -1, k.shape[2])
+    return (weights @ v).view(batch, heads, n, size)

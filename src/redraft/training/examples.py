@@ -27,13 +27,15 @@ class Example:
 class TrainingBatch:
     """A step's data.
 
-    tokens int64 [N]: prompt and answer of every example, one after the other; lengths: each example's share of N.
+    tokens int64 [N]: prompt and answer of every example, one after the other; lengths: each example's share of N;
+    answered bool [N]: the tokens of answers.
     canvas_starts: tokens of each example before its chosen canvas. clean and noised int64 [B, C]: that canvas, filled
     with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning.
     """
 
     tokens: Tensor
     lengths: tuple[int, ...]
+    answered: Tensor
     canvas_starts: tuple[int, ...]
     clean: Tensor
     noised: Tensor
@@ -63,6 +65,7 @@ def make_batch(
     return TrainingBatch(
         tokens=torch.tensor([token for example in examples for token in example.prompt + example.answer]),
         lengths=tuple(len(example.prompt) + len(example.answer) for example in examples),
+        answered=torch.cat([torch.arange(len(e.prompt) + len(e.answer)) >= len(e.prompt) for e in examples]),
         canvas_starts=tuple(starts),
         clean=clean,
         noised=corrupt(clean, level, counter, vocab_size),

@@ -4,22 +4,30 @@ Every random choice of a step follows from (seed, step), so a resumed run goes o
 """
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from redraft.diffusion.randomness import Counter
+from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
 from redraft.training.examples import Example, make_batch
+from redraft.training.muon import MuonAdamW
 from redraft.training.objective import losses
 from redraft.training.recipes import Recipe
 from redraft.training.state import RunFolder
 
 ExampleSource = Callable[[int], Sequence[Example]]
 """The examples of a step, the same for the same step."""
+
+BRANCH_SIZE = 0.25
+OUTPUT_SIZE = 0.3
 
 
 @dataclass(frozen=True)
@@ -43,25 +51,49 @@ class Progress:
 
 
 def initialise(model: Transformer, seed: int) -> None:
-    """Draws the weights of a new model: matrices normal with the usual 1/sqrt(inputs), norms at 1."""
+    """Draws the weights of a new model: matrices normal with the usual 1/sqrt(inputs), most norms at 1.
+
+    Attention scores are not scaled and their queries and keys are normalised, so it is the two norms' weights that give
+    scores of size 1 at the start; at 1 they would give sqrt(head size), a softmax that is nearly one-hot and hardly
+    learns. Branches start small beside the residual, which then is the embedding of the token itself: the last norm
+    keeps the tied output from being sure of that token.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2:
-            nn.init.ones_(parameter)
+        if parameter.dim() >= 2:
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
+        elif name.endswith(("q_norm.weight", "k_norm.weight")):
+            nn.init.constant_(parameter, parameter.shape[0] ** -0.25)
+        elif name.endswith(("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")):
+            nn.init.constant_(parameter, BRANCH_SIZE)
+        elif name == "norm.weight":
+            nn.init.constant_(parameter, OUTPUT_SIZE)
         else:
-            # An embedding row is scaled by sqrt(D) on its way in and is an output direction on its way out.
-            std = parameter.shape[-1] ** -0.5
-            scale = 0.5 if name.endswith(("o_proj.weight", "down_proj", "down_proj.weight")) else 1.0
-            nn.init.normal_(parameter, std=std * scale, generator=generator)
+            nn.init.ones_(parameter)
 
 
-def make_optimizer(model: Transformer, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices only."""
+def make_optimizer(model: Transformer, recipe: Recipe) -> MuonAdamW:
+    """Three groups: the layers' matrices, by Muon where the recipe says so; embedding and routers; vectors, undecayed.
+
+    Each group's `factor` is what the learning rate of a step is multiplied by.
+    """
     settings = recipe.settings
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+    matrices, tables, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2:
+            vectors.append(parameter)
+        elif name.startswith("embed_tokens") or "router" in name:
+            # Their rows are one token's and one expert's: to move all of them alike would make rare ones restless.
+            tables.append(parameter)
+        else:
+            matrices.append(parameter)
+    decay, muon = settings.weight_decay, settings.matrix_factor is not None
+    groups = [
+        {"params": matrices, "muon": muon, "factor": settings.matrix_factor or 1.0, "weight_decay": decay},
+        {"params": tables, "factor": 1.0, "weight_decay": decay},
+        {"params": vectors, "factor": settings.vector_factor, "weight_decay": 0.0},
+    ]
+    return MuonAdamW([group | {"betas": settings.betas} for group in groups])
 
 
 def train(
@@ -80,6 +112,11 @@ def train(
     settings = recipe.settings
     model = Transformer(recipe.model)
     initialise(model, settings.seed)
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.row_block = settings.row_block
+    if settings.compile:
+        _compile_layers(model)
     optimizer = make_optimizer(model, recipe)
     step = resumed = run.resume(model, optimizer)
     if step:
@@ -95,18 +132,17 @@ def train(
             )  # fmt: skip
             rate = settings.learning_rate_at(step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
-                loss = losses(model, batch)
-            if not torch.isfinite(loss.total):
-                raise ValueError(
-                    f"the loss of step {step} is {loss.total.item()}; the last checkpoint in {run.path} is untouched"
-                )
+                loss = losses(model, batch, row_block=settings.row_block, prompt_weight=settings.prompt_weight)
+            _check_finite("loss", loss.total, step, run)
             torch.autograd.backward(loss.total)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            optimizer.step()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            _check_finite("gradient", norm, step, run)
+            with _ctrl_c_waits():
+                optimizer.step()
+                step += 1
             optimizer.zero_grad()
-            step += 1
             sums += torch.stack((loss.canvas.detach(), loss.encoder.detach()))
             tokens += sum(batch.lengths)
             now = time.monotonic()
@@ -127,3 +163,35 @@ def train(
     if step > resumed:
         run.save(model, optimizer, step, settings)
     return model
+
+
+def _compile_layers(model: Transformer) -> None:
+    """Lets torch fuse what a layer does between its products; attention and experts stay as they are."""
+    # Two kinds of layers, three passes and the parts around attention and experts: more variants than the usual 8.
+    torch._dynamo.config.recompile_limit = 64
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
+        elif isinstance(module, Layer):
+            module.compile(dynamic=True)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Raises KeyboardInterrupt at the end instead of in the middle: half an update must not be saved as a step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _check_finite(name: str, value: Tensor, step: int, run: RunFolder) -> None:
+    if not torch.isfinite(value):
+        raise ValueError(f"the {name} of step {step} is {value.item()}; the last checkpoint in {run.path} is untouched")

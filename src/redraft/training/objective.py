@@ -14,10 +14,14 @@ from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.examples import TrainingBatch
 
+NO_TARGET = -100
+LENGTH_BLOCK = 32
+"""What the longest example of a step is rounded up to for attention, where rows are filled up at all."""
+
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross-entropies in nats: over all canvas positions, and over all tokens the encoder predicts."""
+    """Mean cross-entropies in nats: over all canvas positions, and (weighted) over all tokens the encoder predicts."""
 
     canvas: Tensor
     encoder: Tensor
@@ -27,19 +31,26 @@ class Losses:
         return self.canvas + self.encoder
 
 
-def losses(model: Transformer, batch: TrainingBatch) -> Losses:
+def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prompt_weight: float = 1.0) -> Losses:
     """Encoder pass over clean prompt and answer, denoiser pass over the noised canvas with the cache cut at its start.
 
-    Kept and replaced positions count alike. Gradients flow through the cache into the encoder; the first pass that
-    feeds self-conditioning has none.
+    Kept and replaced positions count alike; of the encoder's tokens those of prompts count `prompt_weight`. Gradients
+    flow through the cache into the encoder; the first pass that feeds self-conditioning has none. The encoder's rows
+    are filled up to a multiple of `row_block` with tokens that nothing attends to and no loss counts, so that steps
+    share the sizes of their products (see Experts.row_block).
     """
-    prefix = PrefixAttention(model.config, batch.lengths)
-    hidden = model(_flat(batch.tokens, batch.lengths, (0,) * len(batch.lengths), Pass.ENCODER), prefix)
-    predicting = torch.ones(batch.tokens.shape[0], dtype=torch.bool)
-    ends = torch.tensor(batch.lengths).cumsum(0)
-    predicting[ends - 1] = False
-    followed = predicting.roll(1)
-    encoder = F.cross_entropy(model.logits(hidden[predicting]), batch.tokens[followed])
+    count = batch.tokens.shape[0]
+    filling = -count % row_block
+    prefix = PrefixAttention(model.config, batch.lengths, min(row_block, LENGTH_BLOCK))
+    lengths = (*batch.lengths, filling) if filling else batch.lengths
+    tokens = F.pad(batch.tokens, (0, filling), value=model.config.pad_id)
+    hidden = model(_flat(tokens, lengths, (0,) * len(lengths), Pass.ENCODER), prefix)
+    # Each row predicts the token behind it, but for an example's last and the filling.
+    following = F.pad(batch.tokens[1:], (0, filling + 1), value=NO_TARGET)
+    following[torch.tensor(batch.lengths).cumsum(0) - 1] = NO_TARGET
+    weights = torch.where(F.pad(batch.answered[1:], (0, filling + 1)), 1.0, prompt_weight) * (following != NO_TARGET)
+    each = F.cross_entropy(model.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
+    encoder = (each * weights).sum() / weights.sum()
 
     canvas = F.cross_entropy(denoise(model, batch, prefix), batch.clean.flatten())
     return Losses(canvas, encoder)

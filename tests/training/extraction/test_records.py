@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from redraft.training.extraction.phrasings import KINDS, parse
-from redraft.training.extraction.records import held_out_records, make_record, training_record
-from redraft.training.extraction.values import ValueSource, is_held_out
+from redraft.training.extraction.records import held_out_records, list_record, make_record, training_record
+from redraft.training.extraction.values import ValueSource, _pool, is_held_out
 
 FIELDS = {field for fields in KINDS.values() for field in fields}
 
@@ -56,6 +56,19 @@ def test_values_stand_in_the_text_as_they_are_in_the_answer(records, exam_record
         _, text = parts(record)
         for value in json.loads(record.answer).values():
             assert value is None or (value and value in text and f'"{value}"' in record.answer), record
+
+
+def test_lists_name_their_values():
+    made = [list_record(0, index) for index in range(500)]
+    assert made[7] == list_record(0, 7)
+    for record in made:
+        answer = json.loads(record.answer)
+        fields, text = parts(record)
+        assert list(answer) == fields
+        assert any(value is not None for value in answer.values())
+        for field, value in answer.items():
+            assert (value is None) != bool(value and re.search(rf"{field}(: | |=| - ){re.escape(value)}", text))
+    assert 0.1 < sum("null" in record.answer for record in made) / 500 < 0.3
 
 
 def test_some_fields_are_asked_in_vain_and_most_are_not(records):
@@ -114,7 +127,11 @@ def direct_values(records, fields) -> set[str]:
 
 def test_held_out_values_are_in_every_other_test_record_and_in_no_training_record(records):
     fields = ("company", "city", "country", "postcode", "origin", "destination")
-    assert not any(map(is_held_out, direct_values(records, fields)))
+    natural = [training_record(0, index, scrambled=0.0) for index in range(2000)]
+    assert not any(map(is_held_out, direct_values(natural, fields)))
+    held_out = {value for kind in ("company", "city", "country", "postcode") for value in _pool(kind, True)}
+    assert len(held_out) > 1000
+    assert not held_out & direct_values(records, fields)
     for seen in (True, False):
         made = list(held_out_records(600, seen=seen))
         known, unknown = direct_values(made[::2], fields), direct_values(made[1::2], fields)
@@ -134,6 +151,13 @@ def test_test_records_follow_from_their_place(seen):
 def test_no_test_record_is_a_training_record(records, exam_records):
     assert not {record.prompt for record in records} & {record.prompt for record in exam_records}
     assert list(held_out_records(5, seen=True)) != list(held_out_records(5, seen=False))
+
+
+def test_some_training_values_are_of_random_words(records):
+    natural = set(_pool("city", False))
+    cities = direct_values(records, ("city", "origin", "destination"))
+    assert 0.2 < len(cities - natural) / len(cities) < 0.8
+    assert all(direct_values([training_record(0, i, scrambled=0.0)], ("city",)) <= natural for i in range(300))
 
 
 def test_about_a_tenth_of_the_answers_spans_two_canvases(records, tokenizer):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from redraft.training.extraction import values
-from redraft.training.extraction.values import DRAW, ValueSource, fill, is_held_out
+from redraft.training.extraction.values import DRAW, ValueSource, fill, is_held_out, scramble
 
 # Fields whose values are entries of one list, as they are.
 FAKER_FIELDS = {
@@ -40,6 +40,38 @@ def test_values_follow_from_the_generator(field):
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Ana Kovacs", "ACME Inc & Co.", "ana.k@mail-24.example", "+49 30 1234", "1,204.50 €", "3 March 2024", "x"],
+)
+def test_scrambling_keeps_the_shape_of_a_value(value):
+    rng = random.Random(4)
+    made = [scramble(value, rng) for _ in range(200)]
+
+    def shape(text: str) -> str:
+        def word(found: re.Match[str]) -> str:
+            return "ALL" if found[0].isupper() and len(found[0]) > 1 else "Cap" if found[0][0].isupper() else "low"
+
+        return re.sub(r"\d", "9", re.sub(r"[^\W\d_]+", word, text))
+
+    assert {shape(text) for text in made} == {shape(value)}
+    assert len(set(made)) > (10 if len(value) == 1 else 150)
+
+
+def test_scrambled_is_a_share():
+    source, rng = ValueSource(held_out=False, scrambled=0.5), random.Random(0)
+    known = set(values._pool("country", False))
+    share = sum(source.draw("country", rng) in known for _ in range(2000)) / 2000
+    assert 0.45 < share < 0.55
+
+
+def test_without_scrambling_nothing_more_is_drawn_from_the_generator():
+    plain, none = random.Random(5), random.Random(5)
+    source = ValueSource(held_out=False, scrambled=0.0)
+    assert source.draw("path", none) == DRAW["path"](source, plain)
+    assert plain.random() == none.random()
 
 
 def test_an_unknown_field():

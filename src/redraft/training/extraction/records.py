@@ -14,6 +14,9 @@ HERE = Path(__file__).parent
 DOUBLE_SHARE = 0.34
 """Share of records with two texts; chosen so that about a tenth of the answers spans two canvases of 64."""
 
+SCRAMBLED_SHARE = 0.4
+"""Share of training values made of random words and digits: copying is learned sooner, and better."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -86,11 +89,25 @@ def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str
     return wanted
 
 
-def training_record(seed: int, index: int) -> Record:
+def training_record(seed: int, index: int, scrambled: float = SCRAMBLED_SHARE) -> Record:
     """Record `index` of the endless training stream of `seed`: the same for the same pair, whatever was drawn before."""
     rng = random.Random(f"train/{seed}/{index}")
-    phrasings = seen_phrasings()
-    return make_record(phrasings, ValueSource(held_out=False), rng)
+    return make_record(seen_phrasings(), ValueSource(held_out=False, scrambled=scrambled), rng)
+
+
+def list_record(seed: int, index: int) -> Record:
+    """Record `index` of the stream of easy ones: a few fields, written down as a list of names and values."""
+    rng = random.Random(f"list/{seed}/{index}")
+    source = ValueSource(held_out=False, scrambled=0.75)
+    kind = rng.choice(tuple(KINDS))
+    present = rng.sample(KINDS[kind], rng.randint(1, 3))
+    values = {field: source.draw(field, rng) for field in present}
+    between, mark = rng.choice((", ", "; ", "\n", " | ", " ")), rng.choice((": ", " ", "=", " - "))
+    text = between.join(f"{field}{mark}{value}" for field, value in values.items())
+    wanted = rng.sample(present, rng.randint(1, len(present)))
+    if rng.random() < 0.2:
+        wanted.insert(rng.randint(0, len(wanted)), rng.choice([f for f in KINDS[kind] if f not in present]))
+    return _record(kind, wanted, values, text)
 
 
 def held_out_records(count: int, *, seen: bool, seed: int = 0) -> Iterator[Record]:

@@ -1,6 +1,7 @@
 """The extraction task as a training run sees it: companion files of its checkpoints, and the examples of each step."""
 
 import json
+import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,21 @@ from pathlib import Path
 from redraft.generation.settings import SamplerSettings
 from redraft.text import TextTokenizer
 from redraft.training.examples import Example
-from redraft.training.extraction.records import training_record
-from redraft.training.extraction.tokenizer import save_tokenizer, train_tokenizer
+from redraft.training.extraction.records import Record, list_record, training_record
+from redraft.training.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 from redraft.training.recipes import Recipe
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000
 DATA_SEED = 1
 """The stream that training reads; stream 0 trained the tokenizer."""
+
+COPY_STEPS, LIST_STEPS = (100, 200), (200, 500)
+"""The easy start of a run: until the first step of a pair all examples are of this kind or an easier one, from the second
+on none are. First short runs of random tokens to be copied: all that follows is built on copying, and it is found within
+a hundred such steps, since there are few places to copy from and nothing else to learn (on records alone it had not
+begun after 400 steps). Then short lists of names and values, for the format."""
+COPY_LENGTHS = (3, 16)
 
 SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=16)
 PURPOSE = (
@@ -44,7 +52,8 @@ def prepare_companions(folder: Path) -> None:
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             shutil.copy(BUNDLED_FOLDER / name, folder)
     else:
-        records = (training_record(0, index) for index in range(TOKENIZER_RECORDS))
+        # Of natural values only: random words would take the places of pieces that real ones have in common.
+        records = (training_record(0, index, scrambled=0.0) for index in range(TOKENIZER_RECORDS))
         save_tokenizer(train_tokenizer(text for record in records for text in (record.prompt, record.answer)), folder)
     settings = SHIPPED_SETTINGS.to_generation_config() | {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
     _write_json(folder / "generation_config.json", settings)
@@ -52,7 +61,10 @@ def prepare_companions(folder: Path) -> None:
 
 
 class ExtractionExamples:
-    """The examples of each step: the next `batch_size` records of the endless stream, as the chat template writes them."""
+    """The examples of each step, as the chat template writes them: at first copies, then lists, then records.
+
+    Each kind is an endless stream, of which example i of the run is either the i-th or left out.
+    """
 
     def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
         self._batch_size = recipe.settings.batch_size
@@ -64,18 +76,38 @@ class ExtractionExamples:
             i for i in range(len(rendered)) if rendered[i : i + len(probe)] == probe and rendered[i - 1] != probe[0]
         )
         self._before, self._after = tuple(rendered[:at]), tuple(rendered[at + len(probe) :])
+        # Ordinary tokens: what stands before the alphabet is for control.
+        self._ordinary = range(len(SPECIAL_TOKENS) + RESERVED_TOKENS, tokenizer.vocab_size)
         assert tokenizer.eos_id is not None
         self._end = tokenizer.eos_id
 
     def __call__(self, step: int) -> Sequence[Example]:
         first = step * self._batch_size
-        return [self.example(first + i) for i in range(self._batch_size)]
+        return [self.at(step, first + i) for i in range(self._batch_size)]
 
-    def example(self, index: int) -> Example:
-        """Record `index` as token ids."""
-        record = training_record(DATA_SEED, index)
+    def at(self, step: int, index: int) -> Example:
+        """Example `index` of the run, which is read in `step`."""
+        uniform = random.Random(f"kind/{DATA_SEED}/{index}").random()
+        if uniform >= _progress(step, *COPY_STEPS):
+            return self.copy(index)
+        record = training_record if uniform < _progress(step, *LIST_STEPS) else list_record
+        return self.example(record(DATA_SEED, index))
+
+    def copy(self, index: int) -> Example:
+        """Random tokens, to be answered with themselves."""
+        rng = random.Random(f"copy/{DATA_SEED}/{index}")
+        text = tuple(rng.choices(self._ordinary, k=rng.randint(*COPY_LENGTHS)))
+        return Example((*self._before, *text, *self._after), (*text, self._end))
+
+    def example(self, record: Record) -> Example:
+        """A record as token ids."""
         prompt = self._tokenizer.encode(record.prompt.strip())
         return Example((*self._before, *prompt, *self._after), (*self._tokenizer.encode(record.answer), self._end))
+
+
+def _progress(step: int, first: int, last: int) -> float:
+    """0 until `first`, 1 from `last` on, and linear between."""
+    return min(1.0, max(0.0, (step - first) / (last - first)))
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

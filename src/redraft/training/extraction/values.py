@@ -4,6 +4,7 @@ Every list is split once and for all by a hash of its entries: one entry in ten 
 """
 
 import random
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -49,6 +50,8 @@ Aramex|Blue Dart|Purolator|Evri|Colissimo""".replace("\n", "").split("|")
 DOCTOR_TITLES = ("Dr.", "Dr", "Prof.", "Dr. med.", "Doctor")
 MONTHS = """January February March April May June July August September October November December""".split()
 CURRENCIES = ("USD", "EUR", "GBP", "CHF", "PLN", "SEK", "DKK", "CZK", "BRL", "TRY")
+CONSONANTS = "bcdfghjklmnprstvwxzñçø"
+VOWELS = "aaeeiioouuyäöéá"
 AIRLINES = "LH BA AF KL SK LO TP AZ IB TK UA AA DL OS LX AY".split()
 
 
@@ -74,14 +77,20 @@ def _pool(kind: str, held_out: bool) -> tuple[str, ...]:
 
 
 class ValueSource:
-    """Draws values of any field. With `held_out`, whatever comes from a list comes from its held-out part."""
+    """Draws values of any field. With `held_out`, whatever comes from a list comes from its held-out part.
 
-    def __init__(self, *, held_out: bool) -> None:
+    `scrambled` is the share of values whose words and digits are replaced by random ones: what cannot be learned by
+    heart has to be copied.
+    """
+
+    def __init__(self, *, held_out: bool, scrambled: float = 0.0) -> None:
         self.held_out = held_out
+        self.scrambled = scrambled
 
     def draw(self, field: str, rng: random.Random) -> str:
         """A value of `field` as it stands in a text; KeyError for an unknown field."""
-        return DRAW[field](self, rng)
+        value = DRAW[field](self, rng)
+        return scramble(value, rng) if self.scrambled and rng.random() < self.scrambled else value
 
     def faker(self, kind: str, rng: random.Random) -> str:
         return rng.choice(_pool(kind, self.held_out))
@@ -104,6 +113,23 @@ def fill(pattern: str, rng: random.Random) -> str:
     """Replaces each 9 by a digit, each A by a capital letter and each X by either."""
     sets = {"9": "0123456789", "A": LETTERS, "X": ALPHANUMERIC}
     return "".join(rng.choice(sets[char]) if char in sets else char for char in pattern)
+
+
+def scramble(value: str, rng: random.Random) -> str:
+    """Other words and digits in the same shape: capitals, marks and the number of digits stay."""
+
+    def word(found: re.Match[str]) -> str:
+        old = found[0]
+        syllables = ""
+        length = len(old) if len(old) < 3 else rng.randint(2, 8)
+        while len(syllables) < length:
+            syllables += rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice((*CONSONANTS, "", ""))
+        new = syllables[:length]
+        if old.isupper():
+            return new.upper()
+        return new.capitalize() if old[0].isupper() else new
+
+    return re.sub(r"\d", lambda _: rng.choice("0123456789"), re.sub(r"[^\W\d_]+", word, value))
 
 
 def _name(source: ValueSource, rng: random.Random) -> str:

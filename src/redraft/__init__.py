@@ -130,6 +130,8 @@ class Model:
 
     def map(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result]:
         """Answers prompts one after the other, lazily and in order. With a seed, each as `generate` would alone."""
+        if isinstance(prompts, str):
+            raise ValueError("map takes a list of prompts, got one string; use generate, or put it into a list")
         for prompt in prompts:
             yield self.generate(prompt, **settings)
 
@@ -144,6 +146,9 @@ class Model:
             prompt = [{"role": "user", "content": prompt}]
         if not prompt:
             raise ValueError("the conversation is empty; it needs at least one message")
+        last = prompt[-1].get("content") if isinstance(prompt[-1], Mapping) else None
+        if isinstance(last, str) and not last.strip():
+            raise ValueError("the last message is empty; write something to answer")
         return self.tokenizer.encode_chat(prompt)
 
     def _events(self, ids: list[int], settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
@@ -155,6 +160,10 @@ class Model:
             try:
                 step = next(steps)
             except StopIteration as end:
+                # Where the context was full, `cut_canvas` gave no reason to finish the text.
+                if rest := detokenizer.finish():
+                    text += rest
+                    yield Committed(rest)
                 yield Result(text, end.value, self.name)
                 return
             part, finish_reason = cut_canvas(step.draft.tolist(), eos_ids, room)
@@ -172,10 +181,10 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda"; dtype: "auto" (float32 on a CPU for models
     below a billion parameters, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with it.
     """
-    folder = resolve(os.fspath(name_or_path))
     place = pick_device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, must be auto, {' or '.join(DTYPES)}")
+    folder = resolve(os.fspath(name_or_path))
     transformer = load_model(folder, dtype=DTYPES.get(dtype, _auto_dtype(folder, place)), device=place)
     tokenizer = TextTokenizer.load(folder)
     if tokenizer.vocab_size > transformer.config.vocab_size:

@@ -1,10 +1,8 @@
 """A tiny Transformer with deterministic random weights: every part of the real one, in a few milliseconds."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
@@ -59,12 +57,3 @@ def tiny_model(seed: int = 0, *, peak: float = 3.0, mixing: float = 0.3, **chang
             elif name == "norm.weight":
                 parameter.mul_(peak)
     return model.eval()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """For the conftest.py of folders with tiny models: their products are over before a second thread has woken up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

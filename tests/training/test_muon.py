@@ -49,14 +49,28 @@ def test_a_stack_of_matrices_moves_as_each_would_alone():
     (stack,) = parameters((4, 6, 10))
     singles = [nn.Parameter(matrix.clone()) for matrix in stack.detach()]
     together = MuonAdamW([{"params": [stack], "lr": 0.1, "weight_decay": 0.2, "muon": True}])
-    alone = MuonAdamW([{"params": singles, "lr": 0.1, "weight_decay": 0.2, "muon": True}])
+    alone = [MuonAdamW([{"params": [one], "lr": 0.1, "weight_decay": 0.2, "muon": True}]) for one in singles]
     for step in range(3):
         give_gradients([stack], step)
         for single, gradient in zip(singles, stack.grad, strict=True):
             single.grad = gradient.clone()
         together.step()
-        alone.step()
+        for optimizer in alone:
+            optimizer.step()
     torch.testing.assert_close(stack.detach(), torch.stack([single.detach() for single in singles]))
+
+
+def test_momentum_looks_ahead():
+    (matrix,) = parameters((6, 10))
+    expected, momentum = matrix.detach().clone(), torch.zeros(6, 10)
+    optimizer = MuonAdamW([{"params": [matrix], "lr": 0.1, "muon": True}])
+    for step in range(3):
+        give_gradients([matrix], step)
+        momentum = 0.95 * momentum + 0.05 * matrix.grad
+        ahead = 0.05 * matrix.grad + 0.95 * momentum
+        expected -= 0.1 * 0.2 * 10**0.5 * orthogonalised(ahead[None])[0].float()
+        optimizer.step()
+    torch.testing.assert_close(matrix.detach(), expected, atol=1e-3, rtol=1e-2)
 
 
 def test_the_update_has_its_size_whatever_the_gradients():

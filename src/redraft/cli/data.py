@@ -24,6 +24,7 @@ def build(
 ) -> None:
     """Write the extraction task's test set and a sample of its endless training stream; the same every time."""
     from redraft.training.extraction.records import held_out_records, training_record
+    from redraft.training.extraction.task import DATA_SEED
 
     out.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -32,7 +33,8 @@ def build(
         for index, record in enumerate(held_out_records(examples, seen=seen))
     ]
     train = [
-        {"prompt": record.prompt, "answer": record.answer} for record in (training_record(1, i) for i in range(sample))
+        {"prompt": record.prompt, "answer": record.answer}
+        for record in (training_record(DATA_SEED, i) for i in range(sample))
     ]
     for name, lines in (("extract.jsonl", rows), ("train-sample.jsonl", train)):
         temporary = out / f".{name}.partial"

@@ -49,6 +49,8 @@ def extract(
     )
     redraft.SamplerSettings().replace(**settings)
     cases = extraction.read_cases(per_split=examples)
+    if failures is not None and not failures.parent.is_dir():
+        raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
     loaded = redraft.load(model, device=device, dtype=dtype)
 
     def answer(prompt: str) -> tuple[str, redraft.Generation]:

@@ -82,11 +82,11 @@ def show(events: Iterator[Draft | Committed | Result], tokenizer: TextTokenizer,
                 if step_delay and isinstance(event, Draft):
                     time.sleep(step_delay)
     except KeyboardInterrupt:
-        console.print(_printable(view.text), markup=False)
+        console.print(Text(_printable(view.text)), soft_wrap=True)
         raise
     assert result is not None
     generation = result.generation
-    console.print(_printable(result.text), markup=False)
+    console.print(Text(_printable(result.text)), soft_wrap=True)
     steps = " + ".join(map(str, generation.steps_per_canvas))
     console.print(
         f"{steps} steps, {generation.tokens_per_forward:.1f} tokens per forward, {generation.seconds:.2f} s, "

@@ -23,7 +23,7 @@ def extract(
         "runs/extract"
     ),
     steps: Annotated[
-        int | None, typer.Option(help="Steps of the whole run; its learning rate falls over the last 30 %.")
+        int | None, typer.Option(help="Steps of the whole run; its learning rate falls over the last 40 %.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
@@ -59,4 +59,5 @@ def extract(
     source = ExtractionExamples(recipe, TextTokenizer.load(companions))
     stop_after = math.inf if minutes is None else minutes * 60
     loop.train(recipe, source, run, report=lambda line: print(line, flush=True), stop_after=stop_after)
-    print(f"redraft eval extract --model {run.checkpoints()[-1]}")
+    if made := run.checkpoints():
+        print(f"redraft eval extract --model {made[-1]}")

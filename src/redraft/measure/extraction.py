@@ -58,7 +58,10 @@ def read_cases(path: Path = TEST_SET, *, per_split: int | None = None) -> list[C
     cases = [Case(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     if per_split is None:
         return cases
-    return [case for seen in (True, False) for case in [case for case in cases if case.seen == seen][:per_split]]
+    splits = [[case for case in cases if case.seen == seen] for seen in (True, False)]
+    if per_split > (most := min(map(len, splits))):
+        raise ValueError(f"{per_split} examples of each kind are asked for, {path.name} has {most}")
+    return [case for split in splits for case in split[:per_split]]
 
 
 def run_cases(

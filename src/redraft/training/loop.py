@@ -43,7 +43,8 @@ class Progress:
     seconds_left: float
 
     def __str__(self) -> str:
-        left = time.strftime("%H:%M:%S", time.gmtime(self.seconds_left))
+        minutes, seconds = divmod(int(self.seconds_left), 60)
+        left = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
         return (
             f"step {self.step}/{self.steps}  canvas {self.canvas_loss:.4f}  encoder {self.encoder_loss:.4f}  "
             f"lr {self.learning_rate:.2e}  {self.tokens_per_second:,.0f} tokens/s  {left} left"

@@ -76,3 +76,17 @@ def test_eval_extract(run, checkpoint, tmp_path):
     assert (summary["exact_seen"], summary["exact_unseen"], summary["valid_json"]) == (0, 0, 0)
     assert summary["steps_per_canvas"] > 0
     assert len((tmp_path / "wrong.jsonl").read_text().splitlines()) == 4
+
+
+def test_what_the_file_system_refuses_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = run("data", "build", "--out", tmp_path / "file", "--examples", 1, "--sample", 0)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert str(tmp_path / "file") in err
+
+
+def test_failures_need_a_folder_before_any_work(run, checkpoint, tmp_path):
+    code, out, err = run("eval", "extract", "-m", checkpoint, "--failures", tmp_path / "no" / "wrong.jsonl")
+    assert (code, out) == (2, "")
+    assert "--failures: there is no folder" in err

@@ -40,3 +40,6 @@ def main() -> None:
         # The reader of our output has gone (`redraft ... | head`): nothing is left to say, not even at exit.
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        print(f"redraft: {error}", file=sys.stderr)
+        sys.exit(2)

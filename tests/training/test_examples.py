@@ -40,14 +40,14 @@ def test_canvases_of_an_answer(answer, canvases):
     seen = {}
     for seed in range(40):
         batch = batch_of([example(3, answer)], seed)
-        seen[batch.canvas_starts[0]] = batch.clean[0].tolist()
+        seen[int(batch.canvas_starts)] = batch.clean.flatten().tolist()
     assert [seen[start] for start in sorted(seen)] == canvases
     assert sorted(seen) == [3 + i * CANVAS for i in range(len(canvases))]
 
 
 def test_each_non_empty_canvas_is_as_likely():
     batch = batch_of([example(2, 3 * CANVAS + 1)] * 4000)
-    counts = torch.bincount((torch.tensor(batch.canvas_starts) - 2) // CANVAS, minlength=4).double()
+    counts = torch.bincount((batch.canvas_starts.flatten() - 2) // CANVAS, minlength=4).double()
     assert counts.numel() == 4
     assert ((counts - 1000).abs() < 5 * (1000 * 0.75) ** 0.5).all()
 
@@ -56,7 +56,7 @@ def test_noise_levels_are_uniform_over_the_unit_interval():
     length = 400
     answer = Example((10,), (VOCAB,) * length)  # no noise is VOCAB, so every replacement shows
     batch = make_batch([answer] * 1500, length, VOCAB, Counter(3))
-    shares = (batch.noised != VOCAB).double().mean(dim=1).sort().values
+    shares = (batch.noised != VOCAB).double().mean(dim=2).flatten().sort().values
     # Kolmogorov-Smirnov distance to U(0, 1); 1.95 / √n is its 0.999 quantile, the shares' own noise adds a little.
     expected = (torch.arange(1500) + 0.5) / 1500
     assert (shares - expected).abs().max() < 1.95 / 1500**0.5 + 0.02
@@ -67,13 +67,28 @@ def test_canvas_level_mask_and_self_conditioning_are_independent():
     batch = make_batch([Example((10,), (VOCAB,) * 2 * length)] * count, length, VOCAB, Counter(1))
     facts = torch.stack(
         (
-            torch.tensor(batch.canvas_starts).double(),
-            (batch.noised != VOCAB).double().mean(dim=1),
+            batch.canvas_starts.flatten().double(),
+            (batch.noised != VOCAB).double().mean(dim=2).flatten(),
             batch.conditioned.double(),
         )
     )
     correlation = torch.corrcoef(facts) - torch.eye(3)
     assert correlation.abs().max() < 4.5 / count**0.5
+
+
+def test_canvases_of_an_example_stand_evenly_apart_and_are_uniform_each():
+    length, count, each = 400, 600, 4
+    answer = Example((10,), (VOCAB,) * 2 * length)
+    batch = make_batch([answer] * count, length, VOCAB, Counter(3), canvases_per_example=each)
+    shares = (batch.noised != VOCAB).double().mean(dim=2)
+    # Levels a quarter apart round the unit interval; each share is its level up to a few standard deviations.
+    gaps = shares.sort(dim=1).values.diff(dim=1)
+    assert (gaps - 1 / each).abs().max() < 6 * (0.5 / length) ** 0.5
+    expected = (torch.arange(count) + 0.5) / count
+    for one in shares.T:
+        assert (one.sort().values - expected).abs().max() < 1.95 / count**0.5 + 0.02
+    # Both canvases of the answer, twice each.
+    assert (batch.canvas_starts.sort(dim=1).values == torch.tensor([1, 1, 1 + length, 1 + length])).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
@@ -97,7 +112,7 @@ def test_the_counter_decides_everything_random():
     first = batch_of(examples)
     torch.manual_seed(1)
     assert differences(first, batch_of(examples)) == set()
-    assert batch_of(examples).canvas_starts == first.canvas_starts
+    assert torch.equal(batch_of(examples).canvas_starts, first.canvas_starts)
     for other in (Counter(1), Counter(0, step=1)):
         assert differences(first, make_batch(examples, CANVAS, VOCAB, other)) == {"noised", "clean", "conditioned"}
 

@@ -32,18 +32,18 @@ def examples(*sizes: tuple[int, int]) -> list[Example]:
 SIZES = ((1, 5), (12, 20), (3, 24), (9, 8), (4, 17), (17, 1))
 
 
-def make(*, conditioned: list[bool] | bool = False, sizes=SIZES, seed: int = 14) -> TrainingBatch:
-    batch = make_batch(examples(*sizes), CANVAS, VOCAB, Counter(seed))
+def make(*, conditioned: list[bool] | bool = False, sizes=SIZES, seed: int = 14, canvases: int = 1) -> TrainingBatch:
+    batch = make_batch(examples(*sizes), CANVAS, VOCAB, Counter(seed), canvases_per_example=canvases)
     flags = [conditioned] * len(sizes) if isinstance(conditioned, bool) else conditioned
     return dataclasses.replace(batch, conditioned=torch.tensor(flags))
 
 
 def test_the_batch_of_these_tests_has_what_is_hard():
     batch = make()
-    canvases = [(start - prompt) // CANVAS for start, (prompt, _) in zip(batch.canvas_starts, SIZES, strict=True)]
-    assert set(canvases) == {0, 1, 2}
+    prompts = torch.tensor([prompt for prompt, _ in SIZES])
+    assert set(((batch.canvas_starts - prompts[:, None]) // CANVAS).flatten().tolist()) == {0, 1, 2}
     window = tiny_model().config.sliding_window
-    assert min(batch.canvas_starts) < window < max(batch.canvas_starts)
+    assert batch.canvas_starts.min() < window < batch.canvas_starts.max()
     assert not torch.equal(batch.noised, batch.clean)
 
 
@@ -56,25 +56,28 @@ def encode(model, batch: TrainingBatch) -> tuple[torch.Tensor, PrefixAttention]:
 
 
 def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoder hidden states [N, D] and denoiser logits [B, C, V], as generation has them: one example at a time."""
+    """Encoder hidden states [N, D] and denoiser logits [B · K, C, V], as generation has them: one canvas at a time."""
+
+    def encoded(tokens: torch.Tensor) -> tuple[torch.Tensor, KVCache]:
+        cache, flat = KVCache(model.config), FlatBatch.single(tokens, 0, Pass.ENCODER)
+        context = SegmentedAttention(model.config, flat.segments, (cache,))
+        hidden = model(flat, context)
+        context.advance()
+        return hidden, cache
+
+    def denoised(canvas: torch.Tensor, cache: KVCache, signal: torch.Tensor | None) -> torch.Tensor:
+        flat = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=signal)
+        return model.logits(model(flat, SegmentedAttention(model.config, flat.segments, (cache,))))
+
     hidden, logits = [], []
-    canvases = zip(batch.tokens.split(batch.lengths), batch.canvas_starts, batch.noised, batch.conditioned, strict=True)
-    for tokens, start, noised, conditioned in canvases:
-        whole, cut = KVCache(model.config), KVCache(model.config)
-        for cache, part in ((whole, tokens), (cut, tokens[:start])):
-            flat = FlatBatch.single(part, 0, Pass.ENCODER)
-            context = SegmentedAttention(model.config, flat.segments, (cache,))
-            encoded = model(flat, context)
-            context.advance()
-            if cache is whole:
-                hidden.append(encoded)
-
-        def denoised(signal, noised=noised, cut=cut):
-            flat = FlatBatch.single(noised, cut.length, Pass.DENOISER, soft_embedding=signal)
-            return model.logits(model(flat, SegmentedAttention(model.config, flat.segments, (cut,))))
-
-        found = denoised(None)
-        logits.append(denoised(model.soft_embedding(found)) if conditioned else found)
+    for example, tokens in enumerate(batch.tokens.split(batch.lengths)):
+        hidden.append(encoded(tokens)[0])
+        for start, canvas in zip(batch.canvas_starts[example], batch.noised[example], strict=True):
+            _, cache = encoded(tokens[:start])
+            found = denoised(canvas, cache, None)
+            if batch.conditioned[example]:
+                found = denoised(canvas, cache, model.soft_embedding(found))
+            logits.append(found)
     return torch.cat(hidden), torch.stack(logits)
 
 
@@ -82,20 +85,22 @@ MIXED = [True, False, True, False, False, True]
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("canvases", [1, 3])
 @pytest.mark.parametrize("conditioned", [False, True, MIXED], ids=["off", "on", "mixed"])
-def test_training_sees_what_generation_sees(conditioned):
-    model, batch = tiny_model(), make(conditioned=conditioned)
+def test_training_sees_what_generation_sees(conditioned, canvases):
+    model, batch = tiny_model(), make(conditioned=conditioned, canvases=canvases)
     hidden, prefix = encode(model, batch)
-    logits = denoise(model, batch, prefix).view(len(SIZES), CANVAS, VOCAB)
+    logits = denoise(model, batch, prefix).view(-1, CANVAS, VOCAB)
     expected_hidden, expected_logits = generations_way(model, batch)
     torch.testing.assert_close(hidden, expected_hidden, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("canvases", [1, 3])
 @pytest.mark.parametrize("conditioned", [False, True, MIXED], ids=["off", "on", "mixed"])
-def test_losses_are_means_over_what_generation_sees(conditioned):
-    model, batch = tiny_model(), make(conditioned=conditioned)
+def test_losses_are_means_over_what_generation_sees(conditioned, canvases):
+    model, batch = tiny_model(), make(conditioned=conditioned, canvases=canvases)
     hidden, logits = generations_way(model, batch)
     predicted, targets = [], []
     for rows, tokens in zip(hidden.split(batch.lengths), batch.tokens.split(batch.lengths), strict=True):
@@ -147,14 +152,14 @@ def test_filled_up_rows_change_no_loss_and_no_gradient(rows):
 
 @torch.no_grad()
 def test_examples_do_not_see_each_other():
-    model, whole = tiny_model(), make(conditioned=MIXED)
-    logits = denoise(model, whole, encode(model, whole)[1]).view(len(SIZES), CANVAS, VOCAB)
+    model, whole = tiny_model(), make(conditioned=MIXED, canvases=2)
+    logits = denoise(model, whole, encode(model, whole)[1]).view(len(SIZES), -1, VOCAB)
     for i, tokens in enumerate(whole.tokens.split(whole.lengths)):
         alone = TrainingBatch(
             tokens=tokens,
             lengths=(whole.lengths[i],),
             answered=whole.answered.split(whole.lengths)[i],
-            canvas_starts=(whole.canvas_starts[i],),
+            canvas_starts=whole.canvas_starts[i : i + 1],
             clean=whole.clean[i : i + 1],
             noised=whole.noised[i : i + 1],
             conditioned=whole.conditioned[i : i + 1],
@@ -168,13 +173,13 @@ def test_the_denoiser_does_not_see_the_answer_from_its_canvas_on():
     model, batch = tiny_model(), make(conditioned=MIXED)
     before = denoise(model, batch, encode(model, batch)[1])
     tokens = [part.clone() for part in batch.tokens.split(batch.lengths)]
-    for part, start in zip(tokens, batch.canvas_starts, strict=True):
+    for part, start in zip(tokens, batch.canvas_starts.flatten(), strict=True):
         part[start:] = 2
     spoiled = dataclasses.replace(batch, tokens=torch.cat(tokens))
     assert not torch.equal(spoiled.tokens, batch.tokens)
     assert torch.equal(denoise(model, spoiled, encode(model, spoiled)[1]), before)
     # The token just before its canvas it does see.
-    for part, start in zip(tokens, batch.canvas_starts, strict=True):
+    for part, start in zip(tokens, batch.canvas_starts.flatten(), strict=True):
         part[start - 1] = 2
     spoiled = dataclasses.replace(batch, tokens=torch.cat(tokens))
     changed = (denoise(model, spoiled, encode(model, spoiled)[1]) - before).view(len(SIZES), -1).abs().amax(dim=1)
@@ -276,7 +281,7 @@ def test_an_all_zero_embedding_row_keeps_gradients_finite():
     with torch.no_grad():
         model.embed_tokens.weight[0].zero_()
     batch = make(conditioned=MIXED)
-    batch.noised[:, 0] = 0
+    batch.noised[..., 0] = 0
     losses(model, batch).total.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
@@ -393,7 +398,7 @@ def visible_to_encoder(config, lengths, layer, example, token) -> set[int]:
 def test_attention_against_loops(layer):
     """Both contexts, one query head at a time over the keys that algorithm.md lets it see."""
     config = tiny_model().config
-    shape, lengths, starts = config.attention_shape(layer), (9, 3, 12), (7, 2, 12)
+    shape, lengths, starts = config.attention_shape(layer), (9, 3, 12), ((7, 1), (2, 2), (12, 6))
     generator = torch.Generator().manual_seed(1)
 
     def random(tokens: int, heads: int) -> torch.Tensor:
@@ -418,15 +423,15 @@ def test_attention_against_loops(layer):
             expected = attended(queries[token], keys[seen], values[seen])
             torch.testing.assert_close(found[example][token], expected, atol=1e-5, rtol=1e-4)
 
-    rows = len(lengths) * CANVAS
+    rows = len(lengths) * 2 * CANVAS
     q, k, v = random(rows, config.num_heads), random(rows, shape.num_kv_heads), random(rows, shape.num_kv_heads)
-    found = CanvasAttention(config, prefix, starts, CANVAS).attend(layer, q, k, v).split(CANVAS)
-    for example, start in enumerate(starts):
+    found = CanvasAttention(config, prefix, torch.tensor(starts), CANVAS).attend(layer, q, k, v).split(CANVAS)
+    for canvas, (example, start) in enumerate((i, start) for i, pair in enumerate(starts) for start in pair):
         first = max(0, start - (config.sliding_window - 1)) if config.is_sliding(layer) else 0
         _, past_keys, past_values = per_example[example]
-        own = slice(example * CANVAS, (example + 1) * CANVAS)
+        own = slice(canvas * CANVAS, (canvas + 1) * CANVAS)
         keys = torch.cat((past_keys[first:start], k[own]))
         values = torch.cat((past_values[first:start], v[own]))
         for token in range(CANVAS):
             expected = attended(q[own][token], keys, values)
-            torch.testing.assert_close(found[example][token], expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found[canvas][token], expected, atol=1e-5, rtol=1e-4)

@@ -45,10 +45,13 @@ def test_short_runs_take_the_smaller_of_rise_and_fall():
     )
 
 
+WHOLE = ("steps", "batch_size", "canvases_per_example", "log_every", "row_block")
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "limit"),
     [
-        *((name, bad, "at least 1") for name in ("steps", "batch_size", "log_every", "row_block") for bad in (0, -1)),
+        *((name, bad, "at least 1") for name in WHOLE for bad in (0, -1)),
         *(
             (name, bad, "above 0")
             for name in ("learning_rate", "matrix_factor", "vector_factor", "clip_norm", "checkpoint_minutes")

@@ -1,6 +1,6 @@
 """Attention for training: many whole examples at once, keys and values kept with their gradients.
 
-B examples, L longest of them, C canvas length, H query heads, G key-value heads, d head size.
+B examples, L longest of them, K canvases of each, C canvas length, H query heads, G key-value heads, d head size.
 """
 
 import copy
@@ -58,31 +58,42 @@ class PrefixAttention:
 
 
 class CanvasAttention:
-    """Bidirectional attention of B canvases, each over itself and over its example's tokens before the canvas."""
+    """Bidirectional attention of canvases, each over itself and over its example's tokens before it."""
 
-    def __init__(
-        self, config: ModelConfig, prefix: PrefixAttention, starts: tuple[int, ...], canvas_length: int
-    ) -> None:
+    def __init__(self, config: ModelConfig, prefix: PrefixAttention, starts: Tensor, canvas_length: int) -> None:
+        """starts int64 [B, K]: how many of the example's tokens each canvas sees."""
         self.config = config
         self.prefix = prefix
-        self.shape = (len(starts), canvas_length)
+        self.shape = (*starts.shape, canvas_length)
         at = torch.arange(prefix.shape[1])
-        ends = torch.tensor(starts)[:, None]
-        canvas = torch.ones(self.shape, dtype=torch.bool)
+        ends = starts[:, None, :, None, None]
         whole, window = at < ends, (at < ends) & (at >= ends - (config.sliding_window - 1))
-        # Every position of a canvas sees the same: [B, 1, 1, L + C].
-        self.visible = {
-            sliding: torch.cat((past, canvas), dim=1)[:, None, None, :]
-            for sliding, past in ((True, window), (False, whole))
-        }
+        # Every head and every position of a canvas sees the same: [B, 1, K, 1, L].
+        self.visible = {True: window, False: whole}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.view(*self.shape, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        keys = torch.cat((self.prefix.keys[layer], k), dim=2)
-        values = torch.cat((self.prefix.values[layer], v), dim=2)
-        out = _attend(q, keys, values, self.visible[self.config.is_sliding(layer)])
-        return out.transpose(1, 2).flatten(0, 1)
+        past_k, past_v = self.prefix.keys[layer], self.prefix.values[layer]
+        (examples, canvases, length), (heads, size), groups = self.shape, q.shape[1:], k.shape[1]
+        past = past_k.shape[2]
+        # [B, G, H/G, K, C, d]: an example's canvases are rows of one product with its keys, which are copied for none.
+        q = q.view(examples, canvases, length, groups, -1, size).permute(0, 3, 4, 1, 2, 5)
+        k, v = (x.view(examples, canvases, length, groups, size).permute(0, 3, 1, 2, 4) for x in (k, v))
+        before = (q.reshape(examples, groups, -1, size) @ past_k.mT).view(examples, heads, canvases, length, past)
+        before = before.masked_fill(~self.visible[self.config.is_sliding(layer)], float("-inf"))
+        # And of each canvas with its own: [B, G, K, H/G · C, d].
+        rows = q.transpose(2, 3).reshape(examples, groups, canvases, -1, size)
+        within = (rows @ k.mT).view(examples, groups, canvases, -1, length, length).transpose(2, 3)
+        scores = torch.cat((before, within.reshape(*before.shape[:-1], length)), dim=-1)
+        weights = scores.softmax(dim=-1).to(v.dtype)
+        before, within = weights[..., :past], weights[..., past:]
+        out = (before.reshape(examples, groups, -1, past) @ past_v).view(examples, groups, -1, canvases, length, size)
+        within = within.view(examples, groups, -1, canvases, length, length).transpose(2, 3)
+        own = within.reshape(examples, groups, canvases, -1, length) @ v
+        out = out + own.view(examples, groups, canvases, -1, length, size).transpose(2, 3)
+        # [B, G, H/G, K, C, d] → rows, heads, d.
+        flat: Tensor = out.permute(0, 3, 4, 1, 2, 5).reshape(-1, heads, size)
+        return flat
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From token ids of prompts and answers to the tensors of a training step.
 
-B examples, C canvas length, N encoder tokens of all examples.
+B examples, K canvases of each, C canvas length, N encoder tokens of all examples.
 """
 
 from collections.abc import Sequence
@@ -29,45 +29,55 @@ class TrainingBatch:
 
     tokens int64 [N]: prompt and answer of every example, one after the other; lengths: each example's share of N;
     answered bool [N]: the tokens of answers.
-    canvas_starts: tokens of each example before its chosen canvas. clean and noised int64 [B, C]: that canvas, filled
-    with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning.
+    canvas_starts int64 [B, K]: tokens of each example before the chosen canvas. clean and noised int64 [B, K, C]: that
+    canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning.
     """
 
     tokens: Tensor
     lengths: tuple[int, ...]
     answered: Tensor
-    canvas_starts: tuple[int, ...]
+    canvas_starts: Tensor
     clean: Tensor
     noised: Tensor
     conditioned: Tensor
 
 
 def make_batch(
-    examples: Sequence[Example], canvas_length: int, vocab_size: int, counter: Counter, self_conditioning: float = 0.5
+    examples: Sequence[Example],
+    canvas_length: int,
+    vocab_size: int,
+    counter: Counter,
+    self_conditioning: float = 0.5,
+    canvases_per_example: int = 1,
 ) -> TrainingBatch:
-    """Chooses a canvas and a corruption level for each example; `counter` decides everything random.
+    """Chooses canvases and their corruption levels for each example; `counter` decides everything random.
 
-    Per example: one of its non-empty canvases uniformly, level t ~ U(1e-4, 1), self-conditioning with the given
-    probability (algorithm: "Training objective"). ValueError for an empty prompt or answer.
+    Per canvas: one of the example's non-empty ones uniformly and level t ~ U(1e-4, 1); per example: self-conditioning
+    with the given probability (algorithm: "Training objective"). Where an example has several canvases, their levels
+    and their places stand evenly apart, each still uniform by itself: less of a step's noise is chance. ValueError for
+    an empty prompt or answer.
     """
-    count = len(examples)
-    chosen = counter.uniforms(count, Purpose.CANVAS_CHOICE).tolist()
+    count, each = len(examples), canvases_per_example
+    apart = torch.arange(each, dtype=torch.float64) / each
+    chosen = (counter.uniforms(count, Purpose.CANVAS_CHOICE)[:, None] + apart) % 1
     starts, canvases = [], []
-    for example, uniform in zip(examples, chosen, strict=True):
+    for example, uniforms in zip(examples, chosen.tolist(), strict=True):
         if not example.prompt or not example.answer:
             raise ValueError("an example needs at least one token in its prompt and one in its answer")
-        canvas = int(uniform * -(-len(example.answer) // canvas_length))
-        tokens = example.answer[canvas * canvas_length : (canvas + 1) * canvas_length]
-        starts.append(len(example.prompt) + canvas * canvas_length)
-        canvases.append(tokens + (example.answer[-1],) * (canvas_length - len(tokens)))
+        for uniform in uniforms:
+            canvas = int(uniform * -(-len(example.answer) // canvas_length))
+            tokens = example.answer[canvas * canvas_length : (canvas + 1) * canvas_length]
+            starts.append(len(example.prompt) + canvas * canvas_length)
+            canvases.append(tokens + (example.answer[-1],) * (canvas_length - len(tokens)))
     clean = torch.tensor(canvases)
-    level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * counter.uniforms(count, Purpose.CORRUPTION_LEVEL)
+    level = (counter.uniforms(count, Purpose.CORRUPTION_LEVEL)[:, None] + apart) % 1
+    noised = corrupt(clean, LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level.flatten(), counter, vocab_size)
     return TrainingBatch(
         tokens=torch.tensor([token for example in examples for token in example.prompt + example.answer]),
         lengths=tuple(len(example.prompt) + len(example.answer) for example in examples),
         answered=torch.cat([torch.arange(len(e.prompt) + len(e.answer)) >= len(e.prompt) for e in examples]),
-        canvas_starts=tuple(starts),
-        clean=clean,
-        noised=corrupt(clean, level, counter, vocab_size),
+        canvas_starts=torch.tensor(starts).view(count, each),
+        clean=clean.view(count, each, canvas_length),
+        noised=noised.view(count, each, canvas_length),
         conditioned=counter.uniforms(count, Purpose.SELF_CONDITIONING) < self_conditioning,
     )

@@ -129,7 +129,7 @@ def train(
         while step < settings.steps:
             batch = make_batch(
                 source(step), recipe.model.canvas_length, recipe.model.vocab_size,
-                Counter(settings.seed, step=step), settings.self_conditioning,
+                Counter(settings.seed, step=step), settings.self_conditioning, settings.canvases_per_example,
             )  # fmt: skip
             rate = settings.learning_rate_at(step)
             for group in optimizer.param_groups:

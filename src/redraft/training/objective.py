@@ -1,8 +1,9 @@
 """The training objective: denoise a corrupted canvas, and predict the next token of prompt and answer.
 
-B examples, C canvas length, N encoder tokens, D hidden, V vocabulary.
+B examples, K canvases of each, C canvas length, N encoder tokens, D hidden, V vocabulary.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -57,30 +58,27 @@ def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prom
 
 
 def denoise(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> Tensor:
-    """Logits float32 [B · C, V] of the noised canvases."""
-    count, length = batch.noised.shape
-    lengths = (length,) * count
-    flat = _flat(batch.noised.flatten(), lengths, batch.canvas_starts, Pass.DENOISER)
-    attention = CanvasAttention(model.config, prefix, batch.canvas_starts, length)
+    """Logits float32 [B · K · C, V] of the noised canvases."""
     soft_embedding = None
     if batch.conditioned.any():
         with torch.no_grad():
-            first = _denoise_some(model, batch, prefix, batch.conditioned)
-            soft_embedding = torch.zeros(count, length, model.config.hidden_size, dtype=first.dtype)
-            soft_embedding[batch.conditioned] = first
-            soft_embedding = soft_embedding.flatten(0, 1)
-    flat = FlatBatch(flat.token_ids, flat.positions, flat.segments, soft_embedding)
-    return model.logits(model(flat, attention))
+            # Without signal, and over the chosen examples only.
+            chosen = batch.conditioned
+            some = _denoise(model, batch.noised[chosen], batch.canvas_starts[chosen], prefix.select(chosen), None)
+            first = model.soft_embedding(some)
+            soft_embedding = first.new_zeros(*batch.noised.shape, first.shape[-1])
+            soft_embedding[chosen] = first.view(-1, *soft_embedding.shape[1:])
+            soft_embedding = soft_embedding.flatten(0, 2)
+    return _denoise(model, batch.noised, batch.canvas_starts, prefix, soft_embedding)
 
 
-def _denoise_some(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, chosen: Tensor) -> Tensor:
-    """Soft embeddings [b, C, D] of a first pass, without signal, over the chosen examples only."""
-    starts = tuple(start for start, wanted in zip(batch.canvas_starts, chosen.tolist(), strict=True) if wanted)
-    some = prefix.select(chosen)
-    length = batch.noised.shape[1]
-    flat = _flat(batch.noised[chosen].flatten(), (length,) * len(starts), starts, Pass.DENOISER)
-    logits = model.logits(model(flat, CanvasAttention(model.config, some, starts, length)))
-    return model.soft_embedding(logits).view(len(starts), length, -1)
+def _denoise(
+    model: Transformer, noised: Tensor, starts: Tensor, prefix: PrefixAttention, soft_embedding: Tensor | None
+) -> Tensor:
+    lengths = (noised.shape[2],) * starts.numel()
+    flat = _flat(noised.flatten(), lengths, tuple(starts.flatten().tolist()), Pass.DENOISER)
+    flat = dataclasses.replace(flat, soft_embedding=soft_embedding)
+    return model.logits(model(flat, CanvasAttention(model.config, prefix, starts, noised.shape[2])))
 
 
 def _flat(tokens: Tensor, lengths: tuple[int, ...], positions: tuple[int, ...], kind: Pass) -> FlatBatch:

@@ -15,8 +15,9 @@ class TrainingSettings:
     `decay_share` of `steps`; so a run can be prolonged from any checkpoint before its decay. Norms and other vectors
     learn at `vector_factor` times it, the layers' matrices by Muon at `matrix_factor` times it (None: by AdamW, as the
     embedding and the router do). `prompt_weight` is what predicting a token of the prompt counts beside one of the
-    answer in the encoder loss. `row_block`: what the numbers of rows of products are filled up to a multiple of, so
-    that few sizes occur (1: nothing is filled up). `compile` fuses the layers' element-wise work by torch.compile.
+    answer in the encoder loss. `canvases_per_example`: how many noised canvases share an example's encoder pass.
+    `row_block`: what the numbers of rows of products are filled up to a multiple of, so that few sizes occur (1:
+    nothing is filled up). `compile` fuses the layers' element-wise work by torch.compile.
     """
 
     steps: int
@@ -30,6 +31,7 @@ class TrainingSettings:
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     self_conditioning: float = 0.5
+    canvases_per_example: int = 1
     prompt_weight: float = 1.0
     autocast: bool = True
     row_block: int = 1
@@ -39,11 +41,12 @@ class TrainingSettings:
     checkpoint_minutes: float = 3.0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("row_block", 1), ("warmup_steps", 0)):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} is {getattr(self, name)}, must be a whole number")
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {low}")
+        for name in ("steps", "batch_size", "canvases_per_example", "log_every", "row_block", "warmup_steps"):
+            value, low = getattr(self, name), 0 if name == "warmup_steps" else 1
+            if not isinstance(value, int):
+                raise ValueError(f"{name} is {value}, must be a whole number")
+            if value < low:
+                raise ValueError(f"{name} is {value}, must be at least {low}")
         for name in ("learning_rate", "vector_factor", "matrix_factor", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is None and name == "matrix_factor":
@@ -95,8 +98,9 @@ def extract(**overrides: object) -> Recipe:
         eos_ids=(1, 5),
     )
     settings = TrainingSettings(
-        steps=3000,
-        batch_size=32,
+        steps=6600,
+        batch_size=16,
+        canvases_per_example=4,
         learning_rate=2e-3,
         warmup_steps=30,
         decay_share=0.4,

@@ -42,7 +42,7 @@ def test_no_text_is_lost_where_the_context_is_full(model, monkeypatch):
     monkeypatch.setattr(model.tokenizer, "detokenizer", Late)
     # No answer of these ends by itself.
     monkeypatch.setattr(loop, "cut_canvas", lambda canvas, _eos, room: (list(canvas), None))
-    monkeypatch.setattr(redraft, "cut_canvas", lambda canvas, _eos, room: (list(canvas), None))
+    monkeypatch.setattr(redraft.facade, "cut_canvas", lambda canvas, _eos, room: (list(canvas), None))
     result = model.generate("hello", seed=3, max_new_tokens=10_000)
     assert result.finish_reason == "length"
     assert result.text

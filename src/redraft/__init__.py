@@ -5,21 +5,12 @@ result = model.generate("Extract name, city as JSON: Ana Kovacs moved to Lyon.",
 result.text, result.finish_reason, result.tokens_per_forward
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from redraft.generation import DenoisingStep, Generation, SamplerSettings, cut_canvas, denoising_steps
-from redraft.generation.loop import check_prompt
-from redraft.model import Transformer
-from redraft.text import TextTokenizer
-from redraft.weights import load_model, read_generation_config, resolve
-from redraft.weights.card import Card
-from redraft.weights.card import read_card as _read_card
+if TYPE_CHECKING:
+    from redraft.facade import Committed, Draft, Model, Result, load, read_card
+    from redraft.generation import DenoisingStep, Generation, SamplerSettings
+    from redraft.weights.card import Card
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,182 +26,16 @@ __all__ = [
     "read_card",
 ]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Prompt = str | Sequence[Mapping[str, object]]
-"""A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
+
+def __getattr__(name: str) -> object:
+    # Importing torch takes a second: the command's help and its refusals need not wait for it, and ctrl-C meanwhile
+    # is heard as everywhere else.
+    if name in __all__:
+        from redraft import facade
+
+        return getattr(facade, name)
+    raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A denoising step and the text its canvas would be if it stopped here."""
-
-    step: DenoisingStep
-    text: str
-
-
-@dataclass(frozen=True)
-class Committed:
-    """Text that is final: the next part of the answer. May be empty where a canvas ends inside a character."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished answer: its text, and everything that is known of how it was made."""
-
-    text: str
-    generation: Generation
-    model: str
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        return self.generation.token_ids
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ended: "stop" is the model's own end, "length" max_new_tokens or the context."""
-        return self.generation.finish_reason
-
-    @property
-    def tokens_per_forward(self) -> float:
-        return self.generation.tokens_per_forward
-
-    @property
-    def seed(self) -> int:
-        return self.generation.seed
-
-    def to_json(self) -> dict[str, Any]:
-        """What `redraft generate --json` prints; seconds are wall clock, the prompt's encoding included."""
-        generation = self.generation
-        return {
-            "text": self.text,
-            "token_ids": list(generation.token_ids),
-            "finish_reason": generation.finish_reason,
-            "steps_per_canvas": list(generation.steps_per_canvas),
-            "tokens_per_forward": round(generation.tokens_per_forward, 3),
-            "seconds": round(generation.seconds, 4),
-            "tokens_per_second": round(generation.tokens_per_second, 1),
-            "seed": generation.seed,
-            "model": self.model,
-        }
-
-
-class Model:
-    """A loaded checkpoint: text in, text out. Made by `load`."""
-
-    def __init__(
-        self, name: str, transformer: Transformer, tokenizer: TextTokenizer, defaults: SamplerSettings, card: Card
-    ) -> None:
-        self.name = name
-        self.card = card
-        self.transformer = transformer
-        self.tokenizer = tokenizer
-        self.defaults = defaults
-
-    def generate(self, prompt: Prompt, **settings: Any) -> Result:
-        """Answers one prompt. `settings` are fields of SamplerSettings and override the checkpoint's own.
-
-        ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range.
-        """
-        *_, last = self.stream(prompt, **settings)
-        assert isinstance(last, Result)
-        return last
-
-    def stream(self, prompt: Prompt, **settings: Any) -> Iterator[Draft | Committed | Result]:
-        """Answers one prompt and shows how: a Draft for each step, Committed text for each canvas, the Result at last.
-
-        Raises what `generate` raises, and does so here, before the first event is asked for.
-        """
-        chosen = self.defaults.replace(**settings)
-        ids = self.encode(prompt)
-        config = self.transformer.config
-        check_prompt(ids, chosen.canvas_length or config.canvas_length, config.vocab_size, config.max_context)
-        return self._events(ids, chosen)
-
-    def map(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result]:
-        """Answers prompts one after the other, lazily and in order. With a seed, each as `generate` would alone."""
-        if isinstance(prompts, str):
-            raise ValueError("map takes a list of prompts, got one string; use generate, or put it into a list")
-        for prompt in prompts:
-            yield self.generate(prompt, **settings)
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt: through the chat template where there is one, else as plain text after BOS."""
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise ValueError("the prompt is empty; write something to answer")
-            if not self.tokenizer.has_chat_template:
-                bos = self.transformer.config.bos_id
-                return ([] if bos is None else [bos]) + self.tokenizer.encode(prompt)
-            prompt = [{"role": "user", "content": prompt}]
-        if not prompt:
-            raise ValueError("the conversation is empty; it needs at least one message")
-        last = prompt[-1].get("content") if isinstance(prompt[-1], Mapping) else None
-        if isinstance(last, str) and not last.strip():
-            raise ValueError("the last message is empty; write something to answer")
-        return self.tokenizer.encode_chat(prompt)
-
-    def _events(self, ids: list[int], settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
-        eos_ids = self.transformer.config.eos_ids
-        detokenizer = self.tokenizer.detokenizer()
-        room, text = settings.max_new_tokens, ""
-        steps = denoising_steps(self.transformer, ids, settings)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                # Where the context was full, `cut_canvas` gave no reason to finish the text.
-                if rest := detokenizer.finish():
-                    text += rest
-                    yield Committed(rest)
-                yield Result(text, end.value, self.name)
-                return
-            part, finish_reason = cut_canvas(step.draft.tolist(), eos_ids, room)
-            yield Draft(step, self.tokenizer.decode(part))
-            if step.finished:
-                room -= len(part)
-                new = detokenizer.push(part) + (detokenizer.finish() if finish_reason else "")
-                text += new
-                yield Committed(new)
-
-
-def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", dtype: str = "auto") -> Model:
-    """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
-
-    device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda"; dtype: "auto" (float32 on a CPU for models
-    below a billion parameters, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with it.
-    """
-    place = pick_device(device)
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, must be auto, {' or '.join(DTYPES)}")
-    folder = resolve(os.fspath(name_or_path))
-    transformer = load_model(folder, dtype=DTYPES.get(dtype, _auto_dtype(folder, place)), device=place)
-    tokenizer = TextTokenizer.load(folder)
-    if tokenizer.vocab_size > transformer.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {transformer.config.vocab_size}: "
-            "they belong to different checkpoints"
-        )
-    defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
-    return Model(os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder))
-
-
-def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
-    """What a checkpoint says it is for, without loading it."""
-    return _read_card(resolve(os.fspath(name_or_path)))
-
-
-def pick_device(device: str) -> torch.device:
-    """The torch device of a `--device` value; ValueError if it is unknown or not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is {device!r}, must be auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda' but torch finds no CUDA device here; use cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _auto_dtype(folder: Path, device: torch.device) -> torch.dtype:
-    # Below a billion parameters the products are too small to gain from bfloat16 on a CPU, and many have no such unit.
-    small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < 4_000_000_000
-    return torch.float32 if device.type == "cpu" and small else torch.bfloat16
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

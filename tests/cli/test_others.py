@@ -1,6 +1,10 @@
 import io
 import json
+import os
+import subprocess
 import sys
+
+import pytest
 
 from tests.fakes.checkpoints import CARD
 
@@ -90,3 +94,60 @@ def test_failures_need_a_folder_before_any_work(run, checkpoint, tmp_path):
     code, out, err = run("eval", "extract", "-m", checkpoint, "--failures", tmp_path / "no" / "wrong.jsonl")
     assert (code, out) == (2, "")
     assert "--failures: there is no folder" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nope",), "No such command 'nope'; see: redraft --help"),
+        (("train",), "Missing command; see: redraft train --help"),
+        (("generate",), "Missing argument 'prompt'; see: redraft generate --help"),
+        (("generate", "hello", "--stepz", 3), "No such option: --stepz"),
+        (("generate", "hello", "--steps", "abc"), "Invalid value for '--steps'"),
+        (("eval", "extract", "--examples", 0), "--examples is 0, must be at least 1"),
+        (("eval", "extract", "--examples", 251), "251 examples of each kind are asked for, extract.jsonl has 250"),
+        (("data", "build", "--sample", -1), "--sample is -1, must be at least 0"),
+        (("info", "--context", -1), "--context is -1, must be at least 0"),
+        (("train", "extract", "--threads", 0), "--threads is 0, must be at least 1"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_line(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"redraft: {message}")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_command_there_is_help(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "generate" in out
+
+
+def test_one_end_of_the_schedule_is_checked_against_the_checkpoints_other(run, checkpoint):
+    # The tiny checkpoint's own is the default, 0.4 to 0.8.
+    assert run("generate", "hello", "-m", checkpoint, "--t-max", 0.5, "--max-new-tokens", 4)[0] == 0
+    code, _, err = run("generate", "hello", "-m", checkpoint, "--t-min", 0.9)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "t_min 0.9 and t_max 0.8" in err
+    code, _, err = run("generate", "hello", "-m", checkpoint / "nowhere", "--t-min", 0)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "t_min" in err
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_chat_refuses_what_is_not_utf_8_in_any_locale(checkpoint, locale):
+    code = "from redraft.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "chat", "-m", checkpoint, "--seed", "3"]
+    environment = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(command, input=b"hall\xe9\n", capture_output=True, env=environment, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == b"redraft: standard input is not UTF-8\n"
+
+
+def test_the_command_starts_without_torch():
+    # So that help, refusals and ctrl-C need not wait for it.
+    code = "import sys, redraft.cli.main; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

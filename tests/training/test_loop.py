@@ -103,7 +103,8 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(run, seen, tmp_path, c
     seen.clear()
     other = RunFolder(tmp_path / "other", run.companions)
     lines: list[str] = []
-    train(plan, interrupted_at(3), other, report=lines.append)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, interrupted_at(3), other, report=lines.append)
     assert lines[-1] == "interrupted at step 3"
     assert [path.name for path in other.checkpoints()] == ["step-0000003"]
     assert len(seen) == 3
@@ -133,9 +134,12 @@ def test_ctrl_c_in_the_middle_of_an_update_waits_for_its_end(run, monkeypatch, t
 
     monkeypatch.setattr(loop, "make_optimizer", pressing)
     lines: list[str] = []
-    stopped = train(recipe(), source, run, report=lines.append)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), source, run, report=lines.append)
     assert lines[-1] == "interrupted at step 2"
     assert [path.name for path in run.checkpoints()] == ["step-0000002"]
+    stopped = Transformer(recipe().model)
+    run.resume(stopped, make_optimizer(stopped, recipe()))
     rate = recipe().settings.learning_rate_at
     assert [rate(0), rate(1)] == [recipe(steps=2).settings.learning_rate_at(step) for step in (0, 1)]
     assert_same_weights(stopped, whole)
@@ -182,6 +186,37 @@ def test_another_models_checkpoint_is_refused(run):
     with pytest.raises(ValueError, match=r"step-0000001 holds a model of another shape .* choose another folder"):
         train(recipe(tiny_config(dense_size=64), steps=2), source, run, report=quiet)
     assert files(run.path) == before
+
+
+def test_another_optimizers_checkpoint_is_refused(run):
+    train(recipe(steps=1), source, run, report=quiet)
+    with pytest.raises(ValueError, match=r"cannot go on from .*step-0000001: its optimizer kept .*choose another"):
+        train(recipe(steps=2, matrix_factor=4.0), source, run, report=quiet)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no step"])
+def test_a_training_state_that_cannot_be_read_is_refused(run, damage):
+    train(recipe(steps=1), source, run, report=quiet)
+    folder = run.path / "step-0000001" / "training"
+    if damage == "missing":
+        (folder / "optimizer.safetensors").unlink()
+    elif damage == "truncated":
+        (folder / "optimizer.safetensors").write_bytes((folder / "optimizer.safetensors").read_bytes()[:100])
+    else:
+        (folder / "state.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"cannot go on from .*step-0000001: .*; remove it to go on"):
+        train(recipe(steps=2), source, run, report=quiet)
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(run):
+    def another(step: int) -> list[Example]:
+        if step == 1:
+            with pytest.raises(ValueError, match=r"another process is training in .*; choose another folder"):
+                train(recipe(), source, run, report=quiet)
+        return source(step)
+
+    train(recipe(steps=2), another, run, report=quiet)
+    train(recipe(steps=3), source, run, report=quiet)
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -286,7 +321,8 @@ def test_killed_anywhere_during_a_save_the_last_checkpoint_can_be_loaded(tmp_pat
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, monkeypatch, bad):
-    train(recipe(), interrupted_at(3), run, report=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), interrupted_at(3), run, report=quiet)
     before = files(run.path)
     calls = []
 
@@ -304,7 +340,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, mo
 
 
 def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch):
-    train(recipe(), interrupted_at(3), run, report=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), interrupted_at(3), run, report=quiet)
     before = files(run.path)
 
     def broken(model, _batch, **_):
@@ -333,7 +370,8 @@ def test_every_step_has_the_schedules_learning_rate_times_each_groups_factor(run
 
     monkeypatch.setattr(loop, "make_optimizer", watched)
     plan = recipe(warmup_steps=3, decay_share=0.5, matrix_factor=8.0, vector_factor=4.0)
-    train(plan, interrupted_at(2), run, report=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, interrupted_at(2), run, report=quiet)
     train(plan, source, run, report=quiet)
     assert rates == [[plan.settings.learning_rate_at(step) * factor for factor in (8, 1, 4)] for step in range(6)]
     assert len({*map(max, rates)}) > 2

@@ -1,5 +1,6 @@
 """`redraft chat` and `redraft examples`."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -14,7 +15,11 @@ def chat(  # noqa: C901 - a conversation is one loop with many small turns
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     max_new_tokens: options.MaxNewTokens = None,
+    canvas_length: options.CanvasLength = None,
     steps: options.Steps = None,
+    entropy_bound: options.EntropyBound = None,
+    t_min: options.TMin = None,
+    t_max: options.TMax = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     plain: Annotated[bool, typer.Option("--plain", help="Without the live canvas.")] = False,
@@ -24,13 +29,19 @@ def chat(  # noqa: C901 - a conversation is one loop with many small turns
     from redraft.cli.generate import last_result
     from redraft.cli.live import show
 
-    settings = options.given(max_new_tokens=max_new_tokens, steps=steps, temperature=temperature, seed=seed)
-    redraft.SamplerSettings().replace(**settings)
+    settings = options.given(
+        max_new_tokens=max_new_tokens, canvas_length=canvas_length, steps=steps, entropy_bound=entropy_bound,
+        t_min=t_min, t_max=t_max, temperature=temperature, seed=seed,
+    )  # fmt: skip
+    options.check_settings(settings)
     loaded = redraft.load(model, device=device, dtype=dtype)
     if not loaded.tokenizer.has_chat_template:
         raise ValueError(f"{model} has no chat template; use 'redraft generate' with a plain prompt")
     if loaded.card.purpose:
         print(loaded.card.purpose)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Under the C locale Python would pass bytes that are not UTF-8 on as surrogates.
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     live = sys.stdout.isatty() and not plain
     messages: list[dict[str, object]] = []
     while True:

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Make the data that training and measuring use.", no_args_is_help=True)
+from redraft.cli import options
+
+app = typer.Typer(help="Make the data that training and measuring use.")
 
 
 @app.callback()
@@ -17,12 +19,15 @@ def group() -> None:
 @app.command("build")
 def build(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data"),
+    *,
     examples: Annotated[
-        int, typer.Option(help="Test examples with seen phrasings, and as many with unseen ones.", min=1)
+        int, typer.Option(help="Test examples with seen phrasings, and as many with unseen ones.")
     ] = 250,
-    sample: Annotated[int, typer.Option(help="Training records to write as a sample, for reading.", min=0)] = 100,
+    sample: Annotated[int, typer.Option(help="Training records to write as a sample, for reading.")] = 100,
 ) -> None:
     """Write the extraction task's test set and a sample of its endless training stream; the same every time."""
+    options.check_at_least(1, examples=examples)
+    options.check_at_least(0, sample=sample)
     from redraft.training.extraction.records import held_out_records, training_record
     from redraft.training.extraction.task import DATA_SEED
 

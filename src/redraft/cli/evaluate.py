@@ -8,7 +8,7 @@ import typer
 
 from redraft.cli import options
 
-app = typer.Typer(help="Measure how good a checkpoint is.", no_args_is_help=True)
+app = typer.Typer(help="Measure how good a checkpoint is.")
 
 
 @app.callback()
@@ -22,9 +22,7 @@ def extract(
     model: options.ModelOption = "bundled",
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
-    examples: Annotated[
-        int, typer.Option(help="Examples with seen phrasings, and as many with unseen ones.", min=1)
-    ] = 250,
+    examples: Annotated[int, typer.Option(help="Examples with seen phrasings, and as many with unseen ones.")] = 250,
     steps: options.Steps = None,
     entropy_bound: options.EntropyBound = None,
     t_min: options.TMin = None,
@@ -47,7 +45,8 @@ def extract(
     settings = options.given(
         steps=steps, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max, temperature=temperature, seed=seed
     )
-    redraft.SamplerSettings().replace(**settings)
+    options.check_settings(settings)
+    options.check_at_least(1, examples=examples)
     cases = extraction.read_cases(per_split=examples)
     if failures is not None and not failures.parent.is_dir():
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")

@@ -40,7 +40,7 @@ def generate(
         t_min=t_min, t_max=t_max, temperature=temperature, seed=seed,
     )  # fmt: skip
     # Settings are checked before the weights are read: a typing error should not wait for them.
-    redraft.SamplerSettings().replace(**settings)
+    options.check_settings(settings)
     loaded = redraft.load(model, device=device, dtype=dtype)
     events = loaded.stream(text, **settings)
     if as_json:

@@ -5,16 +5,19 @@ from typing import Annotated
 
 import typer
 
+from redraft.cli import options
+
 
 def info(
     model: Annotated[
         str, typer.Argument(help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.')
     ] = "bundled",
     *,
-    context: Annotated[int, typer.Option(help="Tokens of context for cache, step and fit.", min=0)] = 1000,
+    context: Annotated[int, typer.Option(help="Tokens of context for cache, step and fit.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Parameters, memory, work of a denoising step, and whether it fits this machine; reads config.json only."""
+    options.check_at_least(0, context=context)
     from rich.console import Console
     from rich.table import Table
 

@@ -8,7 +8,6 @@ from redraft.cli import chat, data, evaluate, generate, info, train
 
 app = typer.Typer(
     help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -22,24 +21,38 @@ app.add_typer(evaluate.app, name="eval")
 app.add_typer(data.app, name="data")
 
 INTERRUPTED = 130
+"""What a shell sees of a process that ctrl-C ended: 128 + SIGINT."""
 
 
 def main() -> None:
     """Runs the command; exit code 2 for whatever the user can put right, 130 after ctrl-C."""
     try:
-        app()
-    except ValueError as error:
-        print(f"redraft: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except SystemExit as ended:
-        # How the command framework leaves after ctrl-C, without a word.
-        if ended.code == INTERRUPTED:
-            print("redraft: interrupted", file=sys.stderr)
-        raise
+        sys.exit(_run(sys.argv[1:] or ["--help"]))
     except BrokenPipeError:
         # The reader of our output has gone (`redraft ... | head`): nothing is left to say, not even at exit.
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
-        print(f"redraft: {error}", file=sys.stderr)
-        sys.exit(2)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, prog_name="redraft", standalone_mode=False)
+    except typer.TyperException as error:
+        # Its parser's errors know how they read best, and which command they belong to.
+        message = getattr(error, "format_message", error.__str__)()
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "redraft"
+        return _refuse(f"{message.rstrip('.')}; see: {command} --help")
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        return _refuse(str(error))
+    # The command framework returns it after ctrl-C, without a word.
+    if code == INTERRUPTED:
+        print("redraft: interrupted", file=sys.stderr)
+    return code or 0
+
+
+def _refuse(message: str) -> int:
+    print(f"redraft: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -24,3 +24,21 @@ Seed = Annotated[int | None, typer.Option(help="The same seed gives the same ans
 def given(**settings: Any) -> dict[str, Any]:
     """The settings the user gave, without those left to the checkpoint."""
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """ValueError for sampler settings that are wrong with any checkpoint: before its weights are fetched or read."""
+    import redraft
+
+    if ("t_min" in settings) != ("t_max" in settings):
+        # The other end of the schedule is the checkpoint's, and not known yet.
+        only = settings.get("t_min", settings.get("t_max"))
+        settings = settings | {"t_min": only, "t_max": only}
+    redraft.SamplerSettings().replace(**settings)
+
+
+def check_at_least(low: int, **values: int | None) -> None:
+    """ValueError for a value that is given and below `low`."""
+    for name, value in values.items():
+        if value is not None and value < low:
+            raise ValueError(f"--{name} is {value}, must be at least {low}")

@@ -8,7 +8,7 @@ import typer
 
 from redraft.cli import options
 
-app = typer.Typer(help="Train a model from a recipe.", no_args_is_help=True)
+app = typer.Typer(help="Train a model from a recipe.")
 
 
 @app.callback()
@@ -32,7 +32,7 @@ def extract(
         typer.Option("--compile", help="Compile the layers: a fifth faster after half a minute; needs a C++ compiler."),
     ] = False,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
 ) -> None:
     """Train the bundled model: extraction of named fields as JSON. Needs the extra: pip install 'redraft[train]'."""
     try:
@@ -48,6 +48,7 @@ def extract(
 
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"--minutes is {minutes}, must be above 0")
+    options.check_at_least(1, threads=threads)
     recipe = recipes.extract(
         **options.given(steps=steps, batch_size=batch_size, learning_rate=learning_rate), compile=compiled
     )

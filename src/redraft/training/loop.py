@@ -107,9 +107,17 @@ def train(
 ) -> Transformer:
     """Trains in a run's folder, from its newest checkpoint if it has one; returns the model.
 
-    Stops early, with a checkpoint, after `stop_after` seconds or on KeyboardInterrupt. ValueError when a loss is no
-    longer finite: the last checkpoint stays as it is.
+    Stops early, with a checkpoint, after `stop_after` seconds or on KeyboardInterrupt, which it raises again.
+    ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where another process trains in
+    the folder.
     """
+    with run.locked():
+        return _train(recipe, source, run, report, stop_after)
+
+
+def _train(  # noqa: C901 - one loop, read from top to bottom
+    recipe: Recipe, source: ExampleSource, run: RunFolder, report: Callable[[str], None], stop_after: float
+) -> Transformer:
     settings = recipe.settings
     model = Transformer(recipe.model)
     initialise(model, settings.seed)
@@ -161,6 +169,9 @@ def train(
                 break
     except KeyboardInterrupt:
         report(f"interrupted at step {step}")
+        if step > resumed:
+            run.save(model, optimizer, step, settings)
+        raise
     if step > resumed:
         run.save(model, optimizer, step, settings)
     return model

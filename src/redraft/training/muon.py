@@ -27,6 +27,15 @@ class MuonAdamW(Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "betas": (0.9, 0.999), "muon": False})
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As any optimizer's; ValueError where a parameter's state is another algorithm's than its group's."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            wanted = {"momentum"} if group["muon"] else {"step", "mean", "square"}
+            for parameter in group["params"]:
+                if (found := self.state.get(parameter, {}).keys()) and found != wanted:
+                    raise ValueError(f"its optimizer kept {', '.join(found)}, this one keeps {', '.join(wanted)}")
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None

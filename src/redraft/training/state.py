@@ -7,9 +7,13 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -17,6 +21,9 @@ from torch.optim import Optimizer
 from redraft.model.transformer import Transformer
 from redraft.training.recipes import TrainingSettings
 from redraft.weights import Checkpoint, save_checkpoint
+
+if sys.platform != "win32":
+    import fcntl
 
 KEPT = 2
 """Checkpoints of a run that stay; the older ones are deleted once a newer one is whole."""
@@ -70,7 +77,7 @@ class RunFolder:
     def resume(self, model: Transformer, optimizer: Optimizer) -> int:
         """Loads the newest checkpoint into model and optimizer; returns its step, 0 where there is none.
 
-        ValueError where it belongs to another model than this one.
+        ValueError where it belongs to another model or optimizer than these, or cannot be read.
         """
         checkpoints = self.checkpoints()
         if not checkpoints:
@@ -81,9 +88,31 @@ class RunFolder:
             raise ValueError(f"{newest} holds a model of another shape than the recipe's; choose another folder")
         model.load_state_dict(checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
         slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in load_file(newest / TRAINING / "optimizer.safetensors").items():
-            index, key = name.split(".", 1)
-            slots.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-        step: int = json.loads((newest / TRAINING / "state.json").read_text(encoding="utf-8"))["step"]
+        try:
+            for name, tensor in load_file(newest / TRAINING / "optimizer.safetensors").items():
+                index, key = name.split(".", 1)
+                slots.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+            step: int = json.loads((newest / TRAINING / "state.json").read_text(encoding="utf-8"))["step"]
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"cannot go on from {newest}: {error}; remove it to go on from the one before, or choose another folder"
+            ) from None
         return step
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps the folder for this process. ValueError where another has it; it is free again when that one ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if sys.platform == "win32":
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another process is training in {self.path}; choose another folder") from None
+            yield
+        finally:
+            os.close(folder)

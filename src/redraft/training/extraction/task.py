@@ -49,8 +49,10 @@ def prepare_companions(folder: Path) -> None:
     if (folder / "tokenizer.json").exists():
         pass
     elif (BUNDLED_FOLDER / "tokenizer.json").exists():
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            shutil.copy(BUNDLED_FOLDER / name, folder)
+        # tokenizer.json last: it is what says that the others are there.
+        for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
+            shutil.copy(BUNDLED_FOLDER / name, folder / f".{name}.partial")
+            (folder / f".{name}.partial").replace(folder / name)
     else:
         # Of natural values only: random words would take the places of pieces that real ones have in common.
         records = (training_record(0, index, scrambled=0.0) for index in range(TOKENIZER_RECORDS))

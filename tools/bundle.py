@@ -20,4 +20,6 @@ def bundle(source: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     bundle(Path(sys.argv[1]))

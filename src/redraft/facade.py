@@ -159,8 +159,8 @@ class Model:
 def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", dtype: str = "auto") -> Model:
     """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
 
-    device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda"; dtype: "auto" (float32 on a CPU for models
-    below a billion parameters, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with it.
+    device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda"; dtype: "auto" (float32 on a CPU where the
+    weights take less than 4 GB, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with it.
     """
     place = pick_device(device)
     if dtype != "auto" and dtype not in DTYPES:
@@ -192,6 +192,6 @@ def pick_device(device: str) -> torch.device:
 
 
 def _auto_dtype(folder: Path, device: torch.device) -> torch.dtype:
-    # Below a billion parameters the products are too small to gain from bfloat16 on a CPU, and many have no such unit.
+    # The products of small models are too small to gain from bfloat16 on a CPU, and many CPUs have no unit for it.
     small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < 4_000_000_000
     return torch.float32 if device.type == "cpu" and small else torch.bfloat16

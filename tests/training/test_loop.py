@@ -92,6 +92,29 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own warnings about itself
+def test_compiled_training_is_the_same_training(run, seen, tmp_path):
+    plain = train(recipe(canvases_per_example=2), source, run, report=quiet)
+    losses = seen[:]
+    seen.clear()
+    compiled = RunFolder(tmp_path / "compiled", run.companions)
+    train(recipe(canvases_per_example=2, compile=True), source, compiled, report=quiet)
+    assert seen == pytest.approx(losses, rel=1e-3)
+    # Its checkpoints are anybody's.
+    loaded = Transformer(plain.config)
+    assert compiled.resume(loaded, make_optimizer(loaded, recipe())) == 6
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-2, rtol=1e-2, msg=name)
+
+
+def test_compiling_without_a_compiler_is_refused(run, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler and finds none"):
+        train(recipe(compile=True), source, run, report=quiet)
+    assert not run.checkpoints()
+
+
 # --- resuming -----------------------------------------------------------------------------------------------------
 
 

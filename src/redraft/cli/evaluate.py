@@ -56,9 +56,13 @@ def extract(
         result = loaded.generate(prompt, **settings)
         return result.text, result.generation
 
+    def is_long(text: str) -> bool:
+        # The token that ends it is part of an answer.
+        return len(loaded.tokenizer.encode(text)) + 1 > loaded.transformer.config.canvas_length
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("extract", total=len(cases))
-        outcomes = extraction.run_cases(cases, answer, lambda _: progress.advance(task))
+        outcomes = extraction.run_cases(cases, answer, is_long, lambda _: progress.advance(task))
     summary = extraction.summarise(outcomes) | {"model": model, "settings": settings}
     if failures is not None:
         wrong = [

@@ -23,11 +23,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model made of a case."""
+    """What a model made of a case. `long`: the right answer does not fit into one canvas."""
 
     case: Case
     text: str
     generation: Generation
+    long: bool
 
     @property
     def valid(self) -> bool:
@@ -36,21 +37,26 @@ class Outcome:
     @property
     def exact(self) -> bool:
         """Fields, their order and their values are right."""
-        return self.fields == list(json.loads(self.case.answer).items())
+        return self.fields == _pairs(self.case.answer)
 
     @property
-    def fields(self) -> list[tuple[str, object]] | None:
-        """The answer's fields in order; None where it is not a JSON object."""
+    def fields(self) -> tuple[tuple[str, object], ...] | None:
+        """The answer's fields in order, a name that comes twice twice; None where it is not a JSON object."""
         try:
-            found = json.loads(self.text)
+            return _pairs(self.text)
         except (ValueError, RecursionError):
             return None
-        return list(found.items()) if isinstance(found, dict) else None
 
     @property
     def right_fields(self) -> int:
         found = dict(self.fields or [])
         return sum(name in found and found[name] == value for name, value in json.loads(self.case.answer).items())
+
+
+def _pairs(text: str) -> tuple[tuple[str, object], ...] | None:
+    # Objects come as tuples here, which nothing else in JSON does.
+    found = json.loads(text, object_pairs_hook=tuple)
+    return found if isinstance(found, tuple) else None
 
 
 def read_cases(path: Path = TEST_SET, *, per_split: int | None = None) -> list[Case]:
@@ -67,12 +73,16 @@ def read_cases(path: Path = TEST_SET, *, per_split: int | None = None) -> list[C
 def run_cases(
     cases: Iterable[Case],
     answer: Callable[[str], tuple[str, Generation]],
+    is_long: Callable[[str], bool],
     report: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Asks for every case's answer; `report` hears of each as it comes."""
+    """Asks for every case's answer; `is_long` says of a text that it fills more than a canvas.
+
+    `report` hears of each outcome as it comes.
+    """
     outcomes = []
     for case in cases:
-        outcome = Outcome(case, *answer(case.prompt))
+        outcome = Outcome(case, *answer(case.prompt), is_long(case.answer))
         report(outcome)
         outcomes.append(outcome)
     return outcomes
@@ -96,9 +106,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "exact_seen": share(seen, lambda outcome: outcome.exact),
         "exact_unseen": share(unseen, lambda outcome: outcome.exact),
         "exact_held_out_values": share([o for o in outcomes if o.case.held_out_values], lambda outcome: outcome.exact),
-        "exact_two_canvases": share(
-            [o for o in outcomes if len(o.generation.steps_per_canvas) > 1], lambda outcome: outcome.exact
-        ),
+        "exact_two_canvases": share([o for o in outcomes if o.long], lambda outcome: outcome.exact),
         "fields_right": round(sum(outcome.right_fields for outcome in outcomes) / fields, 4) if fields else None,
         "valid_json": share(outcomes, lambda outcome: outcome.valid),
         "steps_per_canvas": round(sum(canvases) / len(canvases), 2) if canvases else None,

@@ -4,6 +4,8 @@ Every random choice of a step follows from (seed, step), so a resumed run goes o
 """
 
 import math
+import os
+import shutil
 import signal
 import threading
 import time
@@ -179,6 +181,8 @@ def _train(  # noqa: C901 - one loop, read from top to bottom
 
 def _compile_layers(model: Transformer) -> None:
     """Lets torch fuse what a layer does between its products; attention and experts stay as they are."""
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+        raise ValueError("--compile needs a C++ compiler and finds none (g++, clang++ or what CXX names): leave it out")
     # Two kinds of layers, three passes and the parts around attention and experts: more variants than the usual 8.
     torch._dynamo.config.recompile_limit = 64
     for module in model.modules():

@@ -40,8 +40,8 @@ def unseen_phrasings() -> tuple[Phrasing, ...]:
 def make_record(phrasings: Sequence[Phrasing], source: ValueSource, rng: random.Random) -> Record:
     """Fills a phrasing with values and asks for some of its kind's fields, in random order.
 
-    Some records hold two texts of different kinds and ask for most of what only one of them has: long answers, and
-    values that must be told apart.
+    Some records hold two texts and ask for most of what only one of them has: long answers, and values that must be told
+    apart.
     """
     chosen = rng.choice(phrasings)
     values, text = _fill(chosen, source, rng)

@@ -1,6 +1,7 @@
 """Values of the extraction task's fields: drawn from Faker in several Latin-script locales, from word lists, and at random.
 
-Every list is split once and for all by a hash of its entries: one entry in ten is *held out*, and training never draws it.
+Names, places, companies, words and most other lists are split once and for all by a hash of their entries: one entry in ten
+is *held out*, and training never draws it. What has few values in the world (months, units, currencies) is not split.
 """
 
 import random

@@ -17,10 +17,12 @@ from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttent
 from redraft.model.transformer import Transformer
 from redraft.training import loop
 from redraft.training.examples import Example, make_batch
+from redraft.training.log import read_rows
 from redraft.training.loop import initialise, make_optimizer, train
 from redraft.training.objective import Losses
 from redraft.training.recipes import Recipe, TrainingSettings
 from redraft.training.state import RunFolder
+from redraft.training.validation import Scores
 from redraft.weights import Checkpoint
 from tests.fakes.models import tiny_config
 
@@ -248,7 +250,7 @@ def test_a_folder_belongs_to_one_run_at_a_time(run):
 def test_only_the_newest_checkpoints_stay(run):
     train(recipe(checkpoint_minutes=1e-9), source, run, report=quiet)
     assert [path.name for path in run.checkpoints()] == ["step-0000005", "step-0000006"]
-    assert sorted(path.name for path in run.path.iterdir()) == ["step-0000005", "step-0000006"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["log.jsonl", "step-0000005", "step-0000006"]
 
 
 def test_no_checkpoint_before_its_time(run):
@@ -355,11 +357,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, mo
         return Losses(value, torch.zeros(()))
 
     monkeypatch.setattr(loop, "losses", broken)
-    message = rf"the loss of step 4 is {bad}; the last checkpoint in {re.escape(str(run.path))} is untouched"
+    message = rf"the loss of step 4, examples 8 to 9 of the run, is {bad}; the last checkpoint in .* is untouched"
     with pytest.raises(ValueError, match=message):
         train(recipe(), source, run, report=quiet)
     assert len(calls) == 2
-    assert files(run.path) == before
+    assert files(run.path).items() - before.items() <= {("log.jsonl", (run.path / "log.jsonl").read_bytes())}
 
 
 def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch):
@@ -372,10 +374,76 @@ def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch
         return Losses((model.norm.weight - model.norm.weight.detach()).sum().clamp_min(0).sqrt(), torch.zeros(()))
 
     monkeypatch.setattr(loop, "losses", broken)
-    with pytest.raises(ValueError, match=r"the gradient of step 3 is (inf|nan); the last checkpoint in"):
+    with pytest.raises(ValueError, match=r"the gradient of step 3, examples 6 to 7 of the run, is (inf|nan); the last"):
         train(recipe(steps=4), source, run, report=quiet)
     kept = {name: content for name, content in files(run.path).items() if not name.startswith(".")}
     assert kept == before
+
+
+# --- parts, averages, validation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_step_in_parts_is_the_same_step(run, seen, tmp_path, parts):
+    plan = {"batch_size": 4, "canvases_per_example": 2, "prompt_weight": 0.1, "steps": 3}
+
+    def four(step: int) -> list[Example]:
+        return [*source(step), *source(step + 100)]
+
+    whole = train(recipe(**plan), four, run, report=quiet)
+    seen.clear()
+    other = RunFolder(tmp_path / "parts", run.companions)
+    split = train(recipe(**plan, accumulate=parts), four, other, report=quiet)
+    assert len(seen) == 3 * 2
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(split.state_dict()[name], tensor, atol=2e-5, rtol=1e-3, msg=name)
+    for one, two in zip(read_rows(run.path), read_rows(other.path), strict=True):
+        assert two["canvas_loss"] == pytest.approx(one["canvas_loss"], rel=1e-3)
+        assert two["encoder_loss"] == pytest.approx(one["encoder_loss"], rel=1e-3)
+
+
+def test_checkpoints_hold_the_average_and_training_goes_on_with_the_weights(run, tmp_path):
+    plain = RunFolder(tmp_path / "plain", run.companions)
+    states: list[dict[str, torch.Tensor]] = []
+    for steps in (1, 2, 3, 4):
+        model = train(recipe(steps=steps, decay_share=0.0), source, plain, report=quiet)
+        states.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
+    # Stopped and resumed once in the middle.
+    train(recipe(steps=2, decay_share=0.0, ema=0.3), source, run, report=quiet)
+    averaged = train(recipe(steps=4, decay_share=0.0, ema=0.3), source, run, report=quiet)
+    assert_same_weights(averaged, model)
+    fresh = Transformer(recipe().model)
+    initialise(fresh, 0)
+    saved = Checkpoint.open(run.path / "step-0000004").load(dtype=torch.float32, device="cpu")
+    for name, parameter in fresh.named_parameters():
+        average = parameter.detach()
+        for step, state in enumerate(states):
+            decay = min(0.3, (1 + step) / (10 + step))
+            average = decay * average + (1 - decay) * state[name]
+        torch.testing.assert_close(saved[name], average, msg=name)
+
+
+def test_validation_sees_what_the_checkpoint_holds_and_the_best_one_stays(run):
+    exact = iter([0.25, 0.75, 0.5, 0.75, 0.5])
+    seen_weights: list[torch.Tensor] = []
+
+    def validate(model: Transformer) -> Scores:
+        seen_weights.append(model.norm.weight.clone())
+        return Scores(next(exact), 3.0, 1.0, 2.0)
+
+    lines: list[str] = []
+    plan = recipe(steps=10, ema=0.5, validate_every=1, patience=3, checkpoint_minutes=1e-9)
+    train(plan, source, run, report=lines.append, validate=validate)
+    # The second was the best, and three others have brought nothing better.
+    assert [path.name for path in run.checkpoints()] == ["step-0000002", "step-0000004", "step-0000005"]
+    assert "step 2/10  validation: exact 75.0%  steps per canvas 3.0  canvas 1.0000  encoder 2.0000" in lines
+    for step, weights in enumerate(seen_weights, start=1):
+        if (folder := run.path / f"step-{step:07d}").exists():
+            loaded = Checkpoint.open(folder).load(dtype=torch.float32, device="cpu")
+            assert torch.equal(loaded["norm.weight"], weights)
+    # A run that has ended for lack of progress has ended.
+    train(plan, source, run, report=quiet, validate=validate)
+    assert len(run.checkpoints()) == 3
 
 
 # --- learning -----------------------------------------------------------------------------------------------------

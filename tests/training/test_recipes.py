@@ -45,7 +45,7 @@ def test_short_runs_take_the_smaller_of_rise_and_fall():
     )
 
 
-WHOLE = ("steps", "batch_size", "canvases_per_example", "log_every", "row_block")
+WHOLE = ("steps", "batch_size", "canvases_per_example", "accumulate", "log_every", "row_block")
 
 
 @pytest.mark.parametrize(

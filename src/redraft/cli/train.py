@@ -1,5 +1,6 @@
 """`redraft train`: run a training recipe."""
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,9 @@ from typing import Annotated
 import typer
 
 from redraft.cli import options
+
+VALIDATION_EXAMPLES = 128
+VALIDATION_ANSWERS = 64
 
 app = typer.Typer(help="Train a model from a recipe.")
 
@@ -31,6 +35,19 @@ def extract(
         bool,
         typer.Option("--compile", help="Compile the layers: a fifth faster after half a minute; needs a C++ compiler."),
     ] = False,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Work a step's examples off in so many parts, for less memory.")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Checkpoints hold the weights' moving average with this decay, for instance 0.999."),
+    ] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Steps between validations; the best checkpoint is kept. 0: never.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End the run after so many validations that bring nothing better.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
 ) -> None:
@@ -43,22 +60,52 @@ def extract(
 
     from redraft.text import TextTokenizer
     from redraft.training import loop, recipes
-    from redraft.training.extraction.task import ExtractionExamples, prepare_companions
+    from redraft.training.extraction.task import SHIPPED_SETTINGS, ExtractionExamples, prepare_companions
+    from redraft.training.log import read_rows
+    from redraft.training.report import REPORT_FILE, summarise, write_report
     from redraft.training.state import RunFolder
+    from redraft.training.validation import make_validator
 
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"--minutes is {minutes}, must be above 0")
     options.check_at_least(1, threads=threads)
     recipe = recipes.extract(
-        **options.given(steps=steps, batch_size=batch_size, learning_rate=learning_rate), compile=compiled
-    )
+        **options.given(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
+            validate_every=validate_every, patience=patience,
+        ),
+        compile=compiled,
+    )  # fmt: skip
     if threads is not None:
         torch.set_num_threads(threads)
     companions = out / "companions"
     prepare_companions(companions)
     run = RunFolder(out, companions)
     source = ExtractionExamples(recipe, TextTokenizer.load(companions))
-    stop_after = math.inf if minutes is None else minutes * 60
-    loop.train(recipe, source, run, report=lambda line: print(line, flush=True), stop_after=stop_after)
-    if made := run.checkpoints():
-        print(f"redraft eval extract --model {made[-1]}")
+    validate = make_validator(
+        source.validation(VALIDATION_EXAMPLES), SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
+        prompt_weight=recipe.settings.prompt_weight,
+    )  # fmt: skip
+    try:
+        loop.train(
+            recipe, source, run, report=lambda line: print(line, flush=True), validate=validate,
+            stop_after=math.inf if minutes is None else minutes * 60,
+        )  # fmt: skip
+    finally:
+        if any(read_rows(out)):
+            write_report(out)
+    summary = summarise(out)
+    best = run.checkpoint(summary["best"]["step"]) if summary["best"] else run.checkpoints()[-1]
+    print(f"redraft eval extract --model {best}")
+    print(json.dumps(summary | {"checkpoint": str(best), "report": str(out / REPORT_FILE)}))
+
+
+@app.command("report")
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")] = Path("runs/extract"),
+) -> None:
+    """Draw a run's losses, validations, learning rate and speed into an HTML file; print where it stands as JSON."""
+    from redraft.training.report import summarise, write_report
+
+    summary = summarise(run)
+    print(json.dumps(summary | {"report": str(write_report(run))}))

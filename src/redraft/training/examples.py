@@ -41,6 +41,30 @@ class TrainingBatch:
     noised: Tensor
     conditioned: Tensor
 
+    def encoder_weight(self, prompt_weight: float) -> float:
+        """Sum of what tokens count in the encoder loss: all but each example's first, which nothing predicts."""
+        answered = int(self.answered.sum())
+        return answered + prompt_weight * (len(self.answered) - answered - len(self.lengths))
+
+    def split(self, parts: int) -> list["TrainingBatch"]:
+        """The same in at most so many smaller ones of whole examples."""
+        size = -(-len(self.lengths) // parts)
+        bounds = range(0, len(self.lengths), size)
+        tokens = [sum(self.lengths[at : at + size]) for at in bounds]
+        pieces = zip(bounds, torch.split(self.tokens, tokens), torch.split(self.answered, tokens), strict=True)
+        return [
+            TrainingBatch(
+                tokens=of_tokens,
+                lengths=self.lengths[at : at + size],
+                answered=of_answered,
+                canvas_starts=self.canvas_starts[at : at + size],
+                clean=self.clean[at : at + size],
+                noised=self.noised[at : at + size],
+                conditioned=self.conditioned[at : at + size],
+            )
+            for at, of_tokens, of_answered in pieces
+        ]
+
 
 def make_batch(
     examples: Sequence[Example],

@@ -3,6 +3,7 @@
 Every random choice of a step follows from (seed, step), so a resumed run goes on as if it had never stopped.
 """
 
+import dataclasses
 import math
 import os
 import shutil
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from redraft.diffusion.randomness import Counter
 from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
+from redraft.training.average import Average
 from redraft.training.examples import Example, make_batch
+from redraft.training.log import RunLog
 from redraft.training.muon import MuonAdamW
 from redraft.training.objective import losses
 from redraft.training.recipes import Recipe
 from redraft.training.state import RunFolder
+from redraft.training.validation import Validator
 
 ExampleSource = Callable[[int], Sequence[Example]]
 """The examples of a step, the same for the same step."""
@@ -105,78 +109,146 @@ def train(
     run: RunFolder,
     *,
     report: Callable[[str], None],
+    validate: Validator | None = None,
     stop_after: float = math.inf,
 ) -> Transformer:
     """Trains in a run's folder, from its newest checkpoint if it has one; returns the model.
 
-    Stops early, with a checkpoint, after `stop_after` seconds or on KeyboardInterrupt, which it raises again.
-    ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where another process trains in
-    the folder.
+    Stops early, with a checkpoint, after `stop_after` seconds, when `patience` is over, or on KeyboardInterrupt, which
+    it raises again. ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where another
+    process trains in the folder.
     """
     with run.locked():
-        return _train(recipe, source, run, report, stop_after)
+        training = _Training(recipe, source, run, report, validate)
+        try:
+            training.go(stop_after)
+        except KeyboardInterrupt:
+            report(f"interrupted at step {training.step}")
+            training.save()
+            raise
+        training.save()
+        return training.model
 
 
-def _train(  # noqa: C901 - one loop, read from top to bottom
-    recipe: Recipe, source: ExampleSource, run: RunFolder, report: Callable[[str], None], stop_after: float
-) -> Transformer:
-    settings = recipe.settings
-    model = Transformer(recipe.model)
-    initialise(model, settings.seed)
-    for module in model.modules():
-        if isinstance(module, Experts):
-            module.row_block = settings.row_block
-    if settings.compile:
-        _compile_layers(model)
-    optimizer = make_optimizer(model, recipe)
-    step = resumed = run.resume(model, optimizer)
-    if step:
-        report(f"resuming at step {step} from {run.path}")
-    started = saved = logged = time.monotonic()
-    sums, tokens, since = torch.zeros(2), 0, step
+class _Training:
+    """A run under way."""
 
-    try:
-        while step < settings.steps:
-            batch = make_batch(
-                source(step), recipe.model.canvas_length, recipe.model.vocab_size,
-                Counter(settings.seed, step=step), settings.self_conditioning, settings.canvases_per_example,
-            )  # fmt: skip
-            rate = settings.learning_rate_at(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
-                loss = losses(model, batch, row_block=settings.row_block, prompt_weight=settings.prompt_weight)
-            _check_finite("loss", loss.total, step, run)
-            torch.autograd.backward(loss.total)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            _check_finite("gradient", norm, step, run)
-            with _ctrl_c_waits():
-                optimizer.step()
-                step += 1
-            optimizer.zero_grad()
-            sums += torch.stack((loss.canvas.detach(), loss.encoder.detach()))
-            tokens += sum(batch.lengths)
-            now = time.monotonic()
-            if step % settings.log_every == 0 or step == settings.steps:
-                canvas, encoder = (sums / (step - since)).tolist()
-                speed = tokens / (now - logged)
-                left = (settings.steps - step) * (now - logged) / (step - since)
-                progress = Progress(step, settings.steps, canvas, encoder, rate, speed, left)
-                report(str(progress))
-                sums, tokens, since, logged = torch.zeros(2), 0, step, now
-            if now - saved > settings.checkpoint_minutes * 60:
-                run.save(model, optimizer, step, settings)
-                saved = now
-            if now - started > stop_after:
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: ExampleSource,
+        run: RunFolder,
+        report: Callable[[str], None],
+        validate: Validator | None,
+    ) -> None:
+        self.recipe, self.settings, self.source, self.run = recipe, recipe.settings, source, run
+        self.report, self.validate = report, validate
+        self.model = Transformer(recipe.model)
+        initialise(self.model, self.settings.seed)
+        for module in self.model.modules():
+            if isinstance(module, Experts):
+                module.row_block = self.settings.row_block
+        if self.settings.compile:
+            _compile_layers(self.model)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
+        self.step = self.resumed = run.resume(self.model, self.optimizer, self.average)
+        self.log = RunLog(run.path, self.step)
+        if self.step:
+            report(f"resuming at step {self.step} from {run.path}")
+        self.saved = self.logged = time.monotonic()
+        self.sums, self.tokens, self.since = torch.zeros(2), 0, self.step
+
+    def go(self, stop_after: float) -> None:
+        """Steps until the run is over or has to stop; what it has not saved then is for the caller to save."""
+        end = time.monotonic() + stop_after
+        while self.step < self.settings.steps and not self.log.is_stale(self.settings.patience):
+            rate = self.update()
+            if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
+                self.tell(rate)
+            every = self.settings.validate_every
+            if self.validate is not None and every and (self.step % every == 0 or self.step == self.settings.steps):
+                self.measure(self.validate)
+            if time.monotonic() - self.saved > self.settings.checkpoint_minutes * 60:
+                self.save()
+            if time.monotonic() > end:
                 break
-    except KeyboardInterrupt:
-        report(f"interrupted at step {step}")
-        if step > resumed:
-            run.save(model, optimizer, step, settings)
-        raise
-    if step > resumed:
-        run.save(model, optimizer, step, settings)
-    return model
+
+    def update(self) -> float:
+        """One step of the optimizer; returns its learning rate."""
+        settings, model = self.settings, self.recipe.model
+        batch = make_batch(
+            self.source(self.step), model.canvas_length, model.vocab_size, Counter(settings.seed, step=self.step),
+            settings.self_conditioning, settings.canvases_per_example,
+        )  # fmt: skip
+        rate = settings.learning_rate_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        total = batch.encoder_weight(settings.prompt_weight)
+        found = torch.zeros(2)
+        for part in batch.split(settings.accumulate):
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
+                loss = losses(self.model, part, row_block=settings.row_block, prompt_weight=settings.prompt_weight)
+            # What it counts in the means over the whole batch.
+            canvas = loss.canvas * (len(part.lengths) / len(batch.lengths))
+            encoder = loss.encoder * (part.encoder_weight(settings.prompt_weight) / total)
+            self._check_finite("loss", canvas + encoder)
+            torch.autograd.backward(canvas + encoder)
+            found += torch.stack((canvas.detach(), encoder.detach()))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self._check_finite("gradient", norm)
+        with _ctrl_c_waits():
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.model, self.step)
+            self.step += 1
+        self.optimizer.zero_grad()
+        self.sums += found
+        self.tokens += sum(batch.lengths)
+        return rate
+
+    def tell(self, rate: float) -> None:
+        """Reports and logs the means since the last time."""
+        now = time.monotonic()
+        steps, seconds = self.step - self.since, now - self.logged
+        canvas, encoder = (self.sums / steps).tolist()
+        left = (self.settings.steps - self.step) * seconds / steps
+        progress = Progress(self.step, self.settings.steps, canvas, encoder, rate, self.tokens / seconds, left)
+        self.report(str(progress))
+        self.log.add(
+            "progress", self.step, canvas_loss=canvas, encoder_loss=encoder, learning_rate=rate,
+            tokens_per_second=self.tokens / seconds, seconds=seconds,
+        )  # fmt: skip
+        self.sums, self.tokens, self.since, self.logged = torch.zeros(2), 0, self.step, now
+
+    def measure(self, validate: Validator) -> None:
+        """Validates the weights that a checkpoint of now holds, and writes it: the best one of a run is kept."""
+        begun = time.monotonic()
+        self.save()
+        # A plain twin: the model that trains may be compiled, and fills up rows.
+        twin = Transformer(self.recipe.model)
+        twin.load_state_dict(self.model.state_dict() if self.average is None else self.average.state_dict(self.model))
+        scores = validate(twin.requires_grad_(False))
+        self.log.add("validation", self.step, **dataclasses.asdict(scores))
+        self.report(f"step {self.step}/{self.settings.steps}  validation: {scores}")
+        self.logged += time.monotonic() - begun
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless nothing has changed since this run was resumed."""
+        if self.step > self.resumed:
+            best = self.log.best
+            keep = None if best is None else best["step"]
+            self.run.save(self.model, self.optimizer, self.step, self.settings, self.average, keep=keep)
+            self.saved = time.monotonic()
+
+    def _check_finite(self, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            first = self.step * self.settings.batch_size
+            examples = f"examples {first} to {first + self.settings.batch_size - 1} of the run"
+            raise ValueError(
+                f"the {name} of step {self.step}, {examples}, is {value.item()}; "
+                f"the last checkpoint in {self.run.path} is untouched"
+            )
 
 
 def _compile_layers(model: Transformer) -> None:
@@ -206,8 +278,3 @@ def _ctrl_c_waits() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
-
-
-def _check_finite(name: str, value: Tensor, step: int, run: RunFolder) -> None:
-    if not torch.isfinite(value):
-        raise ValueError(f"the {name} of step {step} is {value.item()}; the last checkpoint in {run.path} is untouched")

@@ -17,7 +17,10 @@ class TrainingSettings:
     embedding and the router do). `prompt_weight` is what predicting a token of the prompt counts beside one of the
     answer in the encoder loss. `canvases_per_example`: how many noised canvases share an example's encoder pass.
     `row_block`: what the numbers of rows of products are filled up to a multiple of, so that few sizes occur (1:
-    nothing is filled up). `compile` fuses the layers' element-wise work by torch.compile.
+    nothing is filled up). `compile` fuses the layers' element-wise work by torch.compile. `accumulate`: parts that a
+    step's examples are worked off in, for less memory. `ema`: decay of the averaged weights that checkpoints hold
+    (None: the weights themselves). Validation comes every `validate_every` steps (0: never) and ends the run once
+    `patience` of them (0: any number) have brought nothing better.
     """
 
     steps: int
@@ -36,17 +39,19 @@ class TrainingSettings:
     autocast: bool = True
     row_block: int = 1
     compile: bool = False
+    accumulate: int = 1
+    ema: float | None = None
+    validate_every: int = 0
+    patience: int = 0
     seed: int = 0
     log_every: int = 10
     checkpoint_minutes: float = 3.0
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "canvases_per_example", "log_every", "row_block", "warmup_steps"):
-            value, low = getattr(self, name), 0 if name == "warmup_steps" else 1
-            if not isinstance(value, int):
-                raise ValueError(f"{name} is {value}, must be a whole number")
-            if value < low:
-                raise ValueError(f"{name} is {value}, must be at least {low}")
+    def __post_init__(self) -> None:  # noqa: C901 - one check after the other
+        for name in ("steps", "batch_size", "canvases_per_example", "accumulate", "log_every", "row_block"):
+            self._check_whole(name, 1)
+        for name in ("warmup_steps", "validate_every", "patience"):
+            self._check_whole(name, 0)
         for name in ("learning_rate", "vector_factor", "matrix_factor", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is None and name == "matrix_factor":
@@ -62,6 +67,17 @@ class TrainingSettings:
         for name in ("decay_share", "self_conditioning", "prompt_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, must lie between 0 and 1")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate is {self.accumulate}, must be at most batch_size, {self.batch_size}")
+
+    def _check_whole(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int):
+            raise ValueError(f"{name} is {value}, must be a whole number")
+        if value < low:
+            raise ValueError(f"{name} is {value}, must be at least {low}")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step 0 … steps - 1."""
@@ -109,5 +125,6 @@ def extract(**overrides: object) -> Recipe:
         # Two thirds of the tokens are the prompt's, and most of what is in them nobody can predict.
         prompt_weight=0.1,
         row_block=128,
+        validate_every=500,
     )
     return Recipe(model, dataclasses.replace(settings, **overrides))  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from redraft.model.transformer import Transformer
+from redraft.training.average import Average
 from redraft.training.recipes import TrainingSettings
 from redraft.weights import Checkpoint, save_checkpoint
 
@@ -29,6 +30,8 @@ KEPT = 2
 """Checkpoints of a run that stay; the older ones are deleted once a newer one is whole."""
 
 TRAINING = "training"
+OWN_WEIGHTS = "weights.safetensors"
+"""In that folder where the checkpoint's weights are averages: the weights that training goes on with."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,24 @@ class RunFolder:
         """Whole checkpoints, the newest last."""
         return sorted(self.path.glob("step-*"))
 
-    def save(self, model: Transformer, optimizer: Optimizer, step: int, settings: TrainingSettings) -> Path:
-        """Writes `step-<n>`, then deletes all but the newest checkpoints.
+    def checkpoint(self, step: int | None) -> Path | None:
+        """The folder of a step's checkpoint, whether it is there or not."""
+        return None if step is None else self.path / f"step-{step:07d}"
 
-        One that is there already is kept: training is deterministic, so it holds the same.
+    def save(
+        self,
+        model: Transformer,
+        optimizer: Optimizer,
+        step: int,
+        settings: TrainingSettings,
+        average: Average | None = None,
+        *,
+        keep: int | None = None,
+    ) -> Path:
+        """Writes `step-<n>`, then deletes all but the newest checkpoints and that of step `keep`.
+
+        One that is there already is kept: training is deterministic, so it holds the same. With an `average`, that is
+        what the checkpoint's weights are, and the model's own are for going on.
         """
         target = self.path / f"step-{step:07d}"
         if target.exists():
@@ -56,13 +73,16 @@ class RunFolder:
         partial.mkdir(parents=True)
         for file in self.companions.iterdir():
             shutil.copy(file, partial)
-        save_checkpoint(partial, model.config, {name: tensor.detach() for name, tensor in model.state_dict().items()})
+        own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        save_checkpoint(partial, model.config, own if average is None else average.state_dict(model))
         tensors = {
             f"{index}.{key}": value.contiguous()
             for index, slots in optimizer.state_dict()["state"].items()
             for key, value in slots.items()
         }
         (partial / TRAINING).mkdir()
+        if average is not None:
+            save_file(own, partial / TRAINING / OWN_WEIGHTS)
         save_file(tensors, partial / TRAINING / "optimizer.safetensors")
         state = {"step": step, "settings": dataclasses.asdict(settings)}
         (partial / TRAINING / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -71,11 +91,12 @@ class RunFolder:
                 os.fsync(opened.fileno())
         partial.rename(target)
         for old in self.checkpoints()[:-KEPT]:
-            shutil.rmtree(old)
+            if old != self.checkpoint(keep):
+                shutil.rmtree(old)
         return target
 
-    def resume(self, model: Transformer, optimizer: Optimizer) -> int:
-        """Loads the newest checkpoint into model and optimizer; returns its step, 0 where there is none.
+    def resume(self, model: Transformer, optimizer: Optimizer, average: Average | None = None) -> int:
+        """Loads the newest checkpoint into model, optimizer and average; returns its step, 0 where there is none.
 
         ValueError where it belongs to another model or optimizer than these, or cannot be read.
         """
@@ -89,6 +110,11 @@ class RunFolder:
         model.load_state_dict(checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
         slots: dict[int, dict[str, Tensor]] = {}
         try:
+            if average is not None:
+                # One that was made without an average begins its own with its weights.
+                average.parameters = {name: model.get_parameter(name).detach().clone() for name in average.parameters}
+            if (newest / TRAINING / OWN_WEIGHTS).exists():
+                model.load_state_dict(load_file(newest / TRAINING / OWN_WEIGHTS))
             for name, tensor in load_file(newest / TRAINING / "optimizer.safetensors").items():
                 index, key = name.split(".", 1)
                 slots.setdefault(int(index), {})[key] = tensor

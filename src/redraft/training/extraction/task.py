@@ -9,7 +9,7 @@ from pathlib import Path
 from redraft.generation.settings import SamplerSettings
 from redraft.text import TextTokenizer
 from redraft.training.examples import Example
-from redraft.training.extraction.records import Record, list_record, training_record
+from redraft.training.extraction.records import Record, held_out_records, list_record, training_record
 from redraft.training.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 from redraft.training.recipes import Recipe
 from redraft.weights.fetch import BUNDLED_FOLDER
@@ -17,6 +17,9 @@ from redraft.weights.fetch import BUNDLED_FOLDER
 TOKENIZER_RECORDS = 60_000
 DATA_SEED = 1
 """The stream that training reads; stream 0 trained the tokenizer."""
+
+VALIDATION_SEED = 1
+"""Of held-out records; 0 made the test set."""
 
 COPY_STEPS, LIST_STEPS = (100, 200), (200, 500)
 """The easy start of a run: until the first step of a pair all examples are of this kind or an easier one, from the second
@@ -86,6 +89,10 @@ class ExtractionExamples:
     def __call__(self, step: int) -> Sequence[Example]:
         first = step * self._batch_size
         return [self.at(step, first + i) for i in range(self._batch_size)]
+
+    def validation(self, count: int) -> list[Example]:
+        """Examples that are neither trained nor tested on: seen phrasings, half of the values from held-out lists."""
+        return [self.example(record) for record in held_out_records(count, seen=True, seed=VALIDATION_SEED)]
 
     def at(self, step: int, index: int) -> Example:
         """Example `index` of the run, which is read in `step`."""

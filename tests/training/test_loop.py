@@ -380,6 +380,29 @@ def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch
     assert kept == before
 
 
+def test_a_new_run_begins_with_the_weights_it_is_told_and_a_resumed_one_with_its_own(run, seen, tmp_path):
+    train(recipe(steps=2), source, run, report=quiet)
+    start = run.path / "step-0000002"
+    other = RunFolder(tmp_path / "other", run.companions)
+    seen.clear()
+    train(recipe(steps=1, learning_rate=1e-9), source, other, report=quiet, start=start)
+    loaded = Transformer(recipe().model)
+    loaded.load_state_dict(Checkpoint.open(start).load(dtype=torch.float32, device="cpu"))
+    batch = make_batch(source(0), 8, VOCAB, Counter(0, step=0))
+    assert seen == [pytest.approx(loop.losses(loaded, batch).total.item(), rel=1e-6)]
+    seen.clear()
+    train(recipe(steps=2), source, other, report=quiet, start=run.path / "gone")
+    assert len(seen) == 1
+    with pytest.raises(ValueError, match="holds a model of another shape than the recipe's"):
+        train(
+            recipe(tiny_config(dense_size=64)),
+            source,
+            RunFolder(tmp_path / "x", run.companions),
+            report=quiet,
+            start=start,
+        )
+
+
 # --- parts, averages, validation ----------------------------------------------------------------------------------
 
 

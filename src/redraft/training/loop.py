@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from redraft.training.objective import losses
 from redraft.training.recipes import Recipe
 from redraft.training.state import RunFolder
 from redraft.training.validation import Validator
+from redraft.weights import Checkpoint
 
 ExampleSource = Callable[[int], Sequence[Example]]
 """The examples of a step, the same for the same step."""
@@ -79,6 +81,14 @@ def initialise(model: Transformer, seed: int) -> None:
             nn.init.ones_(parameter)
 
 
+def check_start(path: Path, recipe: Recipe) -> Checkpoint:
+    """The checkpoint that a run is to begin with. ValueError where it is none or of another shape than the recipe's."""
+    checkpoint = Checkpoint.open(path)
+    if checkpoint.config != recipe.model:
+        raise ValueError(f"{path} holds a model of another shape than the recipe's; begin with another, or without one")
+    return checkpoint
+
+
 def make_optimizer(model: Transformer, recipe: Recipe) -> MuonAdamW:
     """Three groups: the layers' matrices, by Muon where the recipe says so; embedding and routers; vectors, undecayed.
 
@@ -110,16 +120,17 @@ def train(
     *,
     report: Callable[[str], None],
     validate: Validator | None = None,
+    start: Path | None = None,
     stop_after: float = math.inf,
 ) -> Transformer:
-    """Trains in a run's folder, from its newest checkpoint if it has one; returns the model.
+    """Trains in a run's folder, from its newest checkpoint or else the weights of `start`; returns the model.
 
     Stops early, with a checkpoint, after `stop_after` seconds, when `patience` is over, or on KeyboardInterrupt, which
     it raises again. ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where another
     process trains in the folder.
     """
     with run.locked():
-        training = _Training(recipe, source, run, report, validate)
+        training = _Training(recipe, source, run, report, validate, start)
         try:
             training.go(stop_after)
         except KeyboardInterrupt:
@@ -140,11 +151,15 @@ class _Training:
         run: RunFolder,
         report: Callable[[str], None],
         validate: Validator | None,
+        start: Path | None,
     ) -> None:
         self.recipe, self.settings, self.source, self.run = recipe, recipe.settings, source, run
         self.report, self.validate = report, validate
         self.model = Transformer(recipe.model)
-        initialise(self.model, self.settings.seed)
+        if start is None or run.checkpoints():
+            initialise(self.model, self.settings.seed)
+        else:
+            self.model.load_state_dict(check_start(start, recipe).load(dtype=torch.float32, device="cpu"))
         for module in self.model.modules():
             if isinstance(module, Experts):
                 module.row_block = self.settings.row_block

@@ -1,7 +1,8 @@
 import pytest
 
-from redraft.training.extraction.records import Record, held_out_records, training_record
+from redraft.training.extraction.records import held_out_records, training_record
 from redraft.training.extraction.tokenizer import train_tokenizer
+from redraft.training.record import Record
 
 
 @pytest.fixture(scope="package")

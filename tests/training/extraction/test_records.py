@@ -12,7 +12,13 @@ import pytest
 
 from redraft.measure.extraction import Case, read_cases
 from redraft.training.extraction.phrasings import KINDS, parse
-from redraft.training.extraction.records import held_out_records, list_record, make_record, training_record
+from redraft.training.extraction.records import (
+    held_out_records,
+    list_record,
+    make_record,
+    seen_phrasings,
+    training_record,
+)
 from redraft.training.extraction.values import ValueSource, _pool, is_held_out
 
 FIELDS = {field for fields in KINDS.values() for field in fields}
@@ -175,3 +181,15 @@ def test_the_shipped_test_set_is_what_the_generator_makes():
         for index, record in enumerate(held_out_records(250, seen=seen))
     ]
     assert read_cases() == made
+
+
+def test_messy_records_hold_their_values_as_they_are_asked_for():
+    kinds = set()
+    for seed in range(600):
+        rng = random.Random(seed)
+        record = make_record(seen_phrasings(), ValueSource(held_out=False), rng, messy=1.0)
+        _, text = parts(record)
+        # Line breaks inside of a value are quoted with the text.
+        assert all(value is None or value in text for value in json.loads(record.answer).values()), record
+        kinds |= {mark for mark in ("\n> ", "<div>", "|", "Sent from my phone", "---") if mark in text}
+    assert len(kinds) == 5

@@ -53,7 +53,7 @@ def test_a_tokenizer_that_is_there_is_kept(companions, monkeypatch):
 
 
 def test_examples_are_what_the_chat_template_writes(tokenizer):
-    source = task.ExtractionExamples(extract(batch_size=4), tokenizer)
+    source = task.ExtractionExamples(4, tokenizer)
     for index in range(200):
         record = training_record(task.DATA_SEED, index)
         example = source.example(record)
@@ -64,7 +64,7 @@ def test_examples_are_what_the_chat_template_writes(tokenizer):
 
 
 def test_steps_take_their_examples_in_turn(tokenizer):
-    source, again = (task.ExtractionExamples(extract(batch_size=3), tokenizer) for _ in range(2))
+    source, again = (task.ExtractionExamples(3, tokenizer) for _ in range(2))
     assert list(source(0)) == [source.copy(i) for i in (0, 1, 2)]
     late = task.LIST_STEPS[1]
     records = [training_record(task.DATA_SEED, 3 * late + i) for i in (0, 1, 2)]
@@ -74,7 +74,7 @@ def test_steps_take_their_examples_in_turn(tokenizer):
 
 
 def test_a_run_begins_with_copies_then_lists_then_records(tokenizer):
-    source = task.ExtractionExamples(extract(), tokenizer)
+    source = task.ExtractionExamples(16, tokenizer)
 
     def shares(step: int) -> tuple[float, float, float]:
         found = [source.at(step, index) for index in range(400)]
@@ -92,7 +92,7 @@ def test_a_run_begins_with_copies_then_lists_then_records(tokenizer):
 
 
 def test_copies_are_of_ordinary_tokens(tokenizer):
-    source = task.ExtractionExamples(extract(), tokenizer)
+    source = task.ExtractionExamples(16, tokenizer)
     copies = [source.copy(i) for i in range(2000)]
     after_a_prompt = tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "x"}])).split("x")[1]
     for copy in copies:
@@ -113,7 +113,7 @@ def test_the_tokenizers_own_stream_is_not_trained_on():
 
 
 def test_examples_fit_the_model(tokenizer):
-    model, source = extract().model, task.ExtractionExamples(extract(), tokenizer)
+    model, source = extract().model, task.ExtractionExamples(16, tokenizer)
     for index in range(300):
         example = source.example(training_record(task.DATA_SEED, index))
         assert len(example.prompt) + len(example.answer) + model.canvas_length <= model.max_context

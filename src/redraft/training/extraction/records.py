@@ -1,14 +1,18 @@
-"""Records of the extraction task: a prompt that names the wanted fields, and the JSON object that answers it."""
+"""Records of the extraction task: a prompt that names the wanted fields, and the JSON object that answers it.
+
+The answer's keys are the fields the prompt names, in that order; null is a field the text lacks.
+"""
 
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from redraft.training.extraction import mess
 from redraft.training.extraction.phrasings import KINDS, Phrasing, Slot, read_phrasings
 from redraft.training.extraction.values import ValueSource
+from redraft.training.record import Record
 
 HERE = Path(__file__).parent
 DOUBLE_SHARE = 0.34
@@ -16,15 +20,6 @@ DOUBLE_SHARE = 0.34
 
 SCRAMBLED_SHARE = 0.4
 """Share of training values made of random words and digits: copying is learned sooner, and better."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One example. The answer's keys are the fields the prompt names, in that order; null is a field the text lacks."""
-
-    kind: str
-    prompt: str
-    answer: str
 
 
 @cache
@@ -37,35 +32,53 @@ def unseen_phrasings() -> tuple[Phrasing, ...]:
     return tuple(read_phrasings(HERE / "unseen.txt"))
 
 
-def make_record(phrasings: Sequence[Phrasing], source: ValueSource, rng: random.Random) -> Record:
+def make_record(
+    phrasings: Sequence[Phrasing], source: ValueSource, rng: random.Random, *, messy: float = 0.0
+) -> Record:
     """Fills a phrasing with values and asks for some of its kind's fields, in random order.
 
+    A share `messy` of the texts is mistyped, wrapped into what mail and scanners add, or a table instead of a phrasing.
     Some records hold two texts and ask for most of what only one of them has: long answers, and values that must be told
     apart.
     """
-    chosen = rng.choice(phrasings)
-    values, text = _fill(chosen, source, rng)
+    kind, values, text = _text(phrasings, source, rng, messy)
     if rng.random() < DOUBLE_SHARE:
-        other = rng.choice(phrasings)
-        more_values, more_text = _fill(other, source, rng)
+        more_kind, more_values, more_text = _text(phrasings, source, rng, messy)
         common = values.keys() & more_values.keys()
         merged = {field: value for field, value in (values | more_values).items() if field not in common}
         if merged:
             fields = rng.sample(list(merged), rng.randint((len(merged) * 2 + 2) // 3, len(merged)))
-            return _record(
-                f"{chosen.kind}+{other.kind}", fields, merged, text + rng.choice((" ", "\n", "\n\n")) + more_text
-            )
-    return _record(chosen.kind, _wanted(chosen.kind, tuple(values), rng), values, text)
+            between = rng.choice((" ", "\n", "\n\n"))
+            return _record(f"{kind}+{more_kind}", fields, merged, text + between + more_text)
+    return _record(kind, _wanted(kind, tuple(values), rng), values, text)
 
 
-def _fill(phrasing: Phrasing, source: ValueSource, rng: random.Random) -> tuple[dict[str, str], str]:
+def _text(
+    phrasings: Sequence[Phrasing], source: ValueSource, rng: random.Random, messy: float
+) -> tuple[str, dict[str, str], str]:
+    """(kind, values, text), messy or not."""
+    phrasing = rng.choice(phrasings)
+    if not messy or rng.random() >= messy:
+        return phrasing.kind, *render(phrasing, source, rng)
+    if rng.random() < 0.2:
+        fields = rng.sample(KINDS[phrasing.kind], rng.randint(2, min(6, len(KINDS[phrasing.kind]))))
+        values = {field: source.draw(field, rng) for field in fields}
+        return phrasing.kind, values, mess.table(tuple(values.items()), rng)
+    values, text = render(phrasing, source, rng, rng.choice((0.0, 0.05, 0.15)))
+    return phrasing.kind, values, mess.wrapped(text, rng) if rng.random() < 0.6 else text
+
+
+def render(
+    phrasing: Phrasing, source: ValueSource, rng: random.Random, mistyped: float = 0.0
+) -> tuple[dict[str, str], str]:
+    """The values that a phrasing was filled with, and the text; of what stands between them a share is mistyped."""
     values: dict[str, str] = {}
     text = ""
     for part in phrasing.expand(rng):
         if isinstance(part, Slot):
             text += values.setdefault(part.field, source.draw(part.field, rng))
         else:
-            text += part
+            text += mess.literal(part, rng, mistyped) if mistyped else part
     return values, text
 
 
@@ -89,10 +102,10 @@ def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str
     return wanted
 
 
-def training_record(seed: int, index: int, scrambled: float = SCRAMBLED_SHARE) -> Record:
+def training_record(seed: int, index: int, scrambled: float = SCRAMBLED_SHARE, messy: float = 0.0) -> Record:
     """Record `index` of the endless training stream of `seed`: the same for the same pair, whatever was drawn before."""
     rng = random.Random(f"train/{seed}/{index}")
-    return make_record(seen_phrasings(), ValueSource(held_out=False, scrambled=scrambled), rng)
+    return make_record(seen_phrasings(), ValueSource(held_out=False, scrambled=scrambled), rng, messy=messy)
 
 
 def list_record(seed: int, index: int) -> Record:

@@ -3,15 +3,13 @@
 import json
 import random
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from redraft.generation.settings import SamplerSettings
-from redraft.text import TextTokenizer
 from redraft.training.examples import Example
-from redraft.training.extraction.records import Record, held_out_records, list_record, training_record
+from redraft.training.extraction.records import held_out_records, list_record, training_record
 from redraft.training.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
-from redraft.training.recipes import Recipe
+from redraft.training.record_examples import RecordExamples
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000
@@ -65,37 +63,17 @@ def prepare_companions(folder: Path) -> None:
     _write_json(folder / "redraft.json", {"purpose": PURPOSE, "single_turn": True, "examples": EXAMPLES})
 
 
-class ExtractionExamples:
-    """The examples of each step, as the chat template writes them: at first copies, then lists, then records.
+class ExtractionExamples(RecordExamples):
+    """The examples of each step: at first copies, then lists, then records.
 
     Each kind is an endless stream, of which example i of the run is either the i-th or left out.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
-        self._batch_size = recipe.settings.batch_size
-        self._tokenizer = tokenizer
-        # What the template writes around a prompt is the same for all; rendering it for each would take most of the time.
-        probe = tokenizer.encode("x")
-        rendered = tokenizer.encode_chat([{"role": "user", "content": "x"}])
-        at = next(
-            i for i in range(len(rendered)) if rendered[i : i + len(probe)] == probe and rendered[i - 1] != probe[0]
-        )
-        self._before, self._after = tuple(rendered[:at]), tuple(rendered[at + len(probe) :])
-        # Ordinary tokens: what stands before the alphabet is for control.
-        self._ordinary = range(len(SPECIAL_TOKENS) + RESERVED_TOKENS, tokenizer.vocab_size)
-        assert tokenizer.eos_id is not None
-        self._end = tokenizer.eos_id
-
-    def __call__(self, step: int) -> Sequence[Example]:
-        first = step * self._batch_size
-        return [self.at(step, first + i) for i in range(self._batch_size)]
-
     def validation(self, count: int) -> list[Example]:
-        """Examples that are neither trained nor tested on: seen phrasings, half of the values from held-out lists."""
+        """Seen phrasings, half of the values from held-out lists."""
         return [self.example(record) for record in held_out_records(count, seen=True, seed=VALIDATION_SEED)]
 
     def at(self, step: int, index: int) -> Example:
-        """Example `index` of the run, which is read in `step`."""
         uniform = random.Random(f"kind/{DATA_SEED}/{index}").random()
         if uniform >= _progress(step, *COPY_STEPS):
             return self.copy(index)
@@ -105,13 +83,10 @@ class ExtractionExamples:
     def copy(self, index: int) -> Example:
         """Random tokens, to be answered with themselves."""
         rng = random.Random(f"copy/{DATA_SEED}/{index}")
-        text = tuple(rng.choices(self._ordinary, k=rng.randint(*COPY_LENGTHS)))
-        return Example((*self._before, *text, *self._after), (*text, self._end))
-
-    def example(self, record: Record) -> Example:
-        """A record as token ids."""
-        prompt = self._tokenizer.encode(record.prompt.strip())
-        return Example((*self._before, *prompt, *self._after), (*self._tokenizer.encode(record.answer), self._end))
+        # Ordinary tokens: what stands before the alphabet is for control.
+        ordinary = range(len(SPECIAL_TOKENS) + RESERVED_TOKENS, self.tokenizer.vocab_size)
+        text = tuple(rng.choices(ordinary, k=rng.randint(*COPY_LENGTHS)))
+        return Example((*self.before, *text, *self.after), (*text, self.end))
 
 
 def _progress(step: int, first: int, last: int) -> float:

@@ -1,0 +1,57 @@
+"""What the bundled model trains on: three families of records, mixed, and the test sets of each."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from redraft.training import normalization, repair
+from redraft.training.examples import Example
+from redraft.training.extraction import records as extraction
+from redraft.training.extraction.task import DATA_SEED, VALIDATION_SEED
+from redraft.training.record import Record
+from redraft.training.record_examples import RecordExamples
+
+MESSY_SHARE = 0.4
+"""Share of extraction texts that are mistyped, wrapped or a table; the test set of issue "Run it" has none."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of task. share: of the examples; training(seed, index) and test(count, seen, seed) make its records."""
+
+    share: float
+    training: Callable[[int, int], Record]
+    test: Callable[[int, bool, int], Iterator[Record]]
+
+
+FAMILIES = {
+    "extract": Family(
+        0.6,
+        lambda seed, index: extraction.training_record(seed, index, scrambled=0.25, messy=MESSY_SHARE),
+        lambda count, seen, seed: extraction.held_out_records(count, seen=seen, seed=seed),
+    ),
+    "normalize": Family(
+        0.2,
+        normalization.training_record,
+        lambda count, seen, seed: normalization.held_out_records(count, seen=seen, seed=seed),
+    ),
+    "repair": Family(
+        0.2,
+        repair.training_record,
+        lambda count, seen, seed: repair.held_out_records(count, seen=seen, seed=seed),
+    ),
+}
+
+
+class BundledExamples(RecordExamples):
+    """Every example is of one family, by chance and as often as its share says."""
+
+    def at(self, step: int, index: int) -> Example:
+        rng = random.Random(f"family/{DATA_SEED}/{index}")
+        family = rng.choices(list(FAMILIES.values()), [family.share for family in FAMILIES.values()])[0]
+        return self.example(family.training(DATA_SEED, index))
+
+    def validation(self, count: int) -> list[Example]:
+        """Of each family in turn, as training knows it."""
+        streams = [family.test(count, True, VALIDATION_SEED) for family in FAMILIES.values()]
+        return [self.example(record) for records in zip(*streams, strict=True) for record in records][:count]

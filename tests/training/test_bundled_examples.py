@@ -1,0 +1,39 @@
+"""The mixture that the bundled model trains on."""
+
+from collections import Counter
+
+import pytest
+
+from redraft.text import TextTokenizer
+from redraft.training.bundled import FAMILIES, BundledExamples
+from redraft.weights.fetch import BUNDLED_FOLDER
+
+
+@pytest.fixture(scope="module")
+def source() -> BundledExamples:
+    return BundledExamples(8, TextTokenizer.load(BUNDLED_FOLDER))
+
+
+def family(source: BundledExamples, example) -> str:
+    prompt = source.tokenizer.decode(example.prompt)
+    starts = {"extract": "Extract ", "normalize": "Write the ", "repair": "Fix the typos: "}
+    return next(name for name, start in starts.items() if start in prompt[:40])
+
+
+def test_families_come_as_often_as_their_shares_say(source):
+    found = Counter(family(source, example) for step in range(100) for example in source(step))
+    assert sum(family.share for family in FAMILIES.values()) == pytest.approx(1)
+    for name, one in FAMILIES.items():
+        assert found[name] / 800 == pytest.approx(one.share, abs=5 * (one.share * (1 - one.share) / 800) ** 0.5)
+
+
+def test_a_step_is_the_same_whatever_was_read_before(source):
+    assert source(5) == source(5)
+    assert source(5) != source(6)
+
+
+def test_validation_has_every_family_and_nothing_that_is_tested(source):
+    chosen = source.validation(30)
+    assert Counter(family(source, example) for example in chosen) == dict.fromkeys(FAMILIES, 10)
+    tested = {record.prompt for one in FAMILIES.values() for seen in (True, False) for record in one.test(50, seen, 0)}
+    assert not {source.tokenizer.decode(example.prompt) for example in chosen} & tested

@@ -4,7 +4,7 @@ import pytest
 
 import redraft
 from redraft.generation import loop
-from redraft.measure.extraction import read_cases
+from redraft.measure.tasks import TASKS
 from tests.fakes.checkpoints import tiny_checkpoint
 
 
@@ -68,6 +68,6 @@ def test_options_are_checked_before_anything_is_fetched():
 
 
 def test_more_cases_than_there_are_are_refused():
-    assert len(read_cases(per_split=250)) == 500
+    assert len(TASKS["extract"].cases(per_split=250)) == 500
     with pytest.raises(ValueError, match=r"251 examples of each kind are asked for, extract\.jsonl has 250"):
-        read_cases(per_split=251)
+        TASKS["extract"].cases(per_split=251)

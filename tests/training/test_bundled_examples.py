@@ -4,6 +4,8 @@ from collections import Counter
 
 import pytest
 
+from redraft.measure.cases import Case
+from redraft.measure.tasks import TASKS
 from redraft.text import TextTokenizer
 from redraft.training.bundled import FAMILIES, BundledExamples
 from redraft.weights.fetch import BUNDLED_FOLDER
@@ -37,3 +39,13 @@ def test_validation_has_every_family_and_nothing_that_is_tested(source):
     assert Counter(family(source, example) for example in chosen) == dict.fromkeys(FAMILIES, 10)
     tested = {record.prompt for one in FAMILIES.values() for seen in (True, False) for record in one.test(50, seen, 0)}
     assert not {source.tokenizer.decode(example.prompt) for example in chosen} & tested
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_shipped_test_sets_are_what_the_generators_make(name):
+    made = [
+        Case(record.prompt, record.answer, seen, index % 2 == 1)
+        for seen in (True, False)
+        for index, record in enumerate(FAMILIES[name].test(250, seen, 0))
+    ]
+    assert TASKS[name].cases() == made

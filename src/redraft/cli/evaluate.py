@@ -1,14 +1,24 @@
 """`redraft eval`: how good a checkpoint is."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redraft.cli import options
 
+if TYPE_CHECKING:
+    from redraft.measure.cases import Case
+    from redraft.measure.tasks import Score
+
 app = typer.Typer(help="Measure how good a checkpoint is.")
+
+Examples = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
+EvalSeed = Annotated[int, typer.Option(help="Every example is answered with this seed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+Failures = Annotated[Path | None, typer.Option(help="Write the examples it got wrong to this file, a JSON line each.")]
 
 
 @app.callback()
@@ -16,38 +26,95 @@ def group() -> None:
     """Measure how good a checkpoint is."""
 
 
-@app.command("extract")
-def extract(
+def _command(name: str) -> Callable[..., None]:
+    """The command that measures a shipped task."""
+
+    def command(
+        *,
+        model: options.ModelOption = "bundled",
+        device: options.DeviceOption = "auto",
+        dtype: options.DtypeOption = "auto",
+        examples: Examples = 250,
+        steps: options.Steps = None,
+        canvas_length: options.CanvasLength = None,
+        entropy_bound: options.EntropyBound = None,
+        t_min: options.TMin = None,
+        t_max: options.TMax = None,
+        temperature: options.Temperature = None,
+        seed: EvalSeed = 0,
+        as_json: AsJson = False,
+        failures: Failures = None,
+    ) -> None:
+        from redraft.measure.tasks import TASKS
+
+        settings = options.given(
+            steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
+            temperature=temperature, seed=seed,
+        )  # fmt: skip
+        options.check_settings(settings)
+        options.check_at_least(1, examples=examples)
+        task = TASKS[name]
+        _measure(name, task.cases(examples), task.score, settings, model, device, dtype, as_json, failures)
+
+    return command
+
+
+app.command("extract", help="Extraction of named fields as JSON: 500 examples, half phrased as training never saw.")(
+    _command("extract")
+)
+app.command("normalize", help="Dates, times, amounts, phone numbers and quantities in a form that is named.")(
+    _command("normalize")
+)
+app.command("repair", help="Sentences with typing errors; copying them is scored beside it.")(_command("repair"))
+
+
+@app.command("rows")
+def rows(
+    file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
+    score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
     model: options.ModelOption = "bundled",
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
-    examples: Annotated[int, typer.Option(help="Examples with seen phrasings, and as many with unseen ones.")] = 250,
     steps: options.Steps = None,
+    canvas_length: options.CanvasLength = None,
     entropy_bound: options.EntropyBound = None,
     t_min: options.TMin = None,
     t_max: options.TMax = None,
     temperature: options.Temperature = None,
-    seed: Annotated[int, typer.Option(help="Every example is answered with this seed.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-    failures: Annotated[
-        Path | None, typer.Option(help="Write the examples it got wrong to this file, a JSON line each.")
-    ] = None,
+    seed: EvalSeed = 0,
+    as_json: AsJson = False,
+    failures: Failures = None,
 ) -> None:
-    """Extraction of named fields as JSON: 500 examples, half of them phrased as training never saw."""
+    """Any prompts with their right answers."""
+    from redraft.measure.cases import read_rows
+    from redraft.measure.tasks import SCORES
+
+    settings = options.given(
+        steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+    options.check_settings(settings)
+    if score not in SCORES:
+        raise ValueError(f"--score is {score!r}, must be one of {', '.join(SCORES)}")
+    cases = read_rows(file)
+    for case in cases:
+        # Also what the score itself refuses is refused before any answer.
+        SCORES[score](case, "")
+    _measure(str(file), cases, SCORES[score], settings, model, device, dtype, as_json, failures)
+
+
+def _measure(
+    name: str, cases: "list[Case]", score: "Score", settings: dict[str, Any],
+    model: str, device: str, dtype: str, as_json: bool, failures: Path | None,
+) -> None:  # fmt: skip
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
     import redraft
-    from redraft.measure import extraction
+    from redraft.measure.tasks import run_cases, summarise
 
-    settings = options.given(
-        steps=steps, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max, temperature=temperature, seed=seed
-    )
-    options.check_settings(settings)
-    options.check_at_least(1, examples=examples)
-    cases = extraction.read_cases(per_split=examples)
     if failures is not None and not failures.parent.is_dir():
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
     loaded = redraft.load(model, device=device, dtype=dtype)
@@ -61,19 +128,14 @@ def extract(
         return len(loaded.tokenizer.encode(text)) + 1 > loaded.transformer.config.canvas_length
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("extract", total=len(cases))
-        outcomes = extraction.run_cases(cases, answer, is_long, lambda _: progress.advance(task))
-    summary = extraction.summarise(outcomes) | {"model": model, "settings": settings}
+        task = progress.add_task(name, total=len(cases))
+        outcomes = run_cases(cases, score, answer, is_long, lambda _: progress.advance(task))
+    summary = {"task": name, **summarise(outcomes), "model": model, "settings": settings}
     if failures is not None:
         wrong = [
-            {
-                "prompt": outcome.case.prompt,
-                "wanted": outcome.case.answer,
-                "got": outcome.text,
-                "seen": outcome.case.seen,
-            }
-            for outcome in outcomes
-            if not outcome.exact
+            {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.text, "seen": one.case.seen}
+            for one in outcomes
+            if not one.scores["exact"]
         ]
         failures.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in wrong), encoding="utf-8")
     if as_json:

@@ -1,0 +1,54 @@
+"""Cases: prompts with their right answers, from the sets that are shipped or from a file of the user's."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt and its right answer.
+
+    `seen`: training had this wording or style; `held_out_values`: it never had values from these lists.
+    """
+
+    prompt: str
+    answer: str
+    seen: bool = True
+    held_out_values: bool = False
+
+
+def read_cases(path: Path, *, per_split: int | None = None) -> list[Case]:
+    """A shipped test set, or its first `per_split` cases with seen wording and as many with unseen wording."""
+    cases = [Case(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    if per_split is None:
+        return cases
+    splits = [[case for case in cases if case.seen == seen] for seen in (True, False)]
+    if per_split > (most := min(map(len, splits))):
+        raise ValueError(f"{per_split} examples of each kind are asked for, {path.name} has {most}")
+    return [case for split in splits for case in split[:per_split]]
+
+
+def read_rows(path: Path) -> list[Case]:
+    """A user's JSON lines, each an object with "prompt" and "answer". ValueError names file and line of a bad one."""
+    cases = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} is no JSON object")
+        for key in ("prompt", "answer"):
+            value = row.get(key)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f'{where}: "{key}" is {json.dumps(value)[:40]}, must be text that is not empty')
+        cases.append(Case(row["prompt"], row["answer"]))
+    if not cases:
+        raise ValueError(f"{path} has no rows")
+    return cases

@@ -1,0 +1,100 @@
+"""Tasks: cases and how their answers are scored. And the score of a model that has answered them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redraft.generation import Generation
+from redraft.measure.cases import DATA, Case, read_cases
+from redraft.measure.scores import score_fields, score_repair, score_text
+
+Score = Callable[[Case, str], dict[str, float]]
+"""A case and what was answered → numbers, whose means are the result."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shipped test set and its score."""
+
+    name: str
+    score: Score
+
+    @property
+    def path(self) -> Path:
+        return DATA / f"{self.name}.jsonl"
+
+    def cases(self, per_split: int | None = None) -> list[Case]:
+        """All cases, or so many with seen and with unseen wording."""
+        return read_cases(self.path, per_split=per_split)
+
+
+TASKS = {
+    task.name: task
+    for task in (Task("extract", score_fields), Task("normalize", score_text), Task("repair", score_repair))
+}
+SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}
+"""Those that fit anybody's rows."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model made of a case. `long`: the right answer does not fit into one canvas."""
+
+    case: Case
+    text: str
+    generation: Generation
+    long: bool
+    scores: dict[str, float]
+
+
+def run_cases(
+    cases: Iterable[Case],
+    score: Score,
+    answer: Callable[[str], tuple[str, Generation]],
+    is_long: Callable[[str], bool],
+    report: Callable[[Outcome], None] = lambda _: None,
+) -> list[Outcome]:
+    """Asks for every case's answer; `is_long` says of a text that it fills more than a canvas.
+
+    `report` hears of each outcome as it comes.
+    """
+    outcomes = []
+    for case in cases:
+        text, generation = answer(case.prompt)
+        scores = score(case, text)
+        outcome = Outcome(case, text, generation, is_long(case.answer), scores)
+        report(outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Means of all scores; of exact answers and error rates also by kind of case. A mean over nothing is None.
+
+    Tokens per second are those of generating alone.
+    """
+    seconds = sum(outcome.generation.seconds for outcome in outcomes)
+    tokens = sum(len(outcome.generation.token_ids) for outcome in outcomes)
+    names = outcomes[0].scores if outcomes else ()
+    splits = {
+        "seen": [outcome for outcome in outcomes if outcome.case.seen],
+        "unseen": [outcome for outcome in outcomes if not outcome.case.seen],
+        "held_out_values": [outcome for outcome in outcomes if outcome.case.held_out_values],
+        "two_canvases": [outcome for outcome in outcomes if outcome.long],
+    }
+    summary: dict[str, Any] = {"examples": len(outcomes)}
+    for name in names:
+        summary[name] = _mean([outcome.scores[name] for outcome in outcomes])
+        if name == "exact" or name.startswith("character_error_rate"):
+            for split, chosen in splits.items():
+                summary[f"{name}_{split}"] = _mean([outcome.scores[name] for outcome in chosen])
+    return summary | {
+        "steps_per_canvas": _mean([count for one in outcomes for count in one.generation.steps_per_canvas], 2),
+        "tokens_per_forward": _mean([outcome.generation.tokens_per_forward for outcome in outcomes], 2),
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+    }
+
+
+def _mean(values: Sequence[float], digits: int = 4) -> float | None:
+    return round(sum(values) / len(values), digits) if values else None

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.fakes.checkpoints import CARD
+from tests.fakes.checkpoints import CARD, tiny_checkpoint
 
 
 def test_info_of_the_released_shape_needs_no_download(run):
@@ -66,7 +66,7 @@ def test_data_build_is_deterministic(run, tmp_path):
         assert run("data", "build", "--out", tmp_path / name, "--examples", 5, "--sample", 4)[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "a" / "extract.jsonl").read_text().splitlines()]
     assert [row["seen"] for row in rows] == [True] * 5 + [False] * 5
-    assert len(list((tmp_path / "a").iterdir())) == 6
+    assert len(list((tmp_path / "a").iterdir())) == 9
     for file in [path.name for path in (tmp_path / "a").iterdir()]:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -81,6 +81,63 @@ def test_eval_extract(run, checkpoint, tmp_path):
     assert (summary["exact_seen"], summary["exact_unseen"], summary["valid_json"]) == (0, 0, 0)
     assert summary["steps_per_canvas"] > 0
     assert len((tmp_path / "wrong.jsonl").read_text().splitlines()) == 4
+
+
+def test_eval_rows(run, checkpoint, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "hello", "answer": "there"}\n{"prompt": "again", "answer": "and again"}\n')
+    code, out, _ = run("eval", "rows", rows, "-m", checkpoint, "--json", "--steps", 2)
+    summary = json.loads(out)
+    assert (code, summary["examples"], summary["exact"]) == (0, 2, 0)
+    assert summary["character_error_rate"] > 0
+    code, out, err = run("eval", "rows", rows, "-m", checkpoint, "--score", "fields")
+    assert (code, out) == (2, "")
+    assert "the right answer of 'hello' is no JSON object: 'there'" in err
+    code, out, err = run("eval", "rows", rows, "-m", checkpoint, "--score", "taste")
+    assert (code, err) == (2, "redraft: --score is 'taste', must be one of text, fields\n")
+
+
+def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    asked = (
+        "eval", "frontier", "repair", "-m", folder, "--examples", 1, "--steps", "1,2", "--entropy-bounds", "0.1,9",
+        "--temperatures", "0.5:0.7", "--points", tmp_path / "points.jsonl", "--picture", tmp_path / "frontier.svg",
+    )  # fmt: skip
+    code, out, err = run(*asked, "--json", "--write")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["measured"], result["written"]) == (4, True)
+    assert (tmp_path / "frontier.svg").read_text().startswith("<?xml")
+    config = json.loads((folder / "generation_config.json").read_text())
+    chosen = result["chosen"]["settings"]
+    assert config["max_denoising_steps"] == chosen["steps"]
+    assert (config["t_min"], config["t_max"]) == (0.5, 0.7)
+    assert config["sampler_config"]["entropy_bound"] == chosen["entropy_bound"]
+    # What is known is not measured again.
+    before = (tmp_path / "points.jsonl").read_bytes()
+    code, out, _ = run(*asked)
+    assert code == 0
+    assert "chosen" in out
+    assert (tmp_path / "points.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sudoku",), "there is no task 'sudoku'; there are extract, normalize, repair"),
+        (("--steps", "8,x"), "--steps: 'x' is no number"),
+        (("--steps", "0"), "steps is 0, must lie between 1 and 4096"),
+        (("--temperatures", "0.5"), "--temperatures: '' is no number"),
+        (("--temperatures", "0.9:0.5"), "t_min 0.9 and t_max 0.5 must satisfy"),
+        (("--examples", 121), "121 examples are asked for, there are 120 to tune on"),
+        (("--tolerance", 2), "--tolerance is 2.0, must lie between 0 and 1"),
+        (("--picture", "no/where.svg"), "--picture: there is no folder 'no'"),
+    ],
+)
+def test_eval_frontier_refuses_before_any_work(run, checkpoint, arguments, message):
+    code, out, err = run("eval", "frontier", *arguments, "-m", checkpoint)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"redraft: {message}")
 
 
 def test_what_the_file_system_refuses_is_one_line(run, tmp_path):

@@ -49,3 +49,7 @@ def test_the_shipped_test_sets_are_what_the_generators_make(name):
         for index, record in enumerate(FAMILIES[name].test(250, seen, 0))
     ]
     assert TASKS[name].cases() == made
+    tuning = FAMILIES[name].test(120, True, 2)
+    assert TASKS[name].tuning_cases() == [Case(r.prompt, r.answer, True, i % 2 == 1) for i, r in enumerate(tuning)]
+    # Short prompts may meet by chance ("3:00 am").
+    assert len({case.prompt for case in TASKS[name].tuning_cases()} & {case.prompt for case in made}) <= 3

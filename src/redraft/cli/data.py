@@ -25,24 +25,33 @@ def build(
     ] = 250,
     sample: Annotated[int, typer.Option(help="Training records to write as a sample, for reading.")] = 100,
 ) -> None:
-    """Write every task's test set and a sample of its endless training stream; the same every time."""
+    """Write every task's test set, its tuning set and a sample of its endless training stream; always the same."""
     options.check_at_least(1, examples=examples)
     options.check_at_least(0, sample=sample)
-    from redraft.training.bundled import FAMILIES
+    from redraft.training.bundled import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
     from redraft.training.extraction.task import DATA_SEED
 
     out.mkdir(parents=True, exist_ok=True)
     for name, family in FAMILIES.items():
-        test = [
+        test: list[dict[str, object]] = [
             {"prompt": record.prompt, "answer": record.answer, "seen": seen, "held_out_values": index % 2 == 1}
             for seen in (True, False)
             for index, record in enumerate(family.test(examples, seen, 0))
         ]
-        train = [
+        tuning: list[dict[str, object]] = [
+            {"prompt": record.prompt, "answer": record.answer, "held_out_values": index % 2 == 1}
+            for index, record in enumerate(family.test(TUNING_EXAMPLES, True, TUNING_SEED))
+        ]
+        train: list[dict[str, object]] = [
             {"prompt": record.prompt, "answer": record.answer}
             for record in (family.training(DATA_SEED, index) for index in range(sample))
         ]
-        for file, lines in ((f"{name}.jsonl", test), (f"{name}-train-sample.jsonl", train)):
+        files: dict[str, list[dict[str, object]]] = {
+            f"{name}.jsonl": test,
+            f"{name}-tuning.jsonl": tuning,
+            f"{name}-train-sample.jsonl": train,
+        }
+        for file, lines in files.items():
             temporary = out / f".{file}.partial"
             rows = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             temporary.write_text("".join(rows), encoding="utf-8")

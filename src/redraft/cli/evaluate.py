@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redraft.cli import options
+from redraft.cli import frontier, options
 
 if TYPE_CHECKING:
     from redraft.measure.cases import Case
@@ -65,6 +65,7 @@ app.command("extract", help="Extraction of named fields as JSON: 500 examples, h
 app.command("normalize", help="Dates, times, amounts, phone numbers and quantities in a form that is named.")(
     _command("normalize")
 )
+app.command("frontier")(frontier.frontier)
 app.command("repair", help="Sentences with typing errors; copying them is scored beside it.")(_command("repair"))
 
 

@@ -24,6 +24,13 @@ class Task:
     def path(self) -> Path:
         return DATA / f"{self.name}.jsonl"
 
+    def tuning_cases(self, count: int | None = None) -> list[Case]:
+        """Cases apart from the test set, for whoever chooses settings by them."""
+        cases = read_cases(self.path.with_stem(f"{self.name}-tuning"))
+        if count is not None and count > len(cases):
+            raise ValueError(f"{count} examples are asked for, there are {len(cases)} to tune on")
+        return cases[:count]
+
     def cases(self, per_split: int | None = None) -> list[Case]:
         """All cases, or so many with seen and with unseen wording."""
         return read_cases(self.path, per_split=per_split)

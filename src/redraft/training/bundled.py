@@ -11,6 +11,9 @@ from redraft.training.extraction.task import DATA_SEED, VALIDATION_SEED
 from redraft.training.record import Record
 from redraft.training.record_examples import RecordExamples
 
+TUNING_SEED, TUNING_EXAMPLES = 2, 120
+"""Of held-out records, for choosing sampler settings: 0 made the test sets, 1 is for validation."""
+
 MESSY_SHARE = 0.4
 """Share of extraction texts that are mistyped, wrapped or a table; the test set of issue "Run it" has none."""
 

@@ -45,8 +45,11 @@ def read_generation_config(folder: Path | str) -> dict[str, object]:
 
 
 def write_generation_config(folder: Path | str, values: dict[str, object]) -> None:
-    """Writes generation_config.json."""
-    (Path(folder) / GENERATION_CONFIG_FILE).write_bytes(json_bytes(values))
+    """Writes generation_config.json, whole or not at all."""
+    path = Path(folder) / GENERATION_CONFIG_FILE
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(json_bytes(values))
+    partial.replace(path)
 
 
 def parse_config(

@@ -1,0 +1,172 @@
+"""`redraft eval frontier`: which sampler settings are worth their time."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from redraft.cli import options
+
+if TYPE_CHECKING:
+    from redraft.measure.cases import Case
+    from redraft.measure.frontier import Point
+    from redraft.measure.tasks import Score
+
+Number = TypeVar("Number", int, float)
+
+
+def frontier(
+    task: Annotated[str, typer.Argument(help="The task to measure on: extract, normalize or repair.")] = "extract",
+    *,
+    model: options.ModelOption = "bundled",
+    device: options.DeviceOption = "auto",
+    examples: Annotated[int, typer.Option(help="Examples, of a set apart from the test set.")] = 120,
+    steps: Annotated[str, typer.Option(help="Values to try, with commas between them.")] = "8,16,48",
+    entropy_bounds: Annotated[str, typer.Option(help="Values to try.")] = "0.05,0.1,0.3,1",
+    temperatures: Annotated[str, typer.Option(help="Schedules to try, each as t_min:t_max.")] = "0.4:0.8,0.8:0.8,1:1",
+    dtypes: Annotated[str, typer.Option(help="Precisions to try.")] = "float32",
+    tolerance: Annotated[float, typer.Option(help="How much below the best the chosen point may be.")] = 0.01,
+    points: Annotated[
+        Path | None, typer.Option(help="File that keeps what is measured; one that is there is gone on with.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw all points and the frontier into this SVG file.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Make the chosen point the checkpoint's own settings.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Every example is answered with this seed.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Try sampler settings: which give how much quality at what speed, and which nothing else beats."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from redraft.measure.frontier import choose, draw, pareto, sweep
+    from redraft.measure.tasks import TASKS
+
+    if task not in TASKS:
+        raise ValueError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
+    options.check_at_least(1, examples=examples)
+    cases = TASKS[task].tuning_cases(examples)
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"--tolerance is {tolerance}, must lie between 0 and 1")
+    for name, file in (("points", points), ("picture", picture)):
+        if file is not None and not file.parent.is_dir():
+            raise ValueError(f"--{name}: there is no folder {str(file.parent)!r}")
+    choices = _choices(steps, entropy_bounds, temperatures, dtypes)
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(f"{len(choices)} settings", total=len(choices) * len(cases))
+        measure = _measure(cases, TASKS[task].score, model, device, seed, lambda: progress.advance(bar))
+        measured = []
+        for point in sweep(choices, measure, points):
+            measured.append(point)
+            progress.update(bar, completed=len(measured) * len(cases))
+    best, chosen = pareto(measured), choose(measured, tolerance)
+    if picture is not None:
+        partial = picture.with_name(f".{picture.name}.partial")
+        partial.write_text(draw(measured, best, chosen, f"{task}, {len(cases)} examples"), encoding="utf-8")
+        partial.replace(picture)
+    if write:
+        _write(model, chosen)
+    result = {
+        "task": task,
+        "examples": len(cases),
+        "model": model,
+        "measured": len(measured),
+        "frontier": [dataclasses.asdict(point) for point in best],
+        "chosen": dataclasses.asdict(chosen),
+        "written": write,
+    }
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(best, chosen)
+
+
+def _choices(steps: str, entropy_bounds: str, temperatures: str, dtypes: str) -> list[dict[str, Any]]:
+    """Every combination of what the options name, each checked."""
+    from redraft.measure.frontier import grid
+
+    schedules = []
+    for schedule in temperatures.split(","):
+        low, _, high = schedule.partition(":")
+        schedules.append({"t_min": _value("temperatures", low, float), "t_max": _value("temperatures", high, float)})
+    choices = grid(
+        {
+            "dtype": dtypes.split(","),
+            "schedule": schedules,
+            "steps": [_value("steps", value, int) for value in steps.split(",")],
+            "entropy_bound": [_value("entropy-bounds", value, float) for value in entropy_bounds.split(",")],
+        }
+    )
+    for choice in choices:
+        options.check_settings(_of_sampler(choice))
+    return choices
+
+
+def _value(name: str, text: str, kind: Callable[[str], Number]) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"--{name}: {text!r} is no number") from None
+
+
+def _of_sampler(choice: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in choice.items() if name != "dtype"}
+
+
+def _measure(
+    cases: "list[Case]", score: "Score", model: str, device: str, seed: int, tick: Callable[[], None]
+) -> "Callable[[dict[str, Any]], Point]":
+    """What measures one choice of settings; a model is loaded once for each precision."""
+    import redraft
+    from redraft.measure.frontier import Point
+    from redraft.measure.tasks import run_cases, summarise
+
+    loaded: dict[str, redraft.Model] = {}
+
+    def measure(choice: dict[str, Any]) -> Point:
+        dtype = choice["dtype"]
+        if dtype not in loaded:
+            loaded[dtype] = redraft.load(model, device=device, dtype=dtype)
+
+        def answer(prompt: str) -> tuple[str, redraft.Generation]:
+            result = loaded[dtype].generate(prompt, seed=seed, **_of_sampler(choice))
+            return result.text, result.generation
+
+        summary = summarise(run_cases(cases, score, answer, lambda _: False, lambda _: tick()))
+        names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")
+        return Point(choice, *(summary[name] for name in names))
+
+    return measure
+
+
+def _write(model: str, chosen: "Point") -> None:
+    """Makes the settings of a point the checkpoint's own."""
+    import redraft
+    from redraft.weights import read_generation_config, resolve, write_generation_config
+
+    folder = resolve(model)
+    config = read_generation_config(folder)
+    settings = redraft.SamplerSettings.from_generation_config(config).replace(**_of_sampler(chosen.settings))
+    write_generation_config(folder, config | settings.to_generation_config())
+
+
+def _show(best: "list[Point]", chosen: "Point") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("settings", "exact", "tokens/s", "tokens/forward", "steps/canvas")
+    for point in best:
+        speeds = (point.tokens_per_second, point.tokens_per_forward, point.steps_per_canvas)
+        table.add_row(_told(point), f"{point.quality:.1%}", *map(str, speeds))
+    console = Console()
+    console.print(table)
+    console.print(f"chosen: {_told(chosen)}")
+
+
+def _told(point: "Point") -> str:
+    return " ".join(f"{name}={value}" for name, value in point.settings.items())

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data import topics
 
-TARGET = Path("src/redraft/training/repair_sentences.txt")
+TARGET = Path("src/redraft/training/data/repair_sentences.txt")
 COUNT = 6000
 WORDS = re.compile(r"[A-Z][A-Za-z ,;'-]+[.!?]")
 

@@ -28,8 +28,8 @@ def build(
     """Write every task's test set, its tuning set and a sample of its endless training stream; always the same."""
     options.check_at_least(1, examples=examples)
     options.check_at_least(0, sample=sample)
-    from redraft.training.bundled import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
-    from redraft.training.extraction.task import DATA_SEED
+    from redraft.training.data.bundled import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
+    from redraft.training.data.extraction.task import DATA_SEED
 
     out.mkdir(parents=True, exist_ok=True)
     for name, family in FAMILIES.items():

@@ -97,8 +97,8 @@ def _run(
 
     from redraft.text import TextTokenizer
     from redraft.training import loop, recipes
-    from redraft.training.bundled import BundledExamples
-    from redraft.training.extraction.task import SHIPPED_SETTINGS, ExtractionExamples, prepare_companions
+    from redraft.training.data.bundled import BundledExamples
+    from redraft.training.data.extraction.task import SHIPPED_SETTINGS, ExtractionExamples, prepare_companions
     from redraft.training.log import read_rows
     from redraft.training.report import REPORT_FILE, summarise, write_report
     from redraft.training.state import RunFolder

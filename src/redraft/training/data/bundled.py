@@ -4,12 +4,12 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from redraft.training import normalization, repair
+from redraft.training.data import normalization, repair
+from redraft.training.data.extraction import records as extraction
+from redraft.training.data.extraction.task import DATA_SEED, VALIDATION_SEED
+from redraft.training.data.record import Record
+from redraft.training.data.record_examples import RecordExamples
 from redraft.training.examples import Example
-from redraft.training.extraction import records as extraction
-from redraft.training.extraction.task import DATA_SEED, VALIDATION_SEED
-from redraft.training.record import Record
-from redraft.training.record_examples import RecordExamples
 
 TUNING_SEED, TUNING_EXAMPLES = 2, 120
 """Of held-out records, for choosing sampler settings: 0 made the test sets, 1 is for validation."""

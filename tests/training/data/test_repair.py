@@ -2,9 +2,9 @@
 
 import random
 
-from redraft.training.extraction.values import is_held_out
-from redraft.training.repair import _sentences, held_out_records, misspellings, spoil, training_record
-from redraft.training.typing_errors import slip
+from redraft.training.data.extraction.values import is_held_out
+from redraft.training.data.repair import _sentences, held_out_records, misspellings, spoil, training_record
+from redraft.training.data.typing_errors import slip
 
 PROMPT = "Fix the typos: "
 RECORDS = [training_record(0, index) for index in range(800)]

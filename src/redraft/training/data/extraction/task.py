@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from redraft.generation.settings import SamplerSettings
+from redraft.training.data.extraction.records import held_out_records, list_record, training_record
+from redraft.training.data.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
+from redraft.training.data.record_examples import RecordExamples
 from redraft.training.examples import Example
-from redraft.training.extraction.records import held_out_records, list_record, training_record
-from redraft.training.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
-from redraft.training.record_examples import RecordExamples
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000

@@ -14,11 +14,11 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from redraft.training.extraction.phrasings import Phrasing, read_phrasings
-from redraft.training.extraction.records import HERE, render
-from redraft.training.extraction.values import ValueSource, is_held_out
-from redraft.training.record import Record
-from redraft.training.typing_errors import slip
+from redraft.training.data.extraction.phrasings import Phrasing, read_phrasings
+from redraft.training.data.extraction.records import HERE, render
+from redraft.training.data.extraction.values import ValueSource, is_held_out
+from redraft.training.data.record import Record
+from redraft.training.data.typing_errors import slip
 
 SENTENCES = Path(__file__).parent / "repair_sentences.txt"
 LONGEST = 110

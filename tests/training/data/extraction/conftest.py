@@ -1,8 +1,8 @@
 import pytest
 
-from redraft.training.extraction.records import held_out_records, training_record
-from redraft.training.extraction.tokenizer import train_tokenizer
-from redraft.training.record import Record
+from redraft.training.data.extraction.records import held_out_records, training_record
+from redraft.training.data.extraction.tokenizer import train_tokenizer
+from redraft.training.data.record import Record
 
 
 @pytest.fixture(scope="package")

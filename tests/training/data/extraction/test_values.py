@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from redraft.training.extraction import values
-from redraft.training.extraction.values import DRAW, ValueSource, fill, is_held_out, scramble
+from redraft.training.data.extraction import values
+from redraft.training.data.extraction.values import DRAW, ValueSource, fill, is_held_out, scramble
 
 # Fields whose values are entries of one list, as they are.
 FAKER_FIELDS = {

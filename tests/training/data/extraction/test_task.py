@@ -6,9 +6,9 @@ import pytest
 
 from redraft.generation import SamplerSettings
 from redraft.text import TextTokenizer
-from redraft.training.extraction import task
-from redraft.training.extraction.phrasings import KINDS
-from redraft.training.extraction.records import list_record, training_record
+from redraft.training.data.extraction import task
+from redraft.training.data.extraction.phrasings import KINDS
+from redraft.training.data.extraction.records import list_record, training_record
 from redraft.training.recipes import extract
 
 

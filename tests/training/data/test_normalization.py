@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from redraft.training.normalization import COUNTRIES, CURRENCIES, KINDS, UNITS, held_out_records, training_record
+from redraft.training.data.normalization import COUNTRIES, CURRENCIES, KINDS, UNITS, held_out_records, training_record
 
 RECORDS = [training_record(0, index) for index in range(3000)]
 UNSEEN = list(held_out_records(600, seen=False))

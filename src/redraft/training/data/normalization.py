@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redraft.training.record import Record
+from redraft.training.data.record import Record
 
 MONTHS = {
     "en": "January February March April May June July August September October November December".split(),

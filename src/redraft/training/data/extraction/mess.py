@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from redraft.training.typing_errors import slip
+from redraft.training.data.typing_errors import slip
 
 BEFORE = (
     "FYI", "fwd:", "[EXTERNAL]", "see below", "Hi,", "---------- Forwarded message ----------", "note to self:", "#12",

@@ -10,15 +10,15 @@ import sys
 
 import pytest
 
-from redraft.training.extraction.phrasings import KINDS, parse
-from redraft.training.extraction.records import (
+from redraft.training.data.extraction.phrasings import KINDS, parse
+from redraft.training.data.extraction.records import (
     held_out_records,
     list_record,
     make_record,
     seen_phrasings,
     training_record,
 )
-from redraft.training.extraction.values import ValueSource, _pool, is_held_out
+from redraft.training.data.extraction.values import ValueSource, _pool, is_held_out
 
 FIELDS = {field for fields in KINDS.values() for field in fields}
 
@@ -39,7 +39,7 @@ def test_a_record_is_the_same_whatever_was_drawn_before(records):
 
 def test_a_record_is_the_same_in_another_process(records):
     code = (
-        "import hashlib; from redraft.training.extraction.records import training_record;"
+        "import hashlib; from redraft.training.data.extraction.records import training_record;"
         "print(hashlib.sha256(repr([training_record(0, i) for i in range(25)]).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from redraft.text import TextTokenizer
+from redraft.training.data.record import Record
 from redraft.training.examples import Example
-from redraft.training.record import Record
 
 
 class RecordExamples(ABC):

@@ -7,7 +7,7 @@ import pytest
 from redraft.measure.cases import Case
 from redraft.measure.tasks import TASKS
 from redraft.text import TextTokenizer
-from redraft.training.bundled import FAMILIES, BundledExamples
+from redraft.training.data.bundled import FAMILIES, BundledExamples
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 

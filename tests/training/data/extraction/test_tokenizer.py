@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redraft.text import TextTokenizer
-from redraft.training.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
+from redraft.training.data.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 from redraft.training.recipes import extract
 
 

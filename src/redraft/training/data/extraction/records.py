@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from redraft.training.extraction import mess
-from redraft.training.extraction.phrasings import KINDS, Phrasing, Slot, read_phrasings
-from redraft.training.extraction.values import ValueSource
-from redraft.training.record import Record
+from redraft.training.data.extraction import mess
+from redraft.training.data.extraction.phrasings import KINDS, Phrasing, Slot, read_phrasings
+from redraft.training.data.extraction.values import ValueSource
+from redraft.training.data.record import Record
 
 HERE = Path(__file__).parent
 DOUBLE_SHARE = 0.34

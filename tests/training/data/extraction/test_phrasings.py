@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from redraft.training.extraction.phrasings import KINDS, Choice, Slot, parse, read_phrasings
-from redraft.training.extraction.records import HERE, seen_phrasings, unseen_phrasings
-from redraft.training.extraction.values import DRAW
+from redraft.training.data.extraction.phrasings import KINDS, Choice, Slot, parse, read_phrasings
+from redraft.training.data.extraction.records import HERE, seen_phrasings, unseen_phrasings
+from redraft.training.data.extraction.values import DRAW
 
 FILES = ("seen_prose.txt", "seen_notes.txt", "unseen.txt")
 

@@ -191,8 +191,9 @@ def test_every_step_has_noise_of_its_own(run, monkeypatch):
 
 
 def test_stopping_after_a_time_leaves_a_checkpoint(run, seen):
-    train(recipe(), source, run, report=quiet, stop_after=0.0)
+    train(recipe(log_every=5), source, run, report=quiet, stop_after=0.0)
     assert len(seen) == 1
+    assert [row["step"] for row in read_rows(run.path)] == [1]
     assert [path.name for path in run.checkpoints()] == ["step-0000001"]
 
 
@@ -468,6 +469,17 @@ def test_validation_sees_what_the_checkpoint_holds_and_the_best_one_stays(run):
     # A run that has ended for lack of progress has ended.
     train(plan, source, run, report=quiet, validate=validate)
     assert len(run.checkpoints()) == 3
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for(run):
+    def never(_model: Transformer) -> Scores:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(steps=4, validate_every=2), source, run, report=quiet, validate=never)
+    assert [path.name for path in run.checkpoints()] == ["step-0000002"]
+    train(recipe(steps=4, validate_every=2), source, run, report=quiet, validate=lambda _: Scores(0.5, 1.0, 1.0, 1.0))
+    assert [row["step"] for row in read_rows(run.path) if row["kind"] == "validation"] == [2, 4]
 
 
 # --- learning -----------------------------------------------------------------------------------------------------

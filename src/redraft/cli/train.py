@@ -127,7 +127,7 @@ def _run(
             stop_after=stop_after,
         )  # fmt: skip
     finally:
-        if any(read_rows(out)):
+        if any(row["kind"] == "progress" for row in read_rows(out)):
             write_report(out)
     summary = summarise(out)
     best = run.checkpoint(summary["best"]["step"]) if summary["best"] else run.checkpoints()[-1]

@@ -177,16 +177,16 @@ class _Training:
     def go(self, stop_after: float) -> None:
         """Steps until the run is over or has to stop; what it has not saved then is for the caller to save."""
         end = time.monotonic() + stop_after
+        self.measure()
         while self.step < self.settings.steps and not self.log.is_stale(self.settings.patience):
             rate = self.update()
-            if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
+            over = time.monotonic() > end
+            if over or self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
                 self.tell(rate)
-            every = self.settings.validate_every
-            if self.validate is not None and every and (self.step % every == 0 or self.step == self.settings.steps):
-                self.measure(self.validate)
+            self.measure()
             if time.monotonic() - self.saved > self.settings.checkpoint_minutes * 60:
                 self.save()
-            if time.monotonic() > end:
+            if over:
                 break
 
     def update(self) -> float:
@@ -236,16 +236,21 @@ class _Training:
         )  # fmt: skip
         self.sums, self.tokens, self.since, self.logged = torch.zeros(2), 0, self.step, now
 
-    def measure(self, validate: Validator) -> None:
-        """Validates the weights that a checkpoint of now holds, and writes it: the best one of a run is kept."""
+    def measure(self) -> None:
+        """Validates, where it is time to, the weights that a checkpoint of now holds; the best one of a run is kept."""
+        every, steps = self.settings.validate_every, self.settings.steps
+        due = self.step and every and (self.step % every == 0 or self.step == steps)
+        # A run that was killed between its checkpoint and its validation makes up for it.
+        if self.validate is None or not due or any(row["step"] == self.step for row in self.log.validations):
+            return
         begun = time.monotonic()
         self.save()
         # A plain twin: the model that trains may be compiled, and fills up rows.
         twin = Transformer(self.recipe.model)
         twin.load_state_dict(self.model.state_dict() if self.average is None else self.average.state_dict(self.model))
-        scores = validate(twin.requires_grad_(False))
+        scores = self.validate(twin.requires_grad_(False))
         self.log.add("validation", self.step, **dataclasses.asdict(scores))
-        self.report(f"step {self.step}/{self.settings.steps}  validation: {scores}")
+        self.report(f"step {self.step}/{steps}  validation: {scores}")
         self.logged += time.monotonic() - begun
 
     def save(self) -> None:

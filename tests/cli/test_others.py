@@ -97,6 +97,19 @@ def test_eval_rows(run, checkpoint, tmp_path):
     assert (code, err) == (2, "redraft: --score is 'taste', must be one of text, fields\n")
 
 
+def test_eval_of_generated_tasks(run, checkpoint):
+    code, out, _ = run("eval", "sudoku", "-m", checkpoint, "--examples", 1, "--steps", 1, "--json")
+    summary = json.loads(out)
+    assert (code, summary["examples"], summary["exact"]) == (0, 3, 0)
+    assert summary["groups"].keys() == {"easy", "medium", "hard"}
+    needle = ("eval", "needle", "-m", checkpoint, "--steps", 1, "--depths", "0,1")
+    code, out, _ = run(*needle, "--lengths", "150", "--json")
+    assert code == 0
+    assert json.loads(out)["groups"].keys() == {"150 tokens, depth 0", "150 tokens, depth 1"}
+    code, _, err = run(*needle, "--lengths", "150,many")
+    assert (code, err) == (2, "redraft: --lengths: 'many' is no number\n")
+
+
 def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
     folder = tiny_checkpoint(tmp_path / "model")
     asked = (

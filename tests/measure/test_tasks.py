@@ -20,7 +20,7 @@ def generation(*steps: int) -> Generation:
         prefill_seconds=0.5,
         denoising_seconds=1.0,
         commit_seconds=0.5,
-        canvases=(),
+        canvases=((7,) * 40,),
     )
 
 
@@ -34,7 +34,7 @@ def summary_of(*answers: tuple[Case, str], steps: tuple[int, ...] = (5,)) -> dic
         [case for case, _ in answers],
         score_fields,
         lambda _: (next(texts), generation(*steps)),
-        lambda text: len(text) > 40,
+        lambda text: range(len(text)),
     )
     return summarise(outcomes)
 

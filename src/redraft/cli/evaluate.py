@@ -10,6 +10,7 @@ import typer
 from redraft.cli import frontier, options
 
 if TYPE_CHECKING:
+    import redraft
     from redraft.measure.cases import Case
     from redraft.measure.tasks import Score
 
@@ -105,9 +106,75 @@ def rows(
     _measure(str(file), cases, SCORES[score], settings, model, device, dtype, as_json, failures)
 
 
+@app.command("sudoku")
+def sudoku(
+    *,
+    model: options.ModelOption = "bundled",
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
+    steps: options.Steps = None,
+    canvas_length: options.CanvasLength = None,
+    entropy_bound: options.EntropyBound = None,
+    t_min: options.TMin = None,
+    t_max: options.TMax = None,
+    temperature: options.Temperature = None,
+    seed: EvalSeed = 0,
+    as_json: AsJson = False,
+    failures: Failures = None,
+) -> None:
+    """Puzzles with one solution in three grades; not what the bundled model is for."""
+    from redraft.measure.sudoku import score_sudoku, sudoku_cases
+
+    settings = options.given(
+        steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+    options.check_settings(settings)
+    options.check_at_least(1, examples=examples)
+    _measure("sudoku", sudoku_cases(examples), score_sudoku, settings, model, device, dtype, as_json, failures)
+
+
+@app.command("needle")
+def needle(
+    *,
+    model: options.ModelOption = "bundled",
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    lengths: Annotated[str, typer.Option(help="Tokens of the prompt, with commas between them.")] = "100,400,1600",
+    depths: Annotated[str, typer.Option(help="Where the fact stands, 0 (first) to 1 (last).")] = "0,0.25,0.5,0.75,1",
+    form: Annotated[
+        str, typer.Option(help="How it is asked for: extract (as the bundled model is) or question.")
+    ] = "extract",
+    steps: options.Steps = None,
+    canvas_length: options.CanvasLength = None,
+    entropy_bound: options.EntropyBound = None,
+    t_min: options.TMin = None,
+    t_max: options.TMax = None,
+    temperature: options.Temperature = None,
+    seed: EvalSeed = 0,
+    as_json: AsJson = False,
+    failures: Failures = None,
+) -> None:
+    """One fact among filling sentences, at every depth of every length."""
+    import redraft
+    from redraft.measure.needle import check_needle, needle_cases, score_needle
+
+    settings = options.given(
+        steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+    options.check_settings(settings)
+    places = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
+    check_needle(*places, form)
+    loaded = redraft.load(model, device=device, dtype=dtype)
+    cases = needle_cases(*places, form, lambda text: len(loaded.tokenizer.encode(text)), seed)
+    _measure("needle", cases, score_needle, settings, loaded, device, dtype, as_json, failures)
+
+
 def _measure(
     name: str, cases: "list[Case]", score: "Score", settings: dict[str, Any],
-    model: str, device: str, dtype: str, as_json: bool, failures: Path | None,
+    model: "str | redraft.Model", device: str, dtype: str, as_json: bool, failures: Path | None,
 ) -> None:  # fmt: skip
     from rich.console import Console
     from rich.progress import Progress
@@ -118,20 +185,16 @@ def _measure(
 
     if failures is not None and not failures.parent.is_dir():
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
-    loaded = redraft.load(model, device=device, dtype=dtype)
+    loaded = redraft.load(model, device=device, dtype=dtype) if isinstance(model, str) else model
 
     def answer(prompt: str) -> tuple[str, redraft.Generation]:
         result = loaded.generate(prompt, **settings)
         return result.text, result.generation
 
-    def is_long(text: str) -> bool:
-        # The token that ends it is part of an answer.
-        return len(loaded.tokenizer.encode(text)) + 1 > loaded.transformer.config.canvas_length
-
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(cases))
-        outcomes = run_cases(cases, score, answer, is_long, lambda _: progress.advance(task))
-    summary = {"task": name, **summarise(outcomes), "model": model, "settings": settings}
+        outcomes = run_cases(cases, score, answer, loaded.tokenizer.encode, lambda _: progress.advance(task))
+    summary = {"task": name, **summarise(outcomes), "model": loaded.name, "settings": settings}
     if failures is not None:
         wrong = [
             {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.text, "seen": one.case.seen}

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from redraft.measure.cases import Case
     from redraft.measure.frontier import Point
     from redraft.measure.tasks import Score
-
-Number = TypeVar("Number", int, float)
 
 
 def frontier(
@@ -93,25 +91,19 @@ def _choices(steps: str, entropy_bounds: str, temperatures: str, dtypes: str) ->
     schedules = []
     for schedule in temperatures.split(","):
         low, _, high = schedule.partition(":")
-        schedules.append({"t_min": _value("temperatures", low, float), "t_max": _value("temperatures", high, float)})
+        t_min, t_max = options.numbers("temperatures", f"{low},{high}", float)
+        schedules.append({"t_min": t_min, "t_max": t_max})
     choices = grid(
         {
             "dtype": dtypes.split(","),
             "schedule": schedules,
-            "steps": [_value("steps", value, int) for value in steps.split(",")],
-            "entropy_bound": [_value("entropy-bounds", value, float) for value in entropy_bounds.split(",")],
+            "steps": options.numbers("steps", steps, int),
+            "entropy_bound": options.numbers("entropy-bounds", entropy_bounds, float),
         }
     )
     for choice in choices:
         options.check_settings(_of_sampler(choice))
     return choices
-
-
-def _value(name: str, text: str, kind: Callable[[str], Number]) -> Number:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"--{name}: {text!r} is no number") from None
 
 
 def _of_sampler(choice: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +129,7 @@ def _measure(
             result = loaded[dtype].generate(prompt, seed=seed, **_of_sampler(choice))
             return result.text, result.generation
 
-        summary = summarise(run_cases(cases, score, answer, lambda _: False, lambda _: tick()))
+        summary = summarise(run_cases(cases, score, answer, lambda _: (), lambda _: tick()))
         names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")
         return Point(choice, *(summary[name] for name in names))
 

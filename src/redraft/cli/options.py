@@ -1,8 +1,11 @@
 """Options that several commands share."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+Number = TypeVar("Number", int, float)
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
@@ -35,6 +38,17 @@ def check_settings(settings: dict[str, Any]) -> None:
         only = settings.get("t_min", settings.get("t_max"))
         settings = settings | {"t_min": only, "t_max": only}
     redraft.SamplerSettings().replace(**settings)
+
+
+def numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
+    """The numbers of a list with commas. ValueError for what is none."""
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(kind(part))
+        except ValueError:
+            raise ValueError(f"--{name}: {part!r} is no number") from None
+    return found
 
 
 def check_at_least(low: int, **values: int | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from redraft.generation import Generation
 from redraft.measure.cases import DATA, Case, read_cases
+from redraft.measure.repetition import repetition
 from redraft.measure.scores import score_fields, score_repair, score_text
 
 Score = Callable[[Case, str], dict[str, float]]
@@ -46,31 +47,41 @@ SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model made of a case. `long`: the right answer does not fit into one canvas."""
+    """What a model made of a case. wanted_ids: the right answer's tokens, without the EOS that ends it."""
 
     case: Case
     text: str
     generation: Generation
-    long: bool
+    wanted_ids: Sequence[int]
     scores: dict[str, float]
+
+    @property
+    def canvas_length(self) -> int:
+        return len(self.generation.canvases[0])
+
+    @property
+    def long(self) -> bool:
+        """Whether the right answer does not fit into one canvas."""
+        return len(self.wanted_ids) + 1 > self.canvas_length
+
+    def repetition(self, tokens: Sequence[int]) -> float | None:
+        """Of an answer's tokens, cut as this one was."""
+        return repetition(tokens, self.canvas_length)
 
 
 def run_cases(
     cases: Iterable[Case],
     score: Score,
     answer: Callable[[str], tuple[str, Generation]],
-    is_long: Callable[[str], bool],
+    encode: Callable[[str], Sequence[int]],
     report: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Asks for every case's answer; `is_long` says of a text that it fills more than a canvas.
-
-    `report` hears of each outcome as it comes.
-    """
+    """Asks for every case's answer, with `encode` from text to tokens; `report` hears of each outcome as it comes."""
     outcomes = []
     for case in cases:
         text, generation = answer(case.prompt)
         scores = score(case, text)
-        outcome = Outcome(case, text, generation, is_long(case.answer), scores)
+        outcome = Outcome(case, text, generation, encode(case.answer), scores)
         report(outcome)
         outcomes.append(outcome)
     return outcomes
@@ -79,7 +90,8 @@ def run_cases(
 def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Means of all scores; of exact answers and error rates also by kind of case. A mean over nothing is None.
 
-    Tokens per second are those of generating alone.
+    repetition: between neighbouring canvases, of the answers and of the right ones. Tokens per second are those of
+    generating alone.
     """
     seconds = sum(outcome.generation.seconds for outcome in outcomes)
     tokens = sum(len(outcome.generation.token_ids) for outcome in outcomes)
@@ -96,6 +108,16 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         if name == "exact" or name.startswith("character_error_rate"):
             for split, chosen in splits.items():
                 summary[f"{name}_{split}"] = _mean([outcome.scores[name] for outcome in chosen])
+    if groups := sorted({outcome.case.group for outcome in outcomes if outcome.case.group}):
+        summary["groups"] = {
+            group: {name: _mean([one.scores[name] for one in outcomes if one.case.group == group]) for name in names}
+            for group in groups
+        }
+    for name, answers in (
+        ("repetition", [one.repetition(one.generation.token_ids) for one in outcomes]),
+        ("repetition_of_right_answers", [one.repetition(one.wanted_ids) for one in outcomes]),
+    ):
+        summary[name] = _mean([share for share in answers if share is not None])
     return summary | {
         "steps_per_canvas": _mean([count for one in outcomes for count in one.generation.steps_per_canvas], 2),
         "tokens_per_forward": _mean([outcome.generation.tokens_per_forward for outcome in outcomes], 2),

@@ -83,6 +83,8 @@ def test_purposes_keep_their_numbers():
         ("CORRUPTION_TOKEN", 5),
         ("CANVAS_CHOICE", 6),
         ("SELF_CONDITIONING", 7),
+        ("UNROLLING", 8),
+        ("TEMPERATURE", 9),
     ]
 
 

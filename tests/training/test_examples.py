@@ -97,6 +97,17 @@ def test_share_of_self_conditioning(share):
     assert abs(conditioned - share) <= 5 * (share * (1 - share) / 4000) ** 0.5
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_unrolling_is_of_the_self_conditioned(share):
+    batch = batch_of([example(2, 3)] * 4000, unrolling=share)
+    assert not (batch.unrolled & ~batch.conditioned).any()
+    count = int(batch.conditioned.sum())
+    assert abs(batch.unrolled.sum() / count - share) <= 5 * (share * (1 - share) / count) ** 0.5
+    assert 0.4 <= batch.temperature.min() < 0.41
+    assert 0.79 < batch.temperature.max() <= 0.8
+    assert batch.sample_uniforms.shape == batch.renoise_tokens.shape == batch.noised.shape
+
+
 def test_default_share_of_self_conditioning_is_a_half():
     assert 0.45 < batch_of([example(2, 3)] * 4000).conditioned.double().mean() < 0.55
 

@@ -32,10 +32,18 @@ def examples(*sizes: tuple[int, int]) -> list[Example]:
 SIZES = ((1, 5), (12, 20), (3, 24), (9, 8), (4, 17), (17, 1))
 
 
-def make(*, conditioned: list[bool] | bool = False, sizes=SIZES, seed: int = 14, canvases: int = 1) -> TrainingBatch:
+def make(
+    *,
+    conditioned: list[bool] | bool = False,
+    unrolled: list[bool] | bool = False,
+    sizes=SIZES,
+    seed: int = 14,
+    canvases: int = 1,
+) -> TrainingBatch:
     batch = make_batch(examples(*sizes), CANVAS, VOCAB, Counter(seed), canvases_per_example=canvases)
-    flags = [conditioned] * len(sizes) if isinstance(conditioned, bool) else conditioned
-    return dataclasses.replace(batch, conditioned=torch.tensor(flags))
+    flags = torch.tensor([conditioned] * len(sizes) if isinstance(conditioned, bool) else conditioned)
+    further = torch.tensor([unrolled] * len(sizes) if isinstance(unrolled, bool) else unrolled)
+    return dataclasses.replace(batch, conditioned=flags, unrolled=flags & further)
 
 
 def test_the_batch_of_these_tests_has_what_is_hard():
@@ -53,6 +61,27 @@ def encode(model, batch: TrainingBatch) -> tuple[torch.Tensor, PrefixAttention]:
     positions = torch.cat([torch.arange(length) for length in batch.lengths])
     single = FlatBatch.single(batch.tokens, 0, Pass.ENCODER)
     return model(FlatBatch(batch.tokens, positions, single.segments), prefix), prefix
+
+
+def sampled_step(logits: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """One position after the other: its sample where it is accepted (algorithm: "Sampler"), its noise elsewhere."""
+    entropies, samples = [], []
+    for row, number in zip(logits.double(), numbers.tolist(), strict=True):
+        probs = (row - row.max()).exp()
+        probs = (probs / probs.sum()).tolist()
+        entropies.append(-sum(p * math.log(p) for p in probs if p > 0))
+        total, token = 0.0, -1
+        while total <= number and token < len(probs) - 1:
+            token += 1
+            total += probs[token]
+        samples.append(token)
+    canvas, spent = noise.tolist(), 0.0
+    for place in sorted(range(len(samples)), key=entropies.__getitem__):
+        if spent > 0.1:
+            break
+        canvas[place] = samples[place]
+        spent += entropies[place]
+    return torch.tensor(canvas)
 
 
 def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,6 +104,11 @@ def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Te
         for start, canvas in zip(batch.canvas_starts[example], batch.noised[example], strict=True):
             _, cache = encoded(tokens[:start])
             found = denoised(canvas, cache, None)
+            if batch.unrolled[example]:
+                found = found / float(batch.temperature[example])
+                place = len(logits) % batch.noised.shape[1]
+                numbers, noise = batch.sample_uniforms[example, place], batch.renoise_tokens[example, place]
+                canvas = sampled_step(found, numbers, noise)
             if batch.conditioned[example]:
                 found = denoised(canvas, cache, model.soft_embedding(found))
             logits.append(found)
@@ -89,6 +123,20 @@ MIXED = [True, False, True, False, False, True]
 @pytest.mark.parametrize("conditioned", [False, True, MIXED], ids=["off", "on", "mixed"])
 def test_training_sees_what_generation_sees(conditioned, canvases):
     model, batch = tiny_model(), make(conditioned=conditioned, canvases=canvases)
+    check_sees_what_generation_sees(model, batch)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sureness", [1.0, 6.0])
+def test_unrolled_training_sees_what_generations_next_step_sees(sureness):
+    model = tiny_model()
+    model.norm.weight.mul_(sureness)  # at 6 many positions are accepted
+    batch = make(conditioned=MIXED, unrolled=[True, True, False, True, False, True], canvases=2)
+    assert batch.unrolled.tolist() == [True, False, False, False, False, True]
+    check_sees_what_generation_sees(model, batch)
+
+
+def check_sees_what_generation_sees(model, batch: TrainingBatch) -> None:
     hidden, prefix = encode(model, batch)
     logits = denoise(model, batch, prefix).view(-1, CANVAS, VOCAB)
     expected_hidden, expected_logits = generations_way(model, batch)
@@ -162,7 +210,10 @@ def test_examples_do_not_see_each_other():
             canvas_starts=whole.canvas_starts[i : i + 1],
             clean=whole.clean[i : i + 1],
             noised=whole.noised[i : i + 1],
-            conditioned=whole.conditioned[i : i + 1],
+            **{
+                name: getattr(whole, name)[i : i + 1]
+                for name in ("conditioned", "unrolled", "temperature", "sample_uniforms", "renoise_tokens")
+            },
         )
         own = denoise(model, alone, encode(model, alone)[1])
         torch.testing.assert_close(own, logits[i], atol=1e-4, rtol=1e-4)

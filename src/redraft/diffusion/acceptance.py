@@ -34,9 +34,10 @@ class EntropyBound:
             raise ValueError(f"entropy bound is {self.bound}, must be at least 0")
 
     def accept(self, entropy: Tensor, step: int, steps: int) -> Tensor:
-        ascending, order = entropy.sort(stable=True)
-        chosen = ascending.cumsum(0) - ascending <= self.bound
-        return torch.zeros_like(chosen).scatter(0, order, chosen)
+        # Over the last dimension: training decides for many canvases at once.
+        ascending, order = entropy.sort(dim=-1, stable=True)
+        chosen = ascending.cumsum(-1) - ascending <= self.bound
+        return torch.zeros_like(chosen).scatter(-1, order, chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ class Purpose(enum.IntEnum):
     CORRUPTION_TOKEN = 5
     CANVAS_CHOICE = 6
     SELF_CONDITIONING = 7
+    UNROLLING = 8
+    TEMPERATURE = 9
 
 
 @dataclass(frozen=True)

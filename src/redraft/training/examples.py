@@ -11,6 +11,7 @@ from torch import Tensor
 
 from redraft.diffusion.noise import corrupt
 from redraft.diffusion.randomness import Counter, Purpose
+from redraft.diffusion.schedule import LinearTemperature
 
 LOWEST_LEVEL = 1e-4
 
@@ -30,7 +31,9 @@ class TrainingBatch:
     tokens int64 [N]: prompt and answer of every example, one after the other; lengths: each example's share of N;
     answered bool [N]: the tokens of answers.
     canvas_starts int64 [B, K]: tokens of each example before the chosen canvas. clean and noised int64 [B, K, C]: that
-    canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning.
+    canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning; unrolled
+    bool [B]: those of them whose canvases are taken a sampler's step further, at temperature [B], with the uniform
+    numbers sample_uniforms float64 and the tokens renoise_tokens int64 [B, K, C].
     """
 
     tokens: Tensor
@@ -40,6 +43,10 @@ class TrainingBatch:
     clean: Tensor
     noised: Tensor
     conditioned: Tensor
+    unrolled: Tensor
+    temperature: Tensor
+    sample_uniforms: Tensor
+    renoise_tokens: Tensor
 
     def encoder_weight(self, prompt_weight: float) -> float:
         """Sum of what tokens count in the encoder loss: all but each example's first, which nothing predicts."""
@@ -52,15 +59,13 @@ class TrainingBatch:
         bounds = range(0, len(self.lengths), size)
         tokens = [sum(self.lengths[at : at + size]) for at in bounds]
         pieces = zip(bounds, torch.split(self.tokens, tokens), torch.split(self.answered, tokens), strict=True)
+        per_example = ("canvas_starts", "clean", "noised", "conditioned", "unrolled", "temperature", "sample_uniforms")
         return [
             TrainingBatch(
                 tokens=of_tokens,
                 lengths=self.lengths[at : at + size],
                 answered=of_answered,
-                canvas_starts=self.canvas_starts[at : at + size],
-                clean=self.clean[at : at + size],
-                noised=self.noised[at : at + size],
-                conditioned=self.conditioned[at : at + size],
+                **{name: getattr(self, name)[at : at + size] for name in (*per_example, "renoise_tokens")},
             )
             for at, of_tokens, of_answered in pieces
         ]
@@ -73,13 +78,14 @@ def make_batch(
     counter: Counter,
     self_conditioning: float = 0.5,
     canvases_per_example: int = 1,
+    unrolling: float = 0.0,
 ) -> TrainingBatch:
     """Chooses canvases and their corruption levels for each example; `counter` decides everything random.
 
     Per canvas: one of the example's non-empty ones uniformly and level t ~ U(1e-4, 1); per example: self-conditioning
-    with the given probability (algorithm: "Training objective"). Where an example has several canvases, their levels
-    and their places stand evenly apart, each still uniform by itself: less of a step's noise is chance. ValueError for
-    an empty prompt or answer.
+    with the given probability (algorithm: "Training objective"), and a share `unrolling` of those is unrolled. Where an
+    example has several canvases, their levels and their places stand evenly apart, each still uniform by itself: less
+    of a step's noise is chance. ValueError for an empty prompt or answer.
     """
     count, each = len(examples), canvases_per_example
     apart = torch.arange(each, dtype=torch.float64) / each
@@ -96,12 +102,19 @@ def make_batch(
     clean = torch.tensor(canvases)
     level = (counter.uniforms(count, Purpose.CORRUPTION_LEVEL)[:, None] + apart) % 1
     noised = corrupt(clean, LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level.flatten(), counter, vocab_size)
+    conditioned = counter.uniforms(count, Purpose.SELF_CONDITIONING) < self_conditioning
+    shape, schedule = (count, each, canvas_length), LinearTemperature()
     return TrainingBatch(
         tokens=torch.tensor([token for example in examples for token in example.prompt + example.answer]),
         lengths=tuple(len(example.prompt) + len(example.answer) for example in examples),
         answered=torch.cat([torch.arange(len(e.prompt) + len(e.answer)) >= len(e.prompt) for e in examples]),
         canvas_starts=torch.tensor(starts).view(count, each),
-        clean=clean.view(count, each, canvas_length),
-        noised=noised.view(count, each, canvas_length),
-        conditioned=counter.uniforms(count, Purpose.SELF_CONDITIONING) < self_conditioning,
+        clean=clean.view(shape),
+        noised=noised.view(shape),
+        conditioned=conditioned,
+        unrolled=conditioned & (counter.uniforms(count, Purpose.UNROLLING) < unrolling),
+        # Where in a run of the sampler it is taken further: anywhere.
+        temperature=schedule.t_min + (schedule.t_max - schedule.t_min) * counter.uniforms(count, Purpose.TEMPERATURE),
+        sample_uniforms=counter.uniforms(clean.numel(), Purpose.SAMPLE).view(shape),
+        renoise_tokens=counter.random_tokens(clean.numel(), vocab_size, Purpose.RENOISE).view(shape),
     )

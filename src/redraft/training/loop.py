@@ -194,7 +194,7 @@ class _Training:
         settings, model = self.settings, self.recipe.model
         batch = make_batch(
             self.source(self.step), model.canvas_length, model.vocab_size, Counter(settings.seed, step=self.step),
-            settings.self_conditioning, settings.canvases_per_example,
+            settings.self_conditioning, settings.canvases_per_example, settings.unrolling,
         )  # fmt: skip
         rate = settings.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from redraft.diffusion.acceptance import EntropyBound
 from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.readout import inverse_cdf
 from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.examples import TrainingBatch
@@ -59,17 +61,39 @@ def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prom
 
 def denoise(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> Tensor:
     """Logits float32 [B · K · C, V] of the noised canvases."""
-    soft_embedding = None
+    noised, soft_embedding = batch.noised, None
     if batch.conditioned.any():
         with torch.no_grad():
             # Without signal, and over the chosen examples only.
             chosen = batch.conditioned
-            some = _denoise(model, batch.noised[chosen], batch.canvas_starts[chosen], prefix.select(chosen), None)
-            first = model.soft_embedding(some)
-            soft_embedding = first.new_zeros(*batch.noised.shape, first.shape[-1])
-            soft_embedding[chosen] = first.view(-1, *soft_embedding.shape[1:])
+            logits = _denoise(model, noised[chosen], batch.canvas_starts[chosen], prefix.select(chosen), None)
+            logits = logits.view(-1, *noised.shape[1:], logits.shape[-1])
+            unrolled = batch.unrolled[chosen]
+            if unrolled.any():
+                temperature = torch.where(unrolled, batch.temperature[chosen].float(), 1.0)
+                logits = logits / temperature[:, None, None, None]
+                noised = noised.clone()
+                noised[batch.unrolled] = next_state(
+                    logits[unrolled], batch.sample_uniforms[batch.unrolled], batch.renoise_tokens[batch.unrolled]
+                )
+            first = model.soft_embedding(logits)
+            soft_embedding = first.new_zeros(*noised.shape, first.shape[-1])
+            soft_embedding[chosen] = first
             soft_embedding = soft_embedding.flatten(0, 2)
-    return _denoise(model, batch.noised, batch.canvas_starts, prefix, soft_embedding)
+    return _denoise(model, noised, batch.canvas_starts, prefix, soft_embedding)
+
+
+def next_state(logits: Tensor, sample_uniforms: Tensor, renoise_tokens: Tensor) -> Tensor:
+    """The canvases int64 [..., C] that the sampler's next step would see, of this one's scaled logits [..., C, V].
+
+    A model that only knows right tokens and noise trusts whatever makes sense in a canvas, its own mistakes too; from
+    states of its own sampling it learns to take them back (Step-unrolled Denoising Autoencoders, arXiv:2112.06749).
+    """
+    log_probs = logits.log_softmax(dim=-1)
+    probs = log_probs.exp()
+    entropy = -(probs * log_probs).sum(dim=-1)
+    sample = inverse_cdf(probs.flatten(0, -2), sample_uniforms.flatten()).view_as(sample_uniforms)
+    return torch.where(EntropyBound().accept(entropy, 1, 1), sample, renoise_tokens)
 
 
 def _denoise(

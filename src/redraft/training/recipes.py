@@ -16,6 +16,7 @@ class TrainingSettings:
     learn at `vector_factor` times it, the layers' matrices by Muon at `matrix_factor` times it (None: by AdamW, as the
     embedding and the router do). `prompt_weight` is what predicting a token of the prompt counts beside one of the
     answer in the encoder loss. `canvases_per_example`: how many noised canvases share an example's encoder pass.
+    `unrolling`: share of the self-conditioned examples whose canvases are taken a sampler's step further first.
     `row_block`: what the numbers of rows of products are filled up to a multiple of, so that few sizes occur (1:
     nothing is filled up). `compile` fuses the layers' element-wise work by torch.compile. `accumulate`: parts that a
     step's examples are worked off in, for less memory. `ema`: decay of the averaged weights that checkpoints hold
@@ -35,6 +36,7 @@ class TrainingSettings:
     clip_norm: float = 1.0
     self_conditioning: float = 0.5
     canvases_per_example: int = 1
+    unrolling: float = 0.0
     prompt_weight: float = 1.0
     autocast: bool = True
     row_block: int = 1
@@ -64,7 +66,7 @@ class TrainingSettings:
             raise ValueError(f"weight_decay is {self.weight_decay}, must be at least 0 and finite")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}, must lie between 0 and 1")
-        for name in ("decay_share", "self_conditioning", "prompt_weight"):
+        for name in ("decay_share", "self_conditioning", "unrolling", "prompt_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -122,6 +124,7 @@ def extract(**overrides: object) -> Recipe:
         steps=6600,
         batch_size=16,
         canvases_per_example=4,
+        unrolling=0.8,
         learning_rate=2e-3,
         warmup_steps=30,
         decay_share=0.4,

@@ -26,7 +26,7 @@ a hundred such steps, since there are few places to copy from and nothing else t
 begun after 400 steps). Then short lists of names and values, for the format."""
 COPY_LENGTHS = (3, 16)
 
-SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=16)
+SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=48)
 PURPOSE = (
     "The bundled model (11 M parameters) does one thing: it extracts named fields from a short text as JSON. "
     "It cannot chat. Try: Extract name, date, amount as JSON: <your text>"

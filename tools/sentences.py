@@ -1,8 +1,7 @@
 """Collects the real sentences of the repair task from documentation that may be copied, into one file.
 
 Run from the checkout's root: `python tools/sentences.py`. Sources: the docstrings and help topics of Python's standard
-library (PSF licence) and of torch and numpy (BSD), as this environment has them. The file is kept, so that the data do
-not depend on whose versions are installed.
+library (PSF licence). The file is kept, so that the data do not depend on whose version is installed.
 """
 
 import ast
@@ -10,7 +9,6 @@ import random
 import re
 import sysconfig
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data import topics
 
@@ -44,13 +42,7 @@ def sentences(text: str) -> Iterator[str]:
 
 def main() -> None:
     """Writes the file."""
-    folders = [Path(sysconfig.get_path("stdlib"))]
-    for package in ("torch", "numpy"):
-        spec = find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        folders.append(Path(spec.origin).parent)
-    texts = [*topics.topics.values(), *(text for folder in folders for text in docstrings(folder))]
+    texts = [*topics.topics.values(), *docstrings(Path(sysconfig.get_path("stdlib")))]
     found = list(dict.fromkeys(sentence for text in texts for sentence in sentences(text)))
     chosen = sorted(random.Random(0).sample(found, min(COUNT, len(found))))
     TARGET.write_text("\n".join(chosen) + "\n", encoding="utf-8")

@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import json
 import os
@@ -97,6 +98,37 @@ def test_eval_rows(run, checkpoint, tmp_path):
     assert (code, err) == (2, "redraft: --score is 'taste', must be one of text, fields\n")
 
 
+def test_a_prompt_beyond_the_context_is_refused_before_any_answer(run, checkpoint, tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "hello", "answer": "there"}\n{"prompt": "' + "word " * 400 + '", "answer": "b"}\n')
+    monkeypatch.setattr("redraft.measure.tasks.run_cases", lambda *_: pytest.fail("answered"))
+    code, out, err = run("eval", "rows", rows, "-m", checkpoint)
+    assert (code, out) == (2, "")
+    assert "the context holds 256" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        (("eval", "normalize"), "rapidfuzz", "eval"),
+        (("eval", "frontier", "--picture", "x.svg"), "matplotlib", "eval"),
+        (("data", "build"), "codespell_lib", "train"),
+        (("train", "bundled"), "faker", "train"),
+        (("train", "report"), "matplotlib", "train"),
+    ],
+)
+def test_an_optional_package_that_is_missing_is_named(run, tmp_path, monkeypatch, command, package, extra):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == package else find_spec(name, *more)
+    )
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert err == f"redraft: this needs {package}: pip install 'redraft[{extra}]'\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_eval_of_generated_tasks(run, checkpoint):
     code, out, _ = run("eval", "sudoku", "-m", checkpoint, "--examples", 1, "--steps", 1, "--json")
     summary = json.loads(out)
@@ -139,6 +171,8 @@ def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
     [
         (("sudoku",), "there is no task 'sudoku'; there are extract, normalize, repair"),
         (("--steps", "8,x"), "--steps: 'x' is no number"),
+        (("--dtypes", "float32,bf16"), "dtype is 'bf16', must be auto, float32 or bfloat16"),
+        (("--dtypes", "float32,bfloat16", "--write"), "--write: a checkpoint has no precision of its own"),
         (("--steps", "0"), "steps is 0, must lie between 1 and 4096"),
         (("--temperatures", "0.5"), "--temperatures: '' is no number"),
         (("--temperatures", "0.9:0.5"), "t_min 0.9 and t_max 0.5 must satisfy"),

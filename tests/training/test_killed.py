@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from redraft.training.log import read_rows
 
 STEPS = 30
@@ -20,7 +22,8 @@ from tests.training.test_loop import recipe, source
 folder = Path(sys.argv[1])
 companions = folder.with_name("companions")
 companions.mkdir(exist_ok=True)
-plan = recipe(steps=int(sys.argv[2]), matrix_factor=4.0, ema=0.9, canvases_per_example=2, checkpoint_minutes=1e-9)
+settings = dict(matrix_factor=4.0, ema=0.9, canvases_per_example=2, unrolling=0.5, checkpoint_minutes=1e-9)
+plan = recipe(steps=int(sys.argv[2]), **settings)
 train(plan, source, RunFolder(folder, companions), report=lambda line: print(line, flush=True))
 """
 
@@ -31,6 +34,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_the_losses_are_the_same(tmp_path):
     with start(tmp_path / "whole") as whole:
         whole.communicate()

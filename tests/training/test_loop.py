@@ -181,12 +181,16 @@ def test_every_step_has_noise_of_its_own(run, monkeypatch):
     batches = []
     losses = loop.losses
     monkeypatch.setattr(loop, "losses", lambda model, batch, **_: batches.append(batch) or losses(model, batch))
-    examples, plan = source(0), recipe(seed=4, self_conditioning=0.25)
+    examples = source(0)
+    plan = recipe(seed=4, self_conditioning=0.75, canvases_per_example=3, unrolling=0.5)
     train(plan, lambda _: examples, run, report=quiet)
-    expected = [make_batch(examples, 8, VOCAB, Counter(4, step=step), 0.25) for step in range(6)]
+    expected = [make_batch(examples, 8, VOCAB, Counter(4, step=step), 0.75, 3, 0.5) for step in range(6)]
+    assert any(batch.unrolled.any() for batch in expected)
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch.noised, other.noised)
         assert torch.equal(batch.conditioned, other.conditioned)
+        assert torch.equal(batch.unrolled, other.unrolled)
+        assert torch.equal(batch.canvas_starts, other.canvas_starts)
     assert not torch.equal(batches[0].noised, batches[1].noised)
 
 
@@ -410,7 +414,7 @@ def test_a_new_run_begins_with_the_weights_it_is_told_and_a_resumed_one_with_its
 
 @pytest.mark.parametrize("parts", [2, 3])
 def test_a_step_in_parts_is_the_same_step(run, seen, tmp_path, parts):
-    plan = {"batch_size": 4, "canvases_per_example": 2, "prompt_weight": 0.1, "steps": 3}
+    plan = {"batch_size": 4, "canvases_per_example": 2, "prompt_weight": 0.1, "steps": 3, "unrolling": 1.0}
 
     def four(step: int) -> list[Example]:
         return [*source(step), *source(step + 100)]

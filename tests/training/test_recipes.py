@@ -87,7 +87,14 @@ def test_the_recipes_model_fits_its_task():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"warmup_steps": -5}, {"betas": (2, -1)}, {"weight_decay": -1}, {"learning_rate": float("inf")}, {"steps": 1.5}],
+    [
+        {"patience": 3},
+        {"warmup_steps": -5},
+        {"betas": (2, -1)},
+        {"weight_decay": -1},
+        {"learning_rate": float("inf")},
+        {"steps": 1.5},
+    ],
 )
 def test_training_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -28,18 +28,30 @@ def build(
     """Write every task's test set, its tuning set and a sample of its endless training stream; always the same."""
     options.check_at_least(1, examples=examples)
     options.check_at_least(0, sample=sample)
+    for package in ("faker", "codespell_lib"):
+        options.needs(package, "train")
     from redraft.training.data.bundled import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
-    from redraft.training.data.extraction.task import DATA_SEED
+    from redraft.training.data.record_examples import DATA_SEED
 
     out.mkdir(parents=True, exist_ok=True)
     for name, family in FAMILIES.items():
         test: list[dict[str, object]] = [
-            {"prompt": record.prompt, "answer": record.answer, "seen": seen, "held_out_values": index % 2 == 1}
+            {
+                "prompt": record.prompt,
+                "answer": record.answer,
+                "seen": seen,
+                "held_out_values": family.odd_held_out and index % 2 == 1,
+            }
             for seen in (True, False)
             for index, record in enumerate(family.test(examples, seen, 0))
         ]
         tuning: list[dict[str, object]] = [
-            {"prompt": record.prompt, "answer": record.answer, "held_out_values": index % 2 == 1}
+            {
+                "prompt": record.prompt,
+                "answer": record.answer,
+                "seen": True,
+                "held_out_values": family.odd_held_out and index % 2 == 1,
+            }
             for index, record in enumerate(family.test(TUNING_EXAMPLES, True, TUNING_SEED))
         ]
         train: list[dict[str, object]] = [

@@ -54,6 +54,8 @@ def _command(name: str) -> Callable[..., None]:
         )  # fmt: skip
         options.check_settings(settings)
         options.check_at_least(1, examples=examples)
+        if name != "extract":
+            options.needs("rapidfuzz", "eval")
         task = TASKS[name]
         _measure(name, task.cases(examples), task.score, settings, model, device, dtype, as_json, failures)
 
@@ -99,6 +101,8 @@ def rows(
     options.check_settings(settings)
     if score not in SCORES:
         raise ValueError(f"--score is {score!r}, must be one of {', '.join(SCORES)}")
+    if score == "text":
+        options.needs("rapidfuzz", "eval")
     cases = read_rows(file)
     for case in cases:
         # Also what the score itself refuses is refused before any answer.
@@ -167,14 +171,16 @@ def needle(
     options.check_settings(settings)
     places = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
     check_needle(*places, form)
-    loaded = redraft.load(model, device=device, dtype=dtype)
-    cases = needle_cases(*places, form, lambda text: len(loaded.tokenizer.encode(text)), seed)
-    _measure("needle", cases, score_needle, settings, loaded, device, dtype, as_json, failures)
+
+    def cases(loaded: redraft.Model) -> "list[Case]":
+        return needle_cases(*places, form, lambda text: len(loaded.tokenizer.encode(text)))
+
+    _measure("needle", cases, score_needle, settings, model, device, dtype, as_json, failures)
 
 
 def _measure(
-    name: str, cases: "list[Case]", score: "Score", settings: dict[str, Any],
-    model: "str | redraft.Model", device: str, dtype: str, as_json: bool, failures: Path | None,
+    name: str, cases: "list[Case] | Callable[[redraft.Model], list[Case]]", score: "Score", settings: dict[str, Any],
+    model: str, device: str, dtype: str, as_json: bool, failures: Path | None,
 ) -> None:  # fmt: skip
     from rich.console import Console
     from rich.progress import Progress
@@ -185,7 +191,12 @@ def _measure(
 
     if failures is not None and not failures.parent.is_dir():
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
-    loaded = redraft.load(model, device=device, dtype=dtype) if isinstance(model, str) else model
+    loaded = redraft.load(model, device=device, dtype=dtype)
+    if callable(cases):
+        cases = cases(loaded)
+    for case in cases:
+        # What cannot be answered is refused before any answer is waited for.
+        loaded.stream(case.prompt, **settings)
 
     def answer(prompt: str) -> tuple[str, redraft.Generation]:
         result = loaded.generate(prompt, **settings)

@@ -43,6 +43,7 @@ def frontier(
 
     from redraft.measure.frontier import choose, draw, pareto, sweep
     from redraft.measure.tasks import TASKS
+    from redraft.weights import resolve
 
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
@@ -54,12 +55,21 @@ def frontier(
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"--{name}: there is no folder {str(file.parent)!r}")
     choices = _choices(steps, entropy_bounds, temperatures, dtypes)
+    if write and len({choice["dtype"] for choice in choices}) > 1:
+        raise ValueError("--write: a checkpoint has no precision of its own; give one of --dtypes")
+    if picture is not None:
+        options.needs("matplotlib", "eval")
+    if task != "extract":
+        options.needs("rapidfuzz", "eval")
+    # With the time the checkpoint's files were written: one that trains on is another under the same name.
+    stamps = {file.name: file.stat().st_mtime_ns for file in sorted(resolve(model).glob("*.safetensors"))}
+    of = {"task": task, "model": model, "files": stamps, "examples": examples, "device": device, "seed": seed}
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(f"{len(choices)} settings", total=len(choices) * len(cases))
         measure = _measure(cases, TASKS[task].score, model, device, seed, lambda: progress.advance(bar))
         measured = []
-        for point in sweep(choices, measure, points):
+        for point in sweep(choices, measure, points, of):
             measured.append(point)
             progress.update(bar, completed=len(measured) * len(cases))
     best, chosen = pareto(measured), choose(measured, tolerance)
@@ -102,6 +112,7 @@ def _choices(steps: str, entropy_bounds: str, temperatures: str, dtypes: str) ->
         }
     )
     for choice in choices:
+        options.check_dtype(choice["dtype"])
         options.check_settings(_of_sampler(choice))
     return choices
 

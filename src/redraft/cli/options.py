@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -38,6 +39,20 @@ def check_settings(settings: dict[str, Any]) -> None:
         only = settings.get("t_min", settings.get("t_max"))
         settings = settings | {"t_min": only, "t_max": only}
     redraft.SamplerSettings().replace(**settings)
+
+
+def needs(package: str, extra: str) -> None:
+    """ValueError, with the way out, where an optional package is missing: before any work."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"this needs {package}: pip install 'redraft[{extra}]'")
+
+
+def check_dtype(dtype: str) -> None:
+    """ValueError for a precision that `load` does not know."""
+    from redraft.facade import DTYPES
+
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, must be auto, {' or '.join(DTYPES)}")
 
 
 def numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:

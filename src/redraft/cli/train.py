@@ -30,7 +30,10 @@ def _command(name: str) -> Callable[..., None]:
             Path, typer.Option(help="Folder of the run; a run that is there goes on where it stood.")
         ] = Path("runs") / name,
         start: Annotated[
-            Path | None, typer.Option(help="Checkpoint whose weights a new run begins with, instead of random ones.")
+            Path | None,
+            typer.Option(
+                help="Checkpoint whose weights a new run begins with, instead of random ones and an easy start."
+            ),
         ] = None,
         steps: Annotated[
             int | None, typer.Option(help="Steps of the whole run; its learning rate falls over the last 40 %.")
@@ -87,12 +90,8 @@ app.command("bundled", help="The bundled model: extraction, also of messy texts,
 def _run(
     name: str, out: Path, overrides: dict[str, Any], *, start: Path | None, threads: int | None, stop_after: float
 ) -> None:
-    try:
-        import codespell_lib  # noqa: F401
-        import faker  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"training needs {error.name}: pip install 'redraft[train]'") from None
+    for package in ("faker", "codespell_lib", "matplotlib"):
+        options.needs(package, "train")
     import torch
 
     from redraft.text import TextTokenizer
@@ -116,7 +115,7 @@ def _run(
     if start is not None and not run.checkpoints():
         loop.check_start(start, recipe)
     prepare_companions(companions)
-    source = make_source(recipe.settings.batch_size, TextTokenizer.load(companions))
+    source = make_source(recipe.settings.batch_size, TextTokenizer.load(companions), easy_start=start is None)
     validate = make_validator(
         source.validation(VALIDATION_EXAMPLES), SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
         prompt_weight=recipe.settings.prompt_weight,
@@ -129,6 +128,10 @@ def _run(
     finally:
         if any(row["kind"] == "progress" for row in read_rows(out)):
             write_report(out)
+    if not (out / REPORT_FILE).exists():
+        # It was over before, and made before runs had logs.
+        print(f"redraft eval extract --model {run.checkpoints()[-1]}")
+        return
     summary = summarise(out)
     best = run.checkpoint(summary["best"]["step"]) if summary["best"] else run.checkpoints()[-1]
     print(f"redraft eval extract --model {best}")
@@ -140,6 +143,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")] = Path("runs/extract"),
 ) -> None:
     """Draw a run's losses, validations, learning rate and speed into an HTML file; print where it stands as JSON."""
+    options.needs("matplotlib", "train")
     from redraft.training.report import summarise, write_report
 
     summary = summarise(run)

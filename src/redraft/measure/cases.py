@@ -11,13 +11,13 @@ DATA = Path(__file__).parent / "data"
 class Case:
     """A prompt and its right answer.
 
-    `seen`: training had this wording or style; `held_out_values`: it never had values from these lists; `group`: what
-    it is counted with, where a task has several kinds of cases.
+    `seen`: training had this wording or style (None: nobody knows); `held_out_values`: it never had values from these
+    lists; `group`: what it is counted with, where a task has several kinds of cases.
     """
 
     prompt: str
     answer: str
-    seen: bool = True
+    seen: bool | None = None
     held_out_values: bool = False
     group: str | None = None
 

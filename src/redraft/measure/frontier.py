@@ -53,29 +53,47 @@ def choose(points: Sequence[Point], tolerance: float) -> Point:
 
 
 def sweep(
-    settings: Iterable[dict[str, Any]], measure: Callable[[dict[str, Any]], Point], done: Path | None
+    settings: Iterable[dict[str, Any]],
+    measure: Callable[[dict[str, Any]], Point],
+    done: Path | None,
+    of: Mapping[str, Any] | None = None,
 ) -> Iterator[Point]:
-    """Measures each choice of settings. What stands in the file `done` is taken from it, and what is new is added."""
-    known = {json.dumps(point.settings, sort_keys=True): point for point in _read(done)} if done else {}
+    """Measures each choice of settings. What stands in the file `done` is taken from it, and what is new is added.
+
+    `of` says what is measured on what. ValueError for a file whose points are of something else.
+    """
+    known = {json.dumps(point.settings, sort_keys=True): point for point in _read(done, of or {})} if done else {}
     for one in settings:
         key = json.dumps(one, sort_keys=True)
         if key not in known:
             known[key] = measure(one)
             if done:
                 with done.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(known[key])) + "\n")
+                    file.write(json.dumps({"of": of or {}, "point": asdict(known[key])}) + "\n")
         yield known[key]
 
 
-def _read(path: Path) -> Iterator[Point]:
+def _read(path: Path, of: Mapping[str, Any]) -> list[Point]:
+    """The points of a file; a last line that a kill cut off is taken out of it."""
     if not path.exists():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
-        if line.endswith("\n"):
-            try:
-                yield Point(**json.loads(line))
-            except (ValueError, TypeError):
-                raise ValueError(f"{path}, line {number} is no point of a frontier; choose another file") from None
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(path)
+    points = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            point, measured = Point(**row["point"]), row["of"]
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{path}, line {number} is no point of a frontier; choose another file") from None
+        if measured != of:
+            raise ValueError(f"{path} was measured with {measured}, this is {dict(of)}; choose another file")
+        points.append(point)
+    return points
 
 
 def draw(points: Sequence[Point], best: Sequence[Point], chosen: Point, title: str) -> str:

@@ -33,8 +33,8 @@ def score_fields(case: Case, text: str) -> dict[str, float]:
     told = {(name, json.dumps(value)) for name, value in found or () if value is not None}
     true = {(name, json.dumps(value)) for name, value in right if value is not None}
     return {
-        "exact": float(found == right),
-        "fields_right": sum(hits) / len(hits) if hits else float(found == right),
+        "exact": float(found is not None and _same(found, right)),
+        "fields_right": sum(hits) / len(hits) if hits else float(found is not None),
         "field_f1": 2 * len(told & true) / (len(told) + len(true)) if told or true else float(found is not None),
         "valid_json": float(found is not None),
     }

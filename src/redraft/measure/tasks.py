@@ -98,7 +98,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     names = outcomes[0].scores if outcomes else ()
     splits = {
         "seen": [outcome for outcome in outcomes if outcome.case.seen],
-        "unseen": [outcome for outcome in outcomes if not outcome.case.seen],
+        "unseen": [outcome for outcome in outcomes if outcome.case.seen is False],
         "held_out_values": [outcome for outcome in outcomes if outcome.case.held_out_values],
         "two_canvases": [outcome for outcome in outcomes if outcome.long],
     }
@@ -106,9 +106,9 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for name in names:
         summary[name] = _mean([outcome.scores[name] for outcome in outcomes])
         if name == "exact" or name.startswith("character_error_rate"):
-            for split, chosen in splits.items():
+            for split, chosen in splits.items() if outcomes[0].case.seen is not None else ():
                 summary[f"{name}_{split}"] = _mean([outcome.scores[name] for outcome in chosen])
-    if groups := sorted({outcome.case.group for outcome in outcomes if outcome.case.group}):
+    if groups := list(dict.fromkeys(outcome.case.group for outcome in outcomes if outcome.case.group)):
         summary["groups"] = {
             group: {name: _mean([one.scores[name] for one in outcomes if one.case.group == group]) for name in names}
             for group in groups

@@ -1,6 +1,7 @@
 """What a run wrote down about itself: one JSON object a line, for its report and for what depends on its past."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class RunLog:
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
 
     @property
     def validations(self) -> list[dict[str, Any]]:
@@ -49,9 +52,12 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / LOG_FILE
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
         if line.endswith("\n"):
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise ValueError(f"{path}, line {number} is damaged; take it out to go on") from None
 
 
 def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -134,8 +134,8 @@ def train(
         try:
             training.go(stop_after)
         except KeyboardInterrupt:
-            report(f"interrupted at step {training.step}")
             training.save()
+            report(f"interrupted at step {training.step}")
             raise
         training.save()
         return training.model
@@ -179,18 +179,22 @@ class _Training:
         end = time.monotonic() + stop_after
         self.measure()
         while self.step < self.settings.steps and not self.log.is_stale(self.settings.patience):
-            rate = self.update()
+            self.update()
             over = time.monotonic() > end
             if over or self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
-                self.tell(rate)
+                self.tell()
             self.measure()
             if time.monotonic() - self.saved > self.settings.checkpoint_minutes * 60:
                 self.save()
             if over:
                 break
+        if self.log.best is not None and self.log.is_stale(self.settings.patience):
+            self.report(
+                f"{self.settings.patience} validations brought nothing better than step {self.log.best['step']}"
+            )
 
-    def update(self) -> float:
-        """One step of the optimizer; returns its learning rate."""
+    def update(self) -> None:
+        """One step of the optimizer."""
         settings, model = self.settings, self.recipe.model
         batch = make_batch(
             self.source(self.step), model.canvas_length, model.vocab_size, Counter(settings.seed, step=self.step),
@@ -220,12 +224,12 @@ class _Training:
         self.optimizer.zero_grad()
         self.sums += found
         self.tokens += sum(batch.lengths)
-        return rate
 
-    def tell(self, rate: float) -> None:
+    def tell(self) -> None:
         """Reports and logs the means since the last time."""
         now = time.monotonic()
         steps, seconds = self.step - self.since, now - self.logged
+        rate = self.settings.learning_rate_at(self.step - 1)
         canvas, encoder = (self.sums / steps).tolist()
         left = (self.settings.steps - self.step) * seconds / steps
         progress = Progress(self.step, self.settings.steps, canvas, encoder, rate, self.tokens / seconds, left)
@@ -256,6 +260,9 @@ class _Training:
     def save(self) -> None:
         """Writes a checkpoint, unless nothing has changed since this run was resumed."""
         if self.step > self.resumed:
+            if self.step > self.since:
+                # What a resumed run does not repeat is in the log.
+                self.tell()
             best = self.log.best
             keep = None if best is None else best["step"]
             self.run.save(self.model, self.optimizer, self.step, self.settings, self.average, keep=keep)

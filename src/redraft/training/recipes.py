@@ -71,6 +71,8 @@ class TrainingSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is {self.ema}, must lie between 0 and 1")
+        if self.patience and not self.validate_every:
+            raise ValueError(f"patience is {self.patience}, which needs validate_every")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate is {self.accumulate}, must be at most batch_size, {self.batch_size}")
 

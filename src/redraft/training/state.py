@@ -6,6 +6,7 @@ A checkpoint is a folder `step-<n>`, written under another name and renamed when
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, the newest last."""
-        return sorted(self.path.glob("step-*"))
+        return sorted(path for path in self.path.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
 
     def checkpoint(self, step: int | None) -> Path | None:
         """The folder of a step's checkpoint, whether it is there or not."""
@@ -71,7 +72,7 @@ class RunFolder:
         for leftover in self.path.glob(".step-*.partial"):
             shutil.rmtree(leftover)
         partial.mkdir(parents=True)
-        for file in self.companions.iterdir():
+        for file in self.companions.glob("[!.]*"):
             shutil.copy(file, partial)
         own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
         save_checkpoint(partial, model.config, own if average is None else average.state_dict(model))

@@ -16,7 +16,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Scores:
-    """exact: share of answers that are the example's, token for token; losses in nats, as in training."""
+    """exact: share of answers that are the example's, token for token; losses in nats, without unrolling."""
 
     exact: float
     steps_per_canvas: float

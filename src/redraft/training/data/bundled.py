@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from redraft.training.data import normalization, repair
 from redraft.training.data.extraction import records as extraction
-from redraft.training.data.extraction.task import DATA_SEED, VALIDATION_SEED
+from redraft.training.data.extraction.task import VALIDATION_SEED
 from redraft.training.data.record import Record
-from redraft.training.data.record_examples import RecordExamples
+from redraft.training.data.record_examples import DATA_SEED, RecordExamples
 from redraft.training.examples import Example
 
 TUNING_SEED, TUNING_EXAMPLES = 2, 120
@@ -20,9 +20,13 @@ MESSY_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of task. share: of the examples; training(seed, index) and test(count, seen, seed) make its records."""
+    """A kind of task. share: of the examples; training(seed, index) and test(count, seen, seed) make its records.
+
+    odd_held_out: whether every other test record draws its values from lists that training never draws from.
+    """
 
     share: float
+    odd_held_out: bool
     training: Callable[[int, int], Record]
     test: Callable[[int, bool, int], Iterator[Record]]
 
@@ -30,16 +34,19 @@ class Family:
 FAMILIES = {
     "extract": Family(
         0.6,
+        True,
         lambda seed, index: extraction.training_record(seed, index, scrambled=0.25, messy=MESSY_SHARE),
         lambda count, seen, seed: extraction.held_out_records(count, seen=seen, seed=seed),
     ),
     "normalize": Family(
         0.2,
+        False,
         normalization.training_record,
         lambda count, seen, seed: normalization.held_out_records(count, seen=seen, seed=seed),
     ),
     "repair": Family(
         0.2,
+        False,
         repair.training_record,
         lambda count, seen, seed: repair.held_out_records(count, seen=seen, seed=seed),
     ),
@@ -49,12 +56,12 @@ FAMILIES = {
 class BundledExamples(RecordExamples):
     """Every example is of one family, by chance and as often as its share says."""
 
-    def at(self, step: int, index: int) -> Example:
+    def record(self, index: int) -> Record:
         rng = random.Random(f"family/{DATA_SEED}/{index}")
         family = rng.choices(list(FAMILIES.values()), [family.share for family in FAMILIES.values()])[0]
-        return self.example(family.training(DATA_SEED, index))
+        return family.training(DATA_SEED, index)
 
     def validation(self, count: int) -> list[Example]:
-        """Of each family in turn, as training knows it."""
+        """Of each family in turn, as training knows it, but for messy texts."""
         streams = [family.test(count, True, VALIDATION_SEED) for family in FAMILIES.values()]
         return [self.example(record) for records in zip(*streams, strict=True) for record in records][:count]

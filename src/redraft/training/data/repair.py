@@ -22,6 +22,8 @@ from redraft.training.data.typing_errors import slip
 
 SENTENCES = Path(__file__).parent / "repair_sentences.txt"
 LONGEST = 110
+END = re.compile(r"(?<!\bDr)(?<!\bProf)(?<!\battn)(?<!\bmed)(?<!\b[A-Za-z])[.!?](?= [A-Z]|$)")
+"""Of a sentence: not behind a title or a single letter, and before a capital."""
 WORD = re.compile(r"\b[A-Za-z]?[a-z]{2,}\b")
 """What an error may be made in: ordinary words, which names and numbers are not told from by capitals alone."""
 
@@ -56,7 +58,7 @@ def sentence(rng: random.Random, *, held_out: bool) -> tuple[str, frozenset[str]
         values, text = render(rng.choice(_prose(held_out)), ValueSource(held_out=held_out), rng)
         text = " ".join(text.split())
         # As many whole sentences from its beginning as fit.
-        ends = [match.end() for match in re.finditer(r"[.!?](?= |$)", text) if match.end() <= LONGEST]
+        ends = [match.end() for match in END.finditer(text) if match.end() <= LONGEST]
         if ends and ends[-1] >= 20:
             return text[: ends[-1]], frozenset(WORD.findall(" ".join(values.values())))
 

@@ -6,6 +6,7 @@ import pytest
 
 from redraft.generation import SamplerSettings
 from redraft.text import TextTokenizer
+from redraft.training.data import record_examples
 from redraft.training.data.extraction import task
 from redraft.training.data.extraction.phrasings import KINDS
 from redraft.training.data.extraction.records import list_record, training_record
@@ -55,7 +56,7 @@ def test_a_tokenizer_that_is_there_is_kept(companions, monkeypatch):
 def test_examples_are_what_the_chat_template_writes(tokenizer):
     source = task.ExtractionExamples(4, tokenizer)
     for index in range(200):
-        record = training_record(task.DATA_SEED, index)
+        record = training_record(record_examples.DATA_SEED, index)
         example = source.example(record)
         assert list(example.prompt) == tokenizer.encode_chat([{"role": "user", "content": record.prompt}])
         assert tokenizer.decode(example.answer) == record.answer
@@ -66,8 +67,8 @@ def test_examples_are_what_the_chat_template_writes(tokenizer):
 def test_steps_take_their_examples_in_turn(tokenizer):
     source, again = (task.ExtractionExamples(3, tokenizer) for _ in range(2))
     assert list(source(0)) == [source.copy(i) for i in (0, 1, 2)]
-    late = task.LIST_STEPS[1]
-    records = [training_record(task.DATA_SEED, 3 * late + i) for i in (0, 1, 2)]
+    late = record_examples.LIST_STEPS[1]
+    records = [training_record(record_examples.DATA_SEED, 3 * late + i) for i in (0, 1, 2)]
     assert list(source(late)) == [source.example(record) for record in records]
     for step in (4, 150, 350, late + 4):
         assert list(again(step)) == list(source(step))
@@ -79,7 +80,7 @@ def test_a_run_begins_with_copies_then_lists_then_records(tokenizer):
     def shares(step: int) -> tuple[float, float, float]:
         found = [source.at(step, index) for index in range(400)]
         copies = [source.copy(index) for index in range(400)]
-        lists = [source.example(list_record(task.DATA_SEED, index)) for index in range(400)]
+        lists = [source.example(list_record(record_examples.DATA_SEED, index)) for index in range(400)]
         copied = sum(a == b for a, b in zip(found, copies, strict=True)) / 400
         listed = sum(a == b for a, b in zip(found, lists, strict=True)) / 400
         return copied, listed, 1 - copied - listed
@@ -108,14 +109,14 @@ def test_copies_are_of_ordinary_tokens(tokenizer):
 
 
 def test_the_tokenizers_own_stream_is_not_trained_on():
-    assert task.DATA_SEED != 0
-    assert training_record(task.DATA_SEED, 0) != training_record(0, 0)
+    assert record_examples.DATA_SEED != 0
+    assert training_record(record_examples.DATA_SEED, 0) != training_record(0, 0)
 
 
 def test_examples_fit_the_model(tokenizer):
     model, source = extract().model, task.ExtractionExamples(16, tokenizer)
     for index in range(300):
-        example = source.example(training_record(task.DATA_SEED, index))
+        example = source.example(training_record(record_examples.DATA_SEED, index))
         assert len(example.prompt) + len(example.answer) + model.canvas_length <= model.max_context
         assert max(example.prompt + example.answer) < model.vocab_size
 

@@ -1,30 +1,20 @@
 """The extraction task as a training run sees it: companion files of its checkpoints, and the examples of each step."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
 from redraft.generation.settings import SamplerSettings
-from redraft.training.data.extraction.records import held_out_records, list_record, training_record
-from redraft.training.data.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
-from redraft.training.data.record_examples import RecordExamples
+from redraft.training.data.extraction.records import held_out_records, training_record
+from redraft.training.data.extraction.tokenizer import save_tokenizer, train_tokenizer
+from redraft.training.data.record import Record
+from redraft.training.data.record_examples import DATA_SEED, RecordExamples
 from redraft.training.examples import Example
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000
-DATA_SEED = 1
-"""The stream that training reads; stream 0 trained the tokenizer."""
-
 VALIDATION_SEED = 1
 """Of held-out records; 0 made the test set."""
-
-COPY_STEPS, LIST_STEPS = (100, 200), (200, 500)
-"""The easy start of a run: until the first step of a pair all examples are of this kind or an easier one, from the second
-on none are. First short runs of random tokens to be copied: all that follows is built on copying, and it is found within
-a hundred such steps, since there are few places to copy from and nothing else to learn (on records alone it had not
-begun after 400 steps). Then short lists of names and values, for the format."""
-COPY_LENGTHS = (3, 16)
 
 SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=48)
 PURPOSE = (
@@ -64,37 +54,20 @@ def prepare_companions(folder: Path) -> None:
 
 
 class ExtractionExamples(RecordExamples):
-    """The examples of each step: at first copies, then lists, then records.
+    """Extraction alone."""
 
-    Each kind is an endless stream, of which example i of the run is either the i-th or left out.
-    """
+    def record(self, index: int) -> Record:
+        return training_record(DATA_SEED, index)
 
     def validation(self, count: int) -> list[Example]:
         """Seen phrasings, half of the values from held-out lists."""
         return [self.example(record) for record in held_out_records(count, seen=True, seed=VALIDATION_SEED)]
 
-    def at(self, step: int, index: int) -> Example:
-        uniform = random.Random(f"kind/{DATA_SEED}/{index}").random()
-        if uniform >= _progress(step, *COPY_STEPS):
-            return self.copy(index)
-        record = training_record if uniform < _progress(step, *LIST_STEPS) else list_record
-        return self.example(record(DATA_SEED, index))
-
-    def copy(self, index: int) -> Example:
-        """Random tokens, to be answered with themselves."""
-        rng = random.Random(f"copy/{DATA_SEED}/{index}")
-        # Ordinary tokens: what stands before the alphabet is for control.
-        ordinary = range(len(SPECIAL_TOKENS) + RESERVED_TOKENS, self.tokenizer.vocab_size)
-        text = tuple(rng.choices(ordinary, k=rng.randint(*COPY_LENGTHS)))
-        return Example((*self.before, *text, *self.after), (*text, self.end))
-
-
-def _progress(step: int, first: int, last: int) -> float:
-    """0 until `first`, 1 from `last` on, and linear between."""
-    return min(1.0, max(0.0, (step - first) / (last - first)))
-
 
 def _write_json(path: Path, values: dict[str, object]) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    # A run that is under way in this folder copies these files: what is right is left alone.
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)

@@ -13,8 +13,8 @@ from redraft.training.examples import Example
 COPY_STEPS, LIST_STEPS = (100, 200), (200, 500)
 """The easy start of a run: until the first step of a pair all examples are of this kind or an easier one, from the
 second on none are. First short runs of random tokens to be copied: all that follows is built on copying, and it is
-found within a hundred such steps, since there are few places to copy from and nothing else to learn (on records alone it had
-not begun after 400 steps). Then short lists of names and values, for the format."""
+found within a hundred such steps, since there are few places to copy from and nothing else to learn (on records alone
+it had not begun after 400 steps). Then short lists of names and values, for the format."""
 COPY_LENGTHS = (3, 16)
 DATA_SEED = 1
 """The stream that training reads; stream 0 trained the tokenizer."""

@@ -26,8 +26,8 @@ EXAMPLES = (
     "Extract order_id, product, quantity, city as JSON: ORD-48213: 3 x wireless keyboard, ship to Lyon, customer Piet Jansen",
     "Extract level, service, status, duration as JSON: 2024-05-11 09:14:02 ERROR billing-worker: POST /api/v1/invoices -> 503 in 1204 ms",
     "Extract name, doctor, date, time as JSON: Reminder for Lena Berg: your appointment with Dr. Novak is on 12 June at 14:30, room B12.",
-    "Extract flight, origin, destination, seat as JSON: Boarding pass LH 402, Marta Silva, from Porto to Helsinki, seat 14C",
-    "Extract street, postcode, city, phone as JSON: Please send it to Elm Street 5, 10115 Berlin. No phone, sorry.",
+    "Extract flight, origin, destination, seat as JSON: Boarding pass: Marta Silva, flight LH 402 from Porto to Helsinki, seat 14C.",
+    "Extract street, postcode, city, phone as JSON: Please send it to Lena Berg, Elm Street 5, 10115 Berlin, phone 030 1234567.",
 )
 
 

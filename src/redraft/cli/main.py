@@ -21,11 +21,11 @@ app.add_typer(evaluate.app, name="eval")
 app.add_typer(data.app, name="data")
 
 INTERRUPTED = 130
-"""What a shell sees of a process that ctrl-C ended: 128 + SIGINT."""
+"""What the command framework returns after ctrl-C, without a word."""
 
 
 def main() -> None:
-    """Runs the command; exit code 2 for whatever the user can put right, 130 after ctrl-C."""
+    """Runs the command; one line and exit code 2 for whatever the user can put right, and after ctrl-C."""
     try:
         sys.exit(_run(sys.argv[1:] or ["--help"]))
     except BrokenPipeError:
@@ -47,10 +47,7 @@ def _run(arguments: list[str]) -> int:
         raise
     except (ValueError, OSError) as error:
         return _refuse(str(error))
-    # The command framework returns it after ctrl-C, without a word.
-    if code == INTERRUPTED:
-        print("redraft: interrupted", file=sys.stderr)
-    return code or 0
+    return _refuse("interrupted") if code == INTERRUPTED else code or 0
 
 
 def _refuse(message: str) -> int:

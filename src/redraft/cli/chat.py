@@ -9,34 +9,19 @@ import typer
 from redraft.cli import options
 
 
+@options.answering
 def chat(  # noqa: C901 - a conversation is one loop with many small turns
+    asked: options.Request,
     *,
-    model: options.ModelOption = "bundled",
-    device: options.DeviceOption = "auto",
-    dtype: options.DtypeOption = "auto",
-    max_new_tokens: options.MaxNewTokens = None,
-    canvas_length: options.CanvasLength = None,
-    steps: options.Steps = None,
-    entropy_bound: options.EntropyBound = None,
-    t_min: options.TMin = None,
-    t_max: options.TMax = None,
-    temperature: options.Temperature = None,
-    seed: options.Seed = None,
     plain: Annotated[bool, typer.Option("--plain", help="Without the live canvas.")] = False,
 ) -> None:
     """Talk to a model. /new forgets what was said, /exit or ctrl-D leaves; ctrl-C stops an answer."""
-    import redraft
     from redraft.cli.generate import last_result
     from redraft.cli.live import show
 
-    settings = options.given(
-        max_new_tokens=max_new_tokens, canvas_length=canvas_length, steps=steps, entropy_bound=entropy_bound,
-        t_min=t_min, t_max=t_max, temperature=temperature, seed=seed,
-    )  # fmt: skip
-    options.check_settings(settings)
-    loaded = redraft.load(model, device=device, dtype=dtype)
+    loaded = asked.load()
     if not loaded.tokenizer.has_chat_template:
-        raise ValueError(f"{model} has no chat template; use 'redraft generate' with a plain prompt")
+        raise ValueError(f"{asked.model} has no chat template; use 'redraft generate' with a plain prompt")
     if loaded.card.purpose:
         print(loaded.card.purpose)
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -63,7 +48,7 @@ def chat(  # noqa: C901 - a conversation is one loop with many small turns
             messages = []
         messages.append({"role": "user", "content": said})
         try:
-            events = loaded.stream(messages, **settings)
+            events = loaded.stream(messages, **asked.settings)
             if live:
                 result = show(events, loaded.tokenizer)
             else:
@@ -84,7 +69,7 @@ def examples(
     number: Annotated[int | None, typer.Argument(help="Run this example; without one, all are listed.")] = None,
     *,
     model: options.ModelOption = "bundled",
-    seed: options.Seed = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
 ) -> None:
     """Prompts that a checkpoint is good at, as commands; with a number, run one."""
     import shlex

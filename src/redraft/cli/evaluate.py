@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure how good a checkpoint is.")
 
 Examples = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
-EvalSeed = Annotated[int, typer.Option(help="Every example is answered with this seed.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 Failures = Annotated[Path | None, typer.Option(help="Write the examples it got wrong to this file, a JSON line each.")]
 
 
@@ -27,78 +25,49 @@ def group() -> None:
     """Measure how good a checkpoint is."""
 
 
+app.command("frontier")(frontier.frontier)
+
+
 def _command(name: str) -> Callable[..., None]:
     """The command that measures a shipped task."""
 
+    @options.answering
     def command(
-        *,
-        model: options.ModelOption = "bundled",
-        device: options.DeviceOption = "auto",
-        dtype: options.DtypeOption = "auto",
-        examples: Examples = 250,
-        steps: options.Steps = None,
-        canvas_length: options.CanvasLength = None,
-        entropy_bound: options.EntropyBound = None,
-        t_min: options.TMin = None,
-        t_max: options.TMax = None,
-        temperature: options.Temperature = None,
-        seed: EvalSeed = 0,
-        as_json: AsJson = False,
-        failures: Failures = None,
+        asked: options.Request, *, examples: Examples = 250, as_json: options.AsJson = False, failures: Failures = None
     ) -> None:
         from redraft.measure.tasks import TASKS
 
-        settings = options.given(
-            steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
-            temperature=temperature, seed=seed,
-        )  # fmt: skip
-        options.check_settings(settings)
         options.check_at_least(1, examples=examples)
         if name != "extract":
             options.needs("rapidfuzz", "eval")
         task = TASKS[name]
-        _measure(name, task.cases(examples), task.score, settings, model, device, dtype, as_json, failures)
+        _measure(name, task.cases(examples), task.score, asked, as_json, failures)
 
     return command
 
 
-app.command("extract", help="Extraction of named fields as JSON: 500 examples, half phrased as training never saw.")(
-    _command("extract")
-)
-app.command("normalize", help="Dates, times, amounts, phone numbers and quantities in a form that is named.")(
-    _command("normalize")
-)
-app.command("frontier")(frontier.frontier)
-app.command("repair", help="Sentences with typing errors; copying them is scored beside it.")(_command("repair"))
+for _name, _help in (
+    ("extract", "Extraction of named fields as JSON: 500 examples, half phrased as training never saw."),
+    ("normalize", "Dates, times, amounts, phone numbers and quantities in a form that is named."),
+    ("repair", "Sentences with typing errors; copying them is scored beside it."),
+):
+    app.command(_name, help=_help)(_command(_name))
 
 
 @app.command("rows")
+@options.answering
 def rows(
+    asked: options.Request,
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
-    model: options.ModelOption = "bundled",
-    device: options.DeviceOption = "auto",
-    dtype: options.DtypeOption = "auto",
-    steps: options.Steps = None,
-    canvas_length: options.CanvasLength = None,
-    entropy_bound: options.EntropyBound = None,
-    t_min: options.TMin = None,
-    t_max: options.TMax = None,
-    temperature: options.Temperature = None,
-    seed: EvalSeed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
     """Any prompts with their right answers."""
     from redraft.measure.cases import read_rows
     from redraft.measure.tasks import SCORES
 
-    settings = options.given(
-        steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
-        temperature=temperature, seed=seed,
-    )  # fmt: skip
-    options.check_settings(settings)
     if score not in SCORES:
         raise ValueError(f"--score is {score!r}, must be one of {', '.join(SCORES)}")
     if score == "text":
@@ -107,98 +76,76 @@ def rows(
     for case in cases:
         # Also what the score itself refuses is refused before any answer.
         SCORES[score](case, "")
-    _measure(str(file), cases, SCORES[score], settings, model, device, dtype, as_json, failures)
+    _measure(str(file), cases, SCORES[score], asked, as_json, failures)
 
 
 @app.command("sudoku")
+@options.answering
 def sudoku(
+    asked: options.Request,
     *,
-    model: options.ModelOption = "bundled",
-    device: options.DeviceOption = "auto",
-    dtype: options.DtypeOption = "auto",
     examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
-    steps: options.Steps = None,
-    canvas_length: options.CanvasLength = None,
-    entropy_bound: options.EntropyBound = None,
-    t_min: options.TMin = None,
-    t_max: options.TMax = None,
-    temperature: options.Temperature = None,
-    seed: EvalSeed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
     """Puzzles with one solution in three grades; not what the bundled model is for."""
     from redraft.measure.sudoku import score_sudoku, sudoku_cases
 
-    settings = options.given(
-        steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
-        temperature=temperature, seed=seed,
-    )  # fmt: skip
-    options.check_settings(settings)
     options.check_at_least(1, examples=examples)
-    _measure("sudoku", sudoku_cases(examples), score_sudoku, settings, model, device, dtype, as_json, failures)
+    _measure("sudoku", sudoku_cases(examples), score_sudoku, asked, as_json, failures)
 
 
 @app.command("needle")
+@options.answering
 def needle(
+    asked: options.Request,
     *,
-    model: options.ModelOption = "bundled",
-    device: options.DeviceOption = "auto",
-    dtype: options.DtypeOption = "auto",
     lengths: Annotated[str, typer.Option(help="Tokens of the prompt, with commas between them.")] = "100,400,1600",
     depths: Annotated[str, typer.Option(help="Where the fact stands, 0 (first) to 1 (last).")] = "0,0.25,0.5,0.75,1",
     form: Annotated[
         str, typer.Option(help="How it is asked for: extract (as the bundled model is) or question.")
     ] = "extract",
-    steps: options.Steps = None,
-    canvas_length: options.CanvasLength = None,
-    entropy_bound: options.EntropyBound = None,
-    t_min: options.TMin = None,
-    t_max: options.TMax = None,
-    temperature: options.Temperature = None,
-    seed: EvalSeed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
     """One fact among filling sentences, at every depth of every length."""
-    import redraft
     from redraft.measure.needle import check_needle, needle_cases, score_needle
 
-    settings = options.given(
-        steps=steps, canvas_length=canvas_length, entropy_bound=entropy_bound, t_min=t_min, t_max=t_max,
-        temperature=temperature, seed=seed,
-    )  # fmt: skip
-    options.check_settings(settings)
     places = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
     check_needle(*places, form)
 
-    def cases(loaded: redraft.Model) -> "list[Case]":
+    def cases(loaded: "redraft.Model") -> "list[Case]":
         return needle_cases(*places, form, lambda text: len(loaded.tokenizer.encode(text)))
 
-    _measure("needle", cases, score_needle, settings, model, device, dtype, as_json, failures)
+    _measure("needle", cases, score_needle, asked, as_json, failures)
 
 
 def _measure(
-    name: str, cases: "list[Case] | Callable[[redraft.Model], list[Case]]", score: "Score", settings: dict[str, Any],
-    model: str, device: str, dtype: str, as_json: bool, failures: Path | None,
-) -> None:  # fmt: skip
+    name: str,
+    cases: "list[Case] | Callable[[redraft.Model], list[Case]]",
+    score: "Score",
+    asked: options.Request,
+    as_json: bool,
+    failures: Path | None,
+) -> None:
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-    import redraft
     from redraft.measure.tasks import run_cases, summarise
 
     if failures is not None and not failures.parent.is_dir():
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
-    loaded = redraft.load(model, device=device, dtype=dtype)
+    # The same for every example, and if nobody says otherwise the same every time.
+    settings = {"seed": 0} | asked.settings
+    loaded = asked.load()
     if callable(cases):
         cases = cases(loaded)
     for case in cases:
         # What cannot be answered is refused before any answer is waited for.
         loaded.stream(case.prompt, **settings)
 
-    def answer(prompt: str) -> tuple[str, redraft.Generation]:
+    def answer(prompt: str) -> "tuple[str, redraft.Generation]":
         result = loaded.generate(prompt, **settings)
         return result.text, result.generation
 

@@ -35,7 +35,7 @@ def frontier(
         bool, typer.Option("--write", help="Make the chosen point the checkpoint's own settings.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Every example is answered with this seed.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Try sampler settings: which give how much quality at what speed, and which nothing else beats."""
     from rich.console import Console

@@ -1,10 +1,15 @@
 """Options that several commands share."""
 
 import importlib.util
+import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    import redraft
 
 Number = TypeVar("Number", int, float)
 
@@ -13,16 +18,67 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
-MaxNewTokens = Annotated[int | None, typer.Option(help="Cut the answer after so many tokens.")]
-CanvasLength = Annotated[int | None, typer.Option(help="Tokens written at a time.")]
-Steps = Annotated[int | None, typer.Option(help="At most so many denoising steps for a canvas.")]
-EntropyBound = Annotated[float | None, typer.Option(help="Accept more positions a step (higher) or fewer (lower).")]
-TMin = Annotated[float | None, typer.Option(help="Temperature that the schedule falls to.")]
-TMax = Annotated[float | None, typer.Option(help="Temperature that the schedule starts from.")]
-Temperature = Annotated[
-    float | None, typer.Option(help="Scales the schedule; 0 takes the likeliest token as the sample.")
-]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer; without one, one is drawn.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every command that answers is asked: which model, how it runs, and the settings that were given."""
+
+    model: str
+    device: str
+    dtype: str
+    settings: dict[str, Any]
+
+    def load(self) -> "redraft.Model":
+        """The model."""
+        import redraft
+
+        return redraft.load(self.model, device=self.device, dtype=self.dtype)
+
+
+def answering(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command that answers the options of model and sampler.
+
+    It gets them, checked, as its first argument, a Request; its other arguments stay options of its own.
+    """
+
+    def with_options(
+        *arguments: Any,
+        model: ModelOption = "bundled",
+        device: DeviceOption = "auto",
+        dtype: DtypeOption = "auto",
+        max_new_tokens: Annotated[int | None, typer.Option(help="Cut the answer after so many tokens.")] = None,
+        canvas_length: Annotated[int | None, typer.Option(help="Tokens written at a time.")] = None,
+        steps: Annotated[int | None, typer.Option(help="At most so many denoising steps for a canvas.")] = None,
+        entropy_bound: Annotated[
+            float | None, typer.Option(help="Accept more positions a step (higher) or fewer (lower).")
+        ] = None,
+        t_min: Annotated[float | None, typer.Option(help="Temperature that the schedule falls to.")] = None,
+        t_max: Annotated[float | None, typer.Option(help="Temperature that the schedule starts from.")] = None,
+        temperature: Annotated[
+            float | None, typer.Option(help="Scales the schedule; 0 takes the likeliest token as the sample.")
+        ] = None,
+        seed: Annotated[
+            int | None, typer.Option(help="The same seed gives the same answer; without one, one is drawn.")
+        ] = None,
+        **own: Any,
+    ) -> None:
+        settings = given(
+            max_new_tokens=max_new_tokens, canvas_length=canvas_length, steps=steps, entropy_bound=entropy_bound,
+            t_min=t_min, t_max=t_max, temperature=temperature, seed=seed,
+        )  # fmt: skip
+        check_settings(settings)
+        check_dtype(dtype)
+        command(Request(model, device, dtype, settings), *arguments, **own)
+
+    # What the command framework reads: the command's own parameters first, then the shared ones.
+    shared = [p for p in inspect.signature(with_options).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    with_options.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    with_options.__doc__ = command.__doc__
+    return with_options
 
 
 def given(**settings: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """redraft: DiffusionGemma, the language model that denoises a whole canvas of tokens at once.
 
-model = redraft.load("path/to/checkpoint")
-result = model.generate("Extract name, city as JSON: Ana Kovacs moved to Lyon.", seed=1)
-result.text, result.finish_reason, result.tokens_per_forward
+>>> import redraft
+>>> model = redraft.load()
+>>> result = model.generate("Extract city, date as JSON: See you in Porto on 4 May.", seed=1)
+>>> result.text, result.finish_reason
+('{"city": "Porto", "date": "4 May"}', 'stop')
 """
 
 from typing import TYPE_CHECKING

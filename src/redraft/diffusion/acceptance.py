@@ -34,7 +34,7 @@ class EntropyBound:
             raise ValueError(f"entropy bound is {self.bound}, must be at least 0")
 
     def accept(self, entropy: Tensor, step: int, steps: int) -> Tensor:
-        # Over the last dimension: training decides for many canvases at once.
+        """As the Protocol says, and for many canvases at once: entropy [..., C] → bool [..., C]."""
         ascending, order = entropy.sort(dim=-1, stable=True)
         chosen = ascending.cumsum(-1) - ascending <= self.bound
         return torch.zeros_like(chosen).scatter(-1, order, chosen)

@@ -27,14 +27,15 @@ class Readout:
 def plain_readout(model: Transformer, hidden: Tensor, temperature: float, uniform: Tensor) -> Readout:
     """Reads hidden [C, D] at `temperature` > 0; `uniform` float64 [C] in [0, 1) decides the samples by inverse CDF."""
     logits = model.logits(hidden) / temperature
+    sample, entropy = sample_and_entropy(logits, uniform)
+    return Readout(sample, logits.argmax(dim=-1), entropy, model.soft_embedding(logits))
+
+
+def sample_and_entropy(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of logits [C, V]: a sample int64 [C], decided by uniform float64 [C], and the entropy [C] in nats."""
     log_probs = logits.log_softmax(dim=-1)
     probs = log_probs.exp()
-    return Readout(
-        sample=inverse_cdf(probs, uniform),
-        argmax=logits.argmax(dim=-1),
-        entropy=-(probs * log_probs).sum(dim=-1),
-        soft_embedding=model.soft_embedding(logits),
-    )
+    return inverse_cdf(probs, uniform), -(probs * log_probs).sum(dim=-1)
 
 
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:

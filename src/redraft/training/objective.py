@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from redraft.diffusion.acceptance import EntropyBound
 from redraft.model.batch import FlatBatch, Pass, Segment
-from redraft.model.readout import inverse_cdf
+from redraft.model.readout import sample_and_entropy
 from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.examples import TrainingBatch
@@ -89,11 +89,9 @@ def next_state(logits: Tensor, sample_uniforms: Tensor, renoise_tokens: Tensor) 
     A model that only knows right tokens and noise trusts whatever makes sense in a canvas, its own mistakes too; from
     states of its own sampling it learns to take them back (Step-unrolled Denoising Autoencoders, arXiv:2112.06749).
     """
-    log_probs = logits.log_softmax(dim=-1)
-    probs = log_probs.exp()
-    entropy = -(probs * log_probs).sum(dim=-1)
-    sample = inverse_cdf(probs.flatten(0, -2), sample_uniforms.flatten()).view_as(sample_uniforms)
-    return torch.where(EntropyBound().accept(entropy, 1, 1), sample, renoise_tokens)
+    shape = sample_uniforms.shape
+    sample, entropy = sample_and_entropy(logits.flatten(0, -2), sample_uniforms.flatten())
+    return torch.where(EntropyBound().accept(entropy.view(shape), 1, 1), sample.view(shape), renoise_tokens)
 
 
 def _denoise(

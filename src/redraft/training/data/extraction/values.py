@@ -111,8 +111,8 @@ def digits(rng: random.Random, count: int) -> str:
 
 
 def fill(pattern: str, rng: random.Random) -> str:
-    """Replaces each 9 by a digit, each A by a capital letter and each X by either."""
-    sets = {"9": "0123456789", "A": LETTERS, "X": ALPHANUMERIC}
+    """Replaces each 9 by a digit, each A by a capital letter and each * by either."""
+    sets = {"9": "0123456789", "A": LETTERS, "*": ALPHANUMERIC}
     return "".join(rng.choice(sets[char]) if char in sets else char for char in pattern)
 
 
@@ -297,7 +297,7 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "role": _role,
     "city": lambda source, rng: source.faker("city", rng),
     "website": _website,
-    "order_id": _id("ORD-99999", "#99999", "A-9999-999", "9999999", "XX-99999", "PO999999"),
+    "order_id": _id("ORD-99999", "#99999", "A-9999-999", "9999999", "**-99999", "PO999999"),
     "product": _product,
     "quantity": lambda _, rng: str(rng.choice((rng.randint(1, 12), rng.randint(1, 500)))),
     "amount": _amount,
@@ -318,7 +318,7 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "status": lambda _, rng: rng.choice(("200", "201", "204", "301", "400", "401", "403", "404", "409", "429", "500", "502", "503", "504")),
     "path": _path,
     "duration": lambda _, rng: rng.choice((f"{rng.randint(1, 9999)} ms", f"{rng.randint(1, 9999)}ms", f"{rng.randint(0, 60)}.{rng.randint(0, 99):02}s")),
-    "tracking_id": _id("1Z999AA9999", "JD999999999", "AA999999999AA", "999999999999", "TRK-XXXXXX"),
+    "tracking_id": _id("1Z999AA9999", "JD999999999", "AA999999999AA", "999999999999", "TRK-******"),
     "carrier": lambda source, rng: source.word(CARRIERS, rng),
     "weight": _weight,
     "doctor": lambda source, rng: f"{rng.choice(DOCTOR_TITLES)} {source.faker('last_name', rng)}",
@@ -330,6 +330,6 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "ticket_id": _id("#9999", "TCK-9999", "SUP-99999", "AAA-999", "T9999999"),
     "version": _version,
     "priority": lambda _, rng: rng.choice(("high", "low", "medium", "urgent", "critical", "normal", "P1", "P2", "P3", "High", "Low")),
-    "sku": _id("AA-9999", "XXX-999", "SKU9999", "A9999-AA", "99-AAA-99"),
+    "sku": _id("AA-9999", "***-999", "SKU9999", "A9999-AA", "99-AAA-99"),
     "salary": _salary,
 }  # fmt: skip

@@ -256,3 +256,27 @@ def test_the_command_starts_without_torch():
     # So that help, refusals and ctrl-C need not wait for it.
     code = "import sys, redraft.cli.main; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ctrl_c_is_heard_while_torch_is_imported():
+    # As an import in there may do: whatever is raised is taken for a missing package.
+    code = """
+import os, signal, sys, time
+from redraft.cli import main
+
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "torch.nn":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+            except BaseException:
+                pass
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Pressed())
+sys.argv = ["redraft", "generate", "hello"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "redraft: interrupted\n")

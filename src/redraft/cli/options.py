@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from redraft.training.interrupts import ctrl_c_waits
+
 if TYPE_CHECKING:
     import redraft
 
@@ -90,6 +92,9 @@ def check_settings(settings: dict[str, Any]) -> None:
     """ValueError for sampler settings that are wrong with any checkpoint: before its weights are fetched or read."""
     import redraft
 
+    # Some of what torch imports takes any exception for a missing package, KeyboardInterrupt too.
+    with ctrl_c_waits():
+        import redraft.facade
     if ("t_min" in settings) != ("t_max" in settings):
         # The other end of the schedule is the checkpoint's, and not known yet.
         only = settings.get("t_min", settings.get("t_max"))

@@ -7,11 +7,8 @@ import dataclasses
 import math
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
 from redraft.training.average import Average
 from redraft.training.examples import Example, make_batch
+from redraft.training.interrupts import ctrl_c_waits
 from redraft.training.log import RunLog
 from redraft.training.muon import MuonAdamW
 from redraft.training.objective import losses
@@ -216,7 +214,8 @@ class _Training:
             found += torch.stack((canvas.detach(), encoder.detach()))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self._check_finite("gradient", norm)
-        with _ctrl_c_waits():
+        # Half an update must not be saved as a step.
+        with ctrl_c_waits():
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.model, self.step)
@@ -289,19 +288,3 @@ def _compile_layers(model: Transformer) -> None:
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
         elif isinstance(module, Layer):
             module.compile(dynamic=True)
-
-
-@contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Raises KeyboardInterrupt at the end instead of in the middle: half an update must not be saved as a step."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt

@@ -168,11 +168,7 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     folder = resolve(os.fspath(name_or_path))
     transformer = load_model(folder, dtype=DTYPES.get(dtype, _auto_dtype(folder, place)), device=place)
     tokenizer = TextTokenizer.load(folder)
-    if tokenizer.vocab_size > transformer.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {transformer.config.vocab_size}: "
-            "they belong to different checkpoints"
-        )
+    tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
     return Model(os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder))
 

@@ -63,3 +63,58 @@ def test_bad_options_are_refused_before_any_work(run, tmp_path, arguments, messa
     code, out, err = run("train", "extract", "--out", tmp_path / "run", *arguments)
     assert (code, out, err) == (2, "", f"redraft: {message}\n")
     assert not (tmp_path / "run").exists()
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_fine_tuning_on_rows_learns_them(run, tmp_path):
+    rows = [{"prompt": f"Say {word}", "answer": word.upper()} for word in ("alpha", "beta", "gamma", "delta")] * 6
+    file = written(tmp_path / "rows.jsonl", rows)
+    arguments = ("train", "rows", file, "--out", tmp_path / "run", "--batch-size", 4, "--learning-rate", 1e-3)
+    code, out, err = run(*arguments, "--steps", 30, "--validate-every", 30)
+    assert (code, err) == (0, "")
+    assert out.startswith("23 rows to train on, 1 to validate on, 30 steps\n")
+    assert "step 30/30  validation: exact 100.0%" in out
+    checkpoint = tmp_path / "run" / "step-0000030"
+    assert f"redraft eval rows {file} --model {checkpoint}\n" in out
+    code, answer, _ = run("generate", "Say gamma", "-m", checkpoint, "--seed", 0)
+    assert (code, answer) == (0, "GAMMA\n")
+    code, shown, _ = run("examples", "-m", checkpoint)
+    assert "fine-tuned from bundled on rows.jsonl" in shown
+    # It goes on from where it stood, and refuses a model of another shape.
+    code, out, _ = run(*arguments, "--steps", 31)
+    assert "resuming at step 30" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("", (), "{file} has no rows"),
+        ('{"prompt": "a", "answer": "b"}\n{"prompt": "a"}\n', (), '{file}, line 2: "answer" is null, must be text'),
+        ("{\n", (), "{file}, line 1 is not JSON"),
+        ('{"prompt": "a", "answer": "' + "long " * 3000 + '"}', (), "{file}, line 1: a prompt of"),
+        ('{"prompt": "a", "answer": "b"}', ("--epochs", 0), "epochs is 0.0, must be above 0"),
+        ('{"prompt": "a", "answer": "b"}', ("--validate-every", 2), "validate_every needs rows to validate on"),
+        ('{"prompt": "a", "answer": "b"}', ("--start", "no/where/"), "there is no folder 'no/where/'"),
+    ],
+)
+def test_bad_rows_are_refused_before_any_work(run, tmp_path, content, arguments, message):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(content)
+    code, out, err = run("train", "rows", file, "--out", tmp_path / "run", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"redraft: {message.format(file=file)}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_memory_cannot_train_is_refused(run, tmp_path, monkeypatch):
+    from redraft.weights import MachineMemory
+
+    monkeypatch.setattr("redraft.training.loop.machine_memory", lambda: MachineMemory(10**8, 10**8))
+    file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
+    code, _, err = run("train", "rows", file, "--out", tmp_path / "run")
+    assert code == 2
+    assert "takes 0 GB for weights, gradients and optimizer, 0 GB of this machine's memory are free" in err

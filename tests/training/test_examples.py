@@ -99,13 +99,32 @@ def test_share_of_self_conditioning(share):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_unrolling_is_of_the_self_conditioned(share):
-    batch = batch_of([example(2, 3)] * 4000, unrolling=share)
-    assert not (batch.unrolled & ~batch.conditioned).any()
+    batch = batch_of([example(2, 3)] * 4000, unrolling=share, unrolling_steps=3)
+    assert not batch.unrolled[~batch.conditioned].any()
     count = int(batch.conditioned.sum())
-    assert abs(batch.unrolled.sum() / count - share) <= 5 * (share * (1 - share) / count) ** 0.5
+    for steps in (1, 2, 3):
+        assert (
+            abs((batch.unrolled == steps).sum() / count - share / 3) <= 5 * (share / 3 * (1 - share / 3) / count) ** 0.5
+        )
     assert 0.4 <= batch.temperature.min() < 0.41
     assert 0.79 < batch.temperature.max() <= 0.8
-    assert batch.sample_uniforms.shape == batch.renoise_tokens.shape == batch.noised.shape
+    assert batch.sample_uniforms.shape == batch.renoise_tokens.shape == (4000, 3, *batch.noised.shape[1:])
+
+
+def test_half_of_the_unrolled_canvases_begin_as_generation_does():
+    length, count = 400, 600
+    answer = Example((10,), (VOCAB,) * length)
+    batch = make_batch(
+        [answer] * count, length, VOCAB, Counter(3), canvases_per_example=4, unrolling=0.5, unrolling_from_noise=0.5
+    )
+    shares = (batch.noised != VOCAB).double().mean(dim=2)
+    unrolled = batch.unrolled > 0
+    noise = shares == 1
+    assert (noise[unrolled].sum(dim=1) >= 2).all()
+    assert 0.5 <= noise[unrolled].double().mean() < 0.56
+    # The others are as without unrolling.
+    expected = (torch.arange(int((~unrolled).sum()) * 4) + 0.5) / int((~unrolled).sum()) / 4
+    assert (shares[~unrolled].flatten().sort().values - expected).abs().max() < 0.03
 
 
 def test_default_share_of_self_conditioning_is_a_half():

@@ -74,8 +74,12 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
         check_dtype(dtype)
         command(Request(model, device, dtype, settings), *arguments, **own)
 
-    # What the command framework reads: the command's own parameters first, then the shared ones.
-    shared = [p for p in inspect.signature(with_options).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return sharing(command, with_options)
+
+
+def sharing(command: Callable[..., None], with_options: Callable[..., None]) -> Callable[..., None]:
+    """`with_options` as the command framework reads it: `command`'s own parameters, then its keyword-only ones."""
+    shared = [p for p in inspect.signature(with_options, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     with_options.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}

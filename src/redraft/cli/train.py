@@ -3,12 +3,19 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redraft.cli import options
+
+if TYPE_CHECKING:
+    from redraft.training.loop import ExampleSource
+    from redraft.training.recipes import Recipe
+    from redraft.training.state import RunFolder
+    from redraft.training.validation import Validator
 
 VALIDATION_EXAMPLES = 128
 VALIDATION_ANSWERS = 64
@@ -21,22 +28,22 @@ def group() -> None:
     """Train a model from a recipe."""
 
 
-def _command(name: str) -> Callable[..., None]:
-    """The command that runs the recipe of this name."""
+@dataclass(frozen=True)
+class Run:
+    """What every training command is asked: its settings, and how the process runs."""
 
-    def command(
-        *,
-        out: Annotated[
-            Path, typer.Option(help="Folder of the run; a run that is there goes on where it stood.")
-        ] = Path("runs") / name,
-        start: Annotated[
-            Path | None,
-            typer.Option(
-                help="Checkpoint whose weights a new run begins with, instead of random ones and an easy start."
-            ),
-        ] = None,
+    settings: dict[str, Any]
+    threads: int | None
+    stop_after: float
+
+
+def training(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of a run; it gets them, checked, as its first argument, a Run."""
+
+    def with_options(
+        *arguments: Any,
         steps: Annotated[
-            int | None, typer.Option(help="Steps of the whole run; its learning rate falls over the last 40 %.")
+            int | None, typer.Option(help="Steps of the whole run; its learning rate falls over the last part.")
         ] = None,
         batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
         learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
@@ -63,33 +70,97 @@ def _command(name: str) -> Callable[..., None]:
             float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")
         ] = None,
         threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+        **own: Any,
     ) -> None:
         if minutes is not None and not 0 < minutes < math.inf:
             raise ValueError(f"--minutes is {minutes}, must be above 0")
         options.check_at_least(1, threads=threads)
-        overrides = options.given(
+        settings = options.given(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
             validate_every=validate_every, patience=patience,
         )  # fmt: skip
-        _run(
-            name, out, overrides | {"compile": compiled}, start=start, threads=threads,
-            stop_after=math.inf if minutes is None else minutes * 60,
-        )  # fmt: skip
+        stop_after = math.inf if minutes is None else minutes * 60
+        command(Run(settings | {"compile": compiled}, threads, stop_after), *arguments, **own)
 
-    return command
+    return options.sharing(command, with_options)
 
 
-app.command("extract", help="Extraction of named fields as JSON. Needs the extra: pip install 'redraft[train]'.")(
-    _command("extract")
-)
-app.command("bundled", help="The bundled model: extraction, also of messy texts, normalising values, mending typos.")(
-    _command("bundled")
-)
+OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is there goes on where it stood.")]
+StartOption = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint whose weights a new run begins with, instead of random ones and an easy start."),
+]
 
 
-def _run(
-    name: str, out: Path, overrides: dict[str, Any], *, start: Path | None, threads: int | None, stop_after: float
+@app.command("extract")
+@training
+def extract(run: Run, *, out: OutOption = Path("runs/extract"), start: StartOption = None) -> None:
+    """Extraction of named fields as JSON. Needs the extra: pip install 'redraft[train]'."""
+    _from_recipe("extract", run, out, start)
+
+
+@app.command("bundled")
+@training
+def bundled(run: Run, *, out: OutOption = Path("runs/bundled"), start: StartOption = None) -> None:
+    """The bundled model: extraction, also of messy texts, normalising values, mending typos."""
+    _from_recipe("bundled", run, out, start)
+
+
+@app.command("rows")
+@training
+def rows(
+    run: Run,
+    *,
+    file: Annotated[Path, typer.Argument(help='JSON lines, each an object with "prompt" and "answer".')],
+    out: OutOption = Path("runs/rows"),
+    start: Annotated[
+        str, typer.Option(help='The checkpoint to fine-tune: "bundled", a folder, or a name on the hub.')
+    ] = "bundled",
+    epochs: Annotated[float, typer.Option(help="How often each row is trained on, where --steps does not say.")] = 3.0,
+    validation: Annotated[
+        Path | None, typer.Option(help="Rows to validate on; without, a twentieth of the rows is kept back for it.")
+    ] = None,
 ) -> None:
+    """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
+    options.needs("matplotlib", "train")
+    import torch
+
+    from redraft.generation import SamplerSettings
+    from redraft.measure.cases import read_rows
+    from redraft.text import TextTokenizer
+    from redraft.training import loop, recipes
+    from redraft.training.data.rows import RowExamples, companions_of, hold_out, make_examples
+    from redraft.training.state import RunFolder
+    from redraft.training.validation import make_validator
+    from redraft.weights import Checkpoint, read_generation_config, resolve
+
+    trained = read_rows(file)
+    held_out = read_rows(validation) if validation else ()
+    folder = resolve(start)
+    checkpoint = Checkpoint.open(folder)
+    loop.check_memory(checkpoint.config)
+    tokenizer = TextTokenizer.load(folder)
+    tokenizer.check_fits(checkpoint.config.vocab_size, folder)
+    if not held_out:
+        trained, held_out = hold_out(trained)
+    examples = make_examples(trained, file, tokenizer, checkpoint.config)
+    unseen = make_examples(held_out, validation or file, tokenizer, checkpoint.config)
+    recipe = recipes.rows(checkpoint.config, len(examples), epochs, validation=bool(unseen), **run.settings)
+    print(f"{len(examples)} rows to train on, {len(unseen)} to validate on, {recipe.settings.steps} steps", flush=True)
+    validate = unseen and make_validator(
+        unseen[:VALIDATION_EXAMPLES], SamplerSettings.from_generation_config(read_generation_config(folder) or {}),
+        answers=VALIDATION_ANSWERS, prompt_weight=recipe.settings.prompt_weight,
+    )  # fmt: skip
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    companions_of(folder, out / "companions", f"fine-tuned from {start} on {file.name}", trained)
+    _go(
+        run, recipe, RowExamples(examples, recipe.settings), RunFolder(out, out / "companions"), validate or None,
+        folder, f"redraft eval rows {validation or file} --model",
+    )  # fmt: skip
+
+
+def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
     for package in ("faker", "codespell_lib", "matplotlib"):
         options.needs(package, "train")
     import torch
@@ -98,8 +169,6 @@ def _run(
     from redraft.training import loop, recipes
     from redraft.training.data.bundled import BundledExamples
     from redraft.training.data.extraction.task import SHIPPED_SETTINGS, ExtractionExamples, prepare_companions
-    from redraft.training.log import read_rows
-    from redraft.training.report import REPORT_FILE, summarise, write_report
     from redraft.training.state import RunFolder
     from redraft.training.validation import make_validator
 
@@ -107,12 +176,12 @@ def _run(
         "extract": (recipes.extract, ExtractionExamples),
         "bundled": (recipes.bundled, BundledExamples),
     }[name]
-    recipe = make_recipe(**overrides)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    recipe = make_recipe(**run.settings)
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     companions = out / "companions"
-    run = RunFolder(out, companions)
-    if start is not None and not run.checkpoints():
+    folder = RunFolder(out, companions)
+    if start is not None and not folder.checkpoints():
         loop.check_start(start, recipe)
     prepare_companions(companions)
     source = make_source(recipe.settings.batch_size, TextTokenizer.load(companions), easy_start=start is None)
@@ -120,22 +189,39 @@ def _run(
         source.validation(VALIDATION_EXAMPLES), SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
         prompt_weight=recipe.settings.prompt_weight,
     )  # fmt: skip
+    _go(run, recipe, source, folder, validate, start, "redraft eval extract --model")
+
+
+def _go(
+    run: Run,
+    recipe: "Recipe",
+    source: "ExampleSource",
+    folder: "RunFolder",
+    validate: "Validator | None",
+    start: Path | None,
+    next_command: str,
+) -> None:
+    """Trains, draws the report whatever happens, and says what was reached and what to do with it."""
+    from redraft.training import loop
+    from redraft.training.log import read_rows
+    from redraft.training.report import REPORT_FILE, summarise, write_report
+
     try:
         loop.train(
-            recipe, source, run, report=lambda line: print(line, flush=True), validate=validate, start=start,
-            stop_after=stop_after,
+            recipe, source, folder, report=lambda line: print(line, flush=True), validate=validate, start=start,
+            stop_after=run.stop_after,
         )  # fmt: skip
     finally:
-        if any(row["kind"] == "progress" for row in read_rows(out)):
-            write_report(out)
-    if not (out / REPORT_FILE).exists():
+        if any(row["kind"] == "progress" for row in read_rows(folder.path)):
+            write_report(folder.path)
+    if not (folder.path / REPORT_FILE).exists():
         # It was over before, and made before runs had logs.
-        print(f"redraft eval extract --model {run.checkpoints()[-1]}")
+        print(f"{next_command} {folder.checkpoints()[-1]}")
         return
-    summary = summarise(out)
-    best = run.checkpoint(summary["best"]["step"]) if summary["best"] else run.checkpoints()[-1]
-    print(f"redraft eval extract --model {best}")
-    print(json.dumps(summary | {"checkpoint": str(best), "report": str(out / REPORT_FILE)}))
+    summary = summarise(folder.path)
+    best = folder.checkpoint(summary["best"]["step"]) if summary["best"] else folder.checkpoints()[-1]
+    print(f"{next_command} {best}")
+    print(json.dumps(summary | {"checkpoint": str(best), "report": str(folder.path / REPORT_FILE)}))
 
 
 @app.command("report")

@@ -12,7 +12,7 @@ class Case:
     """A prompt and its right answer.
 
     `seen`: training had this wording or style (None: nobody knows); `held_out_values`: it never had values from these
-    lists; `group`: what it is counted with, where a task has several kinds of cases.
+    lists; `group`: what it is counted with, where a task has several kinds of cases; `line`: where in its file it was.
     """
 
     prompt: str
@@ -20,6 +20,7 @@ class Case:
     seen: bool | None = None
     held_out_values: bool = False
     group: str | None = None
+    line: int | None = None
 
 
 def read_cases(path: Path, *, per_split: int | None = None) -> list[Case]:
@@ -50,7 +51,7 @@ def read_rows(path: Path) -> list[Case]:
             value = row.get(key)
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f'{where}: "{key}" is {json.dumps(value)[:40]}, must be text that is not empty')
-        cases.append(Case(row["prompt"], row["answer"]))
+        cases.append(Case(row["prompt"], row["answer"], line=number))
     if not cases:
         raise ValueError(f"{path} has no rows")
     return cases

@@ -86,6 +86,14 @@ class TextTokenizer:
             chat_template=template,
         )
 
+    def check_fits(self, vocab_size: int, folder: Path) -> None:
+        """ValueError where it has tokens that a model of `vocab_size`, in the same folder, has no embedding for."""
+        if self._vocab_size > vocab_size:
+            raise ValueError(
+                f"the tokenizer in {folder} has {self._vocab_size} tokens, the model {vocab_size}: "
+                "they belong to different checkpoints"
+            )
+
     @property
     def vocab_size(self) -> int:
         """One more than the highest id."""

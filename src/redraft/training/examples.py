@@ -31,9 +31,9 @@ class TrainingBatch:
     tokens int64 [N]: prompt and answer of every example, one after the other; lengths: each example's share of N;
     answered bool [N]: the tokens of answers.
     canvas_starts int64 [B, K]: tokens of each example before the chosen canvas. clean and noised int64 [B, K, C]: that
-    canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning; unrolled
-    bool [B]: those of them whose canvases are taken a sampler's step further, at temperature [B], with the uniform
-    numbers sample_uniforms float64 and the tokens renoise_tokens int64 [B, K, C].
+    canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning. unrolled
+    int64 [B]: how many of the sampler's steps their canvases are taken further, at most S and only where conditioned,
+    at temperature [B], with the uniform numbers sample_uniforms float64 and tokens renoise_tokens int64 [B, S, K, C].
     """
 
     tokens: Tensor
@@ -79,13 +79,16 @@ def make_batch(
     self_conditioning: float = 0.5,
     canvases_per_example: int = 1,
     unrolling: float = 0.0,
+    unrolling_steps: int = 1,
+    unrolling_from_noise: float = 0.0,
 ) -> TrainingBatch:
     """Chooses canvases and their corruption levels for each example; `counter` decides everything random.
 
     Per canvas: one of the example's non-empty ones uniformly and level t ~ U(1e-4, 1); per example: self-conditioning
-    with the given probability (algorithm: "Training objective"), and a share `unrolling` of those is unrolled. Where an
-    example has several canvases, their levels and their places stand evenly apart, each still uniform by itself: less
-    of a step's noise is chance. ValueError for an empty prompt or answer.
+    with the given probability (algorithm: "Training objective"), and a share `unrolling` of those is unrolled by one to
+    `unrolling_steps` steps, a share `unrolling_from_noise` of their canvases from nothing but noise, as generation
+    begins. Where an example has several canvases, their levels and their places stand evenly apart, each still uniform
+    by itself: less of a step's noise is chance. ValueError for an empty prompt or answer.
     """
     count, each = len(examples), canvases_per_example
     apart = torch.arange(each, dtype=torch.float64) / each
@@ -100,10 +103,16 @@ def make_batch(
             starts.append(len(example.prompt) + canvas * canvas_length)
             canvases.append(tokens + (example.answer[-1],) * (canvas_length - len(tokens)))
     clean = torch.tensor(canvases)
-    level = (counter.uniforms(count, Purpose.CORRUPTION_LEVEL)[:, None] + apart) % 1
-    noised = corrupt(clean, LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level.flatten(), counter, vocab_size)
     conditioned = counter.uniforms(count, Purpose.SELF_CONDITIONING) < self_conditioning
+    further = counter.uniforms(count, Purpose.UNROLLING) / max(unrolling, 1e-12)
+    unrolled = torch.where(conditioned & (further < 1), 1 + (further * unrolling_steps).long(), 0)
+    level = (counter.uniforms(count, Purpose.CORRUPTION_LEVEL)[:, None] + apart) % 1
+    level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level
+    stretched = (level / max(1 - unrolling_from_noise, 1e-12)).clamp(max=1)
+    level = torch.where(unrolled[:, None] > 0, stretched, level)
+    noised = corrupt(clean, level.flatten(), counter, vocab_size)
     shape, schedule = (count, each, canvas_length), LinearTemperature()
+    of_steps, drawn = (unrolling_steps, *shape), unrolling_steps * clean.numel()
     return TrainingBatch(
         tokens=torch.tensor([token for example in examples for token in example.prompt + example.answer]),
         lengths=tuple(len(example.prompt) + len(example.answer) for example in examples),
@@ -112,9 +121,9 @@ def make_batch(
         clean=clean.view(shape),
         noised=noised.view(shape),
         conditioned=conditioned,
-        unrolled=conditioned & (counter.uniforms(count, Purpose.UNROLLING) < unrolling),
+        unrolled=unrolled,
         # Where in a run of the sampler it is taken further: anywhere.
         temperature=schedule.t_min + (schedule.t_max - schedule.t_min) * counter.uniforms(count, Purpose.TEMPERATURE),
-        sample_uniforms=counter.uniforms(clean.numel(), Purpose.SAMPLE).view(shape),
-        renoise_tokens=counter.random_tokens(clean.numel(), vocab_size, Purpose.RENOISE).view(shape),
+        sample_uniforms=counter.uniforms(drawn, Purpose.SAMPLE).view(of_steps).transpose(0, 1),
+        renoise_tokens=counter.random_tokens(drawn, vocab_size, Purpose.RENOISE).view(of_steps).transpose(0, 1),
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from redraft.diffusion.randomness import Counter
+from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
 from redraft.training.average import Average
@@ -27,7 +28,7 @@ from redraft.training.objective import losses
 from redraft.training.recipes import Recipe
 from redraft.training.state import RunFolder
 from redraft.training.validation import Validator
-from redraft.weights import Checkpoint
+from redraft.weights import Checkpoint, machine_memory
 
 ExampleSource = Callable[[int], Sequence[Example]]
 """The examples of a step, the same for the same step."""
@@ -85,6 +86,17 @@ def check_start(path: Path, recipe: Recipe) -> Checkpoint:
     if checkpoint.config != recipe.model:
         raise ValueError(f"{path} holds a model of another shape than the recipe's; begin with another, or without one")
     return checkpoint
+
+
+def check_memory(config: ModelConfig) -> None:
+    """ValueError where weights, gradients and the optimizer's two averages, all float32, are more than is free here."""
+    needed = 4 * 4 * sum(math.prod(shape) for shape in config.parameter_shapes().values())
+    free = machine_memory().available
+    if needed > free:
+        raise ValueError(
+            f"training this model takes {needed / 1e9:.0f} GB for weights, gradients and optimizer, "
+            f"{free / 1e9:.0f} GB of this machine's memory are free: choose a smaller model"
+        )
 
 
 def make_optimizer(model: Transformer, recipe: Recipe) -> MuonAdamW:
@@ -196,7 +208,8 @@ class _Training:
         settings, model = self.settings, self.recipe.model
         batch = make_batch(
             self.source(self.step), model.canvas_length, model.vocab_size, Counter(settings.seed, step=self.step),
-            settings.self_conditioning, settings.canvases_per_example, settings.unrolling,
+            settings.self_conditioning, settings.canvases_per_example, settings.unrolling, settings.unrolling_steps,
+            settings.unrolling_from_noise,
         )  # fmt: skip
         rate = settings.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:

@@ -60,27 +60,39 @@ def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prom
 
 
 def denoise(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> Tensor:
-    """Logits float32 [B · K · C, V] of the noised canvases."""
-    noised, soft_embedding = batch.noised, None
+    """Logits float32 [B · K · C, V] of the noised canvases, the unrolled ones taken further first."""
+    canvases, soft_embedding = batch.noised, None
     if batch.conditioned.any():
-        with torch.no_grad():
-            # Without signal, and over the chosen examples only.
-            chosen = batch.conditioned
-            logits = _denoise(model, noised[chosen], batch.canvas_starts[chosen], prefix.select(chosen), None)
-            logits = logits.view(-1, *noised.shape[1:], logits.shape[-1])
-            unrolled = batch.unrolled[chosen]
-            if unrolled.any():
-                temperature = torch.where(unrolled, batch.temperature[chosen].float(), 1.0)
-                logits = logits / temperature[:, None, None, None]
-                noised = noised.clone()
-                noised[batch.unrolled] = next_state(
-                    logits[unrolled], batch.sample_uniforms[batch.unrolled], batch.renoise_tokens[batch.unrolled]
-                )
-            first = model.soft_embedding(logits)
-            soft_embedding = first.new_zeros(*noised.shape, first.shape[-1])
-            soft_embedding[chosen] = first
-            soft_embedding = soft_embedding.flatten(0, 2)
-    return _denoise(model, noised, batch.canvas_starts, prefix, soft_embedding)
+        canvases, soft_embedding = _first_passes(model, batch, prefix)
+        soft_embedding = soft_embedding.flatten(0, 2)
+    return _denoise(model, canvases, batch.canvas_starts, prefix, soft_embedding)
+
+
+@torch.no_grad()
+def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> tuple[Tensor, Tensor]:
+    """What conditioned examples are denoised from: canvases int64 [B, K, C] and soft embeddings [B, K, C, D].
+
+    One pass for each; where it is unrolled, one for each of its steps, whose outcome is the next one's canvas.
+    """
+    canvases, soft_embedding = batch.noised, torch.empty(0)
+    for step in range(max(1, int(batch.unrolled.max()))):
+        # Over the chosen examples only, and the first without signal.
+        active = batch.unrolled > step if step else batch.conditioned
+        signal = soft_embedding[active].flatten(0, 2) if step else None
+        logits = _denoise(model, canvases[active], batch.canvas_starts[active], prefix.select(active), signal)
+        logits = logits.view(-1, *canvases.shape[1:], logits.shape[-1])
+        unrolled = batch.unrolled > step
+        if unrolled.any():
+            temperature = torch.where(unrolled, batch.temperature.float(), 1.0)[active]
+            logits = logits / temperature[:, None, None, None]
+            uniforms, noise = batch.sample_uniforms[unrolled, step], batch.renoise_tokens[unrolled, step]
+            canvases = canvases.clone()
+            canvases[unrolled] = next_state(logits[unrolled[active]], uniforms, noise)
+        found = model.soft_embedding(logits)
+        if not step:
+            soft_embedding = found.new_zeros(*canvases.shape, found.shape[-1])
+        soft_embedding[active] = found
+    return canvases, soft_embedding
 
 
 def next_state(logits: Tensor, sample_uniforms: Tensor, renoise_tokens: Tensor) -> Tensor:

@@ -42,6 +42,12 @@ UNITS = {
     "duration": {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000},
 }
 """Each unit in the smallest of its kind."""
+UNIT_NAMES = {
+    "mg": "milligrams", "g": "grams", "kg": "kilograms", "t": "tonnes", "mm": "millimetres", "cm": "centimetres",
+    "m": "metres", "km": "kilometres", "ml": "millilitres", "cl": "centilitres", "l": "litres", "kB": "kilobytes",
+    "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes", "ms": "milliseconds", "s": "seconds",
+    "min": "minutes", "h": "hours",
+}  # fmt: skip
 
 Draw = random.Random
 
@@ -102,6 +108,19 @@ DATE = Kind(
         lambda d, _: f"{d:%m/%d/%Y}" if d.day > 12 else None,
         lambda d, r: f"{d.isoformat()}T{_clock(r)}",
         lambda d, r: f"{d:%d}/{_month(d, r, short=True)}/{d.year}:{_clock(r)}",
+        lambda d, r: f"{d.isoformat()} {_clock(r)}",
+        lambda d, _: f"{d:%Y.%m.%d}",
+        lambda d, _: f"{d:%d-%m-%Y}" if d.day > 12 else None,
+        lambda d, _: f"{d.isoformat()} ({DAYS[d.weekday()][:3]})",
+        lambda d, r: f"{d:%d}{_month(d, r, short=True)}{d.year}",
+        lambda d, r: f"{_ordinal(d.day)} {_month(d, r, short=True)}. {d.year}",
+        lambda d, r: f"{_month(d, r)} the {_ordinal(d.day)}, {d.year}",
+        lambda d, r: f"{d.day} {_month(d, r)}, {d.year}",
+        lambda d, r: f"{_ordinal(d.day)} {_month(d, r)} '{d:%y}",
+        lambda d, r: f"{d.year}, {_month(d, r)} {_ordinal(d.day)}",
+        lambda d, r: f"{d.year}-{_month(d, r, short=True)}-{d:%d}",
+        lambda d, r: f"{DAYS[d.weekday()]} the {_ordinal(d.day)} of {_month(d, r)} {d.year}",
+        lambda d, r: f"{DAYS[d.weekday()]}, {d.day} {_month(d, r)} {d.year}",
         _foreign,
         _foreign,
     ),
@@ -146,6 +165,13 @@ TIME = Kind(
         lambda t, _: {(0, 0): "midnight", (12, 0): "noon"}.get(t),
         lambda t, r: _half(t, r, "half past {hour}") if t[1] == 30 else None,
         lambda t, r: _half(t, r, "quarter past {hour}") if t[1] == 15 else None,
+        lambda t, r: _half(t, r, "{hour} o'clock") if t[1] == 0 else None,
+        lambda t, _: f"{t[0]} h {t[1]:02}",
+        lambda t, _: f"{t[0]:02}:{t[1]:02} h",
+        lambda t, _: f"{t[0]:02}:{t[1]:02} hours",
+        lambda t, _: f"{t[0]:02}{t[1]:02}",
+        lambda t, r: _half(t, r, "{hour}:{minute:02}").upper(),
+        lambda t, _: f"{t[0]}.{t[1]:02}",
     ),
     unseen=(
         lambda t, r: _half(t, r, "{hour}.{minute:02}"),
@@ -189,6 +215,12 @@ AMOUNT = Kind(
         lambda a, r: f"{_number(a[0], r)} {CURRENCIES[a[1]][1]}",
         lambda a, r: f"{_number(a[0], r)} {a[1].lower()}",
         lambda a, _: f"{a[0] // 100},-- {CURRENCIES[a[1]][0]}" if a[0] % 100 == 0 else None,
+        lambda a, _: f"{a[0] // 100} {CURRENCIES[a[1]][1]} and {a[0] % 100} cents" if a[0] % 100 > 9 else None,
+        lambda a, r: f"{CURRENCIES[a[1]][0]} {_number(a[0], r)}",
+        lambda a, r: f"{a[1]}{_number(a[0], r)}",
+        lambda a, r: f"{_number(a[0], r)} ({a[1]})",
+        lambda a, r: f"{_number(a[0], r)} {CURRENCIES[a[1]][1].title()}",
+        lambda a, _: f"{a[0] // 100} {a[1]} {a[0] % 100:02}" if a[0] % 100 else None,
     ),
     unseen=(
         lambda a, r: f"{CURRENCIES[a[1]][0]} {_number(a[0], r)} ({a[1]})",
@@ -224,6 +256,13 @@ PHONE = Kind(
         lambda p, r: f"{p[0]}, 0{_spaced(p[1], r)}",
         lambda p, r: f"(0{p[1][:3]}) {_spaced(p[1][3:], r)}, {p[0]}",
         lambda p, _: f"+{COUNTRIES[p[0]]}{p[1]}",
+        lambda p, r: f"+{COUNTRIES[p[0]]}-{p[1][:3]}-{_spaced(p[1][3:], r)}",
+        lambda p, r: f"+{COUNTRIES[p[0]]} ({p[1][:3]}) {_spaced(p[1][3:], r)}",
+        lambda p, r: f"00 {COUNTRIES[p[0]]} {_spaced(p[1], r)}",
+        lambda p, r: f"{p[0]} +{COUNTRIES[p[0]]} {_spaced(p[1], r)}",
+        lambda p, r: f"0{p[1][:3]}/{_spaced(p[1][3:], r)} in {p[0]}",
+        lambda p, r: f"tel. +{COUNTRIES[p[0]]} {p[1][:2]} {_spaced(p[1][2:], r)}",
+        lambda p, r: f"[{p[0]}] 0{_spaced(p[1], r)}",
     ),
     unseen=(
         lambda p, r: f"(+{COUNTRIES[p[0]]}) {_spaced(p[1], r)}",
@@ -237,7 +276,12 @@ PHONE = Kind(
 )
 KINDS = {"date": DATE, "time": TIME, "amount": AMOUNT, "phone": PHONE}
 
-AROUND = ("{}", "{}", "{}", "{}", "on {}", "({})", "{}.", "it says {}", "{}, if I read it right", "- {}", "  {}  ")
+AROUND = (
+    "{}", "{}", "{}", "{}", "{}", "{}", "on {}", "({})", "{}.", "it says {}", "{}, if I read it right", "- {}",
+    "  {}  ", "<{}>", "{} (approved)",
+    "value: {}", "> {}", "the form has {}", "was {} before", "[{}]", "\"{}\"", "{}, please", "= {}", "{} - thanks",
+    "* {} *", "I think {}",
+)  # fmt: skip
 """What a value may stand in."""
 UNSEEN_AROUND = ("{}", "{}", "{}", "{}", "we have {} here", "{}?")
 
@@ -278,9 +322,17 @@ def _quantity(kind: str, rng: random.Random, *, seen: bool) -> tuple[str, str, s
     amount = _decimal(thousandths)
     if rng.random() < 0.4:
         amount = amount.replace(".", ",")
-    written = (
-        f"{amount}{rng.choice((' ', ''))}{found}" if seen else rng.choice((f"{found} {amount}", f"{amount} ({found})"))
-    )
+    if seen:
+        name = UNIT_NAMES[found]
+        written = rng.choice(
+            (
+                f"{amount} {found}", f"{amount}{found}", f"{amount} {found}", f"{amount}{found}", f"{amount} {name}",
+                f"{amount}-{name[:-1]}", f"{name}: {amount}", f"{amount} [{found}]", f"{found}={amount}",
+                f"{amount} {name.title()}",
+            )
+        )  # fmt: skip
+    else:
+        written = rng.choice((f"{found} {amount}", f"{amount} ({found})"))
     return asked, written, f"{_decimal(answer)} {asked}"
 
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from redraft.training.data.extraction.phrasings import Phrasing, read_phrasings
-from redraft.training.data.extraction.records import HERE, render
+from redraft.training.data.extraction.records import HERE, more_phrasings, render
 from redraft.training.data.extraction.values import ValueSource, is_held_out
 from redraft.training.data.record import Record
 from redraft.training.data.typing_errors import slip
@@ -47,7 +47,9 @@ def _sentences(held_out: bool) -> tuple[str, ...]:
 
 @cache
 def _prose(held_out: bool) -> tuple[Phrasing, ...]:
-    return tuple(read_phrasings(HERE / ("unseen.txt" if held_out else "seen_prose.txt")))
+    if held_out:
+        return tuple(read_phrasings(HERE / "unseen.txt"))
+    return (*read_phrasings(HERE / "seen_prose.txt"), *more_phrasings())
 
 
 def sentence(rng: random.Random, *, held_out: bool) -> tuple[str, frozenset[str]]:

@@ -6,7 +6,16 @@ import re
 import pytest
 
 from redraft.training.data.extraction import values
-from redraft.training.data.extraction.values import DRAW, ValueSource, fill, is_held_out, scramble
+from redraft.training.data.extraction.values import (
+    DRAW,
+    WIDE,
+    WORDS,
+    ValueSource,
+    fill,
+    is_held_out,
+    more_words,
+    scramble,
+)
 
 # Fields whose values are entries of one list, as they are.
 FAKER_FIELDS = {
@@ -20,10 +29,10 @@ FAKER_FIELDS = {
 }
 
 
-@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize(("held_out", "wide"), [(False, 0.0), (True, 0.0), (False, 1.0)])
 @pytest.mark.parametrize("field", DRAW)
-def test_values_stand_as_they_are_in_text_and_json(field, held_out):
-    source, rng = ValueSource(held_out=held_out), random.Random(1)
+def test_values_stand_as_they_are_in_text_and_json(field, held_out, wide):
+    source, rng = ValueSource(held_out=held_out, wide=wide), random.Random(1)
     drawn = [source.draw(field, rng) for _ in range(600)]
     assert len(set(drawn)) > 1
     assert all(value.strip() for value in drawn)
@@ -108,10 +117,10 @@ def test_the_two_parts_of_a_list_have_nothing_in_common(field):
     assert len(known) > 2 * len(unknown)
 
 
-@pytest.mark.parametrize("held_out", [False, True])
-def test_a_source_draws_from_its_own_part_only(monkeypatch, held_out):
+@pytest.mark.parametrize(("held_out", "wide"), [(False, 0.0), (True, 0.0), (False, 0.5)])
+def test_a_source_draws_from_its_own_part_only(monkeypatch, held_out, wide):
     drawn = draws_of(monkeypatch)
-    source, rng = ValueSource(held_out=held_out), random.Random(0)
+    source, rng = ValueSource(held_out=held_out, wide=wide), random.Random(0)
     for _ in range(200):
         for field in DRAW:
             source.draw(field, rng)
@@ -135,11 +144,17 @@ def draws_of(monkeypatch) -> list[tuple[str, tuple[str, ...] | None]]:
         drawn.append((value, None))
         return value
 
-    def spied_word(self, words, rng):
-        value = word(self, words, rng)
-        drawn.append((value, tuple(words)))
+    def spied_word(self, name, rng):
+        value = word(self, name, rng)
+        drawn.append((value, (*WORDS[name], *(more_words()[name] if self.wide else ()))))
         return value
 
     monkeypatch.setattr(ValueSource, "faker", spied_faker)
     monkeypatch.setattr(ValueSource, "word", spied_word)
     return drawn
+
+
+def test_longer_lists_and_formats_are_for_known_lists_and_fields():
+    assert more_words().keys() <= WORDS.keys()
+    assert WIDE.keys() <= DRAW.keys()
+    assert all(len(set(words) - set(WORDS[name])) > 10 for name, words in more_words().items())

@@ -21,10 +21,19 @@ DOUBLE_SHARE = 0.34
 SCRAMBLED_SHARE = 0.4
 """Share of training values made of random words and digits: copying is learned sooner, and better."""
 
+WIDE_SHARE = 0.5
+"""Share of training values from longer lists, and share in formats, that test records do not have."""
+
 
 @cache
 def seen_phrasings() -> tuple[Phrasing, ...]:
     return tuple(read_phrasings(HERE / "seen_prose.txt") + read_phrasings(HERE / "seen_notes.txt"))
+
+
+@cache
+def more_phrasings() -> tuple[Phrasing, ...]:
+    """Further ones for training; tests of seen phrasings draw from the first only, so that their figures compare."""
+    return tuple(read_phrasings(HERE / "more.txt"))
 
 
 @cache
@@ -105,7 +114,8 @@ def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str
 def training_record(seed: int, index: int, scrambled: float = SCRAMBLED_SHARE, messy: float = 0.0) -> Record:
     """Record `index` of the endless training stream of `seed`: the same for the same pair, whatever was drawn before."""
     rng = random.Random(f"train/{seed}/{index}")
-    return make_record(seen_phrasings(), ValueSource(held_out=False, scrambled=scrambled), rng, messy=messy)
+    source = ValueSource(held_out=False, scrambled=scrambled, wide=WIDE_SHARE)
+    return make_record(seen_phrasings() + more_phrasings(), source, rng, messy=messy)
 
 
 def list_record(seed: int, index: int) -> Record:

@@ -12,7 +12,7 @@ SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>")
 RESERVED_TOKENS = 10
 """Free places after the special tokens, so that later families of tasks can have their own without moving the others."""
 
-_FUNCTION_WORDS = """the to of for and at on in is a an we you your our will by with from has have had be been are was were it
+FUNCTION_WORDS = """the to of for and at on in is a an we you your our will by with from has have had be been are was were it
 its this that please not no my me as or but if so can could would do does us he she his her they their there here who
 which what when where all any also after before until about into over under up out just now still""".split()
 
@@ -21,7 +21,7 @@ which what when where all any also after before until about into over under up o
 # objects is one token each; digits and other marks stand alone.
 _PIECES = (
     r"""\{"|": "|", "|"\}|": null|, "| (?:"""
-    + "|".join(_FUNCTION_WORDS)
+    + "|".join(FUNCTION_WORDS)
     + r""")(?![\w@./:-]*[\w@/_])|\p{L}+|\p{N}| |\s|[^\s\p{L}\p{N}]"""
 )
 

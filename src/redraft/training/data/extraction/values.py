@@ -7,13 +7,17 @@ is *held out*, and training never draws it. What has few values in the world (mo
 import random
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+
+from redraft.training.data.extraction.tokenizer import FUNCTION_WORDS
 
 LOCALES = (
     "en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pl_PL", "pt_BR", "sv_SE", "cs_CZ", "fi_FI", "da_DK",
     "tr_TR", "ro_RO",
 )  # fmt: skip
+MORE_WORDS = Path(__file__).parent / "more_words.txt"
 DRAWS_PER_LOCALE = 400
 HASH_DEPENDENT = {("city", "it_IT")}
 """Faker draws these from a set, whose order changes with Python's hash seed: another process would draw others."""
@@ -48,6 +52,12 @@ PATH_WORDS = """users orders items login search upload images v1 v2 api admin re
 sessions tokens static docs files settings""".split()
 CARRIERS = """DHL|UPS|FedEx|DPD|GLS|Hermes|PostNord|TNT|Royal Mail|USPS|Chronopost|Correos|Bring|Yodel|InPost|
 Aramex|Blue Dart|Purolator|Evri|Colissimo""".replace("\n", "").split("|")
+WORDS = {
+    "adjectives": ADJECTIVES, "nouns": NOUNS, "event_first": EVENT_FIRST, "event_last": EVENT_LAST,
+    "venue_first": VENUE_FIRST, "venue_last": VENUE_LAST, "role_first": ROLE_FIRST, "roles": ROLE_LAST,
+    "service_first": SERVICE_FIRST, "service_last": SERVICE_LAST, "path_words": PATH_WORDS, "carriers": CARRIERS,
+}  # fmt: skip
+"""The lists that test records draw from; training draws from `more_words` too."""
 DOCTOR_TITLES = ("Dr.", "Dr", "Prof.", "Dr. med.", "Doctor")
 MONTHS = """January February March April May June July August September October November December""".split()
 CURRENCIES = ("USD", "EUR", "GBP", "CHF", "PLN", "SEK", "DKK", "CZK", "BRL", "TRY")
@@ -81,27 +91,45 @@ class ValueSource:
     """Draws values of any field. With `held_out`, whatever comes from a list comes from its held-out part.
 
     `scrambled` is the share of values whose words and digits are replaced by random ones: what cannot be learned by
-    heart has to be copied.
+    heart has to be copied. `wide` is the share drawn from longer lists and in more formats than test records have: with
+    few nouns a model learns which words are products, and misses the others.
     """
 
-    def __init__(self, *, held_out: bool, scrambled: float = 0.0) -> None:
+    def __init__(self, *, held_out: bool, scrambled: float = 0.0, wide: float = 0.0) -> None:
         self.held_out = held_out
         self.scrambled = scrambled
+        self.wide = wide
 
     def draw(self, field: str, rng: random.Random) -> str:
         """A value of `field` as it stands in a text; KeyError for an unknown field."""
         value = DRAW[field](self, rng)
+        if self.wide and field in WIDE and rng.random() < self.wide:
+            value = WIDE[field](self, rng)
         return scramble(value, rng) if self.scrambled and rng.random() < self.scrambled else value
 
     def faker(self, kind: str, rng: random.Random) -> str:
         return rng.choice(_pool(kind, self.held_out))
 
-    def word(self, words: Sequence[str], rng: random.Random) -> str:
-        return rng.choice(_part(tuple(words), self.held_out))
+    def word(self, name: str, rng: random.Random) -> str:
+        """One of the list of that name."""
+        wide = bool(self.wide) and rng.random() < self.wide
+        return rng.choice(_part(name, self.held_out, wide))
 
 
 @cache
-def _part(words: tuple[str, ...], held_out: bool) -> tuple[str, ...]:
+def more_words() -> dict[str, tuple[str, ...]]:
+    """List name → further words for training: `# name` headings, then words apart by spaces, or by bars."""
+    found: dict[str, tuple[str, ...]] = {}
+    for section in MORE_WORDS.read_text(encoding="utf-8").split("# ")[1:]:
+        name, text = section.split("\n", 1)
+        words = text.replace("|\n", "|").strip().split("|") if "|" in text else text.split()
+        found[name] = tuple(dict.fromkeys(words))
+    return found
+
+
+@cache
+def _part(name: str, held_out: bool, wide: bool) -> tuple[str, ...]:
+    words = more_words()[name] if wide else tuple(WORDS[name])
     # A short list may have no entry in its held-out tenth; its values are then known ones on both sides.
     return tuple(word for word in words if is_held_out(word) == held_out) or words
 
@@ -121,11 +149,14 @@ def scramble(value: str, rng: random.Random) -> str:
 
     def word(found: re.Match[str]) -> str:
         old = found[0]
-        syllables = ""
-        length = len(old) if len(old) < 3 else rng.randint(2, 8)
-        while len(syllables) < length:
-            syllables += rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice((*CONSONANTS, "", ""))
-        new = syllables[:length]
+        new = "the"
+        # The tokenizer cuts function words in another way where a blank stands before them.
+        while new in FUNCTION_WORDS:
+            syllables = ""
+            length = len(old) if len(old) < 3 else rng.randint(2, 8)
+            while len(syllables) < length:
+                syllables += rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice((*CONSONANTS, "", ""))
+            new = syllables[:length]
         if old.isupper():
             return new.upper()
         return new.capitalize() if old[0].isupper() else new
@@ -211,20 +242,20 @@ def _iban(_: ValueSource, rng: random.Random) -> str:
 
 
 def _service(source: ValueSource, rng: random.Random) -> str:
-    return f"{source.word(SERVICE_FIRST, rng)}{rng.choice('-_')}{source.word(SERVICE_LAST, rng)}"
+    return f"{source.word('service_first', rng)}{rng.choice('-_')}{source.word('service_last', rng)}"
 
 
 def _host(source: ValueSource, rng: random.Random) -> str:
     return rng.choice(
         (
-            fill("web-99", rng), fill("db9", rng), f"{source.word(SERVICE_FIRST, rng)}{fill('-99', rng)}",
+            fill("web-99", rng), fill("db9", rng), f"{source.word('service_first', rng)}{fill('-99', rng)}",
             fill("node-999", rng), f"{fill('srv99.', rng)}{source.faker('domain_name', rng)}",
         )
     )  # fmt: skip
 
 
 def _path(source: ValueSource, rng: random.Random) -> str:
-    steps = [source.word(PATH_WORDS, rng) for _ in range(rng.randint(1, 3))]
+    steps = [source.word("path_words", rng) for _ in range(rng.randint(1, 3))]
     return (
         "/" + "/".join(steps) + rng.choice(("", "", f"/{rng.randint(1, 9999)}", ".html", f"?id={rng.randint(1, 999)}"))
     )
@@ -264,25 +295,25 @@ def _version(_: ValueSource, rng: random.Random) -> str:
 
 
 def _product(source: ValueSource, rng: random.Random) -> str:
-    text = f"{source.word(ADJECTIVES, rng)} {source.word(NOUNS, rng)}"
-    return rng.choice((text, text.title(), text, f"{text} {fill('A9', rng)}", source.word(NOUNS, rng)))
+    text = f"{source.word('adjectives', rng)} {source.word('nouns', rng)}"
+    return rng.choice((text, text.title(), text, f"{text} {fill('A9', rng)}", source.word("nouns", rng)))
 
 
 def _place(source: ValueSource, rng: random.Random) -> str:
-    name = f"{source.word(VENUE_FIRST, rng)} {source.word(VENUE_LAST, rng)}"
+    name = f"{source.word('venue_first', rng)} {source.word('venue_last', rng)}"
     return rng.choice(
         (
             name,
             name,
-            f"{source.word(VENUE_LAST, rng)} {rng.randint(1, 20)}",
-            f"{source.faker('last_name', rng)} {source.word(VENUE_LAST, rng)}",
+            f"{source.word('venue_last', rng)} {rng.randint(1, 20)}",
+            f"{source.faker('last_name', rng)} {source.word('venue_last', rng)}",
         )
     )
 
 
 def _role(source: ValueSource, rng: random.Random) -> str:
-    role = source.word(ROLE_LAST, rng)
-    return rng.choice((role, role, f"{source.word(ROLE_FIRST, rng)} {role}", role.lower()))
+    role = source.word("roles", rng)
+    return rng.choice((role, role, f"{source.word('role_first', rng)} {role}", role.lower()))
 
 
 def _website(source: ValueSource, rng: random.Random) -> str:
@@ -302,7 +333,7 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "quantity": lambda _, rng: str(rng.choice((rng.randint(1, 12), rng.randint(1, 500)))),
     "amount": _amount,
     "date": _date,
-    "event": lambda source, rng: f"{source.word(EVENT_FIRST, rng)} {source.word(EVENT_LAST, rng)}",
+    "event": lambda source, rng: f"{source.word('event_first', rng)} {source.word('event_last', rng)}",
     "time": _time,
     "place": _place,
     "street": lambda source, rng: source.faker("street_address", rng),
@@ -319,7 +350,7 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "path": _path,
     "duration": lambda _, rng: rng.choice((f"{rng.randint(1, 9999)} ms", f"{rng.randint(1, 9999)}ms", f"{rng.randint(0, 60)}.{rng.randint(0, 99):02}s")),
     "tracking_id": _id("1Z999AA9999", "JD999999999", "AA999999999AA", "999999999999", "TRK-******"),
-    "carrier": lambda source, rng: source.word(CARRIERS, rng),
+    "carrier": lambda source, rng: source.word('carriers', rng),
     "weight": _weight,
     "doctor": lambda source, rng: f"{rng.choice(DOCTOR_TITLES)} {source.faker('last_name', rng)}",
     "room": _id("A9", "A99", "999", "9.99", "99"),
@@ -333,3 +364,186 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "sku": _id("AA-9999", "***-999", "SKU9999", "A9999-AA", "99-AAA-99"),
     "salary": _salary,
 }  # fmt: skip
+
+
+def _wide_id(_source: ValueSource, rng: random.Random) -> str:
+    """An identifier as somebody's system makes them: groups of letters and digits, at least one of digits."""
+    groups = [fill(rng.choice(("9", "99", "999", "9999", "99999", "999999")), rng)]
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
+        group = rng.choice(("A", "AA", "AAA", "AAAA", "99", "9999", "***", "*****"))
+        groups.insert(rng.randint(0, len(groups)), fill(group, rng))
+    text = rng.choice(("-", "-", "", "/", ".", "_")).join(groups)
+    return rng.choice(("", "", "", "#")) + (text if rng.random() < 0.85 else text.lower())
+
+
+def _wide_date(_: ValueSource, rng: random.Random) -> str:
+    day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(1960, 2049)
+    name, short = MONTHS[month - 1], MONTHS[month - 1][:3]
+    th = "th" if 10 < day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    return rng.choice(
+        (
+            f"{day}{th} {name}", f"{day}{th} of {name} {year}", f"{name} {day}{th}, {year}", f"{name} {day}{th}",
+            f"{day:02}/{month:02}/{year}", f"{month}/{day}/{year}", f"{day:02}.{month:02}.", f"{day}.{month}.{year % 100:02}",
+            f"{year}{month:02}{day:02}", f"{year}.{month:02}.{day:02}", f"{day:02}-{month:02}-{year}", f"{day:02}{short.upper()}{year}",
+            f"{day} {short.upper()} {year % 100:02}", f"{short}. {day}, {year}", f"{day} {short}", f"{short} {day} '{year % 100:02}", f"{name} {year}",
+            f"{year}-{short}-{day:02}", f"{day}/{month}",
+        )
+    )  # fmt: skip
+
+
+def _wide_time(_: ValueSource, rng: random.Random) -> str:
+    hour, minute = rng.randint(1, 12), rng.randint(0, 59)
+    half = rng.choice(("a.m.", "p.m."))
+    return rng.choice(
+        (
+            f"{hour}.{minute:02} {half}", f"{hour} {half}", f"{hour + 11}.{minute:02}", f"{hour + 11:02}{minute:02}", "noon", "midnight",
+            f"half past {rng.choice(('eight', 'nine', 'ten', 'two', 'six'))}", f"{hour}:{minute:02} {half}", f"{hour} o'clock",
+            f"{hour + 11:02}:{minute:02} Uhr", f"{hour + 11}:{minute:02} h", f"{hour + 11:02}:{minute:02}:{rng.randint(0, 59):02}.{rng.randint(0, 999):03}",
+        )
+    )  # fmt: skip
+
+
+def _wide_amount(_: ValueSource, rng: random.Random) -> str:
+    whole = rng.choice((rng.randint(1, 99), rng.randint(100, 9999), rng.randint(10_000, 9_999_999)))
+    cents, grouped = f"{rng.randint(0, 99):02}", f"{whole:,}"
+    code = rng.choice((*CURRENCIES, "NOK", "HUF", "RON", "JPY", "INR", "AUD", "CAD"))
+    mark = rng.choice("€$£¥")
+    return rng.choice(
+        (
+            f"{mark}{whole}", f"{mark} {grouped}", f"{mark}{grouped}", f"{whole}{mark}", f"{whole},{cents}{mark}", f"{whole},- {code}", f"{code} {whole}",
+            f"{code} {grouped}", f"{grouped.replace(',', ' ')},{cents} {code}", f"{grouped.replace(',', chr(39))}.{cents} {code}", f"{whole}.{cents}{code}",
+            f"{whole} {rng.choice(('dollars', 'pounds', 'kronor', 'francs', 'zloty', 'rupees', 'bucks', 'quid', 'yen'))}", f"{whole % 1000}k {code}",
+            f"{mark}{whole % 100}.{rng.randint(1, 9)}k", f"{whole},{cents} {rng.choice(('zł', 'kr', 'Kč', 'lei', 'Ft'))}", f"-{whole}.{cents} {code}",
+        )
+    )  # fmt: skip
+
+
+def _wide_phone(_: ValueSource, rng: random.Random) -> str:
+    groups = [digits(rng, rng.randint(2, 4)) for _ in range(rng.randint(2, 4))]
+    start = rng.choice(("", "0", "+", "00", "+49 ", "(0)", "+1 "))
+    return (
+        start + rng.choice((" ", " ", "-", ".", "/", "")).join(groups) + rng.choice(("", "", "", " ext. 12", " x204"))
+    )
+
+
+def _wide_product(source: ValueSource, rng: random.Random) -> str:
+    adjective, noun = source.word("adjectives", rng), source.word("nouns", rng)
+    text = rng.choice(
+        (
+            f"{adjective} {source.word('adjectives', rng)} {noun}", f"{noun} {fill('AA999', rng)}", f"{fill('A-99', rng)} {noun}", f"{noun} ({adjective})",
+            f"{noun} set", f"{noun} and {source.word('nouns', rng)}", f"{adjective} {noun} {rng.randint(2, 90)} cm", f"{source.faker('last_name', rng)} {noun}",
+            f"{noun} {rng.randint(10, 999)}", noun, f"{adjective} {noun}", f"{adjective} {noun}",
+        )
+    )  # fmt: skip
+    return rng.choice((text, text, text.capitalize(), text.upper() if rng.random() < 0.3 else text))
+
+
+def _wide_event(source: ValueSource, rng: random.Random) -> str:
+    first, last = source.word("event_first", rng), source.word("event_last", rng)
+    return rng.choice(
+        (
+            f"{first} {last}", f"{first} {last} {rng.randint(2001, 2040)}", f"{rng.randint(2, 60)}th {first} {last}", f"{first} & {source.word('event_first', rng)} {last}",
+            f"{source.faker('city', rng)} {last}", f"{last} of {first}", f"{first} {last}".lower(), last,
+        )
+    )  # fmt: skip
+
+
+def _wide_place(source: ValueSource, rng: random.Random) -> str:
+    first, last = source.word("venue_first", rng), source.word("venue_last", rng)
+    return rng.choice(
+        (
+            f"{first} {last}", f"{last} {rng.choice(LETTERS)}", f"{first} {source.word('venue_first', rng)} {last}", f"{source.faker('city', rng)} {last}",
+            f"{last} of {first}", f"{first}'s {last}", last, f"{last} {rng.randint(1, 99)}{rng.choice('abcd')}", f"{first} {last}".lower(),
+        )
+    )  # fmt: skip
+
+
+def _wide_weight(_: ValueSource, rng: random.Random) -> str:
+    value = rng.choice(
+        (
+            f"{rng.randint(1, 999)}",
+            f"{rng.randint(0, 99)}.{rng.randint(0, 99):02}",
+            f"{rng.randint(1, 9)},{rng.randint(1, 999):03}",
+        )
+    )
+    return value + rng.choice(
+        (" kg", "kg", " g", "g", " lb", "lb", " oz", " t", " tonnes", " kilos", " pounds", " grams", " KG")
+    )
+
+
+def _wide_duration(_: ValueSource, rng: random.Random) -> str:
+    number = rng.randint(1, 900)
+    return rng.choice(
+        (f"{number} s", f"{number}s", f"{number} sec", f"{number} seconds", f"{number % 60}m {number % 59}s", f"{number} min", f"{number} minutes", f"0.{number}s", f"{number % 24 + 1} h", f"{number}us", f"{number}.{number % 10} ms")
+    )  # fmt: skip
+
+
+def _wide_user(source: ValueSource, rng: random.Random) -> str:
+    name = _user(source, rng)
+    return rng.choice(
+        (
+            f"{name}.{digits(rng, 3)}",
+            f"{name}-adm",
+            f"svc_{name}",
+            f"u{digits(rng, 5)}",
+            f"{source.word('service_first', rng)}-bot",
+            name.upper(),
+            f"{name}x",
+        )
+    )
+
+
+def _wide_host(source: ValueSource, rng: random.Random) -> str:
+    word = source.word("service_first", rng)
+    place = rng.choice(("eu", "us", "west", "prod", "dc1", "fra", "int", "local", "lan", "cluster.internal", "k8s"))
+    return rng.choice(
+        (
+            f"{word}{digits(rng, 2)}.{place}",
+            f"{place.split('.')[0]}-{word}-{digits(rng, 1)}",
+            f"{word}.{place}",
+            f"{word}{digits(rng, 1)}",
+            f"ip-10-{digits(rng, 2)}-{digits(rng, 1)}-{digits(rng, 2)}",
+        )
+    )
+
+
+def _number_word(_: ValueSource, rng: random.Random) -> str:
+    return rng.choice(
+        (
+            f"{rng.randint(1, 99)},{digits(rng, 3)}",
+            "two",
+            "three",
+            "four",
+            "six",
+            "ten",
+            "twelve",
+            str(rng.randint(500, 99_999)),
+            str(rng.randint(1, 99)),
+        )
+    )
+
+
+WIDE: dict[str, Callable[[ValueSource, random.Random], str]] = {
+    **dict.fromkeys(("order_id", "invoice_id", "ticket_id", "sku", "tracking_id"), _wide_id),
+    "date": _wide_date,
+    "time": _wide_time,
+    "amount": _wide_amount,
+    "phone": _wide_phone,
+    "product": _wide_product,
+    "event": _wide_event,
+    "place": _wide_place,
+    "weight": _wide_weight,
+    "duration": _wide_duration,
+    "user": _wide_user,
+    "host": _wide_host,
+    "quantity": _number_word,
+    "level": lambda _, rng: rng.choice(("NOTICE", "Error", "Warning", "ALERT", "EMERG", "SEVERE", "Info", "debug", "fatal", "critical", "panic", "VERBOSE", "E", "W")),
+    "status": lambda _, rng: str(rng.randint(100, 599)),
+    "priority": lambda _, rng: rng.choice(("blocker", "minor", "major", "trivial", "P0", "P4", "sev 1", "sev-2", "LOW", "MEDIUM", "URGENT", "HIGH", "asap", "lowest", "prio 3", "immediate")),
+    "service": lambda source, rng: rng.choice((source.word('service_first', rng), f"{source.word('service_first', rng)}{rng.choice(('.', '', '-'))}{source.word('service_last', rng)}", f"{source.word('service_first', rng)}-{source.word('service_first', rng)}-{source.word('service_last', rng)}")),
+    "room": lambda _, rng: rng.choice((fill("9A", rng), fill("A-999", rng), fill("9.A99", rng), f"{rng.randint(1, 30)}{rng.choice('abc')}")),
+    "flight": lambda _, rng: fill(rng.choice(("AA9999", "AA 99", "A9 999", "AAA999", "9A 9999")), rng),
+    "doctor": lambda source, rng: f"{rng.choice(('Dr', 'Dr.', 'Prof. Dr.', 'Mr', 'Ms', 'Nurse', 'Mag.'))} {source.faker('first_name', rng)[0]}. {source.faker('last_name', rng)}",
+    "salary": lambda _, rng: rng.choice((f"{rng.randint(9, 99)} EUR/h", f"{rng.randint(2, 9)},{digits(rng, 1)}00 EUR a month", f"{rng.randint(20, 200)}k USD", f"£{rng.randint(20, 99)},{digits(rng, 1)}00", f"CHF {rng.randint(60, 190)}'000", f"{rng.randint(20, 99)}-{rng.randint(20, 99)}k", f"EUR {rng.randint(20, 99)} 000")),
+}  # fmt: skip
+"""Formats that only training has, beside those of DRAW."""

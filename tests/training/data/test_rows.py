@@ -1,0 +1,95 @@
+"""A user's rows as examples: what is trained on is what generation reads and stops at."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+import redraft
+from redraft.measure.cases import Case
+from redraft.text import TextTokenizer
+from redraft.training.data.rows import RowExamples, companions_of, end_of_answer, hold_out, make_examples
+from redraft.training.examples import Example
+from redraft.training.recipes import TrainingSettings, rows
+from redraft.weights import Checkpoint, resolve
+
+BUNDLED = resolve("bundled")
+CONFIG = Checkpoint.open(BUNDLED).config
+PATH = Path("rows.jsonl")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.load(BUNDLED)
+
+
+def test_an_example_is_what_generation_reads_and_where_it_stops(tokenizer):
+    (example,) = make_examples([Case("Fix: teh", "the")], PATH, tokenizer, CONFIG)
+    model = redraft.load("bundled")
+    assert list(example.prompt) == model.encode("Fix: teh")
+    assert tokenizer.decode(example.answer) == "the"
+    assert example.answer[-1] in CONFIG.eos_ids
+    assert example.answer[-1] == tokenizer.token_id("<turn|>")
+
+
+def test_without_a_template_it_is_plain_text_behind_bos():
+    plain = TextTokenizer.load(BUNDLED)
+    plain._template = None
+    (example,) = make_examples([Case("ab", "cd")], PATH, plain, CONFIG)
+    assert example == Example((CONFIG.bos_id, *plain.encode("ab")), (*plain.encode("cd"), plain.eos_id))
+
+
+def test_a_row_beyond_the_context_is_named(tokenizer):
+    small = dataclasses.replace(CONFIG, max_context=128)
+    good = Case("Fix: teh", "the", line=1)
+    message = (
+        "rows.jsonl, line 7: a prompt of .* tokens and an answer of 2 canvases of 64 are more than .* 128: shorten"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_examples([good, Case("x", "word " * 40, line=7)], PATH, tokenizer, small)
+
+
+def test_a_tokenizer_whose_answers_do_not_end_where_the_model_stops_is_refused(tokenizer):
+    other = dataclasses.replace(CONFIG, eos_ids=(9,))
+    with pytest.raises(ValueError, match=r"end with token None, the model stops at \[9\]: they belong to different"):
+        end_of_answer(tokenizer, other)
+
+
+def test_every_epoch_has_each_row_once_in_its_own_order():
+    examples = [Example((index,), (1,)) for index in range(10)]
+    source = RowExamples(examples, TrainingSettings(steps=9, batch_size=4, learning_rate=1.0))
+    read = [example for step in range(10) for example in source(step)]
+    epochs = [read[at : at + 10] for at in range(0, 40, 10)]
+    for epoch in epochs:
+        assert sorted(epoch, key=lambda example: example.prompt) == examples
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    # A resumed run reads what it would have read.
+    assert RowExamples(examples, TrainingSettings(steps=9, batch_size=4, learning_rate=1.0))(7) == read[28:32]
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 0), (19, 0), (20, 1), (200, 10), (100_000, 128)])
+def test_rows_that_are_held_out_are_not_trained_on(count, kept):
+    cases = [Case(str(index), "x") for index in range(count)]
+    trained, held_out = hold_out(cases)
+    assert len(held_out) == kept
+    assert sorted(trained + held_out, key=lambda case: int(case.prompt)) == cases
+    assert hold_out(cases) == (trained, held_out)
+
+
+def test_steps_follow_from_epochs_unless_they_are_given():
+    assert rows(CONFIG, 100, 3, validation=False).settings.steps == 19
+    assert rows(CONFIG, 100, 3, validation=True, batch_size=4).settings.validate_every == 15
+    assert rows(CONFIG, 100, 3, validation=True, steps=7).settings.steps == 7
+    with pytest.raises(ValueError, match="epochs is 0, must be above 0"):
+        rows(CONFIG, 100, 0, validation=False)
+    with pytest.raises(ValueError, match="validate_every needs rows to validate on: give --validation, or at least 20"):
+        rows(CONFIG, 10, 1, validation=False, validate_every=5)
+
+
+def test_checkpoints_get_the_tokenizers_files_and_a_card_of_their_own(tmp_path):
+    companions_of(BUNDLED, tmp_path, "fine-tuned", [Case("short", "x"), Case("long " * 200, "y")])
+    assert (tmp_path / "tokenizer.json").read_bytes() == (BUNDLED / "tokenizer.json").read_bytes()
+    card = json.loads((tmp_path / "redraft.json").read_text())
+    assert card == {"purpose": "fine-tuned", "single_turn": True, "examples": ["short"]}
+    assert not list(tmp_path.glob(".*"))

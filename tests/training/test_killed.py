@@ -1,6 +1,7 @@
 """A run that is killed at moments nobody chose, and started again, is the run that was never killed."""
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -28,10 +29,22 @@ train(plan, source, RunFolder(folder, companions), report=lambda line: print(lin
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, steps: int = STEPS) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(STEPS)]
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(steps)]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+
+
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    with start(tmp_path / "run", steps=10_000) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        told = process.stdout.read()
+    assert process.returncode != 0
+    assert "interrupted at step" in told
+    (step,) = re.findall(r"interrupted at step (\d+)", told)
+    assert (tmp_path / "run" / f"step-{int(step):07d}").is_dir()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -344,6 +345,29 @@ def test_killed_anywhere_during_a_save_the_last_checkpoint_can_be_loaded(tmp_pat
         assert not list(run.path.glob(".*")), after
         operation += 1
     assert operation > 5 or saved in there
+
+
+def test_on_a_full_disk_the_last_checkpoint_stays_and_nothing_of_the_new_one(tmp_path):
+    plan = recipe(tiny_config(layer_types=("full_attention",), num_experts=2, dense_size=8))
+    companions = tmp_path / "companions"
+    companions.mkdir()
+    (companions / "tokenizer.json").write_text("{}")
+    model = Transformer(plan.model)
+    optimizer, run = make_optimizer(model, plan), RunFolder(tmp_path / "run", companions)
+    run.save(model, optimizer, 1, plan.settings)
+    # No file may be longer than so many bytes, as on a disk with so much room: what is written first still fits.
+    for room in (1, 4000, 40_000):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"cannot save step 2 in .*; the newest checkpoint is .*step-0000001"):
+                run.save(model, optimizer, 2, plan.settings)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.name for path in run.path.iterdir()] == ["step-0000001"]
+        assert run.resume(model, optimizer) == 1
+    run.save(model, optimizer, 2, plan.settings)
+    assert run.resume(model, optimizer) == 2
 
 
 # --- losses that are no longer finite -----------------------------------------------------------------------------

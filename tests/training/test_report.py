@@ -6,7 +6,7 @@ import re
 import pytest
 
 from redraft.training.log import RunLog, read_rows
-from redraft.training.report import summarise, write_report
+from redraft.training.report import summarise, write_comparison, write_report
 
 
 def progress(log: RunLog, step: int) -> None:
@@ -75,3 +75,20 @@ def test_a_report_stands_alone_and_shows_what_was_logged(tmp_path):
     assert not re.search(r"(src|href)=.https?:", page)
     assert "<script" not in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "report.html"]
+
+
+def test_runs_are_compared_by_step_and_by_minute(tmp_path):
+    for name, loss in (("muon", 1.0), ("adamw", 2.0)):
+        (tmp_path / name).mkdir()
+        log = RunLog(tmp_path / name, 0)
+        for step in (10, 20):
+            log.add(
+                "progress", step, canvas_loss=loss, encoder_loss=loss, learning_rate=1, tokens_per_second=1, seconds=60
+            )
+    drawn = write_comparison([tmp_path / "muon", tmp_path / "adamw"], tmp_path / "both.svg")
+    text = drawn.read_text()
+    assert text.startswith("<svg")
+    assert list(tmp_path.glob(".*")) == []
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no progress yet"):
+        write_comparison([tmp_path / "muon", tmp_path / "empty"], tmp_path / "both.svg")

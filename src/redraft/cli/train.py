@@ -1,5 +1,6 @@
 """`redraft train`: run a training recipe."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -212,8 +213,10 @@ def _go(
             stop_after=run.stop_after,
         )  # fmt: skip
     finally:
-        if any(row["kind"] == "progress" for row in read_rows(folder.path)):
-            write_report(folder.path)
+        # Where the disk is full, what the run ended with is what is to be read.
+        with contextlib.suppress(OSError):
+            if any(row["kind"] == "progress" for row in read_rows(folder.path)):
+                write_report(folder.path)
     if not (folder.path / REPORT_FILE).exists():
         # It was over before, and made before runs had logs.
         print(f"{next_command} {folder.checkpoints()[-1]}")
@@ -226,11 +229,21 @@ def _go(
 
 @app.command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")] = Path("runs/extract"),
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folder of a run, finished or not; of several to compare.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Where a comparison is drawn, as SVG.")] = Path("comparison.svg"),
 ) -> None:
-    """Draw a run's losses, validations, learning rate and speed into an HTML file; print where it stands as JSON."""
-    options.needs("matplotlib", "train")
-    from redraft.training.report import summarise, write_report
+    """Draw a run's losses, validations, learning rate and speed into an HTML file; print where it stands as JSON.
 
-    summary = summarise(run)
-    print(json.dumps(summary | {"report": str(write_report(run))}))
+    Of several runs the losses are drawn over each other, by step and by minute.
+    """
+    options.needs("matplotlib", "train")
+    from redraft.training.report import summarise, write_comparison, write_report
+
+    folders = runs or [Path("runs/extract")]
+    summaries = [summarise(folder) for folder in folders]
+    drawn = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out)
+    for summary in summaries:
+        print(json.dumps(summary | {"report": str(drawn)}))

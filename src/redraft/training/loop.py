@@ -21,7 +21,7 @@ from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
 from redraft.training.average import Average
 from redraft.training.examples import Example, make_batch
-from redraft.training.interrupts import ctrl_c_waits
+from redraft.training.interrupts import ctrl_c_waits, termination_is_ctrl_c
 from redraft.training.log import RunLog
 from redraft.training.muon import MuonAdamW
 from redraft.training.objective import losses
@@ -135,11 +135,11 @@ def train(
 ) -> Transformer:
     """Trains in a run's folder, from its newest checkpoint or else the weights of `start`; returns the model.
 
-    Stops early, with a checkpoint, after `stop_after` seconds, when `patience` is over, or on KeyboardInterrupt, which
-    it raises again. ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where another
-    process trains in the folder.
+    Stops early, with a checkpoint, after `stop_after` seconds, when `patience` is over, or on ctrl-C and SIGTERM, which
+    raise KeyboardInterrupt. ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where
+    another process trains in the folder.
     """
-    with run.locked():
+    with run.locked(), termination_is_ctrl_c():
         training = _Training(recipe, source, run, report, validate, start)
         try:
             training.go(stop_after)

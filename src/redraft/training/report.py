@@ -2,8 +2,10 @@
 
 import html
 import io
+import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,50 +53,101 @@ def write_report(folder: Path) -> Path:
         "th{text-align:left;padding-right:1em}svg{width:100%;height:auto}</style>"
         f"<h1>{html.escape(folder.name)}</h1><table>{table}</table>{_curves(rows)}</html>\n"
     )
-    target = folder / REPORT_FILE
-    temporary = target.with_name(f".{REPORT_FILE}.partial")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(folder / REPORT_FILE, page)
+    return folder / REPORT_FILE
+
+
+def write_comparison(folders: Sequence[Path], target: Path) -> Path:
+    """Draws several runs' losses over steps and over minutes, and their validations, into an SVG file.
+
+    ValueError where one of them has nothing to draw.
+    """
+    panels: Panels = {
+        "canvas loss (nats) by step": [],
+        "canvas loss (nats) by minute": [],
+        "encoder loss (nats) by step": [],
+        "encoder loss (nats) by minute": [],
+    }
+    for folder in folders:
+        summarise(folder)
+        rows = [row for row in read_rows(folder) if row["kind"] == "progress"]
+        minutes = [seconds / 60 for seconds in itertools.accumulate(row["seconds"] for row in rows)]
+        steps = [row["step"] for row in rows]
+        for name in ("canvas", "encoder"):
+            losses = [row[f"{name}_loss"] for row in rows]
+            panels[f"{name} loss (nats) by step"].append(Line(folder.name, steps, losses))
+            panels[f"{name} loss (nats) by minute"].append(Line(folder.name, minutes, losses))
+    write_atomically(target, _draw(panels, rows=2))
     return target
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a panel; few points are marked."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    marked: bool = False
+
+
+Panels = dict[str, list[Line]]
 
 
 def _curves(rows: Rows) -> str:
     """An SVG element with a panel for each quantity over the steps."""
+    progress = [row for row in rows if row["kind"] == "progress"]
+    validations = [row for row in rows if row["kind"] == "validation"]
+
+    def line(label: str, points: Rows, key: str) -> Line:
+        return Line(label, [row["step"] for row in points], [row[key] for row in points], points is validations)
+
+    return _draw(
+        {
+            "losses (nats)": [
+                line("canvas", progress, "canvas_loss"),
+                line("encoder", progress, "encoder_loss"),
+                line("canvas, validation", validations, "canvas_loss"),
+                line("encoder, validation", validations, "encoder_loss"),
+            ],
+            "exact match, validation": [line("", validations, "exact")],
+            "denoising steps per canvas, validation": [line("", validations, "steps_per_canvas")],
+            "learning rate": [line("", progress, "learning_rate")],
+            "tokens per second": [line("", progress, "tokens_per_second")],
+        },
+        rows=3,
+    )
+
+
+def _draw(panels: Panels, rows: int) -> str:
+    """An SVG element with the panels in `rows` rows of two; those of several lines have a logarithmic axis."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    progress = [row for row in rows if row["kind"] == "progress"]
-    validations = [row for row in rows if row["kind"] == "validation"]
-    panels: dict[str, list[tuple[str, Rows, str]]] = {
-        "losses (nats)": [
-            ("canvas", progress, "canvas_loss"),
-            ("encoder", progress, "encoder_loss"),
-            ("canvas, validation", validations, "canvas_loss"),
-            ("encoder, validation", validations, "encoder_loss"),
-        ],
-        "exact match, validation": [("", validations, "exact")],
-        "denoising steps per canvas, validation": [("", validations, "steps_per_canvas")],
-        "learning rate": [("", progress, "learning_rate")],
-        "tokens per second": [("", progress, "tokens_per_second")],
-    }
-    figure = Figure(figsize=(9, 12), layout="constrained")
+    figure = Figure(figsize=(9, 4 * rows), layout="constrained")
     FigureCanvasSVG(figure)
-    for axes, (title, lines) in zip(figure.subplots(3, 2).flat, panels.items(), strict=False):
+    places = figure.subplots(rows, 2).flat
+    for axes, (title, lines) in zip(places, panels.items(), strict=False):
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step", fontsize=8)
-        for label, points, key in lines:
-            if points:
-                style = "o-" if points is validations else "-"
-                axes.plot(
-                    [row["step"] for row in points], [row[key] for row in points], style,
-                    label=label, linewidth=1, markersize=3,
-                )  # fmt: skip
-        if not any(points for _, points, _ in lines):
+        axes.set_xlabel(title.partition(" by ")[2] or "step", fontsize=8)
+        for line in lines:
+            if line.x:
+                style = "o-" if line.marked else "-"
+                axes.plot(line.x, line.y, style, label=line.label, linewidth=1, markersize=3)
+        if not any(line.x for line in lines):
             axes.text(0.5, 0.5, "none was made", transform=axes.transAxes, ha="center")
         if len(lines) > 1:
             axes.set_yscale("log")
             axes.legend(fontsize=7)
-    figure.axes[-1].set_visible(False)
+    for axes in list(places)[len(panels) :]:
+        axes.set_visible(False)
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+
+
+def write_atomically(target: Path, text: str) -> None:
+    """Under another name first: a file that is there is whole."""
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(target)

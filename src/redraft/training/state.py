@@ -63,7 +63,8 @@ class RunFolder:
         """Writes `step-<n>`, then deletes all but the newest checkpoints and that of step `keep`.
 
         One that is there already is kept: training is deterministic, so it holds the same. With an `average`, that is
-        what the checkpoint's weights are, and the model's own are for going on.
+        what the checkpoint's weights are, and the model's own are for going on. OSError where it cannot be written, for
+        instance on a full disk: nothing of it stays, and what was there is as it was.
         """
         target = self.path / f"step-{step:07d}"
         if target.exists():
@@ -71,7 +72,30 @@ class RunFolder:
         partial = self.path / f".{target.name}.partial"
         for leftover in self.path.glob(".step-*.partial"):
             shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
+        try:
+            partial.mkdir(parents=True)
+            self._write(partial, model, optimizer, step, settings, average)
+            partial.rename(target)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            newest = self.checkpoints()[-1] if self.checkpoints() else "none"
+            raise OSError(
+                f"cannot save step {step} in {self.path}: {error}; the newest checkpoint is {newest}"
+            ) from None
+        for old in self.checkpoints()[:-KEPT]:
+            if old != self.checkpoint(keep):
+                shutil.rmtree(old)
+        return target
+
+    def _write(
+        self,
+        partial: Path,
+        model: Transformer,
+        optimizer: Optimizer,
+        step: int,
+        settings: TrainingSettings,
+        average: Average | None,
+    ) -> None:
         for file in self.companions.glob("[!.]*"):
             shutil.copy(file, partial)
         own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
@@ -90,11 +114,6 @@ class RunFolder:
         for file in (partial / TRAINING).iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        partial.rename(target)
-        for old in self.checkpoints()[:-KEPT]:
-            if old != self.checkpoint(keep):
-                shutil.rmtree(old)
-        return target
 
     def resume(self, model: Transformer, optimizer: Optimizer, average: Average | None = None) -> int:
         """Loads the newest checkpoint into model, optimizer and average; returns its step, 0 where there is none.

@@ -33,7 +33,8 @@ def test_info_of_a_folder(run, checkpoint):
 def test_examples_are_commands_that_run(run, checkpoint):
     code, out, _ = run("examples", "-m", checkpoint)
     assert code == 0
-    assert CARD["purpose"] in out
+    assert out.startswith(f"{CARD['purpose']}\n")
+    assert out.endswith(f"\n{CARD['limits']}\n")
     assert f"redraft generate --model {checkpoint} 'Count to three'" in out
     code, out, _ = run("examples", 2, "-m", checkpoint, "--seed", 1)
     assert code == 0
@@ -46,8 +47,8 @@ def test_chat_says_what_the_model_is_for_and_answers(run, checkpoint, monkeypatc
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/new\nhello\n/exit\nnever read\n"))
     code, out, err = run("chat", "-m", checkpoint, "--seed", 3)
     assert (code, err) == (0, "")
-    purpose, rest = out.split("\n", 1)
-    assert purpose == CARD["purpose"]
+    purpose, limits, rest = out.split("\n", 2)
+    assert (purpose, limits) == (CARD["purpose"], CARD["limits"])
     # The same question, the same seed and nothing remembered: twice the same answer.
     half = len(rest) // 2
     assert rest

@@ -48,6 +48,22 @@ def test_a_report_of_nothing_is_refused(run, tmp_path):
     assert err == f"redraft: {tmp_path / 'log.jsonl'} has no progress yet: there is nothing to report\n"
 
 
+def test_an_unknown_setting_is_named_beside_the_known(run):
+    code, out, err = run("train", "extract", "--set", "unroling=0")
+    assert (code, out) == (2, "")
+    assert err.startswith("redraft: --set unroling=0: there is no setting 'unroling'; known: steps, batch_size,")
+
+
+def test_any_setting_can_be_given(monkeypatch, run):
+    found = {}
+    monkeypatch.setattr("redraft.cli.train._from_recipe", lambda name, run, *rest: found.update(run.settings))
+    code, _, err = run(
+        "train", "extract", "--set", "unrolling=0", "--set", "matrix_factor=null", "--set", "steps=9", "--steps", 3
+    )
+    assert (code, err) == (0, "")
+    assert found == {"unrolling": 0, "matrix_factor": None, "steps": 3, "compile": False}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -57,6 +73,9 @@ def test_a_report_of_nothing_is_refused(run, tmp_path):
         (("--ema", 1), "ema is 1.0, must lie between 0 and 1"),
         (("--learning-rate", "nan"), "learning_rate is nan, must be above 0"),
         (("--minutes", 0), "--minutes is 0.0, must be above 0"),
+        (("--set", "unrolling=2"), "unrolling is 2, must lie between 0 and 1"),
+        (("--set", "unrolling=x"), "--set unrolling=x: 'x' is no value of unrolling, a float"),
+        (("--set", "compile=1"), "--set compile=1: '1' is no value of compile, a bool"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(run, tmp_path, arguments, message):

@@ -7,7 +7,12 @@ from redraft.weights import save_checkpoint as save_weights
 from tests.fakes.models import tiny_model
 from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
 
-CARD = {"purpose": "A tiny model for tests.", "single_turn": True, "examples": ["Say it's fine", "Count to three"]}
+CARD = {
+    "purpose": "A tiny model for tests.",
+    "limits": "It can't do anything.",
+    "single_turn": True,
+    "examples": ["Say it's fine", "Count to three"],
+}
 
 
 def tiny_checkpoint(folder: Path, **changes: object) -> Path:

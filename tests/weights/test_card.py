@@ -10,15 +10,18 @@ def test_a_checkpoint_without_a_card_has_an_empty_one(tmp_path):
 
 
 def test_a_card_is_read(tmp_path):
-    (tmp_path / "redraft.json").write_text(json.dumps({"purpose": "p", "examples": ["a", "b"], "single_turn": True}))
-    assert read_card(tmp_path) == Card(purpose="p", examples=("a", "b"), single_turn=True)
+    (tmp_path / "redraft.json").write_text(
+        json.dumps({"purpose": "p", "limits": "l", "examples": ["a", "b"], "single_turn": True})
+    )
+    assert read_card(tmp_path) == Card(purpose="p", limits="l", examples=("a", "b"), single_turn=True)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[]", "redraft.json"),
-        ('{"purpose": 1}', "purpose must be a string"),
+        ('{"purpose": 1}', "purpose and limits must be strings"),
+        ('{"limits": []}', "purpose and limits must be strings"),
         ('{"single_turn": "yes"}', "single_turn true or false"),
         ('{"examples": "a"}', "examples must be a list of strings"),
         ('{"examples": [1]}', "examples must be a list of strings"),

@@ -22,8 +22,8 @@ def chat(  # noqa: C901 - a conversation is one loop with many small turns
     loaded = asked.load()
     if not loaded.tokenizer.has_chat_template:
         raise ValueError(f"{asked.model} has no chat template; use 'redraft generate' with a plain prompt")
-    if loaded.card.purpose:
-        print(loaded.card.purpose)
+    for line in filter(None, (loaded.card.purpose, loaded.card.limits)):
+        print(line)
     if isinstance(sys.stdin, io.TextIOWrapper):
         # Under the C locale Python would pass bytes that are not UTF-8 on as surrogates.
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
@@ -85,6 +85,8 @@ def examples(
         chosen = [] if model == "bundled" else ["--model", model]
         for index, prompt in enumerate(card.examples, start=1):
             print(f"\n{index}. {shlex.join(['redraft', 'generate', *chosen, prompt])}")
+        if card.limits:
+            print(f"\n{card.limits}")
         return
     if not 1 <= number <= len(card.examples):
         raise ValueError(f"there is no example {number}; there are 1 to {len(card.examples)}")

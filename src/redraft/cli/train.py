@@ -1,6 +1,7 @@
 """`redraft train`: run a training recipe."""
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -70,6 +71,10 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
         minutes: Annotated[
             float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")
         ] = None,
+        others: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."),
+        ] = None,
         threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
         **own: Any,
     ) -> None:
@@ -80,10 +85,34 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
             validate_every=validate_every, patience=patience,
         )  # fmt: skip
+        settings = dict(map(_setting, others or ())) | settings
         stop_after = math.inf if minutes is None else minutes * 60
         command(Run(settings | {"compile": compiled}, threads, stop_after), *arguments, **own)
 
     return options.sharing(command, with_options)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """A setting given as name=value, for instance unrolling=0.5 or matrix_factor=null."""
+    from redraft.training.recipes import TrainingSettings
+
+    name, _, value = text.partition("=")
+    kinds = {
+        one.name: getattr(one.type, "__name__", str(one.type))
+        for one in dataclasses.fields(TrainingSettings)
+        if one.name != "betas"
+    }
+    if name not in kinds:
+        raise ValueError(f"--set {text}: there is no setting {name!r}; known: {', '.join(kinds)}")
+    with contextlib.suppress(ValueError):
+        found = json.loads(value)
+        if "bool" in kinds[name] and isinstance(found, bool):
+            return name, found
+        if "bool" not in kinds[name] and type(found) in (int, float):
+            return name, found
+        if "None" in kinds[name] and found is None:
+            return name, found
+    raise ValueError(f"--set {text}: {value!r} is no value of {name}, a {kinds[name]}")
 
 
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is there goes on where it stood.")]
@@ -168,14 +197,14 @@ def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
 
     from redraft.text import TextTokenizer
     from redraft.training import loop, recipes
-    from redraft.training.data.bundled import BundledExamples
-    from redraft.training.data.extraction.task import SHIPPED_SETTINGS, ExtractionExamples, prepare_companions
+    from redraft.training.data import bundled
+    from redraft.training.data.extraction import task
     from redraft.training.state import RunFolder
     from redraft.training.validation import make_validator
 
-    make_recipe, make_source = {
-        "extract": (recipes.extract, ExtractionExamples),
-        "bundled": (recipes.bundled, BundledExamples),
+    make_recipe, make_source, card = {
+        "extract": (recipes.extract, task.ExtractionExamples, task.CARD),
+        "bundled": (recipes.bundled, bundled.BundledExamples, bundled.CARD),
     }[name]
     recipe = make_recipe(**run.settings)
     if run.threads is not None:
@@ -184,10 +213,10 @@ def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
     folder = RunFolder(out, companions)
     if start is not None and not folder.checkpoints():
         loop.check_start(start, recipe)
-    prepare_companions(companions)
+    task.prepare_companions(companions, card)
     source = make_source(recipe.settings.batch_size, TextTokenizer.load(companions), easy_start=start is None)
     validate = make_validator(
-        source.validation(VALIDATION_EXAMPLES), SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
+        source.validation(VALIDATION_EXAMPLES), task.SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
         prompt_weight=recipe.settings.prompt_weight,
     )  # fmt: skip
     _go(run, recipe, source, folder, validate, start, "redraft eval extract --model")

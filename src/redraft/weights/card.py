@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself in `redraft.json`: what it is for, and prompts to try. Optional."""
+"""What a checkpoint says of itself in `redraft.json`: what it is for and what not, and prompts to try. Optional."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,13 @@ CARD_FILE = "redraft.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """purpose: one line; examples: prompts it is good at; single_turn: it was never shown a longer conversation."""
+    """purpose: what it is for, one line; limits: what it can't do, one line; examples: prompts it is good at.
+
+    single_turn: it was never shown a longer conversation.
+    """
 
     purpose: str = ""
+    limits: str = ""
     examples: tuple[str, ...] = ()
     single_turn: bool = False
 
@@ -23,10 +27,10 @@ def read_card(folder: Path) -> Card:
     if not path.exists():
         return Card()
     values = read_json_object(path)
-    purpose, examples = values.get("purpose", ""), values.get("examples", [])
+    purpose, limits, examples = values.get("purpose", ""), values.get("limits", ""), values.get("examples", [])
     single_turn = values.get("single_turn", False)
-    if not isinstance(purpose, str) or not isinstance(single_turn, bool):
-        raise ValueError(f"{path}: purpose must be a string and single_turn true or false")
+    if not isinstance(purpose, str) or not isinstance(limits, str) or not isinstance(single_turn, bool):
+        raise ValueError(f"{path}: purpose and limits must be strings and single_turn true or false")
     if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
         raise ValueError(f"{path}: examples must be a list of strings")
-    return Card(purpose=purpose, examples=tuple(map(str, examples)), single_turn=single_turn)
+    return Card(purpose=purpose, limits=limits, examples=tuple(map(str, examples)), single_turn=single_turn)

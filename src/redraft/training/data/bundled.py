@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from redraft.training.data import normalization, repair
 from redraft.training.data.extraction import records as extraction
+from redraft.training.data.extraction.task import EXAMPLES as EXTRACTION_EXAMPLES
 from redraft.training.data.extraction.task import VALIDATION_SEED
 from redraft.training.data.record import Record
 from redraft.training.data.record_examples import DATA_SEED, RecordExamples
 from redraft.training.examples import Example
+from redraft.weights.card import Card
 
 TUNING_SEED, TUNING_EXAMPLES = 2, 120
 """Of held-out records, for choosing sampler settings: 0 made the test sets, 1 is for validation."""
@@ -51,6 +53,22 @@ FAMILIES = {
         lambda count, seen, seed: repair.held_out_records(count, seen=seen, seed=seed),
     ),
 }
+
+
+CARD = Card(
+    purpose="The bundled model (11 M parameters) extracts named fields from a short text as JSON, writes dates, times, "
+    "amounts, phone numbers and quantities in a form that is named, and fixes typing errors.",
+    limits="It can't chat, answer questions, translate or summarise: other prompts than of these kinds get nonsense.",
+    examples=(
+        *EXTRACTION_EXAMPLES[:4],
+        "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
+        "Write the amount as 0.00 CUR: €1.234,50",
+        "Write the time as HH:MM: 9:05 pm",
+        "Write the weight in kg: 850 g",
+        "Fix the typos: We wil deliver teh order to your adress on Monday.",
+    ),
+    single_turn=True,
+)
 
 
 class BundledExamples(RecordExamples):

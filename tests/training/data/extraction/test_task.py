@@ -18,7 +18,7 @@ def companions(tmp_path_factory):
     folder = tmp_path_factory.mktemp("companions")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task, "TOKENIZER_RECORDS", 1500)
-        task.prepare_companions(folder)
+        task.prepare_companions(folder, task.CARD)
     return folder
 
 
@@ -48,7 +48,7 @@ def test_a_tokenizer_that_is_there_is_kept(companions, monkeypatch):
     before = (companions / "tokenizer.json").read_bytes()
     (companions / "redraft.json").unlink()
     monkeypatch.setattr(task, "train_tokenizer", lambda _: pytest.fail("trained again"))
-    task.prepare_companions(companions)
+    task.prepare_companions(companions, task.CARD)
     assert (companions / "tokenizer.json").read_bytes() == before
     assert (companions / "redraft.json").exists()
 

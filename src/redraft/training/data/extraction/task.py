@@ -1,5 +1,6 @@
 """The extraction task as a training run sees it: companion files of its checkpoints, and the examples of each step."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from redraft.training.data.extraction.tokenizer import save_tokenizer, train_tok
 from redraft.training.data.record import Record
 from redraft.training.data.record_examples import DATA_SEED, RecordExamples
 from redraft.training.examples import Example
+from redraft.weights.card import Card
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000
@@ -17,10 +19,8 @@ VALIDATION_SEED = 1
 """Of held-out records; 0 made the test set."""
 
 SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=48)
-PURPOSE = (
-    "The bundled model (11 M parameters) does one thing: it extracts named fields from a short text as JSON. "
-    "It cannot chat. Try: Extract name, date, amount as JSON: <your text>"
-)
+PURPOSE = "Extracts named fields from a short text as JSON: Extract name, date, amount as JSON: <your text>"
+LIMITS = "It can't chat, answer questions or follow other instructions, and knows the fields it was trained on."
 EXAMPLES = (
     "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt.",
     "Extract order_id, product, quantity, city as JSON: ORD-48213: 3 x wireless keyboard, ship to Lyon, customer Piet Jansen",
@@ -31,8 +31,11 @@ EXAMPLES = (
 )
 
 
-def prepare_companions(folder: Path) -> None:
-    """Writes tokenizer, chat template, generation_config.json and redraft.json into `folder`.
+CARD = Card(purpose=PURPOSE, limits=LIMITS, examples=EXAMPLES, single_turn=True)
+
+
+def prepare_companions(folder: Path, card: Card) -> None:
+    """Writes tokenizer, chat template, generation_config.json and redraft.json (the card) into `folder`.
 
     The bundled checkpoint's tokenizer is taken where there is one: its ids are the format that checkpoints share.
     """
@@ -50,7 +53,7 @@ def prepare_companions(folder: Path) -> None:
         save_tokenizer(train_tokenizer(text for record in records for text in (record.prompt, record.answer)), folder)
     settings = SHIPPED_SETTINGS.to_generation_config() | {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
     _write_json(folder / "generation_config.json", settings)
-    _write_json(folder / "redraft.json", {"purpose": PURPOSE, "single_turn": True, "examples": EXAMPLES})
+    _write_json(folder / "redraft.json", dataclasses.asdict(card))
 
 
 class ExtractionExamples(RecordExamples):

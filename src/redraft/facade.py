@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
-from redraft.generation import DenoisingStep, Generation, SamplerSettings, cut_canvas, denoising_steps
+from redraft.generation import (
+    DenoisingStep,
+    Generation,
+    SamplerSettings,
+    cut_canvas,
+    denoising_steps,
+    generate_autoregressive,
+)
 from redraft.generation.loop import check_prompt
 from redraft.model import Transformer
 from redraft.text import TextTokenizer
@@ -108,6 +115,15 @@ class Model:
         config = self.transformer.config
         check_prompt(ids, chosen.canvas_length or config.canvas_length, config.vocab_size, config.max_context)
         return self._events(ids, chosen)
+
+    def generate_autoregressive(self, prompt: Prompt, **settings: Any) -> Result:
+        """Answers one prompt without a canvas, the likeliest token after the other: for comparison.
+
+        Of the settings only max_new_tokens counts. Raises what `generate` raises.
+        """
+        chosen = self.defaults.replace(**settings)
+        generation = generate_autoregressive(self.transformer, self.encode(prompt), chosen)
+        return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
 
     def map(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result]:
         """Answers prompts one after the other, lazily and in order. With a seed, each as `generate` would alone."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure how good a checkpoint is.")
 
 Examples = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
+Autoregressive = Annotated[
+    bool, typer.Option("--autoregressive", help="Decode the same weights token by token instead, without a canvas.")
+]
 Failures = Annotated[Path | None, typer.Option(help="Write the examples it got wrong to this file, a JSON line each.")]
 
 
@@ -33,7 +36,12 @@ def _command(name: str) -> Callable[..., None]:
 
     @options.answering
     def command(
-        asked: options.Request, *, examples: Examples = 250, as_json: options.AsJson = False, failures: Failures = None
+        asked: options.Request,
+        *,
+        examples: Examples = 250,
+        autoregressive: Autoregressive = False,
+        as_json: options.AsJson = False,
+        failures: Failures = None,
     ) -> None:
         from redraft.measure.tasks import TASKS
 
@@ -41,7 +49,7 @@ def _command(name: str) -> Callable[..., None]:
         if name != "extract":
             options.needs("rapidfuzz", "eval")
         task = TASKS[name]
-        _measure(name, task.cases(examples), task.score, asked, as_json, failures)
+        _measure(name, task.cases(examples), task.score, asked, as_json, failures, autoregressive)
 
     return command
 
@@ -61,6 +69,7 @@ def rows(
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
+    autoregressive: Autoregressive = False,
     as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
@@ -76,7 +85,7 @@ def rows(
     for case in cases:
         # Also what the score itself refuses is refused before any answer.
         SCORES[score](case, "")
-    _measure(str(file), cases, SCORES[score], asked, as_json, failures)
+    _measure(str(file), cases, SCORES[score], asked, as_json, failures, autoregressive)
 
 
 @app.command("sudoku")
@@ -127,6 +136,7 @@ def _measure(
     asked: options.Request,
     as_json: bool,
     failures: Path | None,
+    autoregressive: bool = False,
 ) -> None:
     from rich.console import Console
     from rich.progress import Progress
@@ -145,14 +155,17 @@ def _measure(
         # What cannot be answered is refused before any answer is waited for.
         loaded.stream(case.prompt, **settings)
 
+    generate = loaded.generate_autoregressive if autoregressive else loaded.generate
+
     def answer(prompt: str) -> "tuple[str, redraft.Generation]":
-        result = loaded.generate(prompt, **settings)
+        result = generate(prompt, **settings)
         return result.text, result.generation
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(cases))
         outcomes = run_cases(cases, score, answer, loaded.tokenizer.encode, lambda _: progress.advance(task))
-    summary = {"task": name, **summarise(outcomes), "model": loaded.name, "settings": settings}
+    shown = {"autoregressive": True} if autoregressive else settings
+    summary = {"task": name, **summarise(outcomes), "model": loaded.name, "settings": shown}
     if failures is not None:
         wrong = [
             {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.text, "seen": one.case.seen}

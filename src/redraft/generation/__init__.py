@@ -1,6 +1,16 @@
-"""The readable loop for one request, and the sampler settings everybody uses."""
+"""The readable loop for one request, the sampler settings everybody uses, and decoding token by token beside them."""
 
+from redraft.generation.autoregression import generate_autoregressive
 from redraft.generation.loop import DenoisingStep, Generation, cut_canvas, denoise, denoising_steps, generate
 from redraft.generation.settings import SamplerSettings
 
-__all__ = ["DenoisingStep", "Generation", "SamplerSettings", "cut_canvas", "denoise", "denoising_steps", "generate"]
+__all__ = [
+    "DenoisingStep",
+    "Generation",
+    "SamplerSettings",
+    "cut_canvas",
+    "denoise",
+    "denoising_steps",
+    "generate",
+    "generate_autoregressive",
+]

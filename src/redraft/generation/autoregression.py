@@ -1,0 +1,60 @@
+"""Token by token through the encoder pass: what the same weights do without a canvas, for comparison.
+
+The encoder is trained to predict the next token: decoding it greedily is the autoregressive reading of the one stack.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from redraft.generation.loop import Generation, check_prompt, cut_canvas
+from redraft.generation.settings import SamplerSettings
+from redraft.model.attention import KVCache, SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.transformer import Transformer
+
+
+@torch.inference_mode()
+def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
+    """The likeliest token, one encoder pass after the other, until an EOS, `max_new_tokens` or the end of the context.
+
+    Of the settings only max_new_tokens counts. In the result a canvas is as many tokens as the model's is long, filled
+    up with the last one, and a step is one encoder pass, the first of them the prompt's. Raises what `generate` raises.
+    """
+    config = model.config
+    check_prompt(prompt, 1, config.vocab_size, config.max_context)
+    cache, pending = KVCache(config), list(prompt)
+    written: list[int] = []
+    marks = [time.perf_counter()]
+    room = min(settings.max_new_tokens, config.max_context - len(prompt))
+    while not written or (written[-1] not in config.eos_ids and len(written) <= room):
+        batch = FlatBatch.single(
+            torch.tensor(pending, device=model.embed_tokens.weight.device), cache.length, Pass.ENCODER
+        )
+        context = SegmentedAttention(config, batch.segments, (cache,))
+        logits = model.logits(model(batch, context)[-1:])
+        context.advance()
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"the model's logits are not finite behind token {cache.length}: "
+                "the weights or the precision they run in are broken; try float32"
+            )
+        written.append(int(logits.argmax()))
+        pending = written[-1:]
+        marks.append(time.perf_counter())
+    answer, finish_reason = cut_canvas(written, config.eos_ids, room)
+    length = config.canvas_length
+    blocks = [written[at : at + length] for at in range(0, len(written), length)]
+    blocks[-1] += written[-1:] * (length - len(blocks[-1]))
+    return Generation(
+        token_ids=tuple(answer),
+        finish_reason=finish_reason or "length",
+        seed=0,
+        steps_per_canvas=tuple(min(length, len(written) - at) for at in range(0, len(written), length)),
+        tokens_per_forward=1.0,
+        prefill_seconds=marks[1] - marks[0],
+        denoising_seconds=0.0,
+        commit_seconds=marks[-1] - marks[1],
+        canvases=tuple(map(tuple, blocks)),
+    )

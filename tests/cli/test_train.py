@@ -57,11 +57,12 @@ def test_an_unknown_setting_is_named_beside_the_known(run):
 def test_any_setting_can_be_given(monkeypatch, run):
     found = {}
     monkeypatch.setattr("redraft.cli.train._from_recipe", lambda name, run, *rest: found.update(run.settings))
-    code, _, err = run(
-        "train", "extract", "--set", "unrolling=0", "--set", "matrix_factor=null", "--set", "steps=9", "--steps", 3
-    )
+    given = ("--set", "unrolling=0", "--set", "matrix_factor=null", "--set", "compile=true", "--steps", 3)
+    code, _, err = run("train", "extract", *given)
     assert (code, err) == (0, "")
-    assert found == {"unrolling": 0, "matrix_factor": None, "steps": 3, "compile": False}
+    assert found == {"unrolling": 0, "matrix_factor": None, "compile": True, "steps": 3}
+    code, _, err = run("train", "extract", *given, "--set", "steps=9")
+    assert (code, err) == (2, "redraft: --set steps=9: steps is given twice\n")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,7 @@ def test_any_setting_can_be_given(monkeypatch, run):
         (("--ema", 1), "ema is 1.0, must lie between 0 and 1"),
         (("--learning-rate", "nan"), "learning_rate is nan, must be above 0"),
         (("--minutes", 0), "--minutes is 0.0, must be above 0"),
+        (("--set", "seed=0.5"), "seed is 0.5, must be a whole number"),
         (("--set", "unrolling=2"), "unrolling is 2, must lie between 0 and 1"),
         (("--set", "unrolling=x"), "--set unrolling=x: 'x' is no value of unrolling, a float"),
         (("--set", "compile=1"), "--set compile=1: '1' is no value of compile, a bool"),
@@ -90,22 +92,42 @@ def written(path, rows):
 
 
 def test_fine_tuning_on_rows_learns_them(run, tmp_path):
-    rows = [{"prompt": f"Say {word}", "answer": word.upper()} for word in ("alpha", "beta", "gamma", "delta")] * 6
-    file = written(tmp_path / "rows.jsonl", rows)
-    arguments = ("train", "rows", file, "--out", tmp_path / "run", "--batch-size", 4, "--learning-rate", 1e-3)
-    code, out, err = run(*arguments, "--steps", 30, "--validate-every", 30)
+    words = ("alpha", "beta", "gamma", "delta")
+    file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": word.upper()} for word in words])
+    seen = written(tmp_path / "seen.jsonl", [{"prompt": "Say gamma", "answer": "GAMMA"}])
+    other = written(tmp_path / "other.jsonl", [{"prompt": " Say gamma", "answer": "GAMMA"}])
+    out = tmp_path / "my run"
+    arguments = ("--out", out, "--batch-size", 4, "--learning-rate", 1e-3)
+    code, _, err = run("train", "rows", file, *arguments, "--validation", seen)
+    assert (code, err) == (2, f"redraft: 1 prompts of {seen} are in {file} too, for instance 'Say gamma'\n")
+    code, said, err = run("train", "rows", file, *arguments, "--validation", other, "--steps", 30)
     assert (code, err) == (0, "")
-    assert out.startswith("23 rows to train on, 1 to validate on, 30 steps\n")
-    assert "step 30/30  validation: exact 100.0%" in out
-    checkpoint = tmp_path / "run" / "step-0000030"
-    assert f"redraft eval rows {file} --model {checkpoint}\n" in out
+    assert said.startswith("4 rows to train on, 1 to validate on (answering 1), 30 steps\n")
+    assert "step 30/30  validation: exact 100.0%" in said
+    checkpoint = out / "step-0000030"
+    assert f"redraft eval rows {other} --model '{checkpoint}'\n" in said
     code, answer, _ = run("generate", "Say gamma", "-m", checkpoint, "--seed", 0)
     assert (code, answer) == (0, "GAMMA\n")
     code, shown, _ = run("examples", "-m", checkpoint)
-    assert "fine-tuned from bundled on rows.jsonl" in shown
-    # It goes on from where it stood, and refuses a model of another shape.
-    code, out, _ = run(*arguments, "--steps", 31)
-    assert "resuming at step 30" in out
+    assert "Fine-tuned from bundled on rows.jsonl" in shown
+    # It goes on from where it stood, says what is no longer as it was, and is not gone on with on other rows.
+    more = ("train", "rows", file, *arguments, "--validation", other, "--steps", 31, "--set", "seed=1")
+    code, said, _ = run(*more)
+    assert "resuming at step 30" in said
+    assert "seed was 0 and is 1 from here on" in said
+    code, _, err = run("train", "rows", other, *arguments, "--steps", 40)
+    assert code == 2
+    assert f"{out} holds a run with rows rows.jsonl (sha256" in err
+    assert "choose another --out" in err
+
+
+def test_rows_that_are_held_out_are_written_down_to_be_tested_on(run, tmp_path):
+    file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": "x"} for word in range(40)])
+    code, said, err = run("train", "rows", file, "--out", tmp_path / "run", "--batch-size", 2, "--steps", 1)
+    assert (code, err) == (0, "")
+    held_out = tmp_path / "run" / "held_out.jsonl"
+    assert len(held_out.read_text().splitlines()) == 2
+    assert f"redraft eval rows {held_out} --model" in said
 
 
 @pytest.mark.parametrize(
@@ -116,7 +138,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
         ("{\n", (), "{file}, line 1 is not JSON"),
         ('{"prompt": "a", "answer": "' + "long " * 3000 + '"}', (), "{file}, line 1: a prompt of"),
         ('{"prompt": "a", "answer": "b"}', ("--epochs", 0), "epochs is 0.0, must be above 0"),
-        ('{"prompt": "a", "answer": "b"}', ("--validate-every", 2), "validate_every needs rows to validate on"),
+        ('{"prompt": "a", "answer": "b"}', ("--validate-every", 2), "there are no rows to validate on"),
         ('{"prompt": "a", "answer": "b"}', ("--start", "no/where/"), "there is no folder 'no/where/'"),
     ],
 )
@@ -136,4 +158,4 @@ def test_a_model_that_memory_cannot_train_is_refused(run, tmp_path, monkeypatch)
     file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
     code, _, err = run("train", "rows", file, "--out", tmp_path / "run")
     assert code == 2
-    assert "takes 0 GB for weights, gradients and optimizer, 0 GB of this machine's memory are free" in err
+    assert "takes 0.22 GB for weights, gradients and optimizer, 0.10 GB of this machine's memory are free" in err

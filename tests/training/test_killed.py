@@ -23,8 +23,8 @@ from tests.training.test_loop import recipe, source
 folder = Path(sys.argv[1])
 companions = folder.with_name("companions")
 companions.mkdir(exist_ok=True)
-settings = dict(matrix_factor=4.0, ema=0.9, canvases_per_example=2, unrolling=0.5, checkpoint_minutes=1e-9)
-plan = recipe(steps=int(sys.argv[2]), **settings)
+ways = dict(matrix_factor=4.0, ema=0.9, canvases_per_example=2, unrolling=0.5, unrolling_steps=2)
+plan = recipe(steps=int(sys.argv[2]), checkpoint_minutes=1e-9, **ways)
 train(plan, source, RunFolder(folder, companions), report=lambda line: print(line, flush=True))
 """
 

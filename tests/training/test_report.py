@@ -6,7 +6,7 @@ import re
 import pytest
 
 from redraft.training.log import RunLog, read_rows
-from redraft.training.report import summarise, write_comparison, write_report
+from redraft.training.report import compare, summarise, write_comparison, write_report
 
 
 def progress(log: RunLog, step: int) -> None:
@@ -78,17 +78,25 @@ def test_a_report_stands_alone_and_shows_what_was_logged(tmp_path):
 
 
 def test_runs_are_compared_by_step_and_by_minute(tmp_path):
-    for name, loss in (("muon", 1.0), ("adamw", 2.0)):
-        (tmp_path / name).mkdir()
-        log = RunLog(tmp_path / name, 0)
+    folders = [tmp_path / "muon" / "run", tmp_path / "adamw" / "run"]
+    for number, folder in enumerate(folders, start=1):
+        folder.mkdir(parents=True)
+        log = RunLog(folder, 0)
         for step in (10, 20):
-            log.add(
-                "progress", step, canvas_loss=loss, encoder_loss=loss, learning_rate=1, tokens_per_second=1, seconds=60
-            )
-    drawn = write_comparison([tmp_path / "muon", tmp_path / "adamw"], tmp_path / "both.svg")
-    text = drawn.read_text()
-    assert text.startswith("<svg")
-    assert list(tmp_path.glob(".*")) == []
+            progress(log, step)
+            validation(log, step, exact=step / 100 * number)
+    panels = compare(folders)
+    assert [(panel.title, panel.over) for panel in panels] == [
+        (title, over)
+        for title in ("canvas loss (nats)", "encoder loss (nats)", "exact match, validation")
+        for over in ("step", "minute")
+    ]
+    assert [line.label for line in panels[0].lines] == ["muon/run", "adamw/run"]
+    assert (panels[0].lines[1].x, panels[0].lines[1].y) == ([10, 20], [0.1, 0.05])
+    assert panels[1].lines[0].x == [2 / 60, 4 / 60]
+    assert (panels[4].lines[1].x, panels[4].lines[1].y) == ([10, 20], [0.2, 0.4])
+    assert panels[5].lines[1].x == [2 / 60, 4 / 60]
+    assert write_comparison(folders, tmp_path / "both.svg").read_text().startswith("<svg")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no progress yet"):
-        write_comparison([tmp_path / "muon", tmp_path / "empty"], tmp_path / "both.svg")
+        write_comparison([folders[0], tmp_path / "empty"], tmp_path / "both.svg")

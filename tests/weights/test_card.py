@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from redraft.weights.card import Card, read_card
+from redraft.weights.card import Card, read_card, write_card
 
 
 def test_a_checkpoint_without_a_card_has_an_empty_one(tmp_path):
@@ -31,3 +31,10 @@ def test_a_malformed_card_is_refused(tmp_path, text, message):
     (tmp_path / "redraft.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_card(tmp_path)
+
+
+def test_a_card_is_read_as_it_was_written(tmp_path):
+    card = Card(purpose="ü", limits="l", examples=("a",), single_turn=True)
+    write_card(tmp_path, card)
+    assert read_card(tmp_path) == card
+    assert [path.name for path in tmp_path.iterdir()] == ["redraft.json"]

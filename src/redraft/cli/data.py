@@ -32,6 +32,7 @@ def build(
         options.needs(package, "train")
     from redraft.training.data.bundled import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
     from redraft.training.data.record_examples import DATA_SEED
+    from redraft.weights.whole_file import write_whole
 
     out.mkdir(parents=True, exist_ok=True)
     for name, family in FAMILIES.items():
@@ -64,8 +65,5 @@ def build(
             f"{name}-train-sample.jsonl": train,
         }
         for file, lines in files.items():
-            temporary = out / f".{file}.partial"
-            rows = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            temporary.write_text("".join(rows), encoding="utf-8")
-            temporary.replace(out / file)
+            write_whole(out / file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
             print(f"{out / file}: {len(lines)} rows")

@@ -148,13 +148,16 @@ def _measure(
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
     # The same for every example, and if nobody says otherwise the same every time.
     settings = {"seed": 0} | asked.settings
+    if autoregressive:
+        if others := sorted(asked.settings.keys() - {"max_new_tokens"}):
+            raise ValueError(f"--autoregressive goes with --max-new-tokens only, not with {', '.join(others)}")
+        settings = asked.settings
     loaded = asked.load()
     if callable(cases):
         cases = cases(loaded)
     for case in cases:
         # What cannot be answered is refused before any answer is waited for.
         loaded.stream(case.prompt, **settings)
-
     generate = loaded.generate_autoregressive if autoregressive else loaded.generate
 
     def answer(prompt: str) -> "tuple[str, redraft.Generation]":
@@ -164,7 +167,7 @@ def _measure(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(cases))
         outcomes = run_cases(cases, score, answer, loaded.tokenizer.encode, lambda _: progress.advance(task))
-    shown = {"autoregressive": True} if autoregressive else settings
+    shown = {"autoregressive": True} | settings if autoregressive else settings
     summary = {"task": name, **summarise(outcomes), "model": loaded.name, "settings": shown}
     if failures is not None:
         wrong = [

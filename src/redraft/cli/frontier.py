@@ -44,6 +44,7 @@ def frontier(
     from redraft.measure.frontier import choose, draw, pareto, sweep
     from redraft.measure.tasks import TASKS
     from redraft.weights import resolve
+    from redraft.weights.whole_file import write_whole
 
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
@@ -74,9 +75,7 @@ def frontier(
             progress.update(bar, completed=len(measured) * len(cases))
     best, chosen = pareto(measured), choose(measured, tolerance)
     if picture is not None:
-        partial = picture.with_name(f".{picture.name}.partial")
-        partial.write_text(draw(measured, best, chosen, f"{task}, {len(cases)} examples"), encoding="utf-8")
-        partial.replace(picture)
+        write_whole(picture, draw(measured, best, chosen, f"{task}, {len(cases)} examples"))
     if write:
         _write(model, chosen)
     result = {

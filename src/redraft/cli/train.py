@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
+import random
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +86,14 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
         options.check_at_least(1, threads=threads)
         settings = options.given(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
-            validate_every=validate_every, patience=patience,
+            validate_every=validate_every, patience=patience, compile=compiled or None,
         )  # fmt: skip
-        settings = dict(map(_setting, others or ())) | settings
+        for name, value in map(_setting, others or ()):
+            if name in settings:
+                raise ValueError(f"--set {name}={json.dumps(value)}: {name} is given twice")
+            settings[name] = value
         stop_after = math.inf if minutes is None else minutes * 60
-        command(Run(settings | {"compile": compiled}, threads, stop_after), *arguments, **own)
+        command(Run(settings, threads, stop_after), *arguments, **own)
 
     return options.sharing(command, with_options)
 
@@ -153,48 +159,59 @@ def rows(
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
     options.needs("matplotlib", "train")
-    import torch
-
     from redraft.generation import SamplerSettings
     from redraft.measure.cases import read_rows
     from redraft.text import TextTokenizer
     from redraft.training import loop, recipes
-    from redraft.training.data.rows import RowExamples, companions_of, hold_out, make_examples
+    from redraft.training.data.rows import RowExamples, hold_out, make_examples, write_companions, write_rows
     from redraft.training.state import RunFolder
     from redraft.training.validation import make_validator
-    from redraft.weights import Checkpoint, read_generation_config, resolve
+    from redraft.weights import fetch_config, read_config, read_generation_config, resolve
 
-    trained = read_rows(file)
-    held_out = read_rows(validation) if validation else ()
-    folder = resolve(start)
-    checkpoint = Checkpoint.open(folder)
-    loop.check_memory(checkpoint.config)
-    tokenizer = TextTokenizer.load(folder)
-    tokenizer.check_fits(checkpoint.config.vocab_size, folder)
+    trained, held_out = read_rows(file), read_rows(validation) if validation else []
+    if both := {row.prompt for row in trained} & {row.prompt for row in held_out}:
+        raise ValueError(f"{len(both)} prompts of {validation} are in {file} too, for instance {min(both)[:60]!r}")
+    config = read_config(fetch_config(start))
+    loop.check_memory(config)
+    begin = resolve(start)
+    tokenizer = TextTokenizer.load(begin)
+    tokenizer.check_fits(config.vocab_size, begin)
     if not held_out:
         trained, held_out = hold_out(trained)
-    examples = make_examples(trained, file, tokenizer, checkpoint.config)
-    unseen = make_examples(held_out, validation or file, tokenizer, checkpoint.config)
-    recipe = recipes.rows(checkpoint.config, len(examples), epochs, validation=bool(unseen), **run.settings)
-    print(f"{len(examples)} rows to train on, {len(unseen)} to validate on, {recipe.settings.steps} steps", flush=True)
-    validate = unseen and make_validator(
-        unseen[:VALIDATION_EXAMPLES], SamplerSettings.from_generation_config(read_generation_config(folder) or {}),
-        answers=VALIDATION_ANSWERS, prompt_weight=recipe.settings.prompt_weight,
-    )  # fmt: skip
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    companions_of(folder, out / "companions", f"fine-tuned from {start} on {file.name}", trained)
-    _go(
-        run, recipe, RowExamples(examples, recipe.settings), RunFolder(out, out / "companions"), validate or None,
-        folder, f"redraft eval rows {validation or file} --model",
-    )  # fmt: skip
+    examples = make_examples(trained, file, tokenizer, config)
+    # Rows in a file are often sorted.
+    shown = random.Random("validation").sample(held_out, min(VALIDATION_EXAMPLES, len(held_out)))
+    unseen = make_examples(shown, validation or file, tokenizer, config)
+    recipe = recipes.rows(config, len(examples), epochs, validation=bool(unseen), **run.settings)
+    folder = RunFolder(out, out / "companions")
+    with folder.locked():
+        folder.claim(rows=_digest(file), validation=_digest(validation or file), start=str(begin.resolve()))
+        print(
+            f"{len(examples)} rows to train on, {len(unseen)} to validate on "
+            f"(answering {min(len(unseen), VALIDATION_ANSWERS)}), {recipe.settings.steps} steps",
+            flush=True,
+        )
+        tested = validation or out / "held_out.jsonl"
+        if not validation:
+            write_rows(tested, held_out)
+        write_companions(begin, folder.companions, f"Fine-tuned from {start} on {file.name}.", trained)
+        settings = SamplerSettings.from_generation_config(read_generation_config(begin) or {})
+        validate = None
+        if unseen:
+            validate = make_validator(
+                unseen, settings, answers=VALIDATION_ANSWERS, prompt_weight=recipe.settings.prompt_weight
+            )
+        source = RowExamples(examples, [row.line for row in trained], recipe.settings)
+        _go(run, recipe, source, folder, validate, begin, ["rows", str(tested)])
+
+
+def _digest(file: Path) -> str:
+    return f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]})"
 
 
 def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
     for package in ("faker", "codespell_lib", "matplotlib"):
         options.needs(package, "train")
-    import torch
-
     from redraft.text import TextTokenizer
     from redraft.training import loop, recipes
     from redraft.training.data import bundled
@@ -207,19 +224,19 @@ def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
         "bundled": (recipes.bundled, bundled.BundledExamples, bundled.CARD),
     }[name]
     recipe = make_recipe(**run.settings)
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    companions = out / "companions"
-    folder = RunFolder(out, companions)
+    folder = RunFolder(out, out / "companions")
     if start is not None and not folder.checkpoints():
         loop.check_start(start, recipe)
-    task.prepare_companions(companions, card)
-    source = make_source(recipe.settings.batch_size, TextTokenizer.load(companions), easy_start=start is None)
-    validate = make_validator(
-        source.validation(VALIDATION_EXAMPLES), task.SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
-        prompt_weight=recipe.settings.prompt_weight,
-    )  # fmt: skip
-    _go(run, recipe, source, folder, validate, start, "redraft eval extract --model")
+    with folder.locked():
+        folder.claim(recipe=name)
+        task.prepare_companions(folder.companions, card)
+        tokenizer = TextTokenizer.load(folder.companions)
+        source = make_source(recipe.settings.batch_size, tokenizer, easy_start=start is None)
+        validate = make_validator(
+            source.validation(VALIDATION_EXAMPLES), task.SHIPPED_SETTINGS, answers=VALIDATION_ANSWERS,
+            prompt_weight=recipe.settings.prompt_weight,
+        )  # fmt: skip
+        _go(run, recipe, source, folder, validate, start, ["extract"])
 
 
 def _go(
@@ -229,13 +246,17 @@ def _go(
     folder: "RunFolder",
     validate: "Validator | None",
     start: Path | None,
-    next_command: str,
+    tested: list[str],
 ) -> None:
-    """Trains, draws the report whatever happens, and says what was reached and what to do with it."""
+    """Trains, draws the report whatever happens, and says what was reached and with which command to test it."""
+    import torch
+
     from redraft.training import loop
     from redraft.training.log import read_rows
     from redraft.training.report import REPORT_FILE, summarise, write_report
 
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     try:
         loop.train(
             recipe, source, folder, report=lambda line: print(line, flush=True), validate=validate, start=start,
@@ -248,11 +269,11 @@ def _go(
                 write_report(folder.path)
     if not (folder.path / REPORT_FILE).exists():
         # It was over before, and made before runs had logs.
-        print(f"{next_command} {folder.checkpoints()[-1]}")
+        print(shlex.join(["redraft", "eval", *tested, "--model", str(folder.checkpoints()[-1])]))
         return
     summary = summarise(folder.path)
     best = folder.checkpoint(summary["best"]["step"]) if summary["best"] else folder.checkpoints()[-1]
-    print(f"{next_command} {best}")
+    print(shlex.join(["redraft", "eval", *tested, "--model", str(best)]))
     print(json.dumps(summary | {"checkpoint": str(best), "report": str(folder.path / REPORT_FILE)}))
 
 
@@ -262,7 +283,9 @@ def report(
         list[Path] | None, typer.Argument(help="Folder of a run, finished or not; of several to compare.")
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Where a comparison is drawn, as SVG.")] = Path("comparison.svg"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where a comparison is drawn, as SVG.  [default: comparison.svg]")
+    ] = None,
 ) -> None:
     """Draw a run's losses, validations, learning rate and speed into an HTML file; print where it stands as JSON.
 
@@ -272,7 +295,9 @@ def report(
     from redraft.training.report import summarise, write_comparison, write_report
 
     folders = runs or [Path("runs/extract")]
+    if out is not None and len(folders) == 1:
+        raise ValueError("--out is for comparing several runs; the report of one stays in its folder")
     summaries = [summarise(folder) for folder in folders]
-    drawn = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out)
+    drawn = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out or Path("comparison.svg"))
     for summary in summaries:
         print(json.dumps(summary | {"report": str(drawn)}))

@@ -44,15 +44,17 @@ def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings:
         pending = written[-1:]
         marks.append(time.perf_counter())
     answer, finish_reason = cut_canvas(written, config.eos_ids, room)
+    # The loop ends with an EOS or with a token for which there is no room.
+    assert finish_reason is not None
     length = config.canvas_length
     blocks = [written[at : at + length] for at in range(0, len(written), length)]
     blocks[-1] += written[-1:] * (length - len(blocks[-1]))
     return Generation(
         token_ids=tuple(answer),
-        finish_reason=finish_reason or "length",
+        finish_reason=finish_reason,
         seed=0,
         steps_per_canvas=tuple(min(length, len(written) - at) for at in range(0, len(written), length)),
-        tokens_per_forward=1.0,
+        tokens_per_forward=(len(answer) + (finish_reason == "stop")) / len(written),
         prefill_seconds=marks[1] - marks[0],
         denoising_seconds=0.0,
         commit_seconds=marks[-1] - marks[1],

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from redraft.weights.whole_file import write_whole
+
 BETTER = ("quality", "tokens_per_second", "tokens_per_forward")
 """What is the better the higher it is."""
 
@@ -80,9 +82,7 @@ def _read(path: Path, of: Mapping[str, Any]) -> list[Point]:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, "".join(lines))
     points = []
     for number, line in enumerate(lines, start=1):
         try:

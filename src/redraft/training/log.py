@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from redraft.weights.whole_file import write_whole
+
 LOG_FILE = "log.jsonl"
 
 
@@ -16,20 +18,20 @@ class RunLog:
         """Opens the log of a run that goes on from `step`: what is said of later steps will be said again."""
         self.path = folder / LOG_FILE
         self.rows = [row for row in read_rows(folder) if row["step"] <= step]
-        content = "".join(map(_line, self.rows))
-        if self.path.exists() and self.path.read_text(encoding="utf-8") != content:
-            temporary = self.path.with_name(f".{LOG_FILE}.partial")
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(self.path)
+        if self.path.exists():
+            write_whole(self.path, "".join(map(_line, self.rows)))
 
     def add(self, kind: str, step: int, **values: float) -> None:
-        """Writes a row."""
+        """Writes a row. OSError, naming the file, where it cannot be written, for instance on a full disk."""
         row = {"kind": kind, "step": step} | {name: float(f"{value:.6g}") for name, value in values.items()}
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {error}; the checkpoints beside it are untouched") from None
 
     @property
     def validations(self) -> list[dict[str, Any]]:

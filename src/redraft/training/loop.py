@@ -4,6 +4,7 @@ Every random choice of a step follows from (seed, step), so a resumed run goes o
 """
 
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -31,7 +32,7 @@ from redraft.training.validation import Validator
 from redraft.weights import Checkpoint, machine_memory
 
 ExampleSource = Callable[[int], Sequence[Example]]
-"""The examples of a step, the same for the same step."""
+"""The examples of a step, the same for the same step. One with a method `describe` says of a step what they are."""
 
 BRANCH_SIZE = 0.25
 OUTPUT_SIZE = 0.3
@@ -89,13 +90,17 @@ def check_start(path: Path, recipe: Recipe) -> Checkpoint:
 
 
 def check_memory(config: ModelConfig) -> None:
-    """ValueError where weights, gradients and the optimizer's two averages, all float32, are more than is free here."""
-    needed = 4 * 4 * sum(math.prod(shape) for shape in config.parameter_shapes().values())
+    """ValueError where what training keeps of every weight, in float32, is more than is free here.
+
+    That is the weight, its gradient, the optimizer's two averages and the copy that is validated; what a step computes
+    comes on top.
+    """
+    needed = 5 * 4 * sum(math.prod(shape) for shape in config.parameter_shapes().values())
     free = machine_memory().available
     if needed > free:
         raise ValueError(
-            f"training this model takes {needed / 1e9:.0f} GB for weights, gradients and optimizer, "
-            f"{free / 1e9:.0f} GB of this machine's memory are free: choose a smaller model"
+            f"training this model takes {needed / 1e9:.2f} GB for weights, gradients and optimizer, "
+            f"{free / 1e9:.2f} GB of this machine's memory are free: choose a smaller model"
         )
 
 
@@ -143,11 +148,13 @@ def train(
         training = _Training(recipe, source, run, report, validate, start)
         try:
             training.go(stop_after)
-        except KeyboardInterrupt:
             training.save()
-            report(f"interrupted at step {training.step}")
+        except KeyboardInterrupt:
+            # Who presses twice has it saved all the same.
+            with ctrl_c_waits():
+                training.save()
+                report(f"interrupted at step {training.step}")
             raise
-        training.save()
         return training.model
 
 
@@ -181,6 +188,11 @@ class _Training:
         self.log = RunLog(run.path, self.step)
         if self.step:
             report(f"resuming at step {self.step} from {run.path}")
+            # As JSON has them, which knows no tuples.
+            now, before = json.loads(json.dumps(dataclasses.asdict(self.settings))), run.saved_settings()
+            for name in now.keys() & before.keys():
+                if now[name] != before[name]:
+                    report(f"{name} was {before[name]} and is {now[name]} from here on")
         self.saved = self.logged = time.monotonic()
         self.sums, self.tokens, self.since = torch.zeros(2), 0, self.step
 
@@ -283,7 +295,9 @@ class _Training:
     def _check_finite(self, name: str, value: Tensor) -> None:
         if not torch.isfinite(value):
             first = self.step * self.settings.batch_size
-            examples = f"examples {first} to {first + self.settings.batch_size - 1} of the run"
+            numbered = f"examples {first} to {first + self.settings.batch_size - 1} of the run"
+            describe = getattr(self.source, "describe", None)
+            examples = numbered if describe is None else describe(self.step)
             raise ValueError(
                 f"the {name} of step {self.step}, {examples}, is {value.item()}; "
                 f"the last checkpoint in {self.run.path} is untouched"

@@ -3,8 +3,12 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
+
+MOST_EPOCHS = 1_000_000
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +67,10 @@ class TrainingSettings:
             "row_block",
         ):
             self._check_whole(name, 1)
-        for name in ("warmup_steps", "validate_every", "patience"):
+        for name in ("warmup_steps", "validate_every", "patience", "seed"):
             self._check_whole(name, 0)
+        if self.seed > MAX_SEED:
+            raise ValueError(f"seed is {self.seed}, must be at most {MAX_SEED}")
         for name in ("learning_rate", "vector_factor", "matrix_factor", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is None and name == "matrix_factor":
@@ -110,34 +116,35 @@ class Recipe:
     settings: TrainingSettings
 
 
-def bundled(**overrides: object) -> Recipe:
+def bundled(**overrides: Any) -> Recipe:
     """The bundled model on all that it is for: the same model and ways, trained for longer."""
     return extract(**{"steps": 20_000, **overrides})
 
 
-def rows(model: ModelConfig, count: int, epochs: float, *, validation: bool, **overrides: object) -> Recipe:
+def rows(model: ModelConfig, count: int, epochs: float, *, validation: bool, **overrides: Any) -> Recipe:
     """Fine-tuning of any model on `count` rows: the bundled model's ways at an eighth of its learning rate.
 
     ValueError for `epochs` that are not above 0, and for validations where there is nothing to validate on.
     """
-    if not 0 < epochs < math.inf:
-        raise ValueError(f"epochs is {epochs}, must be above 0")
     base = dataclasses.replace(
-        extract().settings, learning_rate=2.5e-4, decay_share=0.5, prompt_weight=0.0, validate_every=0
+        extract().settings, learning_rate=2.5e-4, decay_share=0.5, prompt_weight=0.0, validate_every=0, patience=0
     )
     batch_size = overrides.get("batch_size", base.batch_size)
-    assert isinstance(batch_size, int)
-    overrides.setdefault("steps", math.ceil(count * epochs / max(1, batch_size)))
-    chosen = dataclasses.replace(base, **overrides)  # type: ignore[arg-type]
-    chosen = dataclasses.replace(chosen, warmup_steps=min(base.warmup_steps, chosen.steps // 10))
-    if not validation and chosen.validate_every:
-        raise ValueError("validate_every needs rows to validate on: give --validation, or at least 20 rows")
-    if validation and "validate_every" not in overrides:
-        chosen = dataclasses.replace(chosen, validate_every=max(1, chosen.steps // 5))
-    return Recipe(model, chosen)
+    if "steps" not in overrides:
+        if not 0 < epochs <= MOST_EPOCHS:
+            raise ValueError(f"epochs is {epochs}, must be above 0 and at most {MOST_EPOCHS:,}")
+        # What is no batch size is refused below.
+        overrides["steps"] = math.ceil(count * epochs / max(1, batch_size))
+    steps = overrides["steps"]
+    if not validation and (overrides.get("validate_every") or overrides.get("patience")):
+        raise ValueError("there are no rows to validate on: give --validation, or at least 20 rows")
+    if validation:
+        overrides.setdefault("validate_every", max(1, int(steps) // 5))
+    overrides.setdefault("warmup_steps", min(base.warmup_steps, int(steps) // 10))
+    return Recipe(model, dataclasses.replace(base, **overrides))
 
 
-def extract(**overrides: object) -> Recipe:
+def extract(**overrides: Any) -> Recipe:
     """The bundled model: 10.8 M parameters (of which 6 M are active) and three thousand tokens, for short texts."""
     model = ModelConfig(
         vocab_size=3072,
@@ -172,4 +179,4 @@ def extract(**overrides: object) -> Recipe:
         row_block=128,
         validate_every=500,
     )
-    return Recipe(model, dataclasses.replace(settings, **overrides))  # type: ignore[arg-type]
+    return Recipe(model, dataclasses.replace(settings, **overrides))

@@ -2,7 +2,6 @@
 
 import html
 import io
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.training.log import LOG_FILE, best_of, read_rows
+from redraft.weights.whole_file import write_whole
 
 REPORT_FILE = "report.html"
 Rows = Sequence[dict[str, Any]]
@@ -53,32 +53,49 @@ def write_report(folder: Path) -> Path:
         "th{text-align:left;padding-right:1em}svg{width:100%;height:auto}</style>"
         f"<h1>{html.escape(folder.name)}</h1><table>{table}</table>{_curves(rows)}</html>\n"
     )
-    write_atomically(folder / REPORT_FILE, page)
+    write_whole(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
 
 def write_comparison(folders: Sequence[Path], target: Path) -> Path:
-    """Draws several runs' losses over steps and over minutes, and their validations, into an SVG file.
+    """Draws several runs' losses and validations, by step and by minute, over each other into an SVG file.
 
     ValueError where one of them has nothing to draw.
     """
-    panels: Panels = {
-        "canvas loss (nats) by step": [],
-        "canvas loss (nats) by minute": [],
-        "encoder loss (nats) by step": [],
-        "encoder loss (nats) by minute": [],
-    }
-    for folder in folders:
-        summarise(folder)
-        rows = [row for row in read_rows(folder) if row["kind"] == "progress"]
-        minutes = [seconds / 60 for seconds in itertools.accumulate(row["seconds"] for row in rows)]
-        steps = [row["step"] for row in rows]
-        for name in ("canvas", "encoder"):
-            losses = [row[f"{name}_loss"] for row in rows]
-            panels[f"{name} loss (nats) by step"].append(Line(folder.name, steps, losses))
-            panels[f"{name} loss (nats) by minute"].append(Line(folder.name, minutes, losses))
-    write_atomically(target, _draw(panels, rows=2))
+    write_whole(target, _draw(compare(folders), rows=3))
     return target
+
+
+def compare(folders: Sequence[Path]) -> list["Panel"]:
+    """The panels of a comparison: each of three quantities by step and by minute, a line for each run."""
+    panels = []
+    for title, kind, key in (
+        ("canvas loss (nats)", "progress", "canvas_loss"),
+        ("encoder loss (nats)", "progress", "encoder_loss"),
+        ("exact match, validation", "validation", "exact"),
+    ):
+        by_step, by_minute = Panel(title, "step", []), Panel(title, "minute", [])
+        for name, folder in zip(_names(folders), folders, strict=True):
+            summarise(folder)
+            steps, minutes, values, seconds = [], [], [], 0.0
+            for row in read_rows(folder):
+                seconds += row.get("seconds", 0.0)
+                if row["kind"] == kind:
+                    steps.append(row["step"])
+                    minutes.append(seconds / 60)
+                    values.append(row[key])
+            marked = kind == "validation"
+            by_step.lines.append(Line(name, steps, values, marked))
+            by_minute.lines.append(Line(name, minutes, values, marked))
+        panels += [by_step, by_minute]
+    return panels
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """As much of the folders' paths as tells them apart."""
+    paths = [folder.resolve().parts for folder in folders]
+    length = next(n for n in range(1, 100) if len({path[-n:] for path in paths}) == len(set(paths)))
+    return ["/".join(path[-length:]) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,13 @@ class Line:
     marked: bool = False
 
 
-Panels = dict[str, list[Line]]
+@dataclass(frozen=True)
+class Panel:
+    """A quantity over steps or minutes."""
+
+    title: str
+    over: str
+    lines: list[Line]
 
 
 def _curves(rows: Rows) -> str:
@@ -102,52 +125,45 @@ def _curves(rows: Rows) -> str:
     def line(label: str, points: Rows, key: str) -> Line:
         return Line(label, [row["step"] for row in points], [row[key] for row in points], points is validations)
 
-    return _draw(
-        {
-            "losses (nats)": [
-                line("canvas", progress, "canvas_loss"),
-                line("encoder", progress, "encoder_loss"),
-                line("canvas, validation", validations, "canvas_loss"),
-                line("encoder, validation", validations, "encoder_loss"),
-            ],
-            "exact match, validation": [line("", validations, "exact")],
-            "denoising steps per canvas, validation": [line("", validations, "steps_per_canvas")],
-            "learning rate": [line("", progress, "learning_rate")],
-            "tokens per second": [line("", progress, "tokens_per_second")],
-        },
-        rows=3,
-    )
+    losses = [
+        line("canvas", progress, "canvas_loss"),
+        line("encoder", progress, "encoder_loss"),
+        line("canvas, validation", validations, "canvas_loss"),
+        line("encoder, validation", validations, "encoder_loss"),
+    ]
+    panels = [
+        Panel("losses (nats)", "step", losses),
+        Panel("exact match, validation", "step", [line("", validations, "exact")]),
+        Panel("denoising steps per canvas, validation", "step", [line("", validations, "steps_per_canvas")]),
+        Panel("learning rate", "step", [line("", progress, "learning_rate")]),
+        Panel("tokens per second", "step", [line("", progress, "tokens_per_second")]),
+    ]
+    return _draw(panels, rows=3)
 
 
-def _draw(panels: Panels, rows: int) -> str:
-    """An SVG element with the panels in `rows` rows of two; those of several lines have a logarithmic axis."""
+def _draw(panels: Sequence[Panel], rows: int) -> str:
+    """An SVG element with the panels in `rows` rows of two; losses have a logarithmic axis."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4 * rows), layout="constrained")
     FigureCanvasSVG(figure)
-    places = figure.subplots(rows, 2).flat
-    for axes, (title, lines) in zip(places, panels.items(), strict=False):
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(title.partition(" by ")[2] or "step", fontsize=8)
-        for line in lines:
+    places = list(figure.subplots(rows, 2).flat)
+    for axes, panel in zip(places, panels, strict=False):
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(panel.over, fontsize=8)
+        for line in panel.lines:
             if line.x:
                 style = "o-" if line.marked else "-"
                 axes.plot(line.x, line.y, style, label=line.label, linewidth=1, markersize=3)
-        if not any(line.x for line in lines):
+        if not any(line.x for line in panel.lines):
             axes.text(0.5, 0.5, "none was made", transform=axes.transAxes, ha="center")
-        if len(lines) > 1:
+        if "loss" in panel.title:
             axes.set_yscale("log")
+        if len(panel.lines) > 1 and any(line.x for line in panel.lines):
             axes.legend(fontsize=7)
-    for axes in list(places)[len(panels) :]:
+    for axes in places[len(panels) :]:
         axes.set_visible(False)
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
-
-
-def write_atomically(target: Path, text: str) -> None:
-    """Under another name first: a file that is there is whole."""
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)

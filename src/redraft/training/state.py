@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,8 @@ from redraft.model.transformer import Transformer
 from redraft.training.average import Average
 from redraft.training.recipes import TrainingSettings
 from redraft.weights import Checkpoint, save_checkpoint
+from redraft.weights.json_file import json_bytes, read_json_object
+from redraft.weights.whole_file import write_whole
 
 if sys.platform != "win32":
     import fcntl
@@ -30,9 +33,15 @@ if sys.platform != "win32":
 KEPT = 2
 """Checkpoints of a run that stay; the older ones are deleted once a newer one is whole."""
 
+CLAIM_FILE = "run.json"
+"""What the run is of, so that nobody goes on with it on something else."""
+
 TRAINING = "training"
 OWN_WEIGHTS = "weights.safetensors"
 """In that folder where the checkpoint's weights are averages: the weights that training goes on with."""
+
+_held: set[Path] = set()
+"""Folders that this process has locked."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,13 @@ class RunFolder:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
 
+    def saved_settings(self) -> dict[str, Any]:
+        """The settings of the newest checkpoint's run, empty where there is none."""
+        for newest in self.checkpoints()[-1:]:
+            found = read_json_object(newest / TRAINING / "state.json").get("settings")
+            return found if isinstance(found, dict) else {}
+        return {}
+
     def resume(self, model: Transformer, optimizer: Optimizer, average: Average | None = None) -> int:
         """Loads the newest checkpoint into model, optimizer and average; returns its step, 0 where there is none.
 
@@ -146,11 +162,23 @@ class RunFolder:
             ) from None
         return step
 
+    def claim(self, **what: str) -> None:
+        """Says what the run is of. ValueError where the folder holds a run of something else."""
+        claimed = self.path / CLAIM_FILE
+        known = read_json_object(claimed) if claimed.exists() else {}
+        for name, value in what.items():
+            if known.get(name, value) != value:
+                raise ValueError(
+                    f"{self.path} holds a run with {name} {known[name]}, asked for is {value}: choose another --out"
+                )
+        write_whole(claimed, json_bytes({**known, **what}))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps the folder for this process. ValueError where another has it; it is free again when that one ends."""
+        """Keeps the folder for this process, which may ask again. ValueError where another process has it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":
+        place = self.path.resolve()
+        if sys.platform == "win32" or place in _held:
             yield
             return
         folder = os.open(self.path, os.O_RDONLY)
@@ -159,6 +187,8 @@ class RunFolder:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"another process is training in {self.path}; choose another folder") from None
+            _held.add(place)
             yield
         finally:
+            _held.discard(place)
             os.close(folder)

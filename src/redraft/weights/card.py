@@ -1,9 +1,11 @@
 """What a checkpoint says of itself in `redraft.json`: what it is for and what not, and prompts to try. Optional."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.weights.json_file import read_json_object
+from redraft.weights.json_file import json_bytes, read_json_object
+from redraft.weights.whole_file import write_whole
 
 CARD_FILE = "redraft.json"
 
@@ -19,6 +21,11 @@ class Card:
     limits: str = ""
     examples: tuple[str, ...] = ()
     single_turn: bool = False
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Writes a card into a checkpoint's folder."""
+    write_whole(folder / CARD_FILE, json_bytes(dataclasses.asdict(card)))
 
 
 def read_card(folder: Path) -> Card:

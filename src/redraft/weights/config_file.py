@@ -14,6 +14,7 @@ from redraft.model.config import FULL, SLIDING
 from redraft.weights import config_keys as keys
 from redraft.weights.config_section import Section
 from redraft.weights.json_file import json_bytes, read_json_object
+from redraft.weights.whole_file import write_whole
 
 CONFIG_FILE = "config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -46,10 +47,7 @@ def read_generation_config(folder: Path | str) -> dict[str, object]:
 
 def write_generation_config(folder: Path | str, values: dict[str, object]) -> None:
     """Writes generation_config.json, whole or not at all."""
-    path = Path(folder) / GENERATION_CONFIG_FILE
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(json_bytes(values))
-    partial.replace(path)
+    write_whole(Path(folder) / GENERATION_CONFIG_FILE, json_bytes(values))
 
 
 def parse_config(

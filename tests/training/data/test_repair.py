@@ -1,9 +1,17 @@
 """Repair: what was spoiled can be mended, names are spared, and what is held out is held out."""
 
 import random
+import re
 
 from redraft.training.data.extraction.values import is_held_out
-from redraft.training.data.repair import _sentences, held_out_records, misspellings, spoil, training_record
+from redraft.training.data.repair import (
+    _sentences,
+    held_out_records,
+    misspellings,
+    sentence,
+    spoil,
+    training_record,
+)
 from redraft.training.data.typing_errors import slip
 
 PROMPT = "Fix the typos: "
@@ -53,3 +61,12 @@ def test_a_slip_changes_a_word_by_at_most_two_letters():
             if len(word) > 3:
                 assert wrong[0] == word[0]
                 assert wrong != word
+
+
+def test_right_sentences_hold_no_known_misspelling_but_of_names():
+    wrong = {wrong for held_out in (False, True) for wrongs in misspellings(held_out).values() for wrong in wrongs}
+    rng = random.Random(0)
+    for _ in range(1500):
+        text, spared = sentence(rng, held_out=False)
+        words = set(re.findall(r"\b[a-z]{4,}\b", text)) - spared
+        assert not words & wrong, text

@@ -1,18 +1,25 @@
 """A user's rows as examples: what is trained on is what generation reads and stops at."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 
 import redraft
-from redraft.measure.cases import Case
+from redraft.measure.cases import Case, read_rows
 from redraft.text import TextTokenizer
-from redraft.training.data.rows import RowExamples, companions_of, end_of_answer, hold_out, make_examples
+from redraft.training.data.rows import (
+    RowExamples,
+    end_of_answer,
+    hold_out,
+    make_examples,
+    write_companions,
+    write_rows,
+)
 from redraft.training.examples import Example
 from redraft.training.recipes import TrainingSettings, rows
 from redraft.weights import Checkpoint, resolve
+from redraft.weights.card import read_card
 
 BUNDLED = resolve("bundled")
 CONFIG = Checkpoint.open(BUNDLED).config
@@ -50,6 +57,11 @@ def test_a_row_beyond_the_context_is_named(tokenizer):
         make_examples([good, Case("x", "word " * 40, line=7)], PATH, tokenizer, small)
 
 
+def test_a_row_that_cannot_be_encoded_is_named(tokenizer):
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 3: the text holds the lone surrogate"):
+        make_examples([Case("a \ud800", "b", line=3)], PATH, tokenizer, CONFIG)
+
+
 def test_a_tokenizer_whose_answers_do_not_end_where_the_model_stops_is_refused(tokenizer):
     other = dataclasses.replace(CONFIG, eos_ids=(9,))
     with pytest.raises(ValueError, match=r"end with token None, the model stops at \[9\]: they belong to different"):
@@ -58,14 +70,18 @@ def test_a_tokenizer_whose_answers_do_not_end_where_the_model_stops_is_refused(t
 
 def test_every_epoch_has_each_row_once_in_its_own_order():
     examples = [Example((index,), (1,)) for index in range(10)]
-    source = RowExamples(examples, TrainingSettings(steps=9, batch_size=4, learning_rate=1.0))
+    settings = TrainingSettings(steps=9, batch_size=4, learning_rate=1.0)
+    source = RowExamples(examples, range(100, 110), settings)
     read = [example for step in range(10) for example in source(step)]
     epochs = [read[at : at + 10] for at in range(0, 40, 10)]
     for epoch in epochs:
         assert sorted(epoch, key=lambda example: example.prompt) == examples
     assert len({tuple(epoch) for epoch in epochs}) == 4
     # A resumed run reads what it would have read.
-    assert RowExamples(examples, TrainingSettings(steps=9, batch_size=4, learning_rate=1.0))(7) == read[28:32]
+    resumed = RowExamples(examples, range(100, 110), settings)
+    assert resumed(7) == read[28:32]
+    lines = ", ".join(str(100 + example.prompt[0]) for example in read[28:32])
+    assert resumed.describe(7) == f"the rows of lines {lines}"
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 0), (19, 0), (20, 1), (200, 10), (100_000, 128)])
@@ -77,19 +93,45 @@ def test_rows_that_are_held_out_are_not_trained_on(count, kept):
     assert hold_out(cases) == (trained, held_out)
 
 
+def test_the_same_prompt_is_never_on_both_sides():
+    cases = [Case(str(index % 40), str(index)) for index in range(400)]
+    trained, held_out = hold_out(cases)
+    assert len(held_out) == 20
+    assert not {case.prompt for case in trained} & {case.prompt for case in held_out}
+
+
+def test_rows_are_written_as_they_are_read(tmp_path):
+    cases = [Case("a\nb", "ü", line=1), Case("c", '"d"', line=2)]
+    write_rows(tmp_path / "rows.jsonl", cases)
+    assert read_rows(tmp_path / "rows.jsonl") == cases
+
+
 def test_steps_follow_from_epochs_unless_they_are_given():
     assert rows(CONFIG, 100, 3, validation=False).settings.steps == 19
     assert rows(CONFIG, 100, 3, validation=True, batch_size=4).settings.validate_every == 15
     assert rows(CONFIG, 100, 3, validation=True, steps=7).settings.steps == 7
-    with pytest.raises(ValueError, match="epochs is 0, must be above 0"):
-        rows(CONFIG, 100, 0, validation=False)
-    with pytest.raises(ValueError, match="validate_every needs rows to validate on: give --validation, or at least 20"):
-        rows(CONFIG, 10, 1, validation=False, validate_every=5)
+    for epochs in (0, float("nan"), 1e308):
+        with pytest.raises(ValueError, match=r"epochs is .*, must be above 0 and at most 1,000,000"):
+            rows(CONFIG, 100, epochs, validation=False)
+    for needs in ("validate_every", "patience"):
+        with pytest.raises(
+            ValueError, match="there are no rows to validate on: give --validation, or at least 20 rows"
+        ):
+            rows(CONFIG, 10, 1, validation=False, **{needs: 5})
+    with pytest.raises(ValueError, match=r"batch_size is 1\.5, must be a whole number"):
+        rows(CONFIG, 100, 1, validation=False, batch_size=1.5)
+    assert rows(CONFIG, 100, 3, validation=True, patience=2).settings.patience == 2
+    assert rows(CONFIG, 100, 3, validation=True, warmup_steps=0).settings.warmup_steps == 0
 
 
 def test_checkpoints_get_the_tokenizers_files_and_a_card_of_their_own(tmp_path):
-    companions_of(BUNDLED, tmp_path, "fine-tuned", [Case("short", "x"), Case("long " * 200, "y")])
+    (tmp_path / "chat_template.jinja").write_text("of another checkpoint")
+    write_companions(BUNDLED, tmp_path, "fine-tuned", [Case("short", "x"), Case("long " * 200, "y")])
+    assert (tmp_path / "chat_template.jinja").read_bytes() == (BUNDLED / "chat_template.jinja").read_bytes()
     assert (tmp_path / "tokenizer.json").read_bytes() == (BUNDLED / "tokenizer.json").read_bytes()
-    card = json.loads((tmp_path / "redraft.json").read_text())
-    assert card == {"purpose": "fine-tuned", "single_turn": True, "examples": ["short"]}
+    card = read_card(tmp_path)
+    assert (card.purpose, card.examples, card.single_turn) == ("fine-tuned", ("short",), True)
+    (tmp_path / "of").mkdir()
+    write_companions(tmp_path / "of", tmp_path, "fine-tuned", [])
+    assert not (tmp_path / "chat_template.jinja").exists()
     assert not list(tmp_path.glob(".*"))

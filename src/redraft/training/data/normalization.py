@@ -2,9 +2,10 @@
 
 Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024  →  2024-03-03
 
-What a form looks like when it is read (a *style*) is a function of the value. One style in about seven is *unseen*:
-training never draws it. Values have one reading each: numeric dates with slashes have a day above 12, and a number's
-decimals are never three digits long where its groups could be meant.
+What a form looks like when it is read (a *style*) is a function of the value. Training draws from those of this file;
+the other half of the test is in those of apart_styles.py, written by somebody who had not seen these. Values have one
+reading each: numeric dates with slashes have a day above 12, and a number's decimals are never three digits long where
+its groups could be meant.
 """
 
 import datetime
@@ -13,41 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from redraft.training.data import apart_styles
+from redraft.training.data.extraction.values import ordinal
 from redraft.training.data.record import Record
-
-MONTHS = {
-    "en": "January February March April May June July August September October November December".split(),
-    "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split(),
-    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),
-    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre".split(),
-    "it": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre".split(),
-    "nl": "januari februari maart april mei juni juli augustus september oktober november december".split(),
-}
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-CURRENCIES = {
-    "EUR": ("€", "euros"), "USD": ("$", "dollars"), "GBP": ("£", "pounds"), "JPY": ("¥", "yen"),
-    "CHF": ("Fr.", "francs"), "PLN": ("zł", "zloty"), "SEK": ("kr", "kronor"), "INR": ("₹", "rupees"),
-    "BRL": ("R$", "reais"), "CZK": ("Kč", "crowns"),
-}  # fmt: skip
-COUNTRIES = {
-    "Germany": "49", "France": "33", "Spain": "34", "Italy": "39", "Netherlands": "31", "Poland": "48", "Sweden": "46",
-    "Austria": "43", "Switzerland": "41", "UK": "44", "Belgium": "32", "Portugal": "351", "Ireland": "353",
-    "Finland": "358",
-}  # fmt: skip
-UNITS = {
-    "weight": {"mg": 1, "g": 1_000, "kg": 1_000_000, "t": 1_000_000_000},
-    "length": {"mm": 1, "cm": 10, "m": 1_000, "km": 1_000_000},
-    "volume": {"ml": 1, "cl": 10, "l": 1_000},
-    "size": {"kB": 1, "MB": 1_000, "GB": 1_000_000, "TB": 1_000_000_000},
-    "duration": {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000},
-}
-"""Each unit in the smallest of its kind."""
-UNIT_NAMES = {
-    "mg": "milligrams", "g": "grams", "kg": "kilograms", "t": "tonnes", "mm": "millimetres", "cm": "centimetres",
-    "m": "metres", "km": "kilometres", "ml": "millilitres", "cl": "centilitres", "l": "litres", "kB": "kilobytes",
-    "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes", "ms": "milliseconds", "s": "seconds",
-    "min": "minutes", "h": "hours",
-}  # fmt: skip
+from redraft.training.data.value_tables import COUNTRIES, CURRENCIES, DAYS, MONTHS, UNIT_NAMES, UNITS
 
 Draw = random.Random
 
@@ -61,7 +31,7 @@ class Kind:
 
     draw: Callable[[Draw], Any]
     seen: tuple[Callable[..., str | None], ...]
-    unseen: tuple[Callable[..., str | None], ...]
+    apart: tuple[Callable[..., str | None], ...]
     forms: Mapping[str, Callable[..., str]]
 
 
@@ -72,10 +42,6 @@ def _date(rng: Draw) -> datetime.date:
 def _month(date: datetime.date, rng: Draw, language: str = "en", *, short: bool = False) -> str:
     name = MONTHS[language][date.month - 1]
     return (name[:3] if short else name) if rng.random() < 0.9 else name.upper()
-
-
-def _ordinal(day: int) -> str:
-    return f"{day}{'th' if 10 < day < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
 
 
 def _foreign(date: datetime.date, rng: Draw) -> str:
@@ -97,8 +63,8 @@ DATE = Kind(
         lambda d, _: f"{d:%Y%m%d}",
         lambda d, r: f"{d.day} {_month(d, r)} {d.year}",
         lambda d, r: f"{_month(d, r)} {d.day}, {d.year}",
-        lambda d, r: f"{_month(d, r)} {_ordinal(d.day)}, {d.year}",
-        lambda d, r: f"{_ordinal(d.day)} of {_month(d, r)} {d.year}",
+        lambda d, r: f"{_month(d, r)} {ordinal(d.day)}, {d.year}",
+        lambda d, r: f"{ordinal(d.day)} of {_month(d, r)} {d.year}",
         lambda d, r: f"{d.day} {_month(d, r, short=True)} {d.year}",
         lambda d, r: f"{_month(d, r, short=True)} {d.day} {d.year}",
         lambda d, r: f"{d:%d}-{_month(d, r, short=True)}-{d:%y}",
@@ -113,22 +79,21 @@ DATE = Kind(
         lambda d, _: f"{d:%d-%m-%Y}" if d.day > 12 else None,
         lambda d, _: f"{d.isoformat()} ({DAYS[d.weekday()][:3]})",
         lambda d, r: f"{d:%d}{_month(d, r, short=True)}{d.year}",
-        lambda d, r: f"{_ordinal(d.day)} {_month(d, r, short=True)}. {d.year}",
-        lambda d, r: f"{_month(d, r)} the {_ordinal(d.day)}, {d.year}",
+        lambda d, r: f"{ordinal(d.day)} {_month(d, r, short=True)}. {d.year}",
+        lambda d, r: f"{_month(d, r)} the {ordinal(d.day)}, {d.year}",
         lambda d, r: f"{d.day} {_month(d, r)}, {d.year}",
-        lambda d, r: f"{_ordinal(d.day)} {_month(d, r)} '{d:%y}",
-        lambda d, r: f"{d.year}, {_month(d, r)} {_ordinal(d.day)}",
+        lambda d, r: f"{ordinal(d.day)} {_month(d, r)} '{d:%y}",
+        lambda d, r: f"{d.year}, {_month(d, r)} {ordinal(d.day)}",
         lambda d, r: f"{d.year}-{_month(d, r, short=True)}-{d:%d}",
-        lambda d, r: f"{DAYS[d.weekday()]} the {_ordinal(d.day)} of {_month(d, r)} {d.year}",
+        lambda d, r: f"{DAYS[d.weekday()]} the {ordinal(d.day)} of {_month(d, r)} {d.year}",
         lambda d, r: f"{DAYS[d.weekday()]}, {d.day} {_month(d, r)} {d.year}",
         _foreign,
         _foreign,
-    ),
-    unseen=(
-        lambda d, r: f"the {_ordinal(d.day)} of {_month(d, r)}, {d.year}",
+        lambda d, r: f"the {ordinal(d.day)} of {_month(d, r)}, {d.year}",
         lambda d, r: f"{d.year} {_month(d, r, short=True)} {d.day}",
-        lambda d, r: f"{DAYS[d.weekday()]} {_ordinal(d.day)} {_month(d, r)} {d.year}",
+        lambda d, r: f"{DAYS[d.weekday()]} {ordinal(d.day)} {_month(d, r)} {d.year}",
     ),
+    apart=apart_styles.DATE,
     forms={
         "YYYY-MM-DD": lambda d: d.isoformat(),
         "DD.MM.YYYY": lambda d: f"{d:%d.%m.%Y}",
@@ -172,11 +137,10 @@ TIME = Kind(
         lambda t, _: f"{t[0]:02}{t[1]:02}",
         lambda t, r: _half(t, r, "{hour}:{minute:02}").upper(),
         lambda t, _: f"{t[0]}.{t[1]:02}",
-    ),
-    unseen=(
         lambda t, r: _half(t, r, "{hour}.{minute:02}"),
         lambda t, _: f"{t[0]:02}{t[1]:02} hrs",
     ),
+    apart=apart_styles.TIME,
     forms={
         "HH:MM": lambda t: f"{t[0]:02}:{t[1]:02}",
         "HHhMM": lambda t: f"{t[0]:02}h{t[1]:02}",
@@ -221,11 +185,10 @@ AMOUNT = Kind(
         lambda a, r: f"{_number(a[0], r)} ({a[1]})",
         lambda a, r: f"{_number(a[0], r)} {CURRENCIES[a[1]][1].title()}",
         lambda a, _: f"{a[0] // 100} {a[1]} {a[0] % 100:02}" if a[0] % 100 else None,
-    ),
-    unseen=(
         lambda a, r: f"{CURRENCIES[a[1]][0]} {_number(a[0], r)} ({a[1]})",
         lambda a, _: f"{a[0] // 100} {CURRENCIES[a[1]][1]}, {a[0] % 100:02}/100",
     ),
+    apart=apart_styles.AMOUNT,
     forms={
         "0.00 CUR": lambda a: f"{_grouped(a[0], '', '.')} {a[1]}",
         "CUR 0,000.00": lambda a: f"{a[1]} {_grouped(a[0], ',', '.')}",
@@ -263,11 +226,10 @@ PHONE = Kind(
         lambda p, r: f"0{p[1][:3]}/{_spaced(p[1][3:], r)} in {p[0]}",
         lambda p, r: f"tel. +{COUNTRIES[p[0]]} {p[1][:2]} {_spaced(p[1][2:], r)}",
         lambda p, r: f"[{p[0]}] 0{_spaced(p[1], r)}",
-    ),
-    unseen=(
         lambda p, r: f"(+{COUNTRIES[p[0]]}) {_spaced(p[1], r)}",
         lambda p, r: f"{p[0]}: 0{p[1][:3]} / {_spaced(p[1][3:], r)}",
     ),
+    apart=apart_styles.PHONE,
     forms={
         "E.164": lambda p: f"+{COUNTRIES[p[0]]}{p[1]}",
         "00 and digits": lambda p: f"00{COUNTRIES[p[0]]}{p[1]}",
@@ -283,13 +245,13 @@ AROUND = (
     "* {} *", "I think {}",
 )  # fmt: skip
 """What a value may stand in."""
-UNSEEN_AROUND = ("{}", "{}", "{}", "{}", "we have {} here", "{}?")
 
 
 def make_record(rng: random.Random, *, seen: bool) -> Record:
-    """One value and the form it is to be written in; `seen` says whether training may know the style."""
+    """One value and the form it is to be written in; `seen`: in a style of training's, else in one written apart."""
     kind = rng.choice((*KINDS, *UNITS))
-    around = rng.choice(AROUND if seen else UNSEEN_AROUND)
+    # Half of the values stand alone.
+    around = rng.choice(AROUND if seen else ("{}",) * len(apart_styles.AROUND) + apart_styles.AROUND)
     if kind in UNITS:
         asked, found, answer = _quantity(kind, rng, seen=seen)
         return Record(f"normalize {kind}", f"Write the {kind} in {asked}: {around.format(found)}".strip(), answer)
@@ -297,7 +259,7 @@ def make_record(rng: random.Random, *, seen: bool) -> Record:
     form = rng.choice(tuple(of_kind.forms))
     while True:
         value = of_kind.draw(rng)
-        written = rng.choice(of_kind.seen if seen else of_kind.unseen)(value, rng)
+        written = rng.choice(of_kind.seen if seen else of_kind.apart)(value, rng)
         if written is not None:
             break
     prompt = f"Write the {kind} as {form}: {around.format(written)}".strip()
@@ -320,19 +282,20 @@ def _quantity(kind: str, rng: random.Random, *, seen: bool) -> tuple[str, str, s
         if rest == 0 and 0 < answer < 10**9:
             break
     amount = _decimal(thousandths)
-    if rng.random() < 0.4:
-        amount = amount.replace(".", ",")
     if seen:
+        if rng.random() < 0.4:
+            amount = amount.replace(".", ",")
         name = UNIT_NAMES[found]
         written = rng.choice(
             (
                 f"{amount} {found}", f"{amount}{found}", f"{amount} {found}", f"{amount}{found}", f"{amount} {name}",
                 f"{amount}-{name[:-1]}", f"{name}: {amount}", f"{amount} [{found}]", f"{found}={amount}",
-                f"{amount} {name.title()}",
+                f"{amount} {name.title()}", f"{found} {amount}", f"{amount} ({found})",
             )
         )  # fmt: skip
     else:
-        written = rng.choice((f"{found} {amount}", f"{amount} ({found})"))
+        styles = (style(amount, found) for style in rng.sample(apart_styles.QUANTITY, len(apart_styles.QUANTITY)))
+        written = next(style for style in styles if style is not None)
     return asked, written, f"{_decimal(answer)} {asked}"
 
 
@@ -347,6 +310,6 @@ def training_record(seed: int, index: int) -> Record:
 
 
 def held_out_records(count: int, *, seen: bool, seed: int = 0) -> Iterator[Record]:
-    """Test records, in styles that training draws from or in those it never does."""
+    """Test records, in styles that training draws from or in those written apart."""
     for index in range(count):
         yield make_record(random.Random(f"normalize/test/{seen}/{seed}/{index}"), seen=seen)

@@ -24,6 +24,14 @@ SENTENCES = Path(__file__).parent / "repair_sentences.txt"
 LONGEST = 110
 END = re.compile(r"(?<!\bDr)(?<!\bProf)(?<!\battn)(?<!\bmed)(?<!\b[A-Za-z])[.!?](?= [A-Z]|$)")
 """Of a sentence: not behind a title or a single letter, and before a capital."""
+ANY_WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
+SLANG = frozenset(
+    "adress cant cos cu didnt doesnt dont gimme gonna gotta hes im isnt ive kinda lemme lol nope ok pic pls plz ppl "
+    "shes ta thats theres theyre thx tmrw u ur wanna wasnt whats wont ya yep youre".split()
+)
+"""What is written so on purpose in phrasings, and would be a wrong answer."""
+FEWEST_WORDS = 6
+"""Of a phrasing that is a sentence rather than a label."""
 WORD = re.compile(r"\b[A-Za-z]?[a-z]{2,}\b")
 """What an error may be made in: ordinary words, which names and numbers are not told from by capitals alone."""
 
@@ -49,7 +57,17 @@ def _sentences(held_out: bool) -> tuple[str, ...]:
 def _prose(held_out: bool) -> tuple[Phrasing, ...]:
     if held_out:
         return tuple(read_phrasings(HERE / "unseen.txt"))
-    return (*read_phrasings(HERE / "seen_prose.txt"), *more_phrasings())
+    seen = [phrasing for phrasing in read_phrasings(HERE / "seen_prose.txt") if not words_of(phrasing) & SLANG]
+    # Much of the others is chat, notes or broken English on purpose, which is no right answer.
+    known = {*misspellings(False), *misspellings(True)}.union(*map(words_of, seen))
+    known |= {word.lower() for line in _sentences(held_out=False) for word in ANY_WORD.findall(line)}
+    plain = [phrasing for phrasing in more_phrasings() if words_of(phrasing) <= known]
+    return (*seen, *(phrasing for phrasing in plain if len(words_of(phrasing)) >= FEWEST_WORDS))
+
+
+def words_of(phrasing: Phrasing) -> set[str]:
+    """The distinct words that stand between a phrasing's slots, in lower case."""
+    return {word.lower() for text in phrasing.literals() for word in ANY_WORD.findall(text)}
 
 
 def sentence(rng: random.Random, *, held_out: bool) -> tuple[str, frozenset[str]]:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from redraft.model.config import ModelConfig
 from redraft.text import TextTokenizer
 from redraft.training.examples import Example
 from redraft.training.recipes import TrainingSettings
+from redraft.weights.card import Card, write_card
+from redraft.weights.whole_file import write_whole
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 128
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -18,50 +19,68 @@ LONGEST_EXAMPLE_PROMPT = 300
 
 
 class RowExamples:
-    """The examples of each step: every epoch has each row once, in an order of its own."""
+    """The examples of each step: every epoch has each row once, in an order of its own. `lines` are the rows' own."""
 
-    def __init__(self, examples: Sequence[Example], settings: TrainingSettings) -> None:
-        self._examples = examples
+    def __init__(self, examples: Sequence[Example], lines: Sequence[int | None], settings: TrainingSettings) -> None:
+        self._examples, self._lines = examples, lines
         self._batch_size, self._seed = settings.batch_size, settings.seed
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __call__(self, step: int) -> list[Example]:
-        return [self._at(step * self._batch_size + i) for i in range(self._batch_size)]
+        return [self._examples[row] for row in self._rows(step)]
 
-    def _at(self, index: int) -> Example:
+    def describe(self, step: int) -> str:
+        """Where the rows of a step stand in their file."""
+        return f"the rows of lines {', '.join(str(self._lines[row]) for row in self._rows(step))}"
+
+    def _rows(self, step: int) -> list[int]:
+        return [self._row(step * self._batch_size + i) for i in range(self._batch_size)]
+
+    def _row(self, index: int) -> int:
         epoch, place = divmod(index, len(self._examples))
         if self._order[0] != epoch:
             order = list(range(len(self._examples)))
             random.Random(f"rows/{self._seed}/{epoch}").shuffle(order)
             self._order = (epoch, order)
-        return self._examples[self._order[1][place]]
+        return self._order[1][place]
 
 
 def hold_out(rows: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """(rows to train on, rows to validate on): the same for the same rows; no row is held out of fewer than twenty."""
-    count = min(MOST_HELD_OUT, int(len(rows) * HELD_OUT_SHARE))
-    chosen = set(random.Random("held out").sample(range(len(rows)), count))
-    return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
+    """(rows to train on, rows to validate on), the same for the same rows.
+
+    A twentieth of the distinct prompts is held out with all its rows, none of fewer than twenty.
+    """
+    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    count = min(MOST_HELD_OUT, int(len(prompts) * HELD_OUT_SHARE))
+    chosen = set(random.Random("held out").sample(prompts, count))
+    return [row for row in rows if row.prompt not in chosen], [row for row in rows if row.prompt in chosen]
 
 
 def make_examples(rows: Sequence[Case], path: Path, tokenizer: TextTokenizer, config: ModelConfig) -> list[Example]:
-    """Rows as token ids. ValueError names the line of `path` whose row does not fit into the model's context."""
+    """Rows as token ids. ValueError names the line of `path` whose row cannot be encoded or is beyond the context."""
     end = end_of_answer(tokenizer, config)
     examples = []
     for row in rows:
-        if tokenizer.has_chat_template:
-            prompt = tokenizer.encode_chat([{"role": "user", "content": row.prompt}])
-        else:
-            prompt = ([] if config.bos_id is None else [config.bos_id]) + tokenizer.encode(row.prompt)
-        answer = (*tokenizer.encode(row.answer), end)
-        canvases = -(-len(answer) // config.canvas_length)
-        if len(prompt) + canvases * config.canvas_length > config.max_context:
-            raise ValueError(
-                f"{path}, line {row.line}: a prompt of {len(prompt)} tokens and an answer of {canvases} canvases of "
-                f"{config.canvas_length} are more than the model's context of {config.max_context}: shorten or drop it"
-            )
-        examples.append(Example(tuple(prompt), answer))
+        try:
+            examples.append(_example(row, end, tokenizer, config))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {row.line}: {error}") from None
     return examples
+
+
+def _example(row: Case, end: int, tokenizer: TextTokenizer, config: ModelConfig) -> Example:
+    if tokenizer.has_chat_template:
+        prompt = tokenizer.encode_chat([{"role": "user", "content": row.prompt}])
+    else:
+        prompt = ([] if config.bos_id is None else [config.bos_id]) + tokenizer.encode(row.prompt)
+    answer = (*tokenizer.encode(row.answer), end)
+    canvases = -(-len(answer) // config.canvas_length)
+    if len(prompt) + canvases * config.canvas_length > config.max_context:
+        raise ValueError(
+            f"a prompt of {len(prompt)} tokens and an answer of {canvases} canvases of {config.canvas_length} are more "
+            f"than the model's context of {config.max_context}: shorten or drop it"
+        )
+    return Example(tuple(prompt), answer)
 
 
 def end_of_answer(tokenizer: TextTokenizer, config: ModelConfig) -> int:
@@ -84,15 +103,20 @@ def end_of_answer(tokenizer: TextTokenizer, config: ModelConfig) -> int:
     return found
 
 
-def companions_of(start: Path, folder: Path, purpose: str, rows: Sequence[Case]) -> None:
+def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Case]) -> None:
     """Writes what goes into each checkpoint into `folder`: files of `start`, and a card that says what it is for."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in COMPANIONS:
         if (start / name).exists():
-            shutil.copy(start / name, folder / f".{name}.partial")
-            (folder / f".{name}.partial").replace(folder / name)
-    examples = [row.prompt for row in rows if len(row.prompt) <= LONGEST_EXAMPLE_PROMPT][:3]
-    card = {"purpose": purpose, "single_turn": True, "examples": examples}
-    temporary = folder / ".redraft.json.partial"
-    temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / "redraft.json")
+            write_whole(folder / name, (start / name).read_bytes())
+        else:
+            (folder / name).unlink(missing_ok=True)
+    examples = tuple(row.prompt for row in rows if len(row.prompt) <= LONGEST_EXAMPLE_PROMPT)[:3]
+    limits = "What it was not fine-tuned on it may have forgotten."
+    write_card(folder, Card(purpose=purpose, limits=limits, examples=examples, single_turn=True))
+
+
+def write_rows(path: Path, rows: Sequence[Case]) -> None:
+    """Rows as `read_rows` reads them."""
+    lines = (json.dumps({"prompt": row.prompt, "answer": row.answer}, ensure_ascii=False) for row in rows)
+    write_whole(path, "".join(f"{line}\n" for line in lines))

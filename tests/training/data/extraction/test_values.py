@@ -8,7 +8,6 @@ import pytest
 from redraft.training.data.extraction import values
 from redraft.training.data.extraction.values import (
     DRAW,
-    WIDE,
     WORDS,
     ValueSource,
     fill,
@@ -16,6 +15,7 @@ from redraft.training.data.extraction.values import (
     more_words,
     scramble,
 )
+from redraft.training.data.extraction.wide_values import WIDE
 
 # Fields whose values are entries of one list, as they are.
 FAKER_FIELDS = {
@@ -32,7 +32,7 @@ FAKER_FIELDS = {
 @pytest.mark.parametrize(("held_out", "wide"), [(False, 0.0), (True, 0.0), (False, 1.0)])
 @pytest.mark.parametrize("field", DRAW)
 def test_values_stand_as_they_are_in_text_and_json(field, held_out, wide):
-    source, rng = ValueSource(held_out=held_out, wide=wide), random.Random(1)
+    source, rng = ValueSource(held_out=held_out, wide=wide, formats=WIDE), random.Random(1)
     drawn = [source.draw(field, rng) for _ in range(600)]
     assert len(set(drawn)) > 1
     assert all(value.strip() for value in drawn)
@@ -120,7 +120,7 @@ def test_the_two_parts_of_a_list_have_nothing_in_common(field):
 @pytest.mark.parametrize(("held_out", "wide"), [(False, 0.0), (True, 0.0), (False, 0.5)])
 def test_a_source_draws_from_its_own_part_only(monkeypatch, held_out, wide):
     drawn = draws_of(monkeypatch)
-    source, rng = ValueSource(held_out=held_out, wide=wide), random.Random(0)
+    source, rng = ValueSource(held_out=held_out, wide=wide, formats=WIDE), random.Random(0)
     for _ in range(200):
         for field in DRAW:
             source.draw(field, rng)

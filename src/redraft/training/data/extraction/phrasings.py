@@ -6,6 +6,7 @@ brackets and pipes outside of braces included, stands for itself.
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,22 @@ class Phrasing:
     kind: str
     parts: tuple[Part, ...]
 
+    def literals(self) -> Iterator[str]:
+        """Every text that stands between its slots, those of all choices included."""
+        return _literals(self.parts)
+
     def expand(self, rng: random.Random) -> tuple[str | Slot, ...]:
         """Settles every choice and returns literals and slots in order."""
         return tuple(_settle(self.parts, rng))
+
+
+def _literals(parts: tuple[Part, ...]) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Choice):
+            for option in part.options:
+                yield from _literals(option)
 
 
 def _settle(parts: tuple[Part, ...], rng: random.Random) -> list[str | Slot]:

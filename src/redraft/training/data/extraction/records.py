@@ -12,6 +12,7 @@ from pathlib import Path
 from redraft.training.data.extraction import mess
 from redraft.training.data.extraction.phrasings import KINDS, Phrasing, Slot, read_phrasings
 from redraft.training.data.extraction.values import ValueSource
+from redraft.training.data.extraction.wide_values import WIDE
 from redraft.training.data.record import Record
 
 HERE = Path(__file__).parent
@@ -114,7 +115,7 @@ def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str
 def training_record(seed: int, index: int, scrambled: float = SCRAMBLED_SHARE, messy: float = 0.0) -> Record:
     """Record `index` of the endless training stream of `seed`: the same for the same pair, whatever was drawn before."""
     rng = random.Random(f"train/{seed}/{index}")
-    source = ValueSource(held_out=False, scrambled=scrambled, wide=WIDE_SHARE)
+    source = ValueSource(held_out=False, scrambled=scrambled, wide=WIDE_SHARE, formats=WIDE)
     return make_record(seen_phrasings() + more_phrasings(), source, rng, messy=messy)
 
 

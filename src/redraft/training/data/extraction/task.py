@@ -1,8 +1,5 @@
 """The extraction task as a training run sees it: companion files of its checkpoints, and the examples of each step."""
 
-import dataclasses
-import json
-import shutil
 from pathlib import Path
 
 from redraft.generation.settings import SamplerSettings
@@ -11,8 +8,10 @@ from redraft.training.data.extraction.tokenizer import save_tokenizer, train_tok
 from redraft.training.data.record import Record
 from redraft.training.data.record_examples import DATA_SEED, RecordExamples
 from redraft.training.examples import Example
-from redraft.weights.card import Card
+from redraft.weights import write_generation_config
+from redraft.weights.card import Card, write_card
 from redraft.weights.fetch import BUNDLED_FOLDER
+from redraft.weights.whole_file import write_whole
 
 TOKENIZER_RECORDS = 60_000
 VALIDATION_SEED = 1
@@ -20,7 +19,7 @@ VALIDATION_SEED = 1
 
 SHIPPED_SETTINGS = SamplerSettings(max_new_tokens=256, steps=48)
 PURPOSE = "Extracts named fields from a short text as JSON: Extract name, date, amount as JSON: <your text>"
-LIMITS = "It can't chat, answer questions or follow other instructions, and knows the fields it was trained on."
+LIMITS = "It can't chat, answer questions or follow other instructions, and knows only the fields it was trained on."
 EXAMPLES = (
     "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt.",
     "Extract order_id, product, quantity, city as JSON: ORD-48213: 3 x wireless keyboard, ship to Lyon, customer Piet Jansen",
@@ -45,15 +44,14 @@ def prepare_companions(folder: Path, card: Card) -> None:
     elif (BUNDLED_FOLDER / "tokenizer.json").exists():
         # tokenizer.json last: it is what says that the others are there.
         for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
-            shutil.copy(BUNDLED_FOLDER / name, folder / f".{name}.partial")
-            (folder / f".{name}.partial").replace(folder / name)
+            write_whole(folder / name, (BUNDLED_FOLDER / name).read_bytes())
     else:
         # Of natural values only: random words would take the places of pieces that real ones have in common.
         records = (training_record(0, index, scrambled=0.0) for index in range(TOKENIZER_RECORDS))
         save_tokenizer(train_tokenizer(text for record in records for text in (record.prompt, record.answer)), folder)
     settings = SHIPPED_SETTINGS.to_generation_config() | {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
-    _write_json(folder / "generation_config.json", settings)
-    _write_json(folder / "redraft.json", dataclasses.asdict(card))
+    write_generation_config(folder, settings)
+    write_card(folder, card)
 
 
 class ExtractionExamples(RecordExamples):
@@ -65,12 +63,3 @@ class ExtractionExamples(RecordExamples):
     def validation(self, count: int) -> list[Example]:
         """Seen phrasings, half of the values from held-out lists."""
         return [self.example(record) for record in held_out_records(count, seen=True, seed=VALIDATION_SEED)]
-
-
-def _write_json(path: Path, values: dict[str, object]) -> None:
-    content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    # A run that is under way in this folder copies these files: what is right is left alone.
-    if not path.exists() or path.read_text(encoding="utf-8") != content:
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)

@@ -7,9 +7,10 @@ is *held out*, and training never draws it. What has few values in the world (mo
 import random
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from redraft.training.data.extraction.tokenizer import FUNCTION_WORDS
 
@@ -91,20 +92,28 @@ class ValueSource:
     """Draws values of any field. With `held_out`, whatever comes from a list comes from its held-out part.
 
     `scrambled` is the share of values whose words and digits are replaced by random ones: what cannot be learned by
-    heart has to be copied. `wide` is the share drawn from longer lists and in more formats than test records have: with
-    few nouns a model learns which words are products, and misses the others.
+    heart has to be copied. `wide` is the share drawn from longer lists than test records have, and in further `formats`
+    (field → draw): with few nouns a model learns which words are products, and misses the others.
     """
 
-    def __init__(self, *, held_out: bool, scrambled: float = 0.0, wide: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        held_out: bool,
+        scrambled: float = 0.0,
+        wide: float = 0.0,
+        formats: Mapping[str, "Draw"] = MappingProxyType({}),
+    ) -> None:
         self.held_out = held_out
         self.scrambled = scrambled
         self.wide = wide
+        self.formats = formats
 
     def draw(self, field: str, rng: random.Random) -> str:
         """A value of `field` as it stands in a text; KeyError for an unknown field."""
-        value = DRAW[field](self, rng)
-        if self.wide and field in WIDE and rng.random() < self.wide:
-            value = WIDE[field](self, rng)
+        further = self.formats.get(field)
+        draw = DRAW[field] if further is None or rng.random() >= self.wide else further
+        value = draw(self, rng)
         return scramble(value, rng) if self.scrambled and rng.random() < self.scrambled else value
 
     def faker(self, kind: str, rng: random.Random) -> str:
@@ -129,13 +138,27 @@ def more_words() -> dict[str, tuple[str, ...]]:
 
 @cache
 def _part(name: str, held_out: bool, wide: bool) -> tuple[str, ...]:
-    words = more_words()[name] if wide else tuple(WORDS[name])
+    if wide:
+        return tuple(words for words in more_words()[name] if not held_out_words() & set(words.lower().split()))
+    words = tuple(WORDS[name])
     # A short list may have no entry in its held-out tenth; its values are then known ones on both sides.
     return tuple(word for word in words if is_held_out(word) == held_out) or words
 
 
+@cache
+def held_out_words() -> frozenset[str]:
+    """The single words that held-out entries of any list are made of, in lower case."""
+    entries = [entry for words in (*WORDS.values(), *more_words().values()) for entry in words if is_held_out(entry)]
+    return frozenset(word.lower() for entry in entries for word in entry.split())
+
+
 def digits(rng: random.Random, count: int) -> str:
     return "".join(rng.choice("0123456789") for _ in range(count))
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th …"""
+    return f"{number}{'th' if 10 < number % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def fill(pattern: str, rng: random.Random) -> str:
@@ -261,7 +284,7 @@ def _path(source: ValueSource, rng: random.Random) -> str:
     )
 
 
-def _user(source: ValueSource, rng: random.Random) -> str:
+def user(source: ValueSource, rng: random.Random) -> str:
     name = source.faker("first_name", rng).lower().encode("ascii", "ignore").decode().replace(" ", "") or "guest"
     return rng.choice(
         (name, f"{name}{digits(rng, 2)}", f"{rng.choice('abcdefghjkm')}{name}", "root", f"{name}_{digits(rng, 1)}")
@@ -320,7 +343,8 @@ def _website(source: ValueSource, rng: random.Random) -> str:
     return rng.choice(("", "www.", "https://")) + source.faker("domain_name", rng)
 
 
-DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
+Draw = Callable[[ValueSource, random.Random], str]
+DRAW: dict[str, Draw] = {
     "name": _name,
     "email": _email,
     "phone": _phone,
@@ -345,7 +369,7 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "service": _service,
     "host": _host,
     "ip": lambda _, rng: ".".join(str(rng.randint(1, 254)) for _ in range(4)),
-    "user": _user,
+    "user": user,
     "status": lambda _, rng: rng.choice(("200", "201", "204", "301", "400", "401", "403", "404", "409", "429", "500", "502", "503", "504")),
     "path": _path,
     "duration": lambda _, rng: rng.choice((f"{rng.randint(1, 9999)} ms", f"{rng.randint(1, 9999)}ms", f"{rng.randint(0, 60)}.{rng.randint(0, 99):02}s")),
@@ -364,186 +388,3 @@ DRAW: dict[str, Callable[[ValueSource, random.Random], str]] = {
     "sku": _id("AA-9999", "***-999", "SKU9999", "A9999-AA", "99-AAA-99"),
     "salary": _salary,
 }  # fmt: skip
-
-
-def _wide_id(_source: ValueSource, rng: random.Random) -> str:
-    """An identifier as somebody's system makes them: groups of letters and digits, at least one of digits."""
-    groups = [fill(rng.choice(("9", "99", "999", "9999", "99999", "999999")), rng)]
-    for _ in range(rng.choice((0, 1, 1, 2, 3))):
-        group = rng.choice(("A", "AA", "AAA", "AAAA", "99", "9999", "***", "*****"))
-        groups.insert(rng.randint(0, len(groups)), fill(group, rng))
-    text = rng.choice(("-", "-", "", "/", ".", "_")).join(groups)
-    return rng.choice(("", "", "", "#")) + (text if rng.random() < 0.85 else text.lower())
-
-
-def _wide_date(_: ValueSource, rng: random.Random) -> str:
-    day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(1960, 2049)
-    name, short = MONTHS[month - 1], MONTHS[month - 1][:3]
-    th = "th" if 10 < day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
-    return rng.choice(
-        (
-            f"{day}{th} {name}", f"{day}{th} of {name} {year}", f"{name} {day}{th}, {year}", f"{name} {day}{th}",
-            f"{day:02}/{month:02}/{year}", f"{month}/{day}/{year}", f"{day:02}.{month:02}.", f"{day}.{month}.{year % 100:02}",
-            f"{year}{month:02}{day:02}", f"{year}.{month:02}.{day:02}", f"{day:02}-{month:02}-{year}", f"{day:02}{short.upper()}{year}",
-            f"{day} {short.upper()} {year % 100:02}", f"{short}. {day}, {year}", f"{day} {short}", f"{short} {day} '{year % 100:02}", f"{name} {year}",
-            f"{year}-{short}-{day:02}", f"{day}/{month}",
-        )
-    )  # fmt: skip
-
-
-def _wide_time(_: ValueSource, rng: random.Random) -> str:
-    hour, minute = rng.randint(1, 12), rng.randint(0, 59)
-    half = rng.choice(("a.m.", "p.m."))
-    return rng.choice(
-        (
-            f"{hour}.{minute:02} {half}", f"{hour} {half}", f"{hour + 11}.{minute:02}", f"{hour + 11:02}{minute:02}", "noon", "midnight",
-            f"half past {rng.choice(('eight', 'nine', 'ten', 'two', 'six'))}", f"{hour}:{minute:02} {half}", f"{hour} o'clock",
-            f"{hour + 11:02}:{minute:02} Uhr", f"{hour + 11}:{minute:02} h", f"{hour + 11:02}:{minute:02}:{rng.randint(0, 59):02}.{rng.randint(0, 999):03}",
-        )
-    )  # fmt: skip
-
-
-def _wide_amount(_: ValueSource, rng: random.Random) -> str:
-    whole = rng.choice((rng.randint(1, 99), rng.randint(100, 9999), rng.randint(10_000, 9_999_999)))
-    cents, grouped = f"{rng.randint(0, 99):02}", f"{whole:,}"
-    code = rng.choice((*CURRENCIES, "NOK", "HUF", "RON", "JPY", "INR", "AUD", "CAD"))
-    mark = rng.choice("€$£¥")
-    return rng.choice(
-        (
-            f"{mark}{whole}", f"{mark} {grouped}", f"{mark}{grouped}", f"{whole}{mark}", f"{whole},{cents}{mark}", f"{whole},- {code}", f"{code} {whole}",
-            f"{code} {grouped}", f"{grouped.replace(',', ' ')},{cents} {code}", f"{grouped.replace(',', chr(39))}.{cents} {code}", f"{whole}.{cents}{code}",
-            f"{whole} {rng.choice(('dollars', 'pounds', 'kronor', 'francs', 'zloty', 'rupees', 'bucks', 'quid', 'yen'))}", f"{whole % 1000}k {code}",
-            f"{mark}{whole % 100}.{rng.randint(1, 9)}k", f"{whole},{cents} {rng.choice(('zł', 'kr', 'Kč', 'lei', 'Ft'))}", f"-{whole}.{cents} {code}",
-        )
-    )  # fmt: skip
-
-
-def _wide_phone(_: ValueSource, rng: random.Random) -> str:
-    groups = [digits(rng, rng.randint(2, 4)) for _ in range(rng.randint(2, 4))]
-    start = rng.choice(("", "0", "+", "00", "+49 ", "(0)", "+1 "))
-    return (
-        start + rng.choice((" ", " ", "-", ".", "/", "")).join(groups) + rng.choice(("", "", "", " ext. 12", " x204"))
-    )
-
-
-def _wide_product(source: ValueSource, rng: random.Random) -> str:
-    adjective, noun = source.word("adjectives", rng), source.word("nouns", rng)
-    text = rng.choice(
-        (
-            f"{adjective} {source.word('adjectives', rng)} {noun}", f"{noun} {fill('AA999', rng)}", f"{fill('A-99', rng)} {noun}", f"{noun} ({adjective})",
-            f"{noun} set", f"{noun} and {source.word('nouns', rng)}", f"{adjective} {noun} {rng.randint(2, 90)} cm", f"{source.faker('last_name', rng)} {noun}",
-            f"{noun} {rng.randint(10, 999)}", noun, f"{adjective} {noun}", f"{adjective} {noun}",
-        )
-    )  # fmt: skip
-    return rng.choice((text, text, text.capitalize(), text.upper() if rng.random() < 0.3 else text))
-
-
-def _wide_event(source: ValueSource, rng: random.Random) -> str:
-    first, last = source.word("event_first", rng), source.word("event_last", rng)
-    return rng.choice(
-        (
-            f"{first} {last}", f"{first} {last} {rng.randint(2001, 2040)}", f"{rng.randint(2, 60)}th {first} {last}", f"{first} & {source.word('event_first', rng)} {last}",
-            f"{source.faker('city', rng)} {last}", f"{last} of {first}", f"{first} {last}".lower(), last,
-        )
-    )  # fmt: skip
-
-
-def _wide_place(source: ValueSource, rng: random.Random) -> str:
-    first, last = source.word("venue_first", rng), source.word("venue_last", rng)
-    return rng.choice(
-        (
-            f"{first} {last}", f"{last} {rng.choice(LETTERS)}", f"{first} {source.word('venue_first', rng)} {last}", f"{source.faker('city', rng)} {last}",
-            f"{last} of {first}", f"{first}'s {last}", last, f"{last} {rng.randint(1, 99)}{rng.choice('abcd')}", f"{first} {last}".lower(),
-        )
-    )  # fmt: skip
-
-
-def _wide_weight(_: ValueSource, rng: random.Random) -> str:
-    value = rng.choice(
-        (
-            f"{rng.randint(1, 999)}",
-            f"{rng.randint(0, 99)}.{rng.randint(0, 99):02}",
-            f"{rng.randint(1, 9)},{rng.randint(1, 999):03}",
-        )
-    )
-    return value + rng.choice(
-        (" kg", "kg", " g", "g", " lb", "lb", " oz", " t", " tonnes", " kilos", " pounds", " grams", " KG")
-    )
-
-
-def _wide_duration(_: ValueSource, rng: random.Random) -> str:
-    number = rng.randint(1, 900)
-    return rng.choice(
-        (f"{number} s", f"{number}s", f"{number} sec", f"{number} seconds", f"{number % 60}m {number % 59}s", f"{number} min", f"{number} minutes", f"0.{number}s", f"{number % 24 + 1} h", f"{number}us", f"{number}.{number % 10} ms")
-    )  # fmt: skip
-
-
-def _wide_user(source: ValueSource, rng: random.Random) -> str:
-    name = _user(source, rng)
-    return rng.choice(
-        (
-            f"{name}.{digits(rng, 3)}",
-            f"{name}-adm",
-            f"svc_{name}",
-            f"u{digits(rng, 5)}",
-            f"{source.word('service_first', rng)}-bot",
-            name.upper(),
-            f"{name}x",
-        )
-    )
-
-
-def _wide_host(source: ValueSource, rng: random.Random) -> str:
-    word = source.word("service_first", rng)
-    place = rng.choice(("eu", "us", "west", "prod", "dc1", "fra", "int", "local", "lan", "cluster.internal", "k8s"))
-    return rng.choice(
-        (
-            f"{word}{digits(rng, 2)}.{place}",
-            f"{place.split('.')[0]}-{word}-{digits(rng, 1)}",
-            f"{word}.{place}",
-            f"{word}{digits(rng, 1)}",
-            f"ip-10-{digits(rng, 2)}-{digits(rng, 1)}-{digits(rng, 2)}",
-        )
-    )
-
-
-def _number_word(_: ValueSource, rng: random.Random) -> str:
-    return rng.choice(
-        (
-            f"{rng.randint(1, 99)},{digits(rng, 3)}",
-            "two",
-            "three",
-            "four",
-            "six",
-            "ten",
-            "twelve",
-            str(rng.randint(500, 99_999)),
-            str(rng.randint(1, 99)),
-        )
-    )
-
-
-WIDE: dict[str, Callable[[ValueSource, random.Random], str]] = {
-    **dict.fromkeys(("order_id", "invoice_id", "ticket_id", "sku", "tracking_id"), _wide_id),
-    "date": _wide_date,
-    "time": _wide_time,
-    "amount": _wide_amount,
-    "phone": _wide_phone,
-    "product": _wide_product,
-    "event": _wide_event,
-    "place": _wide_place,
-    "weight": _wide_weight,
-    "duration": _wide_duration,
-    "user": _wide_user,
-    "host": _wide_host,
-    "quantity": _number_word,
-    "level": lambda _, rng: rng.choice(("NOTICE", "Error", "Warning", "ALERT", "EMERG", "SEVERE", "Info", "debug", "fatal", "critical", "panic", "VERBOSE", "E", "W")),
-    "status": lambda _, rng: str(rng.randint(100, 599)),
-    "priority": lambda _, rng: rng.choice(("blocker", "minor", "major", "trivial", "P0", "P4", "sev 1", "sev-2", "LOW", "MEDIUM", "URGENT", "HIGH", "asap", "lowest", "prio 3", "immediate")),
-    "service": lambda source, rng: rng.choice((source.word('service_first', rng), f"{source.word('service_first', rng)}{rng.choice(('.', '', '-'))}{source.word('service_last', rng)}", f"{source.word('service_first', rng)}-{source.word('service_first', rng)}-{source.word('service_last', rng)}")),
-    "room": lambda _, rng: rng.choice((fill("9A", rng), fill("A-999", rng), fill("9.A99", rng), f"{rng.randint(1, 30)}{rng.choice('abc')}")),
-    "flight": lambda _, rng: fill(rng.choice(("AA9999", "AA 99", "A9 999", "AAA999", "9A 9999")), rng),
-    "doctor": lambda source, rng: f"{rng.choice(('Dr', 'Dr.', 'Prof. Dr.', 'Mr', 'Ms', 'Nurse', 'Mag.'))} {source.faker('first_name', rng)[0]}. {source.faker('last_name', rng)}",
-    "salary": lambda _, rng: rng.choice((f"{rng.randint(9, 99)} EUR/h", f"{rng.randint(2, 9)},{digits(rng, 1)}00 EUR a month", f"{rng.randint(20, 200)}k USD", f"£{rng.randint(20, 99)},{digits(rng, 1)}00", f"CHF {rng.randint(60, 190)}'000", f"{rng.randint(20, 99)}-{rng.randint(20, 99)}k", f"EUR {rng.randint(20, 99)} 000")),
-}  # fmt: skip
-"""Formats that only training has, beside those of DRAW."""

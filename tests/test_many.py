@@ -65,6 +65,11 @@ def test_submitting_streaming_and_cancelling(engine, model, expected):
             assert isinstance(event, redraft.Draft)
             break
         assert (await begun).text == texts[0]
+        whole = await answers[0]
+        stop = whole.token_ids[2]
+        cut = await (await engine.submit(PROMPTS[0], seed=3, stop_ids=[stop]))
+        assert cut.token_ids == whole.token_ids[: whole.token_ids.index(stop)]
+        assert cut.finish_reason == "stop"
         events = [event async for event in engine.stream(PROMPTS[0], seed=3)]
         gone = await engine.submit("hello", seed=3, max_new_tokens=200, steps=500, confidence_threshold=1e-9)
         assert engine.cancel(gone)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import queue
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from redraft import engine
 from redraft.engine import EngineLoop, Limits, QueueFull, Request, Shutdown
 from redraft.facade import Committed, Draft, Model, Prompt, Result
-from redraft.generation import SamplerSettings, cut_canvas
+from redraft.generation import cut_canvas
 from redraft.text import Detokenizer
 
 Told = Draft | Committed | Result
@@ -93,17 +93,22 @@ class Engine:
         self._loop = EngineLoop(model.transformer, chosen)
         self._numbers = itertools.count()
 
-    async def submit(self, prompt: Prompt, *, drafts: bool = False, **settings: Any) -> Answer:
+    async def submit(
+        self, prompt: Prompt, *, drafts: bool = False, stop_ids: Sequence[int] | None = None, **settings: Any
+    ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
+
+        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids.
 
         ValueError as `Model.generate` has it, and where it can never fit the limits; QueueFull where too many wait;
         RuntimeError where the engine is shut down.
         """
-        request = self._request(await asyncio.to_thread(self.model.encode, prompt), settings, drafts)
+        stops = None if stop_ids is None else tuple(stop_ids)
+        request = self._request(await asyncio.to_thread(self.model.encode, prompt), settings, drafts, stops)
         told: asyncio.Queue[engine.Event] = asyncio.Queue()
         running = asyncio.get_running_loop()
         self._loop.submit(request, lambda event: _call(running, told, event))
-        return Answer(request.id, told, _Text(self.model, request.settings))
+        return Answer(request.id, told, _Text(self.model, request))
 
     async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[Told]:
         """Answers a prompt and shows how, as `Model.stream` does. Leaving the loop early cancels the answer."""
@@ -150,9 +155,16 @@ class Engine:
     ) -> None:
         await asyncio.to_thread(self.shutdown, finish=False)
 
-    def _request(self, ids: list[int], settings: dict[str, Any], drafts: bool) -> Request:
-        chosen = self.model.defaults.replace(**settings)
-        return Request(id=str(next(self._numbers)), prompt=tuple(ids), settings=chosen, drafts=drafts)
+    def _request(
+        self, ids: list[int], settings: dict[str, Any], drafts: bool = False, stop_ids: tuple[int, ...] | None = None
+    ) -> Request:
+        return Request(
+            id=str(next(self._numbers)),
+            prompt=tuple(ids),
+            settings=self.model.defaults.replace(**settings),
+            stop_ids=stop_ids,
+            drafts=drafts,
+        )
 
     def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
         told: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
@@ -187,20 +199,22 @@ class Engine:
         self, prompt: Prompt, settings: dict[str, Any], sink: Callable[[engine.Event], None]
     ) -> "tuple[str, _Text | Failure]":
         try:
-            request = self._request(self.model.encode(prompt), settings, drafts=False)
+            request = self._request(self.model.encode(prompt), settings)
             self._loop.submit(request, sink)
         except (ValueError, QueueFull) as error:
             return f"refused {next(self._numbers)}", Failure(error)
-        return request.id, _Text(self.model, request.settings)
+        return request.id, _Text(self.model, request)
 
 
 class _Text:
     """What the events of one request mean as text."""
 
-    def __init__(self, model: Model, settings: SamplerSettings) -> None:
+    def __init__(self, model: Model, request: Request) -> None:
+        eos_ids = model.transformer.config.eos_ids
         self._model = model
+        self._stop_ids = eos_ids if request.stop_ids is None else request.stop_ids
         self._detokenizer: Detokenizer = model.tokenizer.detokenizer()
-        self._room = settings.max_new_tokens
+        self._room = request.settings.max_new_tokens
         self._text = ""
 
     def take(self, event: engine.Event) -> Iterator[Told]:
@@ -210,7 +224,7 @@ class _Text:
         if isinstance(event, engine.Cancelled):
             raise CancelledAnswer(f"answer {event.id} was cancelled")
         if isinstance(event, engine.Drafted):
-            part, _ = cut_canvas(event.step.draft.tolist(), self._model.transformer.config.eos_ids, self._room)
+            part, _ = cut_canvas(event.step.draft.tolist(), self._stop_ids, self._room)
             yield Draft(event.step, self._model.tokenizer.decode(part))
         elif isinstance(event, engine.Committed):
             self._room -= len(event.token_ids)

@@ -56,6 +56,16 @@ def test_the_limit_is_kept_and_what_was_used_last_stays():
     assert (len(prefixes), prefixes.tokens, prefixes.num_bytes) == (0, 0, 0)
 
 
+def test_of_an_answers_commits_the_last_is_kept(model):
+    core = EngineCore(model)
+    core.submit(Request(id="a", prompt=SYSTEM, settings=SETTINGS.replace(max_new_tokens=80)))
+    while core.held:
+        core.step()
+    # The prompt, and it with the nine canvases that were committed.
+    assert core.prefixes.tokens == 30 + (30 + 72)
+    assert len(core.prefixes) == 2
+
+
 class Counting:
     """The rows of encoder passes that a model has run."""
 
@@ -122,7 +132,7 @@ def test_cancelling_at_any_step_frees_everything(model, steps):
     core = EngineCore(model, Limits(prefix_tokens=0, forward_tokens=16))
 
     def caches() -> int:
-        return sum(isinstance(thing, KVCache) for thing in gc.get_objects())
+        return sum(type(thing) is KVCache for thing in gc.get_objects())
 
     before = caches()
     settings = SETTINGS.replace(max_new_tokens=24)

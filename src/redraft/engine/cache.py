@@ -49,12 +49,18 @@ class PrefixCache:
         self._entries.move_to_end(best)
         return self._entries[best].copy(), branch
 
-    def publish(self, tokens: Sequence[int], cache: KVCache) -> None:
-        """Keeps what `cache` holds now, the keys and values of just `tokens`, if that is worth it and fits."""
+    def publish(self, tokens: Sequence[int], cache: KVCache, *, instead_of: int = 0) -> None:
+        """Keeps what `cache` holds now, the keys and values of just `tokens`, if that is worth it and fits.
+
+        An entry of the first `instead_of` tokens gives way to it: of an answer's commits only the last is kept, or else
+        one long answer would push out everything else.
+        """
         assert cache.length == len(tokens)
         if not LEAST_TOKENS <= len(tokens) <= self.limit:
             return
         key = tuple(tokens)
+        if self._entries.pop(key[:instead_of], None) is not None:
+            self.tokens -= instead_of
         if key not in self._entries:
             self.tokens += len(key)
             self._entries[key] = cache.copy()

@@ -69,7 +69,9 @@ class EngineCore:
             return [event for part in parts for event in self._run([part])]
         for progress, piece in parts:
             if piece.encoded and progress.encoded(piece):
-                self.prefixes.publish(progress.committed, progress.cache)
+                tokens, prompt = progress.committed, len(progress.request.prompt)
+                before = len(tokens) - progress.task.canvas_length
+                self.prefixes.publish(tokens, progress.cache, instead_of=before if before > prompt else 0)
         return [event for outcome in outcomes for event in self._take(outcome)]
 
     def _take(self, outcome: Denoised) -> list[Event]:

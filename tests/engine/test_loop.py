@@ -1,6 +1,7 @@
 """The engine in its thread."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,32 @@ def test_a_full_queue_refuses(loop):
     with pytest.raises(QueueFull, match="2 requests are waiting, the limit is 2"):
         submit(loop, "6")
     loop.cancel("4")
+
+
+def test_the_queue_is_counted_right_from_many_threads(model):
+    loop = EngineLoop(model, Limits(admitted_requests=2, queued_requests=2))
+    listeners = []
+
+    def ask(name: str) -> None:
+        for i in range(15):
+            listeners.append(listener := Listener())
+            request = Request(id=f"{name}{i}", prompt=PROMPT, settings=SETTINGS.replace(max_new_tokens=8, steps=1))
+            while True:
+                try:
+                    loop.submit(request, listener)
+                except QueueFull:
+                    time.sleep(0.001)
+                else:
+                    break
+
+    threads = [threading.Thread(target=ask, args=name) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loop.shutdown()
+    assert len(listeners) == 60
+    assert all(isinstance(listener.events[-1], Finished) for listener in listeners)
 
 
 def test_shutdown_finishes_what_it_holds(model):

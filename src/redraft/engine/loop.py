@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from redraft.engine.core import EngineCore
 from redraft.engine.request import Cancelled, Event, Failed, Finished, QueueFull, Request
 from redraft.engine.scheduler import Limits
@@ -34,6 +36,7 @@ class EngineLoop:
         self._closing: bool | None = None
         self._given_up: frozenset[str] = frozenset()
         self._broken: BaseException | None = None
+        self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="redraft-engine", daemon=True)
         self._thread.start()
 
@@ -58,7 +61,7 @@ class EngineLoop:
             if request.id in self._sinks:
                 raise ValueError(f"the engine already holds a request {request.id!r}; give each an id of its own")
             limit = self.core.limits.queued_requests
-            # Those in work leave the queue with the next forward; only this thread's count may be behind, not ahead.
+            # The engine's thread may shorten its queue meanwhile, and lengthens it only where this lock is held.
             if (waiting := len(self._submitted) + len(self.core.scheduler.waiting)) >= limit:
                 raise QueueFull(f"{waiting} requests are waiting, the limit is {limit}: ask again later")
             self._sinks[request.id] = sink
@@ -87,6 +90,8 @@ class EngineLoop:
         )
 
     def _run(self) -> None:
+        # What the one who made the engine set holds for their thread; and bits depend on it.
+        torch.set_num_threads(self._threads)
         try:
             while self._turn():
                 pass
@@ -103,12 +108,11 @@ class EngineLoop:
         with self._changed:
             while not (self._submitted or self._cancelled or self.core.held or self._closing is not None):
                 self._changed.wait()
-            submitted, cancelled = list(self._submitted), self._cancelled
-            self._submitted.clear()
-            self._cancelled = set()
+            # Not outside: a request between the two queues would be counted in neither.
+            while self._submitted:
+                self.core.submit(self._submitted.popleft())
+            cancelled, self._cancelled = self._cancelled, set()
             closing = self._closing
-        for request in submitted:
-            self.core.submit(request)
         if closing is False:
             cancelled = set(self.core.held)
             self._given_up = frozenset(cancelled)

@@ -207,7 +207,7 @@ def test_failures_need_a_folder_before_any_work(run, checkpoint, tmp_path):
     [
         (("nope",), "No such command 'nope'; see: redraft --help"),
         (("train",), "Missing command; see: redraft train --help"),
-        (("generate",), "Missing argument 'prompt'; see: redraft generate --help"),
+        (("generate",), "there is no prompt: give one, - for standard input, or --rows FILE"),
         (("generate", "hello", "--stepz", 3), "No such option: --stepz"),
         (("generate", "hello", "--steps", "abc"), "Invalid value for '--steps'"),
         (("eval", "extract", "--examples", 0), "--examples is 0, must be at least 1"),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redraft.diffusion import Counter, Purpose
+from redraft.diffusion import Counter, Purpose, uniforms_of_many
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -199,3 +199,11 @@ def test_tokens_are_uniform_over_the_vocabulary(vocab_size):
     assert counts.numel() == vocab_size
     # Fewer degrees of freedom have a smaller quantile; this bound is mean + 5 standard deviations.
     assert chi_square(counts) <= (vocab_size - 1) + 5 * (2 * (vocab_size - 1)) ** 0.5
+
+
+def test_many_counters_at_once_give_each_its_own_numbers():
+    counters = [Counter(2**63 - 1, 3, 1, 48), Counter(0), Counter(7, step=2)]
+    counts = [5, 1, 12]
+    together = uniforms_of_many(counters, counts, Purpose.RENOISE)
+    each = [counter.uniforms(count, Purpose.RENOISE) for counter, count in zip(counters, counts, strict=True)]
+    assert torch.equal(together, torch.cat(each))

@@ -2,7 +2,7 @@
 
 from redraft.diffusion.acceptance import Acceptance, EntropyBound, LinearQuota
 from redraft.diffusion.noise import corrupt, initial_canvas, renoise
-from redraft.diffusion.randomness import Counter, Purpose
+from redraft.diffusion.randomness import Counter, Purpose, uniforms_of_many
 from redraft.diffusion.schedule import LinearTemperature
 from redraft.diffusion.stopping import EveryPositionConfident, StableAndConfident, Stopping
 
@@ -19,4 +19,5 @@ __all__ = [
     "corrupt",
     "initial_canvas",
     "renoise",
+    "uniforms_of_many",
 ]

@@ -4,6 +4,7 @@ So a request's tokens do not depend on what else runs beside it, and any single 
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,18 +37,30 @@ class Counter:
 
     def uniforms(self, count: int, purpose: Purpose, *, tile: int = 0, device: torch.device | str = "cpu") -> Tensor:
         """float64 [count] in [0, 1), one for each position."""
-        state = _GOLDEN
-        for part in (self.seed, self.choice, self.canvas, self.step, int(purpose), tile):
-            state = _mix_int(state ^ (part & _MASK))
         positions = torch.arange(count, dtype=torch.int64, device=device)
-        bits = _mix(_mix(positions * _signed(_GOLDEN) + _signed(state)))
-        return _shift(bits, 11).double() * 2.0**-53
+        return _uniforms(positions, self._key(purpose, tile))
 
     def random_tokens(
         self, count: int, vocab_size: int, purpose: Purpose, *, device: torch.device | str = "cpu"
     ) -> Tensor:
         """int64 [count], uniform over the vocabulary."""
         return (self.uniforms(count, purpose, device=device) * vocab_size).long()
+
+    def _key(self, purpose: Purpose, tile: int) -> int:
+        state = _GOLDEN
+        for part in (self.seed, self.choice, self.canvas, self.step, int(purpose), tile):
+            state = _mix_int(state ^ (part & _MASK))
+        return _signed(state)
+
+
+def uniforms_of_many(
+    counters: Sequence[Counter], counts: Sequence[int], purpose: Purpose, device: torch.device | str = "cpu"
+) -> Tensor:
+    """float64 [sum of counts]: the uniforms of each counter, behind one another."""
+    sizes = torch.tensor(counts, device=device)
+    keys = torch.tensor([counter._key(purpose, 0) for counter in counters], dtype=torch.int64, device=device)
+    positions = torch.cat([torch.arange(count, dtype=torch.int64, device=device) for count in counts])
+    return _uniforms(positions, keys.repeat_interleave(sizes))
 
 
 # SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), once on Python
@@ -71,6 +84,11 @@ def _mix_int(x: int) -> int:
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _uniforms(positions: Tensor, key: int | Tensor) -> Tensor:
+    bits = _mix(_mix(positions * _signed(_GOLDEN) + key))
+    return _shift(bits, 11).double() * 2.0**-53
 
 
 def _mix(x: Tensor) -> Tensor:

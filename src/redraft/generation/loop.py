@@ -159,10 +159,7 @@ def denoise(
         hidden = model(batch, SegmentedAttention(model.config, batch.segments, (cache,)))
         read = plain_readout(model, hidden, temperature, at_step.uniforms(length, Purpose.SAMPLE, device=device))
         if not read.entropy.isfinite().all():
-            raise ValueError(
-                f"the model's logits are not finite in canvas {counter.canvas}, step {step}: "
-                "the weights or the precision they run in are broken; try float32"
-            )
+            raise not_finite(counter.canvas, step)
 
         sample = read.argmax if settings.temperature == 0 else read.sample
         accepted = acceptance.accept(read.entropy, step, settings.steps)
@@ -186,6 +183,14 @@ def cut_canvas(canvas: Sequence[int], eos_ids: Sequence[int], room: int) -> tupl
     if len(canvas) >= room:
         return list(canvas[:room]), "length"
     return list(canvas), None
+
+
+def not_finite(canvas: int, step: int) -> ValueError:
+    """What is wrong where a denoising step's logits hold NaN or infinity."""
+    return ValueError(
+        f"the model's logits are not finite in canvas {canvas}, step {step}: "
+        "the weights or the precision they run in are broken; try float32"
+    )
 
 
 def check_prompt(prompt: Sequence[int], canvas_length: int, vocab_size: int, max_context: int) -> None:

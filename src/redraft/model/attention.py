@@ -8,12 +8,17 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from redraft.model.batch import Pass, Segment
 from redraft.model.config import ModelConfig
 
-QUERY_BLOCK = 256
-"""Queries attended at a time: bounds the score matrix to [H, QUERY_BLOCK, T] however long the prompt is."""
+QUERY_BLOCK = 64
+"""Causal queries attended at a time, those of positions [i · QUERY_BLOCK, (i + 1) · QUERY_BLOCK).
+
+Bounds the score matrix to [H, QUERY_BLOCK, T] however long the prompt is. And since a block's products have a shape
+that follows from its position alone, a token's result does not depend on how its prompt was cut into chunks.
+"""
 
 
 class AttentionContext(Protocol):
@@ -41,7 +46,8 @@ class KVCache:
         """The cached keys and values with k and v [n, G, d] after them; the cache itself stays as it was."""
         keys, values = self._keys[layer], self._values[layer]
         if keys is None or values is None:
-            return k, v
+            # Copies, so that the cache does not hold on to a whole flat batch.
+            return k.clone(), v.clone()
         return torch.cat((keys, k)), torch.cat((values, v))
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -51,6 +57,12 @@ class KVCache:
             # A copy, so that the evicted part is really freed.
             keys, values = keys[keys.shape[0] - visible :].clone(), values[values.shape[0] - visible :].clone()
         self._keys[layer], self._values[layer] = keys, values
+
+    def copy(self) -> "KVCache":
+        """Another cache with the same content, which shares its tensors: nobody writes into them."""
+        other = KVCache(self._config)
+        other._keys, other._values, other.length = list(self._keys), list(self._values), self.length
+        return other
 
     @property
     def num_bytes(self) -> int:
@@ -70,12 +82,12 @@ class SegmentedAttention:
     caches: tuple[KVCache, ...]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = torch.empty_like(q)
+        out = torch.zeros_like(q)
         for segment in self.segments:
             rows, cache = segment.rows, self.caches[segment.slot]
             keys, values = cache.extended(layer, k[rows], v[rows])
             if segment.kind is Pass.ENCODER:
-                out[rows] = _attend_causal(q[rows], keys, values, self.config.visible_past(layer))
+                out[rows] = _attend_causal(q[rows], keys, values, segment.position, self.config.visible_past(layer))
                 cache.store(layer, keys, values)
             else:
                 # The cache holds just what a canvas may see, the same from each of its positions.
@@ -89,22 +101,37 @@ class SegmentedAttention:
                 self.caches[segment.slot].length += segment.length
 
 
-def _attend_causal(q: Tensor, keys: Tensor, values: Tensor, visible: int | None) -> Tensor:
-    """q [n, H, d] are the last n of the T keys; each sees itself and `visible` tokens before it (None: all)."""
+def _attend_causal(q: Tensor, keys: Tensor, values: Tensor, position: int, visible: int | None) -> Tensor:
+    """q [n, H, d] are the last n of the T keys, the first at `position`; each sees itself and `visible` before it."""
     n, total = q.shape[0], keys.shape[0]
-    blocks = []
-    for start in range(0, n, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, n)
-        # Absolute index of the block's first and last query among the keys.
-        first, last = total - n + start, total - n + stop - 1
-        low = 0 if visible is None else max(0, first - visible)
-        at = torch.arange(first, last + 1, device=q.device)[:, None]
-        key_at = torch.arange(low, last + 1, device=q.device)[None, :]
+    end = position + n
+    out = torch.empty_like(q)
+    for base in range(position // QUERY_BLOCK * QUERY_BLOCK, end, QUERY_BLOCK):
+        stop = base + QUERY_BLOCK
+        low = 0 if visible is None else max(0, base - visible)
+        at = torch.arange(base, stop, device=q.device)[:, None]
+        key_at = torch.arange(low, stop, device=q.device)[None, :]
         hidden = key_at > at
         if visible is not None:
             hidden |= key_at < at - visible
-        blocks.append(_attend(q[start:stop], keys[low : last + 1], values[low : last + 1], hidden))
-    return torch.cat(blocks)
+        block = _attend(
+            _between(q, position, base, stop),
+            _between(keys, end - total, low, stop),
+            _between(values, end - total, low, stop),
+            hidden,
+        )
+        first, last = max(base, position), min(stop, end)
+        out[first - position : last - position] = block[first - base : last - base]
+    return out
+
+
+def _between(x: Tensor, position: int, start: int, stop: int) -> Tensor:
+    """Positions [start, stop) of x [n, ...], whose first row is at `position`; zeros where x has none."""
+    first, last = max(start, position), min(stop, position + x.shape[0])
+    part = x[first - position : last - position]
+    if first == start and last == stop:
+        return part
+    return F.pad(part, (0, 0, 0, 0, first - start, stop - last))
 
 
 def _attend(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
@@ -112,7 +139,7 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> T
     n, heads, d = q.shape
     groups = keys.shape[1]
     # Query heads that share a key-value head become rows of one product: [G, H/G * n, d] x [G, d, T].
-    rows = q.view(n, groups, heads // groups, d).permute(1, 2, 0, 3).reshape(groups, -1, d)
+    rows = q.reshape(n, groups, heads // groups, d).permute(1, 2, 0, 3).reshape(groups, -1, d)
     scores = (rows @ keys.permute(1, 2, 0)).float()
     if hidden is not None:
         scores = scores.view(groups, -1, n, keys.shape[0]).masked_fill(hidden, float("-inf")).view_as(scores)

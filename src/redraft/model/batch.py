@@ -9,6 +9,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+ROW_BLOCK = 8
+"""What the rows of products are filled up to a multiple of.
+
+A product's kernel is chosen by its number of rows, and with few of them sums in another order; the vectorised part of
+a function ends where a multiple of the vector's width does, and what is left is computed in another way. From 8 rows
+on, and in multiples of 8, a row's result does not depend on how many others there are (measured in float32 and
+bfloat16 with one and two threads; docs/architecture.md, decision 5).
+"""
+
+
+def filled(rows: Tensor, block: int = ROW_BLOCK) -> Tensor:
+    """rows [N, ...] with zeros behind them, up to a multiple of `block`."""
+    missing = -rows.shape[0] % block
+    return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
 
 
 class Pass(enum.Enum):
@@ -40,7 +56,8 @@ class Segment:
 class FlatBatch:
     """What one forward reads.
 
-    token_ids int64 [N]; positions int64 [N]; segments cover the N rows in order. `soft_embedding` [N, D] is the
+    token_ids int64 [N]; positions int64 [N]; segments cover the rows in order, and what lies behind the last one only
+    fills up: nothing attends to it, and the model does not return it. `soft_embedding` [N, D] is the
     self-conditioning signal of denoiser rows (None: no row has one; rows of the encoder pass are ignored).
     `embeddings` [N, D] with `embedded` bool [N] takes the place of token embeddings × √D where `embedded` is true.
     """
@@ -57,7 +74,19 @@ class FlatBatch:
         for segment in self.segments:
             assert segment.start == rows and segment.length > 0, "segments must cover the rows in order"
             rows += segment.length
-        assert rows == self.token_ids.shape[0] == self.positions.shape[0]
+        assert rows <= self.token_ids.shape[0] == self.positions.shape[0]
+
+    @property
+    def covered(self) -> int:
+        """The rows that belong to a segment; those behind them fill up."""
+        return self.segments[-1].start + self.segments[-1].length
+
+    def filled(self) -> "FlatBatch":
+        """The same, filled up to a multiple of ROW_BLOCK rows."""
+        rows = (self.token_ids, self.positions, self.soft_embedding, self.embeddings, self.embedded)
+        token_ids, positions, *others = (None if each is None else filled(each) for each in rows)
+        assert token_ids is not None and positions is not None
+        return FlatBatch(token_ids, positions, self.segments, *others)
 
     @classmethod
     def single(
@@ -66,7 +95,7 @@ class FlatBatch:
         """One segment: the tokens [N] of one request from `position` on."""
         n = token_ids.shape[0]
         positions = torch.arange(position, position + n, device=token_ids.device)
-        return cls(token_ids, positions, (Segment(slot, 0, n, position, kind),), soft_embedding)
+        return cls(token_ids, positions, (Segment(slot, 0, n, position, kind),), soft_embedding).filled()
 
     def pass_of_all(self) -> Pass | None:
         """The pass that every row belongs to, or None where the batch mixes them."""

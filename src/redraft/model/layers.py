@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
+from redraft.model.batch import ROW_BLOCK
 from redraft.model.config import AttentionShape, ModelConfig
 
 
@@ -116,14 +117,15 @@ class Router(nn.Module):
 class Experts(nn.Module):
     """E gated MLPs in stacked tensors: gate_up_proj [E, 2M, D], down_proj [E, D, M].
 
-    `row_block`: each expert's rows are filled up with zeros to a multiple of it. In training, where every step sends
-    other numbers of rows to an expert, products of a few sizes find the kernels that were built for them before.
+    `row_block`: each expert's rows are filled up with zeros to a multiple of it, so that a token's result does not
+    depend on how many others its expert was chosen for. In training, where every step sends other numbers of rows to
+    an expert, products of a few sizes find the kernels that were built for them before.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         e, m, d = config.num_experts, config.expert_size, config.hidden_size
-        self.row_block = 1
+        self.row_block = ROW_BLOCK
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 

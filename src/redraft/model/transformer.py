@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
-from redraft.model.batch import FlatBatch, Pass
+from redraft.model.batch import FlatBatch, Pass, filled
 from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
 
@@ -45,7 +45,10 @@ class Transformer(nn.Module):
         return float(self.config.hidden_size**0.5)
 
     def forward(self, batch: FlatBatch, context: AttentionContext) -> Tensor:
-        """Runs every row of the batch through the stack; returns the hidden states [N, D] after the last norm."""
+        """Runs every row of the batch through the stack; returns the hidden states [N, D] after the last norm.
+
+        Of rows that fill up the batch nothing is returned.
+        """
         x = self._embed(batch)
         ropes = {
             SLIDING: rope_table(self.config.sliding, batch.positions),
@@ -61,16 +64,17 @@ class Transformer(nn.Module):
                 scalar = layer.layer_scalar if kind is Pass.DENOISER else layer.encoder_layer_scalar
             x = layer(x, ropes[kind_of_layer], scalar, context)
         out: Tensor = self.norm(x)
-        return out
+        return out[: batch.covered]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [N, D] → softcapped logits float32 [N, V]."""
-        raw = F.linear(hidden, self.embed_tokens.weight).float()
+        raw = F.linear(filled(hidden), self.embed_tokens.weight)[: hidden.shape[0]].float()
         return self.config.softcap * torch.tanh(raw / self.config.softcap)
 
     def soft_embedding(self, logits: Tensor) -> Tensor:
         """softmax(logits) · E · √D in float32: logits [N, V] → [N, D]."""
-        return logits.softmax(dim=-1) @ self.embed_tokens.weight.float() * self.embedding_scale
+        probs = filled(logits.softmax(dim=-1))
+        return (probs @ self.embed_tokens.weight.float())[: logits.shape[0]] * self.embedding_scale
 
     def _embed(self, batch: FlatBatch) -> Tensor:
         x = self.embed_tokens(batch.token_ids)

@@ -1,0 +1,130 @@
+"""`redraft generate --rows`: the prompts of a file, read and checked whole before any work."""
+
+import csv
+import io
+import json
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+WHOLE_LINE = "line"
+DEFAULT_TEMPLATES = {"text": f"{{{WHOLE_LINE}}}", "csv": "{prompt}", "jsonl": "{prompt}"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt, and the line of its file that it was made of (the last, where a CSV's row has several)."""
+
+    line: int
+    prompt: str
+
+
+def read_prompts(path: Path, *, format: str | None = None, template: str | None = None) -> list[Row]:
+    """The prompts of a file of lines, JSON lines or CSV: the template with each row's columns filled in.
+
+    format: "text", "jsonl" or "csv"; None goes by the file's ending. template: text with {column}s, braces that are
+    meant doubled; None is the column "prompt", of a text file the line. Lines that are blank are passed over.
+    ValueError names file and line of a row that is malformed, lacks a column or makes an empty prompt.
+    """
+    format = format or FORMATS.get(path.suffix.lower(), "text")
+    if format not in DEFAULT_TEMPLATES:
+        raise ValueError(f"--rows-format is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
+    parts = parse_template(DEFAULT_TEMPLATES[format] if template is None else template)
+    rows = []
+    for line, columns in READERS[format](path, _text_of(path)):
+        where = f"{path}, line {line}"
+        prompt = "".join(text + (_column(where, columns, name) if name is not None else "") for text, name in parts)
+        if not prompt.strip():
+            raise ValueError(f"{where}: the prompt is empty")
+        rows.append(Row(line, prompt))
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    return rows
+
+
+def parse_template(template: str) -> list[tuple[str, str | None]]:
+    """(text, the column that follows it or None) of each part. ValueError where braces do not match."""
+    parts: list[tuple[str, str | None]] = []
+    try:
+        for text, name, specification, conversion in string.Formatter().parse(template):
+            if specification or conversion:
+                raise ValueError(f"{{{name}}} may hold a column's name only")
+            if name == "":
+                raise ValueError("{} names no column")
+            parts.append((text, name))
+    except ValueError as error:
+        raise ValueError(f"--template {template!r}: {error}; write {{{{ and }}}} for braces that are meant") from None
+    if all(name is None for _, name in parts):
+        raise ValueError(f"--template {template!r} names no column: every row would be the same prompt")
+    return parts
+
+
+def _text_of(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        # With the mark that spreadsheets put in front.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: byte {data[error.start]:#04x} is not UTF-8") from None
+
+
+def _column(where: str, columns: Mapping[str, Any], name: str) -> str:
+    if name not in columns:
+        raise ValueError(f"{where}: no column {name!r}; there are {', '.join(map(repr, columns)) or 'none'}")
+    value = columns[name]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return json.dumps(value)
+    raise ValueError(f"{where}: {name!r} is {json.dumps(value)[:40]}, must be text or a number")
+
+
+def _lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, {WHOLE_LINE: line.removesuffix("\r")}
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is no JSON object")
+        yield number, row
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num} is not CSV: {error}") from None
+        if not fields:
+            continue
+        if header is None:
+            header = fields
+            if twice := sorted({name for name in header if header.count(name) > 1}):
+                raise ValueError(f"{path}, line {reader.line_num}: column {twice[0]!r} stands there more than once")
+            continue
+        if len(fields) != len(header):
+            raise ValueError(
+                f"{path}, line {reader.line_num} has {len(fields)} fields, the header has {len(header)}: "
+                'a field with a comma in it stands in "quotation marks"'
+            )
+        yield reader.line_num, dict(zip(header, fields, strict=True))
+
+
+READERS = {"text": _lines, "jsonl": _json_lines, "csv": _csv_rows}

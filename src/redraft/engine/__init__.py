@@ -1,0 +1,22 @@
+"""Many requests at once, each answered as `generation/` would answer it alone. Token ids only."""
+
+from redraft.engine.core import EngineCore
+from redraft.engine.loop import EngineLoop, Shutdown
+from redraft.engine.request import Cancelled, Committed, Drafted, Event, Failed, Finished, Phase, QueueFull, Request
+from redraft.engine.scheduler import Limits
+
+__all__ = [
+    "Cancelled",
+    "Committed",
+    "Drafted",
+    "EngineCore",
+    "EngineLoop",
+    "Event",
+    "Failed",
+    "Finished",
+    "Limits",
+    "Phase",
+    "QueueFull",
+    "Request",
+    "Shutdown",
+]

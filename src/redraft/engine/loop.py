@@ -1,0 +1,146 @@
+"""The engine in a thread of its own: submit and cancel from anywhere, events come to a request's own sink."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from redraft.engine.core import EngineCore
+from redraft.engine.request import Cancelled, Event, Failed, Finished, QueueFull, Request
+from redraft.engine.scheduler import Limits
+from redraft.model import Transformer
+
+Sink = Callable[[Event], None]
+"""Gets the events of one request, in the engine's thread: it must not wait. One that raises cancels its request."""
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """What an engine that was shut down still held: the ids that it finished (failures included) and cancelled."""
+
+    finished: tuple[str, ...]
+    cancelled: tuple[str, ...]
+
+
+class EngineLoop:
+    """Runs an EngineCore until it is shut down; may be used from any number of threads."""
+
+    def __init__(self, model: Transformer, limits: Limits | None = None) -> None:
+        self.core = EngineCore(model, limits)
+        self._changed = threading.Condition()
+        self._submitted: deque[Request] = deque()
+        self._cancelled: set[str] = set()
+        self._sinks: dict[str, Sink] = {}
+        self._closing: bool | None = None
+        self._given_up: frozenset[str] = frozenset()
+        self._broken: BaseException | None = None
+        self._threads = torch.get_num_threads()
+        self._thread = threading.Thread(target=self._run, name="redraft-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The ids of all requests that have not had their last event."""
+        with self._changed:
+            return tuple(self._sinks)
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """Takes a request on; returns at once.
+
+        ValueError for one that cannot be answered or whose id is held, QueueFull where too many wait, RuntimeError
+        where the engine is shut down.
+        """
+        self.core.check(request)
+        with self._changed:
+            if self._broken is not None:
+                raise RuntimeError(f"the engine has stopped: {self._broken}") from self._broken
+            if self._closing is not None:
+                raise RuntimeError("the engine is shut down; start another one")
+            if request.id in self._sinks:
+                raise ValueError(f"the engine already holds a request {request.id!r}; give each an id of its own")
+            limit = self.core.limits.queued_requests
+            # The engine's thread may shorten its queue meanwhile, and lengthens it only where this lock is held.
+            if (waiting := len(self._submitted) + len(self.core.scheduler.waiting)) >= limit:
+                raise QueueFull(f"{waiting} requests are waiting, the limit is {limit}: ask again later")
+            self._sinks[request.id] = sink
+            self._submitted.append(request)
+            self._changed.notify_all()
+
+    def cancel(self, id: str) -> bool:
+        """Gives a request up before the next forward. False where no such request is held."""
+        with self._changed:
+            if id not in self._sinks:
+                return False
+            self._cancelled.add(id)
+            self._changed.notify_all()
+            return True
+
+    def shutdown(self, *, finish: bool = True) -> Shutdown:
+        """Takes on nothing more and ends: after all it holds is answered, or, without `finish`, cancelled at once."""
+        with self._changed:
+            held = tuple(self._sinks)
+            self._closing = finish if self._closing is None else self._closing and finish
+            self._changed.notify_all()
+        self._thread.join()
+        return Shutdown(
+            finished=tuple(id for id in held if id not in self._given_up),
+            cancelled=tuple(id for id in held if id in self._given_up),
+        )
+
+    def _run(self) -> None:
+        # What the one who made the engine set holds for their thread; and bits depend on it.
+        torch.set_num_threads(self._threads)
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            # A bug, since what a request can do wrong fails that request alone. Nobody may wait for ever.
+            with self._changed:
+                self._broken = error
+                held = tuple(self._sinks)
+            for id in held:
+                self._tell(Failed(id, RuntimeError(f"the engine has stopped: {error}")))
+
+    def _turn(self) -> bool:
+        """One round: what came in, one forward, what happened. False when the engine is to end."""
+        with self._changed:
+            while not (self._submitted or self._cancelled or self.core.held or self._closing is not None):
+                self._changed.wait()
+            # Not outside: a request between the two queues would be counted in neither.
+            while self._submitted:
+                self.core.submit(self._submitted.popleft())
+            cancelled, self._cancelled = self._cancelled, set()
+            closing = self._closing
+        if closing is False:
+            cancelled = set(self.core.held)
+            self._given_up = frozenset(cancelled)
+        for id in cancelled:
+            for event in self.core.cancel(id):
+                self._tell(event)
+        for event in self.core.step():
+            self._tell(event)
+        if closing is None or self.core.held:
+            return True
+        self.core.prefixes.clear()
+        return False
+
+    def _tell(self, event: Event) -> None:
+        last = isinstance(event, Finished | Failed | Cancelled)
+        with self._changed:
+            sink = self._sinks.get(event.id)
+            if last:
+                # Whoever cancelled it a moment too late does not mean the next request of that name.
+                self._sinks.pop(event.id, None)
+                self._cancelled.discard(event.id)
+        if sink is None:
+            return
+        try:
+            sink(event)
+        except Exception:
+            if not last:
+                # Nobody listens any more, so nobody shall be worked for.
+                with self._changed:
+                    self._sinks[event.id] = lambda _: None
+                self.cancel(event.id)

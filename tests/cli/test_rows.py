@@ -1,0 +1,108 @@
+"""`redraft generate --rows`: many prompts from a file."""
+
+import json
+
+import pytest
+
+from redraft.cli.rows import Row, parse_template, read_prompts
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(name: str, content: str | bytes):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def test_lines_are_prompts(file):
+    assert read_prompts(file("a.txt", "one\r\n\n two {x} \n")) == [Row(1, "one"), Row(3, " two {x} ")]
+    assert read_prompts(file("b.txt", "one"), template="Say {line}!") == [Row(1, "Say one!")]
+
+
+def test_json_lines(file):
+    path = file("a.jsonl", '{"prompt": "a\\nb", "n": 3}\n\n{"prompt": "c", "n": 2.5}\n')
+    assert read_prompts(path) == [Row(1, "a\nb"), Row(3, "c")]
+    assert read_prompts(path, template="{n}: {{{prompt}}}") == [Row(1, "3: {a\nb}"), Row(3, "2.5: {c}")]
+
+
+def test_csv(file):
+    path = file("a.csv", b'\xef\xbb\xbffirst name,prompt\r\nAna,"Hi, ""you""\nthere"\r\n\r\nBo,ok\r\n')
+    assert read_prompts(path) == [Row(3, 'Hi, "you"\nthere'), Row(5, "ok")]
+    assert read_prompts(path, template="From {first name}: {prompt}")[1] == Row(5, "From Bo: ok")
+    assert read_prompts(path, format="text")[2] == Row(3, 'there"')
+
+
+def test_a_template_reads_columns_only():
+    assert parse_template("{a.b}{c[0]}") == [("", "a.b"), ("", "c[0]")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "template", "message"),
+    [
+        ("a.csv", "a,b\n1,2\n", "{c}", "line 2: no column 'c'; there are 'a', 'b'"),
+        ("a.csv", "a,b\n1,2\n", None, "line 2: no column 'prompt'"),
+        ("a.csv", "a,b\n1,2\n1\n", "{a}", "line 3 has 1 fields, the header has 2"),
+        ("a.csv", 'a,b\n1,"2\n', "{a}", "is not CSV"),
+        ("a.csv", "a,a\n1,2\n", "{a}", "line 1: column 'a' stands there more than once"),
+        ("a.csv", "a,b\n", "{a}", "has no rows"),
+        ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', None, "line 2 is not JSON"),
+        ("a.jsonl", '{"prompt": "x"}\n[1]\n', None, "line 2 is no JSON object"),
+        ("a.jsonl", '{"prompt": null}\n', None, "line 1: 'prompt' is null, must be text or a number"),
+        ("a.jsonl", '{"prompt": " "}\n', None, "line 1: the prompt is empty"),
+        ("a.txt", b"good\n\xff\n", None, "line 2: byte 0xff is not UTF-8"),
+        ("a.txt", "x\n", "{line", "--template '{line'"),
+        ("a.txt", "x\n", "no column", "names no column: every row would be the same"),
+        ("a.txt", "x\n", "{line!r}", "may hold a column's name only"),
+        ("a.txt", "x\n", "{}", "{} names no column"),
+    ],
+)
+def test_bad_rows_are_refused_before_any_work(run, file, name, content, template, message):
+    arguments = ["generate", "--rows", file(name, content), "-m", "/no/such/folder"]
+    code, out, err = run(*arguments, *(["--template", template] if template is not None else []))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is no prompt"),
+        (["x", "--template", "{a}"], "give --rows FILE with them"),
+        (["x", "--rows", "{}"], "--rows and a prompt do not go together"),
+        (["--rows", "{}", "--plain"], "--rows and --plain do not go together"),
+        (["--rows", "{}", "--rows-format", "xml"], "--rows-format is 'xml', must be one of text, csv, jsonl"),
+        (["--rows", "/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_options_that_do_not_go_together(run, file, arguments, message):
+    path = str(file("a.txt", "x\n"))
+    code, out, err = run("generate", *[argument.replace("{}", path) for argument in arguments])
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_answers_come_in_order_and_a_failed_row_does_not_lose_the_rest(run, checkpoint, file):
+    prompts = ["hello", "word " * 400, "good bye"]
+    path = file("rows.jsonl", "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    code, out, err = run("generate", "--rows", path, "-m", checkpoint, "--seed", 3)
+    assert code == 1
+    assert "redraft: 1 of 3 rows failed" in err
+    first, second, third = map(json.loads, out.splitlines())
+    assert [row["line"] for row in (first, second, third)] == [1, 2, 3]
+    assert second.keys() == {"line", "error"}
+    assert "the context holds 256" in second["error"]
+    for row, prompt in ((first, prompts[0]), (third, prompts[2])):
+        alone = json.loads(run("generate", prompt, "-m", checkpoint, "--seed", 3, "--json")[1])
+        assert row["token_ids"] == alone["token_ids"]
+        assert row.keys() == {"line", *alone}
+
+
+def test_all_rows_answered(run, checkpoint, file):
+    path = file("rows.csv", "name,place\nAna,Porto\nBo,Oslo\n")
+    code, out, _ = run("generate", "--rows", path, "--template", "{name} in {place}", "-m", checkpoint, "--seed", 3)
+    assert code == 0
+    assert len(out.splitlines()) == 2

@@ -1,0 +1,117 @@
+"""`redraft.Engine`: many prompts at once, each as `Model.generate` would answer it."""
+
+import asyncio
+
+import pytest
+
+import redraft
+from tests.fakes.checkpoints import tiny_checkpoint
+
+PROMPTS = ["hello", "good bye", "the quick brown fox", "2 + 2 = 4", "turn the page", "naïve café"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> redraft.Model:
+    return redraft.load(tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def expected(model) -> list[str]:
+    return [model.generate(prompt, seed=3).text for prompt in PROMPTS]
+
+
+@pytest.fixture
+def engine(model):
+    with redraft.Engine(model, admitted_requests=3) as made:
+        yield made
+
+
+def test_generate_many_answers_in_order_as_generate_would(engine, expected):
+    results = list(engine.generate_many(iter(PROMPTS * 3), seed=3))
+    assert [result.text for result in results] == expected * 3
+
+
+def test_a_prompt_that_fails_does_not_lose_the_rest(engine, expected):
+    first, second, third = engine.generate_many([PROMPTS[0], "word " * 400, PROMPTS[2]], seed=3)
+    assert isinstance(second, redraft.Failure)
+    assert "the context holds 256" in str(second.error)
+    assert [first.text, third.text] == [expected[0], expected[2]]
+
+
+def test_prompts_are_taken_only_as_far_ahead_as_the_engine_works(engine):
+    taken = []
+
+    def prompts():
+        for i in range(1000):
+            taken.append(i)
+            yield "hello"
+
+    results = engine.generate_many(prompts(), seed=3)
+    next(results)
+    assert len(taken) < 30
+    results.close()
+
+
+def test_submitting_streaming_and_cancelling(engine, model, expected):
+    async def run():
+        answers = [await engine.submit(prompt, seed=3) for prompt in PROMPTS]
+        texts = [(await answer).text for answer in answers]
+        assert (await answers[0]).text == texts[0]
+        # What was iterated over in part can be waited for.
+        async for _ in answers[-1]:
+            raise AssertionError("all events were told")
+        begun = await engine.submit(PROMPTS[0], seed=3, drafts=True)
+        async for event in begun:
+            assert isinstance(event, redraft.Draft)
+            break
+        assert (await begun).text == texts[0]
+        whole = await answers[0]
+        stop = whole.token_ids[2]
+        cut = await (await engine.submit(PROMPTS[0], seed=3, stop_ids=[stop]))
+        assert cut.token_ids == whole.token_ids[: whole.token_ids.index(stop)]
+        assert cut.finish_reason == "stop"
+        events = [event async for event in engine.stream(PROMPTS[0], seed=3)]
+        gone = await engine.submit("hello", seed=3, max_new_tokens=200, steps=500, confidence_threshold=1e-9)
+        assert engine.cancel(gone)
+        with pytest.raises(redraft.CancelledAnswer):
+            await gone
+        assert not engine.cancel(gone)
+        return texts, events
+
+    texts, events = asyncio.run(run())
+    assert texts == expected
+    assert isinstance(events[-1], redraft.Result)
+    assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == expected[0]
+    drafts = [event for event in events if isinstance(event, redraft.Draft)]
+    assert [draft.text for draft in drafts] == [
+        event.text for event in model.stream(PROMPTS[0], seed=3) if isinstance(event, redraft.Draft)
+    ]
+
+
+def test_leaving_a_stream_early_cancels_its_answer(engine):
+    async def run():
+        stream = engine.stream("hello", steps=500, confidence_threshold=1e-9)
+        async for _ in stream:
+            break
+        await stream.aclose()
+
+    asyncio.run(run())
+    result = next(engine.generate_many(["hello"], seed=3))
+    assert isinstance(result, redraft.Result)
+    assert engine.shutdown() == redraft.Shutdown(finished=(), cancelled=())
+
+
+def test_bad_input(engine, model):
+    with pytest.raises(ValueError, match="takes a list of prompts"):
+        engine.generate_many("hello")
+    with pytest.raises(ValueError, match="steps is 0"):
+        engine.generate_many(["hello"], steps=0)
+    with pytest.raises(ValueError, match="unknown limit 'slots'; known: forward_tokens"):
+        redraft.Engine(model, slots=3)
+    with pytest.raises(ValueError, match="forward_tokens is 7, must be at least the model's canvas of 8"):
+        redraft.Engine(model, forward_tokens=7)
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        asyncio.run(engine.submit(" "))
+    engine.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        asyncio.run(engine.submit("hello"))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer, rotate
-from redraft.model.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct
+from redraft.model.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct, has_kernels
 from redraft.model.transformer import SelfConditioning, Transformer
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-weight-only", "int4-weight-only")
@@ -59,8 +59,7 @@ def _product(precision: str, device: torch.device) -> MakeProduct:
         return Int8Product
     if precision.endswith("weight-only"):
         return partial(WeightOnlyProduct, bits=int(precision[3]))
-    packs = precision == "bf16" and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return PackedProduct if packs else PlainProduct
+    return PackedProduct if has_kernels(device, base_dtype(precision)) else PlainProduct
 
 
 class FusedAttention(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.model.products import filled
+from redraft.model.products import filled, multiply
 from redraft.model.readout import Readout
 from redraft.model.transformer import Transformer
 
@@ -129,7 +129,7 @@ class _Stream:
     def _read(self, start: int, stop: int, running: _Running) -> Tensor:
         """Takes tokens [start, stop) into the sums; returns the masses [N, q] of their shares."""
         keys = self._embedding[start:stop]
-        z = F.linear(self._hidden, keys).float().div_(self._softcap).tanh_()
+        z = multiply(self._hidden, keys).float().div_(self._softcap).tanh_()
         if filling := -(stop - start) % SHARE:
             z = F.pad(z, (0, filling), value=_NOTHING)
         in_shares = z.view(z.shape[0], -1, SHARE)
@@ -153,12 +153,7 @@ class _Stream:
         carried = torch.where(kept > 0, running.mass * shift[:, 0].double(), 0)
         running.moment = (running.moment + carried) * kept + (log_p.mul_(p)).sum(dim=-1).double()
         running.mass = running.mass * kept + masses.sum(dim=-1, dtype=torch.float64)
-        p = p[:, : stop - start]
-        running.soft.mul_(shrunk)
-        if keys.dtype == torch.float32:
-            running.soft.addmm_(p, keys)
-        else:
-            running.soft.add_(p.to(keys.dtype) @ keys)
+        running.soft.mul_(shrunk).add_(multiply(p[:, : stop - start].to(keys.dtype), keys.t()))
         return masses
 
     def _sample(self, uniform: Tensor, shares: Tensor, levels: Tensor, highest: Tensor) -> Tensor:

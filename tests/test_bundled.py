@@ -58,8 +58,8 @@ def test_it_is_as_good_as_it_was_shipped(model):
     assert summary["valid_json"] >= 0.8
 
 
-def test_bfloat16_weights_run_in_bfloat16_too(model):
-    half = redraft.load(dtype="bfloat16")
+def test_it_runs_in_bfloat16_too(model):
+    half = redraft.load(precision="bf16")
     assert half.transformer.embed_tokens.weight.dtype == torch.bfloat16
     prompt = model.card.examples[0]
     assert (

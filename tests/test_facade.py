@@ -63,8 +63,8 @@ def test_empty_prompts_are_refused(model, prompt):
 
 
 def test_options_are_checked_before_anything_is_fetched():
-    with pytest.raises(ValueError, match="dtype is 'bf16'"):
-        redraft.load("no-such-owner/no-such-model", dtype="bf16")
+    with pytest.raises(ValueError, match="precision is 'half'"):
+        redraft.load("no-such-owner/no-such-model", precision="half")
 
 
 def test_more_cases_than_there_are_are_refused():

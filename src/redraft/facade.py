@@ -17,13 +17,12 @@ from redraft.generation import (
     generate_autoregressive,
 )
 from redraft.generation.loop import check_prompt
-from redraft.model import Transformer
+from redraft.model import PRECISIONS, Transformer, base_dtype, prepare
 from redraft.text import TextTokenizer
 from redraft.weights import load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
 
@@ -172,17 +171,19 @@ class Model:
                 yield Committed(new)
 
 
-def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", dtype: str = "auto") -> Model:
+def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", precision: str = "auto") -> Model:
     """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
 
-    device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda"; dtype: "auto" (float32 on a CPU where the
-    weights take less than 4 GB, else bfloat16), "float32" or "bfloat16". ValueError says what is wrong with it.
+    device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda". precision: "float32"; "bf16"; "int8"
+    (integer products, the rest in bf16); "int8-weight-only" or "int4-weight-only" (the layers' matrices in so many
+    bits, products in bf16: for memory); "auto" is float32 on a CPU where the weights take less than 4 GB, else bf16.
+    ValueError says what is wrong with it.
     """
     place = pick_device(device)
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, must be auto, {' or '.join(DTYPES)}")
+    check_precision(precision)
     folder = resolve(os.fspath(name_or_path))
-    transformer = load_model(folder, dtype=DTYPES.get(dtype, _auto_dtype(folder, place)), device=place)
+    chosen = _auto_precision(folder, place) if precision == "auto" else precision
+    transformer = prepare(load_model(folder, dtype=base_dtype(chosen), device=place), chosen)
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
@@ -203,7 +204,13 @@ def pick_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _auto_dtype(folder: Path, device: torch.device) -> torch.dtype:
+def check_precision(precision: str) -> None:
+    """ValueError for a precision that `load` does not know."""
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision is {precision!r}, must be auto, {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
+
+
+def _auto_precision(folder: Path, device: torch.device) -> str:
     # The products of small models are too small to gain from bfloat16 on a CPU, and many CPUs have no unit for it.
     small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < 4_000_000_000
-    return torch.float32 if device.type == "cpu" and small else torch.bfloat16
+    return "float32" if device.type == "cpu" and small else "bf16"

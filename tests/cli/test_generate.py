@@ -72,7 +72,7 @@ def test_options_are_obeyed(run, checkpoint):
         (["x", "-m", "{}", "--entropy-bound", "-0.1"], "entropy bound is -0.1"),
         (["x", "-m", "{}", "--seed", "-5"], "seed is -5"),
         (["x", "-m", "{}", "--device", "tpu"], "device is 'tpu', must be auto, cpu or cuda"),
-        (["x", "-m", "{}", "--dtype", "int3"], "dtype is 'int3'"),
+        (["x", "-m", "{}", "--precision", "int3"], "precision is 'int3'"),
         (["x", "-m", "{}", "--step-delay", "-1"], "--step-delay is -1"),
         (["x", "-m", "/no/such/folder"], "there is no folder '/no/such/folder'"),
     ],

@@ -172,8 +172,8 @@ def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
     [
         (("sudoku",), "there is no task 'sudoku'; there are extract, normalize, repair"),
         (("--steps", "8,x"), "--steps: 'x' is no number"),
-        (("--dtypes", "float32,bf16"), "dtype is 'bf16', must be auto, float32 or bfloat16"),
-        (("--dtypes", "float32,bfloat16", "--write"), "--write: a checkpoint has no precision of its own"),
+        (("--precisions", "float32,int3"), "precision is 'int3', must be auto, float32, bf16, int8,"),
+        (("--precisions", "float32,bf16", "--write"), "--write: a checkpoint has no precision of its own"),
         (("--steps", "0"), "steps is 0, must lie between 1 and 4096"),
         (("--temperatures", "0.5"), "--temperatures: '' is no number"),
         (("--temperatures", "0.9:0.5"), "t_min 0.9 and t_max 0.5 must satisfy"),

@@ -25,7 +25,7 @@ def frontier(
     steps: Annotated[str, typer.Option(help="Values to try, with commas between them.")] = "8,16,48",
     entropy_bounds: Annotated[str, typer.Option(help="Values to try.")] = "0.05,0.1,0.3,1",
     temperatures: Annotated[str, typer.Option(help="Schedules to try, each as t_min:t_max.")] = "0.4:0.8,0.8:0.8,1:1",
-    dtypes: Annotated[str, typer.Option(help="Precisions to try.")] = "float32",
+    precisions: Annotated[str, typer.Option(help="Precisions to try.")] = "float32",
     tolerance: Annotated[float, typer.Option(help="How much below the best the chosen point may be.")] = 0.01,
     points: Annotated[
         Path | None, typer.Option(help="File that keeps what is measured; one that is there is gone on with.")
@@ -55,9 +55,9 @@ def frontier(
     for name, file in (("points", points), ("picture", picture)):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"--{name}: there is no folder {str(file.parent)!r}")
-    choices = _choices(steps, entropy_bounds, temperatures, dtypes)
-    if write and len({choice["dtype"] for choice in choices}) > 1:
-        raise ValueError("--write: a checkpoint has no precision of its own; give one of --dtypes")
+    choices = _choices(steps, entropy_bounds, temperatures, precisions)
+    if write and len({choice["precision"] for choice in choices}) > 1:
+        raise ValueError("--write: a checkpoint has no precision of its own; give one of --precisions")
     if picture is not None:
         options.needs("matplotlib", "eval")
     if task != "extract":
@@ -93,7 +93,7 @@ def frontier(
         _show(best, chosen)
 
 
-def _choices(steps: str, entropy_bounds: str, temperatures: str, dtypes: str) -> list[dict[str, Any]]:
+def _choices(steps: str, entropy_bounds: str, temperatures: str, precisions: str) -> list[dict[str, Any]]:
     """Every combination of what the options name, each checked."""
     from redraft.measure.frontier import grid
 
@@ -104,20 +104,20 @@ def _choices(steps: str, entropy_bounds: str, temperatures: str, dtypes: str) ->
         schedules.append({"t_min": t_min, "t_max": t_max})
     choices = grid(
         {
-            "dtype": dtypes.split(","),
+            "precision": precisions.split(","),
             "schedule": schedules,
             "steps": options.numbers("steps", steps, int),
             "entropy_bound": options.numbers("entropy-bounds", entropy_bounds, float),
         }
     )
     for choice in choices:
-        options.check_dtype(choice["dtype"])
+        options.check_precision(choice["precision"])
         options.check_settings(_of_sampler(choice))
     return choices
 
 
 def _of_sampler(choice: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in choice.items() if name != "dtype"}
+    return {name: value for name, value in choice.items() if name != "precision"}
 
 
 def _measure(
@@ -131,12 +131,12 @@ def _measure(
     loaded: dict[str, redraft.Model] = {}
 
     def measure(choice: dict[str, Any]) -> Point:
-        dtype = choice["dtype"]
-        if dtype not in loaded:
-            loaded[dtype] = redraft.load(model, device=device, dtype=dtype)
+        precision = choice["precision"]
+        if precision not in loaded:
+            loaded[precision] = redraft.load(model, device=device, precision=precision)
 
         def answer(prompt: str) -> tuple[str, redraft.Generation]:
-            result = loaded[dtype].generate(prompt, seed=seed, **_of_sampler(choice))
+            result = loaded[precision].generate(prompt, seed=seed, **_of_sampler(choice))
             return result.text, result.generation
 
         summary = summarise(run_cases(cases, score, answer, lambda _: (), lambda _: tick()))

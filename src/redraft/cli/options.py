@@ -19,7 +19,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bf16, int8, int8-weight-only or int4-weight-only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 
 
@@ -29,14 +29,14 @@ class Request:
 
     model: str
     device: str
-    dtype: str
+    precision: str
     settings: dict[str, Any]
 
     def load(self) -> "redraft.Model":
         """The model."""
         import redraft
 
-        return redraft.load(self.model, device=self.device, dtype=self.dtype)
+        return redraft.load(self.model, device=self.device, precision=self.precision)
 
 
 def answering(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,7 +49,7 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
         *arguments: Any,
         model: ModelOption = "bundled",
         device: DeviceOption = "auto",
-        dtype: DtypeOption = "auto",
+        precision: PrecisionOption = "auto",
         max_new_tokens: Annotated[int | None, typer.Option(help="Cut the answer after so many tokens.")] = None,
         canvas_length: Annotated[int | None, typer.Option(help="Tokens written at a time.")] = None,
         steps: Annotated[int | None, typer.Option(help="At most so many denoising steps for a canvas.")] = None,
@@ -71,8 +71,8 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
             t_min=t_min, t_max=t_max, temperature=temperature, seed=seed,
         )  # fmt: skip
         check_settings(settings)
-        check_dtype(dtype)
-        command(Request(model, device, dtype, settings), *arguments, **own)
+        check_precision(precision)
+        command(Request(model, device, precision, settings), *arguments, **own)
 
     return sharing(command, with_options)
 
@@ -112,12 +112,11 @@ def needs(package: str, extra: str) -> None:
         raise ValueError(f"this needs {package}: pip install 'redraft[{extra}]'")
 
 
-def check_dtype(dtype: str) -> None:
+def check_precision(precision: str) -> None:
     """ValueError for a precision that `load` does not know."""
-    from redraft.facade import DTYPES
+    from redraft import facade
 
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, must be auto, {' or '.join(DTYPES)}")
+    facade.check_precision(precision)
 
 
 def numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:

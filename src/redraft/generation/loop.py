@@ -23,7 +23,7 @@ from redraft.diffusion.randomness import Counter, Purpose
 from redraft.generation.settings import MAX_SEED, SamplerSettings
 from redraft.model.attention import KVCache, SegmentedAttention
 from redraft.model.batch import FlatBatch, Pass
-from redraft.model.readout import plain_readout
+from redraft.model.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 
@@ -157,7 +157,8 @@ def denoise(
 
         batch = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
         hidden = model(batch, SegmentedAttention(model.config, batch.segments, (cache,)))
-        read = plain_readout(model, hidden, temperature, at_step.uniforms(length, Purpose.SAMPLE, device=device))
+        uniform = at_step.uniforms(length, Purpose.SAMPLE, device=device)
+        read = streamed_readout(model, hidden, temperature, uniform)
         if not read.entropy.isfinite().all():
             raise not_finite(counter.canvas, step)
 

@@ -15,20 +15,29 @@ from redraft.model.transformer import Transformer
 class Readout:
     """What a denoising step learns of each position, all under the step's temperature.
 
-    sample, argmax int64 [C]; entropy float32 [C] in nats; soft_embedding float32 [C, D].
+    sample, argmax int64 [C]; entropy float32 [C] in nats; soft_embedding float32 [C, D]; log_probs float32 [C, A] of
+    the token ids that were asked for, None where none were.
     """
 
     sample: Tensor
     argmax: Tensor
     entropy: Tensor
     soft_embedding: Tensor
+    log_probs: Tensor | None = None
 
 
-def plain_readout(model: Transformer, hidden: Tensor, temperature: float, uniform: Tensor) -> Readout:
-    """Reads hidden [C, D] at `temperature` > 0; `uniform` float64 [C] in [0, 1) decides the samples by inverse CDF."""
-    logits = model.logits(hidden) / temperature
+def plain_readout(
+    model: Transformer, hidden: Tensor, temperature: Tensor | float, uniform: Tensor, *, asked: Tensor | None = None
+) -> Readout:
+    """Reads hidden [C, D] at `temperature` > 0; `uniform` float64 [C] in [0, 1) decides the samples by inverse CDF.
+
+    The temperature is one number, or float [C]. asked int64 [C, A]: token ids whose log-probabilities are wanted.
+    """
+    logits = model.logits(hidden)
+    logits = logits / (temperature.to(logits.dtype)[:, None] if isinstance(temperature, Tensor) else temperature)
     sample, entropy = sample_and_entropy(logits, uniform)
-    return Readout(sample, logits.argmax(dim=-1), entropy, model.soft_embedding(logits))
+    log_probs = None if asked is None else logits.log_softmax(dim=-1).gather(1, asked)
+    return Readout(sample, logits.argmax(dim=-1), entropy, model.soft_embedding(logits), log_probs)
 
 
 def sample_and_entropy(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

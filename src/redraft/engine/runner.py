@@ -15,12 +15,8 @@ from redraft.engine.progress import Progress
 from redraft.engine.scheduler import Piece
 from redraft.generation import DenoisingStep
 from redraft.generation.loop import not_finite
-from redraft.model import FlatBatch, Pass, Readout, Segment, SegmentedAttention, Transformer
-from redraft.model.batch import ROW_BLOCK
-from redraft.model.readout import sample_and_entropy
-
-READOUT_ELEMENTS = 2**25
-"""Most logits held at a time: 128 MiB in float32, whatever the vocabulary and however many canvases."""
+from redraft.model import FlatBatch, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model.streamed import streamed_readout
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
 
     temperatures = [progress.temperature for progress in progresses]
     uniform = uniforms_of_many(counters, lengths, Purpose.SAMPLE, device)
-    read = readout(model, hidden, by_row(temperatures), uniform)
+    read = streamed_readout(model, hidden, by_row(temperatures), uniform)
     sample = torch.where(
         by_row([progress.settings.temperature == 0 for progress in progresses]), read.argmax, read.sample
     )
@@ -132,24 +128,6 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
         step = DenoisingStep(at.canvas, at.step, temperatures[i], draft, renoised[i], accepted[i], entropy, finished)
         outcomes.append(Denoised(progress, step, signal))
     return outcomes
-
-
-def readout(model: Transformer, hidden: Tensor, temperature: Tensor, uniform: Tensor) -> Readout:
-    """`plain_readout` of hidden [N, D] with a temperature [N] for each row, in parts of bounded memory."""
-    rows = max(1, READOUT_ELEMENTS // model.config.vocab_size // ROW_BLOCK) * ROW_BLOCK
-    parts = []
-    for some, heat, chance in zip(
-        torch.split(hidden, rows), torch.split(temperature, rows), torch.split(uniform, rows), strict=True
-    ):
-        logits = model.logits(some) / heat[:, None]
-        sample, entropy = sample_and_entropy(logits, chance)
-        parts.append(Readout(sample, logits.argmax(dim=-1), entropy, model.soft_embedding(logits)))
-    return Readout(
-        torch.cat([part.sample for part in parts]),
-        torch.cat([part.argmax for part in parts]),
-        torch.cat([part.entropy for part in parts]),
-        torch.cat([part.soft_embedding for part in parts]),
-    )
 
 
 def _accepted(progresses: Sequence[Progress], entropies: Sequence[Tensor]) -> list[Tensor]:

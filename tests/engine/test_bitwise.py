@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.engine.runner import readout
-from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, SegmentedAttention, Transformer, plain_readout
+from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer
 from redraft.model import attention as attention_module
+from redraft.model.streamed import streamed_readout
 from tests.fakes.models import tiny_model
 
 Part = tuple[int, Pass, Tensor, Tensor | None]
@@ -72,9 +72,11 @@ def compare(model: Transformer, prompts: Sequence[int], canvas: int) -> None:
 
     uniform = torch.rand(len(later) * canvas, generator=generator, dtype=torch.float64)
     heats = [0.3 + 0.1 * i for i in range(len(later))]
-    together = readout(model, torch.cat(later), torch.tensor(heats).repeat_interleave(canvas), uniform)
+    together = streamed_readout(
+        model, torch.cat(later), torch.tensor(heats, dtype=torch.float64).repeat_interleave(canvas), uniform
+    )
     for i, (hidden, chance) in enumerate(zip(later, uniform.split(canvas), strict=True)):
-        one = plain_readout(model, hidden, heats[i], chance)
+        one = streamed_readout(model, hidden, heats[i], chance)
         rows = slice(i * canvas, (i + 1) * canvas)
         for name in ("sample", "argmax", "entropy", "soft_embedding"):
             assert torch.equal(getattr(one, name), getattr(together, name)[rows]), name
@@ -91,17 +93,8 @@ def test_tiny_model(monkeypatch, block, canvas):
 @pytest.mark.parametrize("canvas", [13, 64])
 @torch.inference_mode()
 def test_bundled_model(canvas):
-    compare(redraft.load(dtype="float32").transformer, (3, 20, 77, 130), canvas)
-
-
-@torch.inference_mode()
-def test_the_readout_in_parts_is_the_readout(monkeypatch):
-    model = tiny_model()
-    hidden, uniform = torch.randn(50, 32), torch.rand(50, dtype=torch.float64)
-    whole = readout(model, hidden, torch.full((50,), 0.6), uniform)
-    monkeypatch.setattr("redraft.engine.runner.READOUT_ELEMENTS", 61 * 16)
-    parts = readout(model, hidden, torch.full((50,), 0.6), uniform)
-    assert all(torch.equal(getattr(whole, name), getattr(parts, name)) for name in Readout.__dataclass_fields__)
+    for precision in ("float32", "bf16"):
+        compare(redraft.load(precision=precision).transformer, (3, 20, 77, 130), canvas)
 
 
 def test_filling_is_needed_here():

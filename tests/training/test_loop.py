@@ -7,6 +7,8 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -240,14 +242,23 @@ def test_a_training_state_that_cannot_be_read_is_refused(run, damage):
 
 
 def test_a_folder_belongs_to_one_run_at_a_time(run):
-    def another(step: int) -> list[Example]:
-        if step == 1:
-            with pytest.raises(ValueError, match=r"another process is training in .*; choose another folder"):
-                train(recipe(), source, run, report=quiet)
-        return source(step)
+    program = (
+        "import sys; from pathlib import Path; from redraft.training.state import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1]), Path()).locked(): pass"
+    )
 
-    train(recipe(steps=2), another, run, report=quiet)
-    train(recipe(steps=3), source, run, report=quiet)
+    def another(step: int) -> list[Example]:
+        command = [sys.executable, "-c", program, str(run.path)]
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert tried.returncode != 0
+        assert "another process is training in" in tried.stderr
+        # The process that has it may ask again.
+        with run.locked():
+            return source(step)
+
+    train(recipe(steps=1), another, run, report=quiet)
+    assert subprocess.run([sys.executable, "-c", program, str(run.path)], check=False).returncode == 0
+    train(recipe(steps=2), source, run, report=quiet)
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -607,7 +618,7 @@ def test_a_new_models_scores_are_of_size_one_and_its_branches_small(monkeypatch)
     assert all(0.6 < score < 1.4 for score in scores)
     assert all(share < 0.6 for share in branches)
     # Not much worse than knowing nothing: at size 1 the tied output would be sure of the token it has just read.
-    loss = nn.functional.cross_entropy(model.logits(hidden)[:-1], batch.token_ids[1:])
+    loss = nn.functional.cross_entropy(model.logits(hidden)[:-1], batch.token_ids[1 : batch.covered])
     assert float(loss) < 1.5 * math.log(VOCAB)
 
 

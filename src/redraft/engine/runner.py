@@ -101,14 +101,14 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
     lengths = [progress.task.canvas_length for progress in progresses]
     sizes = torch.tensor(lengths, device=device)
 
-    def by_row(values: Sequence[float] | Sequence[bool]) -> Tensor:
-        return torch.tensor(values, device=device).repeat_interleave(sizes)
+    def by_row(values: Sequence[float] | Sequence[bool], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, device=device, dtype=dtype).repeat_interleave(sizes)
 
     temperatures = [progress.temperature for progress in progresses]
     uniform = uniforms_of_many(counters, lengths, Purpose.SAMPLE, device)
-    read = streamed_readout(model, hidden, by_row(temperatures), uniform)
+    read = streamed_readout(model, hidden, by_row(temperatures, torch.float64), uniform)
     sample = torch.where(
-        by_row([progress.settings.temperature == 0 for progress in progresses]), read.argmax, read.sample
+        by_row([progress.settings.temperature == 0 for progress in progresses], torch.bool), read.argmax, read.sample
     )
     noise = (uniforms_of_many(counters, lengths, Purpose.RENOISE, device) * model.config.vocab_size).long()
     entropies = torch.split(read.entropy, lengths)

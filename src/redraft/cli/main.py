@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from redraft.cli import chat, data, evaluate, generate, info, train
+from redraft.cli import bench, chat, data, evaluate, generate, info, train
 
 app = typer.Typer(
     help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",
@@ -18,6 +18,7 @@ app.command("examples")(chat.examples)
 app.command("info")(info.info)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 
 INTERRUPTED = 130

@@ -16,7 +16,7 @@ BETTER = ("quality", "tokens_per_second", "tokens_per_forward")
 
 @dataclass(frozen=True)
 class Point:
-    """What one choice of settings brought. quality: share of exact answers; dtype is among the settings."""
+    """What one choice of settings brought. quality: share of exact answers; precision is among the settings."""
 
     settings: dict[str, Any]
     quality: float

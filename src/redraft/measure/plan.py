@@ -1,0 +1,148 @@
+"""What a device should reach, from a model's shape and the device's peaks alone: a roofline, for planning.
+
+A forward takes as long as the slower of its products, FLOPs / peak, and of what it reads, bytes / bandwidth. Of E
+experts of which a token takes k, n tokens touch E · (1 − (1 − k/E)ⁿ) if they choose evenly; touched weights are
+read once a forward, the embedding where there is a readout, every request's cache once.
+
+B requests, C canvas length, T cached tokens, D hidden, V vocabulary, H heads, d head size.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from redraft.model import ModelConfig
+from redraft.weights import ModelSizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Peaks: products in FLOP/s by what weights are stored as, bandwidth in bytes/s, memory in bytes."""
+
+    name: str
+    flops: Mapping[str, float]
+    bandwidth: float
+    memory: float
+    source: str
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        Device(
+            name="h100", flops={"bf16": 989e12, "fp8": 1979e12, "int8": 1979e12, "int4": 989e12}, bandwidth=3.35e12,
+            memory=80e9, source="NVIDIA, H100 SXM data sheet, dense",
+        ),
+        Device(
+            name="h200", flops={"bf16": 989e12, "fp8": 1979e12, "int8": 1979e12, "int4": 989e12}, bandwidth=4.8e12,
+            memory=141e9, source="NVIDIA, H200 SXM data sheet, dense",
+        ),
+        Device(
+            name="rtx-5090", flops={"bf16": 209.5e12, "fp8": 419e12, "int8": 838e12, "int4": 209.5e12},
+            bandwidth=1.792e12, memory=32e9, source="NVIDIA, RTX Blackwell architecture paper, dense",
+        ),
+        Device(
+            name="rtx-4090", flops={"bf16": 165.2e12, "fp8": 330.3e12, "int8": 660.6e12, "int4": 165.2e12},
+            bandwidth=1.008e12, memory=24e9, source="NVIDIA, Ada architecture paper, dense",
+        ),
+    )
+}  # fmt: skip
+"""int4 is for memory: its products are made in bf16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is predicted for B requests. Seconds are those of one forward, tokens per second those of all requests.
+
+    break_even: the tokens per forward from which on diffusion writes faster than token by token.
+    """
+
+    denoising_seconds: float
+    commit_seconds: float
+    autoregressive_seconds: float
+    tokens_per_second: float
+    autoregressive_tokens_per_second: float
+    break_even: float
+    weight_bytes: float
+    cache_bytes: float
+    fits: bool
+
+
+def plan(
+    config: ModelConfig,
+    device: Device,
+    precision: str,
+    *,
+    requests: int = 1,
+    context: int = 1000,
+    tokens_per_forward: float,
+    share: float = 1.0,
+) -> Plan:
+    """A canvas of C answer tokens takes C / tokens_per_forward steps and one commit, at `share` of the peaks.
+
+    ValueError for a precision that the device has no peak for, and for numbers out of range.
+    """
+    if precision not in device.flops:
+        raise ValueError(f"{device.name} has no peak for {precision!r}; it has {', '.join(device.flops)}")
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}, must lie above 0 and be at most 1")
+    canvas = config.canvas_length
+    if not 0 < tokens_per_forward <= canvas:
+        raise ValueError(f"tokens per forward is {tokens_per_forward}, must lie above 0 and be at most {canvas}")
+    if requests < 1 or context < 0:
+        raise ValueError(f"{requests} requests with {context} tokens of context: at least 1 and 0 are needed")
+    forward = _Forwards(config, device, precision, requests, context, share)
+    denoising, commit = forward.seconds(canvas, readout=2), forward.seconds(canvas, readout=0)
+    autoregressive = forward.seconds(1, readout=1)
+    steps = canvas / tokens_per_forward
+    # Equal speed: C / (steps · denoising + commit) = 1 / autoregressive.
+    free = canvas * autoregressive - commit
+    return Plan(
+        denoising_seconds=denoising,
+        commit_seconds=commit,
+        autoregressive_seconds=autoregressive,
+        tokens_per_second=requests * canvas / (steps * denoising + commit),
+        autoregressive_tokens_per_second=requests / autoregressive,
+        break_even=canvas * denoising / free if free > 0 else math.inf,
+        weight_bytes=forward.weights,
+        cache_bytes=forward.caches,
+        fits=forward.weights + forward.caches <= device.memory,
+    )
+
+
+class _Forwards:
+    """The forwards of one plan."""
+
+    def __init__(
+        self, config: ModelConfig, device: Device, precision: str, requests: int, context: int, share: float
+    ) -> None:
+        self.config, self.sizes = config, ModelSizes.of(config)
+        self.requests, self.context = requests, context
+        self.flops, self.bandwidth = share * device.flops[precision], share * device.bandwidth
+        stored = {"bf16": "bfloat16", "fp8": "int8"}.get(precision, precision)
+        self.weights = float(self.sizes.weight_bytes[stored])
+        self.bytes_per_weight = self.weights / self.sizes.parameters
+        self.caches = float(requests * self.sizes.kv_bytes(context))
+
+    def seconds(self, rows: int, *, readout: int) -> float:
+        """Of a forward of `rows` tokens of each request; `readout`: products with the embedding, 2 in a step."""
+        config, sizes = self.config, self.sizes
+        tokens = self.requests * rows
+        layers = sizes.active_parameters - sizes.embedding_parameters
+        if readout < 2:
+            layers -= sizes.self_conditioning_parameters
+        attention = 0
+        for layer in range(config.num_layers):
+            past = config.visible_past(layer)
+            keys = (self.context if past is None else min(self.context, past)) + rows
+            attention += 4 * tokens * config.num_heads * config.attention_shape(layer).head_dim * keys
+        flops = 2 * tokens * (layers + readout * sizes.embedding_parameters) + attention
+        shapes = config.parameter_shapes()
+        experts = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
+        touched = 1 - (1 - config.experts_per_token / config.num_experts) ** tokens
+        read = sizes.parameters - experts * (1 - touched)
+        if not readout:
+            read -= sizes.embedding_parameters
+        if readout < 2:
+            read -= sizes.self_conditioning_parameters
+        return max(flops / self.flops, (read * self.bytes_per_weight + self.caches) / self.bandwidth)

@@ -167,8 +167,6 @@ def extract(**overrides: Any) -> Recipe:
         batch_size=16,
         canvases_per_example=4,
         unrolling=0.8,
-        unrolling_steps=3,
-        unrolling_from_noise=0.5,
         learning_rate=2e-3,
         warmup_steps=30,
         decay_share=0.4,

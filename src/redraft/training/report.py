@@ -62,12 +62,13 @@ def write_comparison(folders: Sequence[Path], target: Path) -> Path:
 
     ValueError where one of them has nothing to draw.
     """
-    write_whole(target, _draw(compare(folders), rows=3))
+    panels = compare(folders)
+    write_whole(target, _draw(panels, rows=len(panels) // 2))
     return target
 
 
 def compare(folders: Sequence[Path]) -> list["Panel"]:
-    """The panels of a comparison: each of three quantities by step and by minute, a line for each run."""
+    """The panels of a comparison: each quantity that there is by step and by minute, a line for each run."""
     panels = []
     for title, kind, key in (
         ("canvas loss (nats)", "progress", "canvas_loss"),
@@ -87,7 +88,8 @@ def compare(folders: Sequence[Path]) -> list["Panel"]:
             marked = kind == "validation"
             by_step.lines.append(Line(name, steps, values, marked))
             by_minute.lines.append(Line(name, minutes, values, marked))
-        panels += [by_step, by_minute]
+        if any(line.x for line in by_step.lines):
+            panels += [by_step, by_minute]
     return panels
 
 

@@ -90,16 +90,9 @@ def _lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is no JSON object")
-        yield number, row
+    from redraft.measure.cases import json_lines
+
+    return json_lines(path, text.split("\n"))
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -1,8 +1,10 @@
 """Cases: prompts with their right answers, from the sets that are shipped or from a file of the user's."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DATA = Path(__file__).parent / "data"
 
@@ -37,16 +39,8 @@ def read_cases(path: Path, *, per_split: int | None = None) -> list[Case]:
 def read_rows(path: Path) -> list[Case]:
     """A user's JSON lines, each an object with "prompt" and "answer". ValueError names file and line of a bad one."""
     cases = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, row in json_lines(path, path.read_bytes().split(b"\n")):
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{where} is no JSON object")
         for key in ("prompt", "answer"):
             value = row.get(key)
             if not isinstance(value, str) or not value.strip():
@@ -55,3 +49,17 @@ def read_rows(path: Path) -> list[Case]:
     if not cases:
         raise ValueError(f"{path} has no rows")
     return cases
+
+
+def json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, object) of each line of `path` that is not blank. ValueError names file and line of one that is none."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is no JSON object")
+        yield number, row

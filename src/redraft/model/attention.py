@@ -3,6 +3,8 @@
 N tokens, H query heads, G key-value heads, d head size, T keys, W sliding window.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +21,13 @@ QUERY_BLOCK = 64
 Bounds the score matrix to [H, QUERY_BLOCK, T] however long the prompt is. And since a block's products have a shape
 that follows from its position alone, a token's result does not depend on how its prompt was cut into chunks.
 """
+
+
+KEY_BLOCK = 64
+"""Keys of a canvas are filled up, unseen, to a multiple of so many: canvases of as many blocks share their products."""
+
+MAX_SCORES = 2**25
+"""Scores of canvases computed at a time, unless one canvas has more."""
 
 
 class AttentionContext(Protocol):
@@ -50,6 +59,15 @@ class KVCache:
             return k.clone(), v.clone()
         return torch.cat((keys, k)), torch.cat((values, v))
 
+    def content(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
+        """The cached keys and values of a layer, None where there are none."""
+        return self._keys[layer], self._values[layer]
+
+    def stored(self, layer: int) -> int:
+        """How many tokens' keys a layer holds."""
+        keys = self._keys[layer]
+        return 0 if keys is None else keys.shape[0]
+
     def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Takes what `extended` returned as the layer's new content, less what nobody can see any more."""
         visible = self._config.visible_past(layer)
@@ -71,10 +89,11 @@ class KVCache:
 
 @dataclass(frozen=True)
 class SegmentedAttention:
-    """The plain attention: one segment after the other, each with its request's cache (`caches[segment.slot]`).
+    """Attention of all segments of a batch, each with its request's cache (`caches[segment.slot]`).
 
-    Encoder segments append to the cache and attend causally; denoiser segments only read it. Of two segments of one
-    request in a batch the later sees what the earlier committed.
+    Encoder segments append to the cache and attend causally, one after the other; denoiser segments only read it, and
+    those of one length with as many blocks of keys do so together. Of two segments of one request in a batch the later
+    sees what the earlier committed.
     """
 
     config: ModelConfig
@@ -83,16 +102,54 @@ class SegmentedAttention:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = torch.zeros_like(q)
+        canvases: dict[tuple[int, int], list[Segment]] = defaultdict(list)
         for segment in self.segments:
             rows, cache = segment.rows, self.caches[segment.slot]
-            keys, values = cache.extended(layer, k[rows], v[rows])
             if segment.kind is Pass.ENCODER:
+                keys, values = cache.extended(layer, k[rows], v[rows])
                 out[rows] = _attend_causal(q[rows], keys, values, segment.position, self.config.visible_past(layer))
                 cache.store(layer, keys, values)
             else:
-                # The cache holds just what a canvas may see, the same from each of its positions.
-                out[rows] = _attend(q[rows], keys, values, None)
+                blocks = -(-(cache.stored(layer) + segment.length) // KEY_BLOCK)
+                canvases[segment.length, blocks].append(segment)
+        for (length, blocks), group in canvases.items():
+            room = blocks * KEY_BLOCK
+            most = max(1, MAX_SCORES // (q.shape[1] * length * room))
+            for start in range(0, len(group), most):
+                self._attend_canvases(layer, q, k, v, out, group[start : start + most], room)
         return out
+
+    def _attend_canvases(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor, group: Sequence[Segment], room: int
+    ) -> None:
+        """Writes into `out` what canvases of one length, each with at most `room` keys, attend to.
+
+        A cache holds just what its canvas may see, the same from each of the canvas's positions.
+        """
+        heads, d = q.shape[1:]
+        groups, n = k.shape[1], group[0].length
+        queries = q.new_empty(len(group), groups, heads // groups, n, d)
+        keys, values = (x.new_empty(len(group), groups, room, d) for x in (k, v))
+        counts = []
+        for i, segment in enumerate(group):
+            rows = segment.rows
+            queries[i] = q[rows].view(n, groups, heads // groups, d).permute(1, 2, 0, 3)
+            for new, cached, place in zip((k, v), self.caches[segment.slot].content(layer), (keys, values), strict=True):
+                before = 0 if cached is None else cached.shape[0]
+                if cached is not None:
+                    place[i, :, :before] = cached.transpose(0, 1)
+                place[i, :, before : before + n] = new[rows].transpose(0, 1)
+                # Whatever was there, zero times it has to be zero.
+                place[i, :, before + n :] = 0
+            counts.append(before + n)
+        # Query heads that share a key-value head become rows of one product.
+        scores = queries.flatten(2, 3).flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)
+        for i, count in enumerate(counts):
+            if count < room:
+                scores.view(len(group), groups, -1, room)[i, ..., count:] = -torch.inf
+        mixed = (scores.softmax(dim=-1) @ values.flatten(0, 1)).view_as(queries)
+        for i, segment in enumerate(group):
+            out[segment.rows] = mixed[i].permute(2, 0, 1, 3).reshape(n, heads, d)
 
     def advance(self) -> None:
         """Moves each cache's length past what the forward appended to it."""
@@ -135,13 +192,13 @@ def _between(x: Tensor, position: int, start: int, stop: int) -> Tensor:
 
 
 def _attend(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
-    """q [n, H, d], keys and values [T, G, d], hidden bool [n, T] → [n, H, d]; softmax in float32."""
+    """q [n, H, d], keys and values [T, G, d], hidden bool [n, T] → [n, H, d]."""
     n, heads, d = q.shape
     groups = keys.shape[1]
     # Query heads that share a key-value head become rows of one product: [G, H/G * n, d] x [G, d, T].
     rows = q.reshape(n, groups, heads // groups, d).permute(1, 2, 0, 3).reshape(groups, -1, d)
-    scores = (rows @ keys.permute(1, 2, 0)).float()
+    scores = rows @ keys.permute(1, 2, 0)
     if hidden is not None:
         scores = scores.view(groups, -1, n, keys.shape[0]).masked_fill(hidden, float("-inf")).view_as(scores)
-    mixed = scores.softmax(dim=-1).to(values.dtype) @ values.permute(1, 0, 2)
+    mixed = scores.softmax(dim=-1) @ values.permute(1, 0, 2)
     return mixed.view(groups, heads // groups, n, d).permute(2, 0, 1, 3).reshape(n, heads, d)

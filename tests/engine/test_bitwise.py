@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer, base_dtype, prepare
 from redraft.model import attention as attention_module
 from redraft.model.streamed import streamed_readout
 from tests.fakes.models import tiny_model
@@ -26,7 +26,7 @@ def forward(model: Transformer, parts: Sequence[Part], caches: Sequence[KVCache]
     positions = torch.cat([torch.arange(s.position, s.position + s.length) for s in segments])
     tokens = torch.cat([tokens for _, _, tokens, _ in parts])
     batch = FlatBatch(tokens, positions, tuple(segments), torch.cat(signal)).filled()
-    context = SegmentedAttention(model.config, batch.segments, tuple(caches))
+    context = SegmentedAttention(model.config, batch.segments, tuple(caches), model.kernels)
     hidden = model(batch, context)
     context.advance()
     return [hidden[segment.rows] for segment in batch.segments]
@@ -88,6 +88,14 @@ def compare(model: Transformer, prompts: Sequence[int], canvas: int) -> None:
 def test_tiny_model(monkeypatch, block, canvas):
     monkeypatch.setattr(attention_module, "QUERY_BLOCK", block)
     compare(tiny_model(max_context=512), (1, 2, 7, 9, 30, 64, 65, 100), canvas)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("canvas", [1, 5, 8])
+@torch.inference_mode()
+def test_prepared_tiny_model(precision, canvas):
+    model = prepare(tiny_model(max_context=512).to(base_dtype(precision)), precision)
+    compare(model, (1, 2, 7, 9, 30, 64, 65, 100), canvas)
 
 
 @pytest.mark.parametrize("canvas", [13, 64])

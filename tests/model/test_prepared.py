@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from redraft.generation import SamplerSettings
 from redraft.generation.loop import generate
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention, Transformer, base_dtype, prepare
+from redraft.model.native import kernels_here
 from redraft.model.products import GROUP, Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct
 from redraft.weights import load_model
 from redraft.weights.fetch import BUNDLED_FOLDER
@@ -25,6 +26,15 @@ PRODUCTS: dict[str, Callable[[Tensor], nn.Module]] = {
 # The share of its norm that a precision may move the median hidden state by: about twice what is seen. (Some are moved
 # further, where a router's near tie falls to another expert.) In float32 it is the most that any may be moved.
 CLOSE = {"float32": 1e-5, "bf16": 0.02, "int8": 0.04, "int8-weight-only": 0.03, "int4-weight-only": 0.4}
+
+
+@pytest.fixture(autouse=True, params=["kernels", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without kernels of our own."""
+    if request.param == "torch":
+        monkeypatch.setattr("redraft.model.prepared.kernels_here", lambda: None)
+    elif kernels_here() is None:
+        pytest.skip("no compiler here")
 
 
 def matrices(rows: int = 40, inputs: int = 96, outputs: int = 50) -> tuple[Tensor, Tensor]:
@@ -44,7 +54,7 @@ def hidden_states(model: Transformer, prompt_length: int = 19) -> Tensor:
         ids = torch.randint(0, config.vocab_size, (length,), generator=generator)
         soft = torch.randn(length, config.hidden_size, generator=generator) if len(found) == 3 else None
         batch = FlatBatch.single(ids, cache.length, kind, soft_embedding=soft)
-        context = SegmentedAttention(config, batch.segments, (cache,))
+        context = SegmentedAttention(config, batch.segments, (cache,), model.kernels)
         found.append(model(batch, context))
         context.advance()
     return torch.cat(found).float()

@@ -10,16 +10,48 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from redraft.model import Transformer, plain_readout, streamed_readout
-from redraft.model.streamed import ROW_BLOCK, SHARE, TILE
+from redraft.model.native import kernels_here
+from redraft.model.native.kernels import SHARE
+from redraft.model.native.product import PackedEmbedding
+from redraft.model.streamed import ROW_BLOCK, TILE
 from tests.fakes.models import tiny_model
 
 VOCAB_SIZES = [1, 61, TILE, TILE + 1, 2 * TILE + SHARE // 2]
 
 
-def make(vocab_size: int, size: float = 3.0, *, rows: int = 40, softcap: float = 30.0) -> tuple[Transformer, Tensor]:
+@pytest.fixture(params=["torch", "kernels", "kernels and packed embedding"])
+def way(request: pytest.FixtureRequest) -> str:
+    """The three ways to read a tile."""
+    chosen: str = request.param
+    if chosen != "torch" and kernels_here() is None:
+        pytest.skip("no compiler here")
+    return chosen
+
+
+def readied(model: Transformer, way: str) -> Transformer:
+    kernels = kernels_here() if way != "torch" else None
+    weight = model.embed_tokens.weight
+    model.kernels = kernels
+    if kernels is not None and "packed" in way:
+        if not kernels.multiplies(weight.dtype, weight.shape[1]):
+            pytest.skip("no products of our own here")
+        model.packed_embedding = PackedEmbedding(weight, TILE, kernels)
+    return model
+
+
+def make(
+    way: str,
+    vocab_size: int,
+    size: float = 3.0,
+    *,
+    rows: int = 40,
+    softcap: float = 30.0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Transformer, Tensor]:
     """A model, and hidden states whose raw logits have a standard deviation of about `size`."""
-    model = tiny_model(vocab_size=vocab_size, softcap=softcap, eos_ids=(0,))
-    return model, size * torch.randn(rows, model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    model = readied(tiny_model(vocab_size=vocab_size, softcap=softcap, eos_ids=(0,)).to(dtype), way)
+    hidden = size * torch.randn(rows, model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    return model, hidden.to(dtype)
 
 
 def exact_logits(model: Transformer, hidden: Tensor, temperature: Tensor) -> Tensor:
@@ -64,31 +96,31 @@ def check(model: Transformer, hidden: Tensor, temperature: Tensor, *, noise: flo
 @pytest.mark.parametrize("size", [0.0, 0.3, 3.0, 8.0])
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
 @torch.inference_mode()
-def test_each_figure_is_what_it_is_by_definition(vocab_size: int, size: float, temperature: float) -> None:
-    model, hidden = make(vocab_size, size)
+def test_each_figure_is_what_it_is_by_definition(way: str, vocab_size: int, size: float, temperature: float) -> None:
+    model, hidden = make(way, vocab_size, size)
     check(model, hidden, torch.full((len(hidden),), temperature))
 
 
 @torch.inference_mode()
-def test_each_row_has_its_own_temperature() -> None:
-    model, hidden = make(3000)
+def test_each_row_has_its_own_temperature(way: str) -> None:
+    model, hidden = make(way, 3000)
     check(model, hidden, torch.linspace(0.3, 2.0, len(hidden)))
 
 
 @pytest.mark.parametrize(("softcap", "size"), [(0.5, 1e4), (0.5, 1.0), (30.0, 1e4), (1000.0, 40.0)])
 @pytest.mark.parametrize("temperature", [0.05, 0.8, 30.0])
 @torch.inference_mode()
-def test_softcap_at_its_extremes(softcap: float, size: float, temperature: float) -> None:
+def test_softcap_at_its_extremes(way: str, softcap: float, size: float, temperature: float) -> None:
     # The rounding of a logit of size x is about 1e-7 x, and temperature magnifies it: no float32 readout knows better.
-    model, hidden = make(2 * TILE + 7, size, softcap=softcap)
+    model, hidden = make(way, 2 * TILE + 7, size, softcap=softcap)
     temperatures = torch.full((len(hidden),), temperature)
     largest = float(exact_logits(model, hidden, temperatures).abs().max())
     check(model, hidden, temperatures, noise=max(1e-5, 1e-6 * largest))
 
 
 @torch.inference_mode()
-def test_it_reads_what_the_plain_one_reads() -> None:
-    model, hidden = make(2 * TILE + 500, rows=ROW_BLOCK + 9)
+def test_it_reads_what_the_plain_one_reads(way: str) -> None:
+    model, hidden = make(way, 2 * TILE + 500, rows=2 * ROW_BLOCK + 9)
     uniform = uniforms(len(hidden))
     asked = torch.arange(len(hidden))[:, None] * torch.tensor([[1, 7]])
     for temperature in (0.7, torch.linspace(0.4, 0.9, len(hidden))):
@@ -105,21 +137,19 @@ def test_it_reads_what_the_plain_one_reads() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_a_row_does_not_depend_on_the_rows_beside_it(dtype: torch.dtype) -> None:
-    model, hidden = make(2 * TILE + 500, rows=150)
-    model, hidden = model.to(dtype), hidden.to(dtype)
+def test_a_row_does_not_depend_on_the_rows_beside_it(way: str, dtype: torch.dtype) -> None:
+    model, hidden = make(way, 2 * TILE + 500, rows=2 * ROW_BLOCK + 30, dtype=dtype)
     uniform = uniforms(len(hidden))
     together = streamed_readout(model, hidden, 0.6, uniform)
-    for rows in (slice(0, 1), slice(20, 27), slice(3, 67), slice(100, 150)):
+    for rows in (slice(0, 1), slice(20, 27), slice(3, 67), slice(100, 2 * ROW_BLOCK + 30)):
         alone = streamed_readout(model, hidden[rows], 0.6, uniform[rows])
         for name in ("sample", "argmax", "entropy", "soft_embedding"):
             assert torch.equal(getattr(alone, name), getattr(together, name)[rows]), name
 
 
 @torch.inference_mode()
-def test_bfloat16_weights_are_read_within_their_rounding() -> None:
-    model, hidden = make(2 * TILE + 500, 2.0, rows=200)
-    model, hidden = model.bfloat16(), hidden.bfloat16()
+def test_bfloat16_weights_are_read_within_their_rounding(way: str) -> None:
+    model, hidden = make(way, 2 * TILE + 500, 2.0, rows=200, dtype=torch.bfloat16)
     temperature = torch.full((len(hidden),), 0.7)
     read = streamed_readout(model, hidden, temperature, uniforms(len(hidden)))
     logits = exact_logits(model, hidden, temperature)
@@ -141,9 +171,9 @@ def test_bfloat16_weights_are_read_within_their_rounding() -> None:
 
 
 @torch.inference_mode()
-def test_samples_follow_the_distribution() -> None:
+def test_samples_follow_the_distribution(way: str) -> None:
     # Pearson's chi-square of 10,000 samples over 60 tokens: its mean is 59, a standard deviation 11.
-    model, hidden = make(60, 1.0, rows=1)
+    model, hidden = make(way, 60, 1.0, rows=1)
     count = 10_000
     read = streamed_readout(model, hidden.expand(count, -1), 0.8, uniforms(count))
     expected = exact_logits(model, hidden, torch.tensor([0.8])).softmax(dim=-1)[0] * count
@@ -153,9 +183,9 @@ def test_samples_follow_the_distribution() -> None:
 
 
 @torch.inference_mode()
-def test_samples_follow_the_distribution_over_tiles_and_shares() -> None:
+def test_samples_follow_the_distribution_over_tiles_and_shares(way: str) -> None:
     # Even uniforms visit each token as often as its probability says, in order.
-    model, hidden = make(TILE + 100, 1.0, rows=1)
+    model, hidden = make(way, TILE + 100, 1.0, rows=1)
     count = 4_000
     even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     read = streamed_readout(model, hidden.expand(count, -1), 0.8, even)
@@ -166,8 +196,8 @@ def test_samples_follow_the_distribution_over_tiles_and_shares() -> None:
 
 
 @torch.inference_mode()
-def test_the_ends_of_the_unit_interval() -> None:
-    model, hidden = make(2100, 20.0, rows=30)
+def test_the_ends_of_the_unit_interval(way: str) -> None:
+    model, hidden = make(way, 2100, 20.0, rows=30)
     for u in (0.0, 1 - 2.0**-53):
         read = streamed_readout(model, hidden, 0.4, torch.full((30,), u, dtype=torch.float64))
         chosen = streamed_readout(model, hidden, 0.4, uniforms(30), asked=read.sample[:, None]).log_probs
@@ -177,8 +207,8 @@ def test_the_ends_of_the_unit_interval() -> None:
 
 
 @torch.inference_mode()
-def test_a_row_that_is_not_finite_stays_alone() -> None:
-    model, hidden = make(2100, rows=12)
+def test_a_row_that_is_not_finite_stays_alone(way: str) -> None:
+    model, hidden = make(way, 2100, rows=12)
     hidden[5, 3] = float("nan")
     read = streamed_readout(model, hidden, 0.7, uniforms(12))
     assert read.entropy.isnan().nonzero().flatten().tolist() == [5]
@@ -204,8 +234,8 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def test_no_tensor_has_the_size_of_all_logits() -> None:
-    model, hidden = make(12 * TILE, rows=ROW_BLOCK)
+def test_no_tensor_has_the_size_of_all_logits(way: str) -> None:
+    model, hidden = make(way, 12 * TILE, rows=ROW_BLOCK)
     with torch.no_grad(), LargestTensor() as largest:
         streamed_readout(model, hidden, 0.7, uniforms(ROW_BLOCK), asked=torch.zeros(ROW_BLOCK, 2, dtype=torch.int64))
     # A tile and what is gathered for samples.
@@ -218,6 +248,7 @@ def test_no_tensor_has_the_size_of_all_logits() -> None:
 MEASURE = """
 import resource, sys, torch
 from redraft.model.readout import plain_readout
+from redraft.model.native import kernels_here
 from redraft.model.streamed import streamed_readout
 torch.set_num_threads(1)
 dtype = getattr(torch, sys.argv[1])
@@ -230,6 +261,7 @@ class Embedding:
 
 class Model:
     config, embed_tokens, embedding_scale = Config, Embedding, 2816.0**0.5
+    kernels, packed_embedding = kernels_here() if sys.argv[2] == "kernels" else None, None
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -253,6 +285,7 @@ with torch.inference_mode():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_released_vocabulary_takes_32_mib(dtype: str) -> None:
-    done = subprocess.run([sys.executable, "-c", MEASURE, dtype], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("kernels", ["kernels", "torch"])
+def test_the_released_vocabulary_takes_32_mib(dtype: str, kernels: str) -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE, dtype, kernels], capture_output=True, text=True, check=True)
     assert 0 < float(done.stdout) <= 32

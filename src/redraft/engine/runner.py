@@ -39,7 +39,7 @@ def run_forward(model: Transformer, parts: Sequence[tuple[Progress, Piece]]) -> 
     caches = tuple(progress.cache.copy() for progress, _ in parts)
     canvases = [_canvas(progress) if piece.denoises else None for progress, piece in parts]
     batch = _flat_batch(model, parts, canvases)
-    context = SegmentedAttention(model.config, batch.segments, caches)
+    context = SegmentedAttention(model.config, batch.segments, caches, model.kernels)
     hidden = model(batch, context)
     context.advance()
     for (progress, _), cache in zip(parts, caches, strict=True):

@@ -32,7 +32,7 @@ def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings:
         batch = FlatBatch.single(
             torch.tensor(pending, device=model.embed_tokens.weight.device), cache.length, Pass.ENCODER
         )
-        context = SegmentedAttention(config, batch.segments, (cache,))
+        context = SegmentedAttention(config, batch.segments, (cache,), model.kernels)
         logits = model.logits(model(batch, context)[-1:])
         context.advance()
         if not logits.isfinite().all():

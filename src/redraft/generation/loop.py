@@ -156,7 +156,7 @@ def denoise(
         at_step = Counter(counter.seed, counter.choice, counter.canvas, step)
 
         batch = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
-        hidden = model(batch, SegmentedAttention(model.config, batch.segments, (cache,)))
+        hidden = model(batch, SegmentedAttention(model.config, batch.segments, (cache,), model.kernels))
         uniform = at_step.uniforms(length, Purpose.SAMPLE, device=device)
         read = streamed_readout(model, hidden, temperature, uniform)
         if not read.entropy.isfinite().all():
@@ -211,7 +211,7 @@ def _encode(model: Transformer, tokens: list[int], cache: KVCache) -> None:
     """Prefill and commit are the same: an encoder pass that appends to the cache."""
     device = model.embed_tokens.weight.device
     batch = FlatBatch.single(torch.tensor(tokens, device=device), cache.length, Pass.ENCODER)
-    context = SegmentedAttention(model.config, batch.segments, (cache,))
+    context = SegmentedAttention(model.config, batch.segments, (cache,), model.kernels)
     model(batch, context)
     context.advance()
 

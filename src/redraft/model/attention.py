@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from redraft.model.batch import Pass, Segment
 from redraft.model.config import ModelConfig
+from redraft.model.native.kernels import Kernels, Run
 
 QUERY_BLOCK = 64
 """Causal queries attended at a time, those of positions [i · QUERY_BLOCK, (i + 1) · QUERY_BLOCK).
@@ -99,8 +100,11 @@ class SegmentedAttention:
     config: ModelConfig
     segments: tuple[Segment, ...]
     caches: tuple[KVCache, ...]
+    kernels: Kernels | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.kernels is not None and self.kernels.attends(q.dtype):
+            return self._attend_by_kernels(self.kernels, layer, q, k, v)
         out = torch.zeros_like(q)
         canvases: dict[tuple[int, int], list[Segment]] = defaultdict(list)
         for segment in self.segments:
@@ -119,6 +123,27 @@ class SegmentedAttention:
                 self._attend_canvases(layer, q, k, v, out, group[start : start + most], room)
         return out
 
+    def _attend_by_kernels(self, kernels: Kernels, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        runs, held = [], []
+        for segment in self.segments:
+            cache, causal = self.caches[segment.slot], segment.kind is Pass.ENCODER
+            keys, values = cache.content(layer)
+            # Until the kernel has read them: storing may let go of them.
+            held.append((keys, values))
+            visible = self.config.visible_past(layer)
+            runs.append(
+                Run(
+                    start=segment.start, length=segment.length, position=segment.position,
+                    cached=cache.stored(layer),
+                    visible=-1 if not causal else self.config.max_context if visible is None else visible,
+                    keys=None if keys is None else keys.data_ptr(),
+                    values=None if values is None else values.data_ptr(),
+                )
+            )  # fmt: skip
+            if causal:
+                cache.store(layer, *cache.extended(layer, k[segment.rows], v[segment.rows]))
+        return kernels.attend(q, k, v, runs)
+
     def _attend_canvases(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor, group: Sequence[Segment], room: int
     ) -> None:
@@ -134,7 +159,9 @@ class SegmentedAttention:
         for i, segment in enumerate(group):
             rows = segment.rows
             queries[i] = q[rows].view(n, groups, heads // groups, d).permute(1, 2, 0, 3)
-            for new, cached, place in zip((k, v), self.caches[segment.slot].content(layer), (keys, values), strict=True):
+            for new, cached, place in zip(
+                (k, v), self.caches[segment.slot].content(layer), (keys, values), strict=True
+            ):
                 before = 0 if cached is None else cached.shape[0]
                 if cached is not None:
                     place[i, :, :before] = cached.transpose(0, 1)

@@ -4,7 +4,6 @@ The stack stays `Transformer`'s own; of its layers the parts that multiply are r
 heads, G key-value heads, d head size, E experts, K experts per token, M expert size.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,14 +12,23 @@ from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer, rotate
+from redraft.model.native import kernels_here
+from redraft.model.native.kernels import Kernels
+from redraft.model.native.layer import KernelLayer, KernelMLP, MakeProduct, Products
+from redraft.model.native.product import KernelProduct, KernelStack, LoopedStack, PackedEmbedding
 from redraft.model.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct, has_kernels
+from redraft.model.streamed import TILE
 from redraft.model.transformer import SelfConditioning, Transformer
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-weight-only", "int4-weight-only")
 """float32 and bf16: of weights and products. int8: integer products in the layers, the rest in bf16.
 The weight-only ones: the layers' matrices in 8 or 4 bits, products in bf16."""
 
-MakeProduct = Callable[[Tensor], nn.Module]
+MOST_PACKED = 2**28
+"""Bytes of an embedding from which on its two packed copies for the readout are not worth their memory."""
+
+PLAIN = {torch.float32: "float32", torch.bfloat16: "bf16"}
+"""The precisions whose products are of the weights as they are."""
 
 
 def base_dtype(precision: str) -> torch.dtype:
@@ -43,12 +51,25 @@ def prepare(model: Transformer, precision: str) -> Transformer:
             f"for precision {precision!r} weights must be {base_dtype(precision)}, they are {weight.dtype}"
         )
     product = _product(precision, weight.device)
+    kernels = kernels_here() if weight.device.type == "cpu" else None
+    if kernels is not None:
+        products = _products(precision, model, kernels)
+        for i, layer in enumerate(model.layers):
+            assert isinstance(layer, Layer)
+            model.layers[i] = KernelLayer(layer, products, kernels)
+        self_conditioning = KernelMLP(model.self_conditioning, products.dense, kernels)
+        model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, self_conditioning))
+        model.kernels = kernels
+        if weight.nbytes <= MOST_PACKED and kernels.multiplies(weight.dtype, weight.shape[1]):
+            model.packed_embedding = PackedEmbedding(weight, TILE, kernels)
+        return model.eval().requires_grad_(False)
     for layer in model.layers:
         assert isinstance(layer, Layer)
         layer.add_module("self_attn", FusedAttention(layer.self_attn, product))
         layer.add_module("mlp", FusedMLP(layer.mlp, product))
         layer.add_module("experts", GroupedExperts(layer.experts, product))
-    model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, product))
+    mlp = FusedMLP(model.self_conditioning, product)
+    model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
     return model.eval().requires_grad_(False)
 
 
@@ -60,6 +81,22 @@ def _product(precision: str, device: torch.device) -> MakeProduct:
     if precision.endswith("weight-only"):
         return partial(WeightOnlyProduct, bits=int(precision[3]))
     return PackedProduct if has_kernels(device, base_dtype(precision)) else PlainProduct
+
+
+def _products(precision: str, model: Transformer, kernels: Kernels) -> Products:
+    """The products of layers that run on kernels."""
+    weight, config = model.embed_tokens.weight, model.config
+    widths = {config.num_heads * config.attention_shape(layer).head_dim for layer in range(config.num_layers)}
+    widths |= {config.hidden_size, config.dense_size, config.expert_size}
+    own = kernels.multiplies(weight.dtype, *widths)
+    plain: MakeProduct = (
+        partial(KernelProduct, kernels=kernels) if own else _product(PLAIN[weight.dtype], weight.device)
+    )
+    if precision not in PLAIN.values():
+        chosen = partial(Int8Product, kernels=kernels) if precision == "int8" else _product(precision, weight.device)
+        return Products(dense=chosen, router=plain, stack=partial(LoopedStack, product=chosen))
+    stack: MakeProduct = partial(KernelStack, kernels=kernels) if own else partial(LoopedStack, product=plain)
+    return Products(dense=plain, router=plain, stack=stack)
 
 
 class FusedAttention(nn.Module):
@@ -98,11 +135,11 @@ class FusedMLP(nn.Module):
 
 
 class FusedSelfConditioning(nn.Module):
-    """`SelfConditioning` around a FusedMLP."""
+    """`SelfConditioning` around a fast twin of its MLP."""
 
-    def __init__(self, plain: SelfConditioning, product: MakeProduct) -> None:
+    def __init__(self, plain: SelfConditioning, mlp: nn.Module) -> None:
         super().__init__()
-        self.mlp = FusedMLP(plain, product)
+        self.mlp = mlp
         self.pre_norm, self.post_norm = plain.pre_norm, plain.post_norm
 
     def forward(self, embedding: Tensor, soft_embedding: Tensor | None = None) -> Tensor:

@@ -4,17 +4,24 @@ n rows, I inputs, O outputs, g inputs that share a scale. Whatever the form, a r
 beside it.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from redraft.model.native.kernels import Kernels
+
 MIN_ROWS = 8
 """Products are filled up to so many rows: below, other kernels are taken, and a row would depend on its neighbours."""
+
+_LINEAR = torch.ops.mkldnn._linear_pointwise.default
 
 GROUP = 64
 """Inputs of a row that share a scale where weights alone are quantized; the last group of a row may be shorter."""
 
 
+@functools.cache
 def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN's kernels, which torch brings along for CPUs, multiply in `dtype` here."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -32,7 +39,7 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     """
     if not has_kernels(x.device, x.dtype):
         return F.linear(x, weight)
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    out: Tensor = _LINEAR(x, weight, None, "none", [], "")
     return out
 
 
@@ -80,14 +87,18 @@ class Int8Product(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, *, kernels: Kernels | None = None) -> None:
         super().__init__()
-        quantized, scale = _to_int8(weight.detach().float())
+        self._kernels = kernels
+        quantized, scale = to_int8(weight.detach().float())
         self.register_buffer("weight", quantized)
         self.register_buffer("scale", scale[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
-        quantized, scale = _to_int8(x.float())
+        if self._kernels is not None:
+            quantized, scale = self._kernels.quantize(x)
+            return self._kernels.scale_sums(torch._int_mm(quantized, self.weight.t()), scale, self.scale, x.dtype)
+        quantized, scale = to_int8(x.float())
         sums = torch._int_mm(quantized, self.weight.t())
         return (sums * scale * self.scale).to(x.dtype)
 
@@ -129,7 +140,7 @@ class WeightOnlyProduct(nn.Module):
         return multiply(filled(x), self.dense())[: x.shape[0]]
 
 
-def _to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
     """x float32 [n, I] → int8 [n, I] and its scale float32 [n, 1]; a row with a value that is not finite has no scale.
 
     Its products are NaN then, as they would be in float32.

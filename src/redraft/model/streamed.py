@@ -14,20 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from redraft.model.native.kernels import SHARE
 from redraft.model.products import filled, multiply
 from redraft.model.readout import Readout
 from redraft.model.transformer import Transformer
 
 TILE = 1024
-"""Tokens read at a time: with ROW_BLOCK rows a tile of float32 logits is 0.5 MB, which stays in a core's cache."""
+"""Tokens read at a time: with ROW_BLOCK rows a tile of bfloat16 logits is 0.5 MB, which stays in a core's cache."""
 
 ROW_BLOCK = 128
-"""Rows that share one stream over the vocabulary: bounds what is kept for a share of it to [ROW_BLOCK, V / SHARE]."""
+"""Rows that share one stream over the vocabulary, twice as many where kernels do with fewer temporary tensors: bounds
+what is kept for a share of it to [ROW_BLOCK, V / SHARE]."""
 
-SHARE = 32
-"""Tokens whose mass is kept as one number: a sample computes as many logits again."""
-
-_GATHERED = 2**19
+_GATHERED = 2**18
 """Elements of the embedding gathered at a time."""
 
 _NOTHING = -1e20
@@ -54,8 +53,9 @@ def streamed_readout(
     if not isinstance(temperature, Tensor):
         temperature = torch.full((n,), temperature, dtype=torch.float64, device=hidden.device)
     parts = []
-    for start in range(0, n, ROW_BLOCK):
-        rows = slice(start, start + ROW_BLOCK)
+    block = ROW_BLOCK if model.kernels is None else 2 * ROW_BLOCK
+    for start in range(0, n, block):
+        rows = slice(start, start + block)
         stream = _Stream(model, hidden[rows], temperature[rows])
         parts.append(stream.readout(uniform[rows], None if asked is None else asked[rows]))
     if len(parts) == 1:
@@ -88,6 +88,7 @@ class _Stream:
     """One pass over the vocabulary for a block of rows."""
 
     def __init__(self, model: Transformer, hidden: Tensor, temperature: Tensor) -> None:
+        self._kernels, self._packed = model.kernels, model.packed_embedding
         self._embedding = model.embed_tokens.weight
         self._scale = model.embedding_scale
         self._softcap = model.config.softcap
@@ -114,8 +115,7 @@ class _Stream:
         # What the masses of a tile's shares are relative to.
         levels = torch.empty(rows, len(starts), device=device)
         for tile, start in enumerate(starts):
-            masses = self._read(start, min(start + TILE, vocab_size), running)
-            shares[:, tile, : masses.shape[1]] = masses
+            self._read(start, min(start + TILE, vocab_size), running, shares[:, tile])
             levels[:, tile : tile + 1] = running.highest
         log_mass = running.mass.log()
         return Readout(
@@ -126,10 +126,20 @@ class _Stream:
             log_probs=None if asked is None else self._log_probs(asked, running.highest[:n], log_mass[:n]),
         )
 
-    def _read(self, start: int, stop: int, running: _Running) -> Tensor:
-        """Takes tokens [start, stop) into the sums; returns the masses [N, q] of their shares."""
+    def _read(self, start: int, stop: int, running: _Running, shares: Tensor) -> None:
+        """Takes tokens [start, stop) into the sums, and writes the masses [N, q] of their shares."""
         keys = self._embedding[start:stop]
-        z = multiply(self._hidden, keys).float().div_(self._softcap).tanh_()
+        packed = self._packed
+        logits = multiply(self._hidden, keys) if packed is None else packed.logits(self._hidden, start // TILE)
+        if self._kernels is not None:
+            p, shrunk = self._kernels.read_tile(
+                logits, self._softcap, self._sharpness, running.highest, running.argmax, running.mass, running.moment,
+                shares, start,
+            )  # fmt: skip
+            part = multiply(p[:, : stop - start], keys.t()) if packed is None else packed.average(p, start // TILE)
+            self._kernels.accumulate(running.soft, shrunk, part)
+            return
+        z = logits.float().div_(self._softcap).tanh_()
         if filling := -(stop - start) % SHARE:
             z = F.pad(z, (0, filling), value=_NOTHING)
         in_shares = z.view(z.shape[0], -1, SHARE)
@@ -154,7 +164,7 @@ class _Stream:
         running.moment = (running.moment + carried) * kept + (log_p.mul_(p)).sum(dim=-1).double()
         running.mass = running.mass * kept + masses.sum(dim=-1, dtype=torch.float64)
         running.soft.mul_(shrunk).add_(multiply(p[:, : stop - start].to(keys.dtype), keys.t()))
-        return masses
+        shares[:, : masses.shape[1]] = masses
 
     def _sample(self, uniform: Tensor, shares: Tensor, levels: Tensor, highest: Tensor) -> Tensor:
         """The token int64 [N] whose share of the cumulated mass holds `uniform`: first its tile, then its share."""

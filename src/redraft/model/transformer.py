@@ -3,6 +3,8 @@
 N tokens, D hidden, V vocabulary.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,8 @@ from redraft.model.attention import AttentionContext
 from redraft.model.batch import FlatBatch, Pass, filled
 from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
+from redraft.model.native.kernels import Kernels
+from redraft.model.native.product import PackedEmbedding
 
 
 class SelfConditioning(GatedMLP):
@@ -39,6 +43,9 @@ class Transformer(nn.Module):
         self.self_conditioning = SelfConditioning(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        # What `prepare` found for this machine; attention and readout use it too.
+        self.kernels: Kernels | None = None
+        self.packed_embedding: PackedEmbedding | None = None
 
     @property
     def embedding_scale(self) -> float:
@@ -57,7 +64,8 @@ class Transformer(nn.Module):
         kind = batch.pass_of_all()
         denoiser_rows = batch.denoiser_rows()[:, None] if kind is None else None
         for kind_of_layer, layer in zip(self.config.layer_types, self.layers, strict=True):
-            assert isinstance(layer, Layer)
+            # Or its fast twin, which has the same two scalars.
+            layer = cast(Layer, layer)
             if denoiser_rows is not None:
                 scalar = torch.where(denoiser_rows, layer.layer_scalar, layer.encoder_layer_scalar)
             else:

@@ -1,0 +1,236 @@
+"""The functions of kernels.cpp, on tensors.
+
+N tokens, D hidden, H query heads, G key-value heads, d head size, E experts, K experts per token, M inner size of a
+branch, t tokens of a tile. All tensors lie on the CPU; those that are read as float32 or bfloat16 share one dtype.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PANEL = 32
+"""Outputs that `multiply` computes together, as in kernels.cpp."""
+
+SHARE = 32
+"""Tokens whose mass is kept as one number in a readout, as in kernels.cpp."""
+
+POINTER, INTEGER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "norm": (*[POINTER] * 3, *[INTEGER] * 2, REAL),
+    "branch": (*[POINTER] * 6, REAL, *[POINTER] * 4, *[INTEGER] * 2, REAL),
+    "merge": (*[POINTER] * 5, INTEGER, *[POINTER] * 4, INTEGER, POINTER, *[INTEGER] * 2, REAL),
+    "heads": (*[POINTER] * 8, *[INTEGER] * 5, REAL),
+    "gate": (*[POINTER] * 2, *[INTEGER] * 2),
+    "route": (*[POINTER] * 7, *[INTEGER] * 4),
+    "quantize": (*[POINTER] * 3, *[INTEGER] * 2),
+    "scale_sums": (*[POINTER] * 4, *[INTEGER] * 2),
+    "read_tile": (POINTER, REAL, *[POINTER] * 7, INTEGER, POINTER, *[INTEGER] * 3),
+    "accumulate": (*[POINTER] * 3, *[INTEGER] * 2),
+    "multiply": (*[POINTER] * 4, *[INTEGER] * 3),
+    "attend": (*[POINTER] * 4, INTEGER, POINTER, *[INTEGER] * 3),
+}
+
+
+class Run(ctypes.Structure):
+    """A segment in `attend`: rows, position of the first, cached keys and values [cached, G, d] before its own.
+
+    visible: how many tokens before its own a query sees; negative where each sees all there are.
+    """
+
+    _fields_ = (
+        ("start", INTEGER),
+        ("length", INTEGER),
+        ("position", INTEGER),
+        ("cached", INTEGER),
+        ("visible", INTEGER),
+        ("keys", POINTER),
+        ("values", POINTER),
+    )
+
+
+class Kernels:
+    """What a library built from kernels.cpp offers; each method says which plain lines it is the twin of."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        def of_both(name: str, types: tuple[Any, ...]) -> dict[torch.dtype, Callable[..., None]]:
+            addresses = (POINTER * 2).in_dll(library, f"redraft_{name}")
+            # They keep the interpreter's lock, as torch's operations do: another thread would hold up each of the
+            # hundreds of calls of a step.
+            made = ctypes.PYFUNCTYPE(None, *types)
+            pairs = zip((torch.float32, torch.bfloat16), addresses, strict=True)
+            return {dtype: made(address) for dtype, address in pairs if address}
+
+        found = {name: of_both(name, types) for name, types in _SIGNATURES.items()}
+        self._norm, self._branch, self._merge = found["norm"], found["branch"], found["merge"]
+        self._heads, self._gate, self._route = found["heads"], found["gate"], found["route"]
+        self._quantize, self._scale_sums = found["quantize"], found["scale_sums"]
+        self._read_tile, self._accumulate = found["read_tile"], found["accumulate"]
+        self._multiply, self._attend = found["multiply"], found["attend"]
+
+    def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """`RMSNorm` of x [N, D]."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        self._norm[x.dtype](x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], eps)
+        return out
+
+    def branch(
+        self, x: Tensor, change: Tensor, post: Tensor, dense: Tensor, router: Tensor, experts: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x + norm(change) · post, all [N, D], and of it what the dense branch, the router and the experts read.
+
+        post, dense, experts [D] are weights of norms, router [D] is the router's scale.
+        """
+        n, d = x.shape
+        residual, to_dense, to_router, to_experts = torch.empty(4, n, d, dtype=x.dtype).unbind()
+        # The reference rounds the root to the dtype, and so do the plain lines.
+        root = float(torch.tensor(d**-0.5, dtype=x.dtype))
+        self._branch[x.dtype](
+            x.data_ptr(), change.data_ptr(), post.data_ptr(), dense.data_ptr(), router.data_ptr(), experts.data_ptr(),
+            root, residual.data_ptr(), to_dense.data_ptr(), to_router.data_ptr(), to_experts.data_ptr(), n, d, eps,
+        )  # fmt: skip
+        return residual, to_dense, to_router, to_experts
+
+    def merge(
+        self, residual: Tensor, dense: Tensor, chosen: Tensor, place: Tensor, weights: Tensor,
+        norms: tuple[Tensor, Tensor, Tensor], scalar: Tensor, eps: float,
+    ) -> Tensor:  # fmt: skip
+        """The end of `Layer.forward`: residual, dense [N, D]; chosen [N · K, D], place and weights as `route` has them.
+
+        norms: the weights [D] behind the dense branch, behind the experts and behind both; scalar [1] or [N, 1].
+        """
+        n, d = residual.shape
+        out = torch.empty_like(residual)
+        self._merge[out.dtype](
+            residual.data_ptr(), dense.data_ptr(), chosen.data_ptr(), place.data_ptr(), weights.data_ptr(),
+            weights.shape[1], *(norm.data_ptr() for norm in norms), scalar.data_ptr(), scalar.numel(), out.data_ptr(),
+            n, d, eps,
+        )  # fmt: skip
+        return out
+
+    def heads(
+        self, qkv: Tensor, q_norm: Tensor, k_norm: Tensor, rope: tuple[Tensor, Tensor], query_heads: int, groups: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """The end of `Attention.project`: qkv [N, (H + G + G) · d], without the last G where values are keys."""
+        n, d = qkv.shape[0], q_norm.shape[0]
+        has_values = qkv.shape[1] == (query_heads + 2 * groups) * d
+        q = torch.empty(n, query_heads, d, dtype=qkv.dtype)
+        k, v = torch.empty(2, n, groups, d, dtype=qkv.dtype).unbind()
+        self._heads[qkv.dtype](
+            qkv.data_ptr(), q_norm.data_ptr(), k_norm.data_ptr(), rope[0].data_ptr(), rope[1].data_ptr(),
+            q.data_ptr(), k.data_ptr(), v.data_ptr(), n, query_heads, groups, d, has_values, eps,
+        )  # fmt: skip
+        return q, k, v
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        """gelu(gate) × up of gate_up [N, 2M], gates first → [N, M]."""
+        n, m = gate_up.shape[0], gate_up.shape[1] // 2
+        out = torch.empty(n, m, dtype=gate_up.dtype)
+        self._gate[out.dtype](gate_up.data_ptr(), out.data_ptr(), n, m)
+        return out
+
+    def route(self, scores: Tensor, scales: Tensor, x: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The end of `Router.forward` and the beginning of `Experts.forward`: scores [N, E], scales [E], x [N, D].
+
+        Returns weights float32 [N, K], the place int64 [N, K] of each choice among the rows sorted by expert, each
+        expert's number of rows int64 [E], and the sorted rows [N · K, D].
+        """
+        n, e = scores.shape
+        weights, place = torch.empty(n, k), torch.empty(n, k, dtype=torch.int64)
+        counts = torch.empty(e, dtype=torch.int64)
+        rows = torch.empty(n * k, x.shape[1], dtype=x.dtype)
+        self._route[x.dtype](
+            scores.data_ptr(), scales.data_ptr(), x.data_ptr(), weights.data_ptr(), place.data_ptr(),
+            counts.data_ptr(), rows.data_ptr(), n, e, k, x.shape[1],
+        )  # fmt: skip
+        return weights, place, counts, rows
+
+    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, D] → int8 [N, D] and each row's scale float32 [N, 1], NaN where a value is not finite."""
+        x = x.contiguous()
+        out, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(x.shape[0], 1)
+        self._quantize[x.dtype](x.data_ptr(), out.data_ptr(), scales.data_ptr(), *x.shape)
+        return out, scales
+
+    def scale_sums(self, sums: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
+        """Integer sums int32 [N, O] times the scales of their rows [N, 1] and columns [O] → dtype [N, O]."""
+        out = torch.empty(sums.shape, dtype=dtype)
+        self._scale_sums[dtype](sums.data_ptr(), rows.data_ptr(), columns.data_ptr(), out.data_ptr(), *sums.shape)
+        return out
+
+    def read_tile(
+        self, logits: Tensor, softcap: float, sharpness: Tensor, highest: Tensor, argmax: Tensor, mass: Tensor,
+        moment: Tensor, shares: Tensor, first: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Takes a tile of logits [N, t], before the softcap, into a readout's running sums, in place.
+
+        shares float32 [N, ⌈t / SHARE⌉], a slice of rows, receives the masses. Returns what goes into the product with
+        the embedding [N, t], filled up with zeros to whole shares, and how much the sums shrank, float32 [N, 1].
+        """
+        n, t = logits.shape
+        probabilities = torch.empty(n, -(-t // SHARE) * SHARE, dtype=logits.dtype)
+        shrunk = torch.empty(n, 1)
+        self._read_tile[logits.dtype](
+            logits.data_ptr(), softcap, sharpness.data_ptr(), highest.data_ptr(), argmax.data_ptr(), mass.data_ptr(),
+            moment.data_ptr(), probabilities.data_ptr(), shares.data_ptr(), shares.stride(0), shrunk.data_ptr(),
+            n, t, first,
+        )  # fmt: skip
+        return probabilities, shrunk
+
+    def accumulate(self, soft: Tensor, shrunk: Tensor, part: Tensor) -> None:
+        """soft float32 [N, D] becomes soft · shrunk [N, 1] + part [N, D]."""
+        self._accumulate[part.dtype](soft.data_ptr(), shrunk.data_ptr(), part.data_ptr(), *part.shape)
+
+    def attends(self, dtype: torch.dtype) -> bool:
+        """Whether there is an `attend` for queries of this dtype here."""
+        return dtype in self._attend
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run]) -> Tensor:
+        """What `SegmentedAttention.attend` does for q [N, H, d], k and v [N, G, d]; rows of no run stay zero."""
+        heads, d = q.shape[1:]
+        out = torch.zeros_like(q)
+        self._attend[q.dtype](
+            q.data_ptr(), k.data_ptr(), v.data_ptr(), (Run * len(runs))(*runs), len(runs), out.data_ptr(),
+            heads, k.shape[1], d,
+        )  # fmt: skip
+        return out
+
+    def multiplies(self, dtype: torch.dtype, *inputs: int) -> bool:
+        """Whether `multiply` is the better product here, for rows of each of these numbers of inputs.
+
+        Where the processor multiplies bfloat16 matrices by itself (AMX), torch's products are.
+        """
+        if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+            return False
+        return dtype in self._multiply and all(one % (4 // dtype.itemsize) == 0 for one in inputs)
+
+    def multiply(self, x: Tensor, packed: Tensor, counts: Tensor | None, outputs: int) -> Tensor:
+        """x [n, I] sorted by matrix, counts int64 [m] rows of each (None: one matrix) → [n, outputs].
+
+        packed is what `packed_panels` made of the weights [m, outputs, I].
+        """
+        x = x.contiguous()
+        out = torch.empty(x.shape[0], outputs, dtype=x.dtype)
+        rows = ctypes.byref(INTEGER(x.shape[0])) if counts is None else counts.data_ptr()
+        matrices = 1 if counts is None else counts.shape[0]
+        self._multiply[x.dtype](
+            x.data_ptr(), packed.data_ptr(), rows, out.data_ptr(), matrices, x.shape[1], outputs
+        )  # fmt: skip
+        return out
+
+
+def packed_panels(weights: Tensor) -> Tensor:
+    """weights [m, O, I] in the order in which `multiply` reads them: [m, ⌈O / PANEL⌉, I / s, PANEL, s].
+
+    s values take 4 bytes.
+    """
+    matrices, outputs, inputs = weights.shape
+    side_by_side = 4 // weights.element_size()
+    filled = F.pad(weights, (0, 0, 0, -outputs % PANEL))
+    panels = filled.view(matrices, -1, PANEL, inputs // side_by_side, side_by_side)
+    return panels.transpose(2, 3).contiguous()

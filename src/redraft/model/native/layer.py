@@ -1,0 +1,134 @@
+"""A layer whose products are the chosen ones, and all between them kernels: the twin of `Layer`.
+
+N tokens, D hidden, E experts, K experts per token.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redraft.model.attention import AttentionContext
+from redraft.model.layers import Attention, Experts, GatedMLP, Layer
+from redraft.model.native.kernels import Kernels
+
+MakeProduct = Callable[[Tensor], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """What makes a layer's products from their weights: of all matrices, of the router's, of the experts' stacked."""
+
+    dense: MakeProduct
+    router: MakeProduct
+    stack: MakeProduct
+
+
+class KernelLayer(nn.Module):
+    """`Layer` with products of the chosen kinds."""
+
+    input_norm: Tensor
+    attention_norm: Tensor
+    to_dense: Tensor
+    to_router: Tensor
+    to_experts: Tensor
+    expert_scales: Tensor
+    dense_norm: Tensor
+    experts_norm: Tensor
+    last_norm: Tensor
+    layer_scalar: Tensor
+    encoder_layer_scalar: Tensor
+
+    def __init__(self, plain: Layer, products: Products, kernels: Kernels) -> None:
+        super().__init__()
+        self._kernels = kernels
+        self._eps = plain.input_layernorm.eps
+        self._experts_per_token = plain.router.k
+        self.self_attn = KernelAttention(plain.self_attn, products.dense, kernels)
+        self.mlp = KernelMLP(plain.mlp, products.dense, kernels)
+        self.router = products.router(plain.router.proj.weight)
+        self.experts = KernelExperts(plain.experts, products.stack, kernels)
+
+        def keep(name: str, weight: Any) -> None:
+            self.register_buffer(name, weight.detach())
+
+        keep("input_norm", plain.input_layernorm.weight)
+        keep("attention_norm", plain.post_attention_layernorm.weight)
+        keep("to_dense", plain.pre_feedforward_layernorm.weight)
+        keep("to_router", plain.router.scale)
+        keep("to_experts", plain.pre_feedforward_layernorm_2.weight)
+        keep("expert_scales", plain.router.per_expert_scale)
+        keep("dense_norm", plain.post_feedforward_layernorm_1.weight)
+        keep("experts_norm", plain.post_feedforward_layernorm_2.weight)
+        keep("last_norm", plain.post_feedforward_layernorm.weight)
+        keep("layer_scalar", plain.layer_scalar)
+        keep("encoder_layer_scalar", plain.encoder_layer_scalar)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], scalar: Tensor, context: AttentionContext) -> Tensor:
+        """x [N, D]; scalar [1] or [N, 1] is the pass's layer scalar."""
+        run, eps = self._kernels, self._eps
+        attended = self.self_attn(run.norm(x, self.input_norm, eps), rope, context)
+        residual, to_dense, to_router, to_experts = run.branch(
+            x, attended, self.attention_norm, self.to_dense, self.to_router, self.to_experts, eps
+        )
+        dense = self.mlp(to_dense)
+        weights, place, counts, rows = run.route(
+            self.router(to_router), self.expert_scales, to_experts, self._experts_per_token
+        )
+        chosen = self.experts(rows, counts)
+        norms = (self.dense_norm, self.experts_norm, self.last_norm)
+        return run.merge(residual, dense, chosen, place, weights, norms, scalar, eps)
+
+
+class KernelAttention(nn.Module):
+    """`Attention` with one product for queries, keys and values."""
+
+    def __init__(self, plain: Attention, product: MakeProduct, kernels: Kernels) -> None:
+        super().__init__()
+        projections = [one for one in (plain.q_proj, plain.k_proj, plain.v_proj) if one is not None]
+        self._kernels = kernels
+        self._layer, self._eps = plain.layer, plain.q_norm.eps
+        self._heads = plain.q_proj.out_features // plain.head_dim
+        self._groups = plain.k_proj.out_features // plain.head_dim
+        self.qkv = product(torch.cat([one.weight for one in projections]))
+        self.o_proj = product(plain.o_proj.weight)
+        self.q_norm, self.k_norm = plain.q_norm, plain.k_norm
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], context: AttentionContext) -> Tensor:
+        assert self.q_norm.weight is not None and self.k_norm.weight is not None
+        q, k, v = self._kernels.heads(
+            self.qkv(x), self.q_norm.weight, self.k_norm.weight, rope, self._heads, self._groups, self._eps
+        )
+        out: Tensor = self.o_proj(context.attend(self._layer, q, k, v).flatten(1))
+        return out
+
+
+class KernelMLP(nn.Module):
+    """`GatedMLP` with one product for gate and up."""
+
+    def __init__(self, plain: GatedMLP, product: MakeProduct, kernels: Kernels) -> None:
+        super().__init__()
+        self._kernels = kernels
+        self.gate_up = product(torch.cat((plain.gate_proj.weight, plain.up_proj.weight)))
+        self.down = product(plain.down_proj.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(self._kernels.gate(self.gate_up(x)))
+        return out
+
+
+class KernelExperts(nn.Module):
+    """The products of `Experts`."""
+
+    def __init__(self, plain: Experts, stack: MakeProduct, kernels: Kernels) -> None:
+        super().__init__()
+        self._kernels = kernels
+        self.gate_up = stack(plain.gate_up_proj)
+        self.down = stack(plain.down_proj)
+
+    def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """rows [N · K, D] sorted by expert, counts int64 [E] of them each → [N · K, D]."""
+        out: Tensor = self.down(self._kernels.gate(self.gate_up(rows, counts)), counts)
+        return out

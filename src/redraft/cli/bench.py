@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli import options
+from redraft.cli import bench_speed, options
 
 app = typer.Typer(help="Measure and predict speed; each command ends in one JSON line.")
 
@@ -14,6 +14,10 @@ app = typer.Typer(help="Measure and predict speed; each command ends in one JSON
 @app.callback()
 def group() -> None:
     """Measure and predict speed; each command ends in one JSON line."""
+
+
+app.command("step")(bench_speed.step)
+app.command("compare")(bench_speed.compare)
 
 
 @app.command("plan")

@@ -41,6 +41,17 @@ def test_compare_with_transformers(run, checkpoint):
     assert line(out)["peer"]["dtype"] == "float32"
 
 
+def test_compare_with_token_by_token(run, checkpoint):
+    asked = ("bench", "compare", "--with", "autoregressive", "--config", checkpoint, "--context", 5, "--rounds", 1)
+    code, out, err = run(*asked, "--batch", 2, "--steps", 3)
+    found = line(out)
+    assert code == 0
+    assert "token by token" in err
+    ms = {name: one["median"] / 1000 for name, one in found["ms"].items()}
+    assert found["tokens_per_second"]["autoregressive"] == pytest.approx(2 / ms["token"], rel=1e-3)
+    assert found["tokens_per_second"]["diffusion"] == pytest.approx(16 / (3 * ms["step"] + ms["commit"]), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

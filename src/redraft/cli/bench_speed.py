@@ -89,11 +89,15 @@ def compare(
     precision: StepPrecision = "bf16",
     context: ContextOption = 64,
     rounds: RoundsOption = 7,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of a canvas: 4 are run beside transformers; 12 are assumed.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The same weights in our engine and in a peer, turn and turn about, and the ratio round by round.
 
-    transformers runs in bf16, or in float32 where that is our precision.
+    transformers runs in bf16, or in float32 where that is our precision. autoregressive decodes the weights token by
+    token, and the break-even is the number of denoising steps for a canvas with which both ways write as fast.
     """
     if peer not in PEERS:
         raise ValueError(f"--with is {peer!r}, must be one of {', '.join(PEERS)}")
@@ -101,14 +105,17 @@ def compare(
     if peer == "transformers":
         options.needs("transformers", "compare")
     check_subject(config, batch, precision, context)
-    _with_transformers(config, batch, precision, context, rounds, as_json)
+    if peer == "transformers":
+        options.check_at_least(2, steps=steps)
+        _with_transformers(config, batch, precision, context, rounds, steps or 4, as_json)
+    else:
+        options.check_at_least(1, steps=steps)
+        _with_tokens(config, batch, precision, context, rounds, steps or 12, as_json)
 
 
-STEPS = 4
-"""Denoising steps of a canvas in a comparison, of which the first is not counted."""
-
-
-def _with_transformers(config: str, batch: int, precision: str, context: int, rounds: int, as_json: bool) -> None:
+def _with_transformers(
+    config: str, batch: int, precision: str, context: int, rounds: int, steps: int, as_json: bool
+) -> None:
     from redraft.measure.compare import EngineSteps, random_prompts
     from redraft.measure.compare import compare as measure
     from redraft.measure.peers import TransformersSteps
@@ -119,8 +126,8 @@ def _with_transformers(config: str, batch: int, precision: str, context: int, ro
     state = machine()
     model = subject(config, precision)
     prompts = random_prompts(model.config.vocab_size, batch, context)
-    peer = TransformersSteps(model, prompts, STEPS)
-    found = measure(EngineSteps(prepare(model, precision), prompts, STEPS), peer, rounds)
+    peer = TransformersSteps(model, prompts, steps)
+    found = measure(EngineSteps(prepare(model, precision), prompts, steps), peer, rounds)
     if not as_json:
         rows = [("redraft", ms(found.ours), ""), ("transformers", ms(found.theirs), f"{found.ratio.median:.2f} x")]
         show(f"A step of {batch} canvases: {config}, {precision}", ("program", "ms", "ratio"), rows)
@@ -128,9 +135,49 @@ def _with_transformers(config: str, batch: int, precision: str, context: int, ro
         json.dumps(
             {
                 "bench": "compare", "with": "transformers", "config": config, "batch": batch, "precision": precision,
-                "context": context, "steps": STEPS, "ratio": found.ratio.to_json(),
+                "context": context, "steps": steps, "ratio": found.ratio.to_json(),
                 "ms": found.ours.scaled(1000).to_json(), "peer_ms": found.theirs.scaled(1000).to_json(),
                 "peer": peer.facts, "machine": state,
+            }
+        )
+    )  # fmt: skip
+
+
+def _with_tokens(config: str, batch: int, precision: str, context: int, rounds: int, steps: int, as_json: bool) -> None:
+    from redraft.measure.shapes import subject
+    from redraft.measure.timing import machine
+    from redraft.measure.tokenwise import compare_token_by_token
+    from redraft.model import prepare
+
+    state = machine()
+    model = prepare(subject(config, precision), precision)
+    found = compare_token_by_token(model, batch, context, rounds=rounds)
+    length = model.config.canvas_length
+    diffusion = batch * length / (steps * found.step.median + found.commit.median)
+    tokens = batch / found.token.median
+    if not as_json:
+        rows = [
+            (f"a canvas, {steps} steps", ms(found.step), f"{diffusion:.0f}"),
+            ("token by token", ms(found.token), f"{tokens:.0f}"),
+        ]
+        show(f"{batch} requests: {config}, {precision}", ("way", "ms per forward", "tokens/s"), rows)
+        even = found.break_even
+        print(
+            f"as fast at {even.median:.1f} steps for a canvas of {length} ({even.low:.1f} to {even.high:.1f})",
+            file=sys.stderr,
+        )
+    print(
+        json.dumps(
+            {
+                "bench": "compare", "with": "autoregressive", "config": config, "batch": batch,
+                "precision": precision, "context": context, "canvas_length": length, "steps": steps,
+                "tokens_per_second": {"diffusion": round(diffusion, 1), "autoregressive": round(tokens, 1)},
+                "break_even_steps": found.break_even.to_json(),
+                "ms": {
+                    "step": found.step.scaled(1000).to_json(), "commit": found.commit.scaled(1000).to_json(),
+                    "token": found.token.scaled(1000).to_json(),
+                },
+                "machine": state,
             }
         )
     )  # fmt: skip

@@ -4,7 +4,9 @@ import importlib.metadata
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,20 @@ class Spread:
             "high": float(f"{self.high:.5g}"),
             "count": self.count,
         }
+
+
+class Stopwatch:
+    """Seconds of whatever is named, a list for each name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Notes what the block takes."""
+        begun = time.perf_counter()
+        yield
+        self.seconds.setdefault(name, []).append(time.perf_counter() - begun)
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:

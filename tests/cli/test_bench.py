@@ -52,6 +52,76 @@ def test_compare_with_token_by_token(run, checkpoint):
     assert found["tokens_per_second"]["diffusion"] == pytest.approx(16 / (3 * ms["step"] + ms["commit"]), rel=1e-3)
 
 
+def test_load_on_our_engine(run, checkpoint):
+    asked = ("bench", "load", "-m", checkpoint, "--requests", 5, "--words", "2-9", "--steps", 2)
+    for loop in (("--concurrency", 3), ("--rate", 500)):
+        code, out, err = run(*asked, *loop)
+        found = line(out)
+        assert code == 0
+        assert "canvas_steps_per_second" in err
+        assert (found["requests"], found["answered"], found["failed"]) == (5, 5, {})
+        assert found["first_canvas_ms"]["p50"] <= found["answer_ms"]["p50"]
+        assert found["process"]["tokens_per_second"] <= found["tokens_per_second"]
+    assert (found["rate"], found["prompts"], found["settings"]) == (500, "2-9 words", {"steps": 2, "seed": 0})
+
+
+def test_load_where_some_fail_and_where_all_do(run, checkpoint):
+    asked = ("bench", "load", "-m", checkpoint, "--json", "--requests", 16, "--max-new-tokens", 8, "--steps", 1)
+    code, out, err = run(*asked, "--words", "2-120")
+    found = line(out)
+    assert code == 0
+    assert found["answered"] + found["failed"]["ValueError"] == 16
+    assert "failed, ValueError: the prompt has" in err
+    code, out, err = run(*asked, "--words", 300)
+    assert (code, out) == (2, "")
+    assert "none of 16 requests was answered: ValueError (16): the prompt has" in err
+
+
+def test_load_against_the_step(run, checkpoint):
+    asked = ("bench", "load", "--against-step", "-m", checkpoint, "--words", "2-9", "--concurrency", 2)
+    code, out, err = run(*asked, "--seconds", 0.1, "--rounds", 2)
+    found = line(out)
+    assert code == 0
+    assert "bare step" in err
+    assert found["ratio"]["count"] == 2
+    assert found["canvas_steps_per_second"]["engine"]["median"] > 0
+
+
+def test_load_on_a_server_that_is_not_there(run, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    asked = ("bench", "load", "--endpoint", "http://127.0.0.1:9/v1", "--requests", 2)
+    code, out, err = run(*asked)
+    assert (code, out) == (2, "")
+    assert "does the server run?" in err
+    code, out, err = run(*asked, "-m", "some/model")
+    assert (code, out) == (2, "")
+    assert "none of 2 requests was answered: no connection (2)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("load", "--words", "9-2"), "prompts of 9 to 2 words"),
+        (("load", "--words", "many"), "--words is 'many', must be a number or a range like 20-200"),
+        (("load", "--prompts", "jokes"), "--prompts is 'jokes', must be one of extract, normalize, repair"),
+        (("load", "--requests", 501), "--requests is 501, the test set has 500 prompts"),
+        (("load", "--rate", 0), "rate is 0.0, must be a finite number above 0"),
+        (("load", "--rate", 1, "--against-step"), "closed loop, without --rate"),
+        (("load", "--endpoint", "x", "--against-step"), "leave one of them out"),
+        (("load", "--endpoint", "x"), "the endpoint is 'x', must be like http://localhost:8000/v1"),
+        (("load", "--endpoint", "http://x/v1", "--steps", 3), "a server can't be asked for steps; with --endpoint"),
+        (("load", "--endpoint", "http://x/v1", "--precision", "bf16"), "--precision are a server's own affair"),
+        (("load", "--endpoint", "http://x/v1", "--api-key-env", "NO_SUCH_KEY"), "names NO_SUCH_KEY, but no such"),
+    ],
+)
+def test_load_that_makes_no_sense_is_refused(run, arguments, message):
+    code, out, err = run("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

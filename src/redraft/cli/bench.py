@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli import bench_speed, options
+from redraft.cli import bench_load, bench_speed, options
 
 app = typer.Typer(help="Measure and predict speed; each command ends in one JSON line.")
 
@@ -18,6 +18,7 @@ def group() -> None:
 
 app.command("step")(bench_speed.step)
 app.command("compare")(bench_speed.compare)
+app.command("load")(bench_load.load)
 
 
 @app.command("plan")

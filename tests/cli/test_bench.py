@@ -122,6 +122,31 @@ def test_load_that_makes_no_sense_is_refused(run, arguments, message):
     assert err.count("\n") == 1
 
 
+def test_plan_for_this_machine_beside_what_is_measured(run, checkpoint):
+    asked = ("bench", "plan", checkpoint, "--requests", "1,2", "--context", 5, "--tokens-per-forward", 2)
+    code, out, err = run(*asked, "--device", "here", "--precision", "bf16", "--check")
+    assert code == 0
+    assert "ratio" in err
+    for row in line(out)["predicted"]:
+        assert row["ratio"] == pytest.approx(row["denoising_seconds"] / row["measured_seconds"], rel=0.01)
+    code, _, err = run(*asked, "--check")
+    assert (code, err) == (2, "redraft: --check measures this machine; give --device here\n")
+    code, _, err = run(*asked, "--device", "here")
+    assert code == 2
+    assert "precision is 'fp8'; for this machine" in err
+
+
+def test_plan_has_what_others_published_beside_it(run):
+    code, out, err = run("bench", "plan", "--device", "h100", "--requests", 1)
+    assert code == 0
+    assert "PREDICTED" in err
+    assert "published by others for h100: 1,008 tokens/s" in err
+    (row,) = line(out)["predicted"]
+    assert "1,008 tokens/s" in row["published"]
+    (row,) = line(run("bench", "plan", "bundled", "--device", "h100", "--requests", 1)[1])["predicted"]
+    assert "published" not in row
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -25,6 +25,17 @@ def test_they_are_all_of_a_steps_flops(batch, context):
     assert found == batch * (sizes.step_flops(context) - 2 * config.canvas_length * vectors)
 
 
+def test_a_commit_and_a_token_have_no_readout_of_a_step():
+    config = tiny_config()
+    step, commit = products(config, 2, 5), products(config, 2, 5, readout=0)
+    vocab = [one for one in step if config.vocab_size in (one.inputs, one.outputs)]
+    assert len(vocab) == 2
+    assert not set(vocab) & set(commit)
+    token = products(config, 3, 5, tokens=1, readout=1)
+    assert sum(times for one, times in token.items() if one.outputs == config.vocab_size) == 1
+    assert {one.rows for one in token if one.layer} <= {1, 3}
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8", "int8-weight-only"])
 def test_every_way_multiplies_in_the_precision(precision):
     for product in (Product(16, 32, 24, layer=True), Product(16, 32, 24), Product(16, 8, 24, count=2)):

@@ -36,13 +36,17 @@ class Product:
         return 2 * self.count * self.rows * self.inputs * self.outputs
 
 
-def products(config: ModelConfig, batch: int, context: int) -> Counter[Product]:
-    """Every product of a denoising step and how often it is made.
+def products(
+    config: ModelConfig, batch: int, context: int, *, tokens: int | None = None, readout: int = 2
+) -> Counter[Product]:
+    """Every product of a forward of `tokens` of each of B requests, and how often it is made.
 
-    Experts are taken as if tokens chose them evenly; products that can be made as one (queries, keys and values) are
-    one.
+    Without `tokens` it is a denoising step's canvas. readout: how often the embedding is multiplied with, 2 in a
+    denoising step, whose self-conditioning is counted then too. Experts are taken as if tokens chose them evenly;
+    products that can be made as one (queries, keys and values) are one.
     """
-    n, d, canvas = batch * config.canvas_length, config.hidden_size, config.canvas_length
+    canvas = tokens or config.canvas_length
+    n, d = batch * canvas, config.hidden_size
     found: Counter[Product] = Counter()
 
     def layer(rows: int, inputs: int, outputs: int, times: int = 1) -> None:
@@ -63,10 +67,13 @@ def products(config: ModelConfig, batch: int, context: int) -> Counter[Product]:
         layer(share, d, 2 * config.expert_size, used)
         layer(share, config.expert_size, d, used)
     # The dense branch of each layer, and self-conditioning.
-    layer(n, d, 2 * config.dense_size, config.num_layers + 1)
-    layer(n, config.dense_size, d, config.num_layers + 1)
-    found[Product(n, d, config.vocab_size)] += 1
-    found[Product(n, config.vocab_size, d)] += 1
+    dense = config.num_layers + (readout == 2)
+    layer(n, d, 2 * config.dense_size, dense)
+    layer(n, config.dense_size, d, dense)
+    if readout:
+        found[Product(n, d, config.vocab_size)] += 1
+    if readout == 2:
+        found[Product(n, config.vocab_size, d)] += 1
     return found
 
 

@@ -51,6 +51,7 @@ def plan(
     from redraft.measure.plan import DEVICES, PUBLISHED
     from redraft.measure.plan import plan as predict
     from redraft.measure.shapes import subject_config
+    from redraft.weights.fetch import RELEASED
 
     if device and device not in (*DEVICES, "here"):
         raise ValueError(f"--device is {device!r}, must be one of {', '.join(DEVICES)}, here")
@@ -96,9 +97,6 @@ def plan(
             }
         )
     )  # fmt: skip
-
-
-RELEASED = "26b-a4b"
 
 
 def _measured(model: str, precision: str, batch: int, context: int) -> float:

@@ -10,6 +10,7 @@ B requests, C canvas length, T cached tokens, D hidden, V vocabulary, H heads, d
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from redraft.model import ModelConfig
 from redraft.weights import ModelSizes
@@ -24,6 +25,16 @@ class Device:
     bandwidth: float
     memory: float
     source: str
+    forward: "Forward | None" = None
+    """Seconds of a forward, where they are better known than by a roofline."""
+
+
+class Forward(Protocol):
+    """How long a forward takes."""
+
+    def __call__(self, config: ModelConfig, requests: int, context: int, tokens: int, readout: int) -> float:
+        """Seconds for `tokens` of each request; `readout`: products with the embedding, 2 in a step."""
+        ...
 
 
 DEVICES = {
@@ -48,6 +59,13 @@ DEVICES = {
     )
 }  # fmt: skip
 """int4 is for memory: its products are made in bf16."""
+
+
+PUBLISHED = {
+    "h100": "1,008 tokens/s (FP8, one request)",
+    "h200": "1,288 tokens/s (one request)",
+}
+"""What others have published of the 26B-A4B, for comparison with what is predicted; precisions as far as they say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +136,7 @@ class _Forwards:
     ) -> None:
         self.config, self.sizes = config, ModelSizes.of(config)
         self.requests, self.context = requests, context
+        self.forward, self.share = device.forward, share
         self.flops, self.bandwidth = share * device.flops[precision], share * device.bandwidth
         stored = {"bf16": "bfloat16", "fp8": "int8"}.get(precision, precision)
         self.weights = float(self.sizes.weight_bytes[stored])
@@ -127,6 +146,8 @@ class _Forwards:
     def seconds(self, rows: int, *, readout: int) -> float:
         """Of a forward of `rows` tokens of each request; `readout`: products with the embedding, 2 in a step."""
         config, sizes = self.config, self.sizes
+        if self.forward is not None:
+            return self.forward(config, self.requests, self.context, rows, readout) / self.share
         tokens = self.requests * rows
         layers = sizes.active_parameters - sizes.embedding_parameters
         if readout < 2:

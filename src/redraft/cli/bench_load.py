@@ -1,0 +1,216 @@
+"""`redraft bench load`: many requests for our engine, or for a server that speaks the OpenAI protocol."""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redraft.cli import bench_speed, options
+
+if TYPE_CHECKING:
+    from redraft.measure.load import Load, Target
+
+ENDPOINT_SETTINGS = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
+"""Sampler settings that the OpenAI protocol has a name for."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What is sent, and when: `concurrency` requests at any time, or `rate` a second."""
+
+    prompts: list[str]
+    concurrency: int
+    rate: float | None
+
+    async def send(self, target: "Target") -> "Load":
+        """Runs it to its end."""
+        from redraft.measure.load import closed_loop, open_loop
+
+        if self.rate is not None:
+            return await open_loop(target, self.prompts, self.rate)
+        return await closed_loop(target, self.prompts, self.concurrency)
+
+
+@options.answering
+def load(
+    asked: options.Request,
+    *,
+    concurrency: Annotated[int, typer.Option(help="Closed loop: so many requests on the way at any time.")] = 16,
+    rate: Annotated[float | None, typer.Option(help="Open loop instead: so many requests a second, Poisson.")] = None,
+    requests: Annotated[int, typer.Option(help="Requests in all.")] = 64,
+    prompts: Annotated[str, typer.Option(help="extract, normalize or repair: the shipped test sets.")] = "extract",
+    words: Annotated[
+        str | None, typer.Option(help="Filling text of so many words instead, like 20-200; a closed range.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="A server's URL, like http://localhost:8000/v1.")] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="The environment variable with the server's key.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds without a word after which a server's answer failed.")] = 600,
+    against_step: Annotated[
+        bool, typer.Option("--against-step", help="The engine's canvas-steps a second over those of a bare step.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="With --against-step: seconds for each side of a round.")] = 4,
+    rounds: Annotated[int, typer.Option(help="With --against-step: rounds.")] = 5,
+    as_json: bench_speed.AsJson = False,
+) -> None:
+    """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
+    begun = time.perf_counter()
+    options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds)
+    if not (seconds > 0 and timeout > 0):
+        raise ValueError(f"--seconds is {seconds} and --timeout {timeout}, both must be above 0")
+    if endpoint is not None and against_step:
+        raise ValueError("--against-step measures our own engine, not an --endpoint; leave one of them out")
+    traffic = _traffic(prompts, words, requests, concurrency, rate)
+    if rate is not None and against_step:
+        raise ValueError("--against-step is a closed loop, without --rate; give --concurrency")
+    if endpoint is not None:
+        found, facts = _endpoint(asked, endpoint, api_key_env, timeout, traffic)
+    elif against_step:
+        _against_step(asked, traffic, rounds, seconds, as_json)
+        return
+    else:
+        found, facts = _engine(asked, traffic)
+    loop = {"concurrency": concurrency} if rate is None else {"rate": rate}
+    _report(found, facts | loop | {"prompts": prompts if words is None else f"{words} words"}, begun, as_json)
+
+
+def _traffic(name: str, words: str | None, count: int, concurrency: int, rate: float | None) -> Traffic:
+    from redraft.measure.load import check_rate
+
+    if rate is not None:
+        check_rate(rate)
+    return Traffic(_prompts(name, words, count), concurrency, rate)
+
+
+def _prompts(name: str, words: str | None, count: int) -> list[str]:
+    from redraft.measure.load import filler_prompts
+    from redraft.measure.tasks import TASKS
+
+    if words is not None:
+        low, dash, high = words.partition("-")
+        if not (low.isdecimal() and (high.isdecimal() or not dash)):
+            raise ValueError(f"--words is {words!r}, must be a number or a range like 20-200")
+        return list(itertools.islice(filler_prompts(int(low), int(high or low)), count))
+    if name not in TASKS:
+        raise ValueError(f"--prompts is {name!r}, must be one of {', '.join(TASKS)}")
+    cases = TASKS[name].cases()
+    if count > len(cases):
+        # Twice the same prompt would be read from the prefix cache.
+        raise ValueError(f"--requests is {count}, the test set has {len(cases)} prompts; or give --words")
+    return [case.prompt for case in random.Random(0).sample(cases, count)]
+
+
+def _engine(asked: options.Request, traffic: Traffic) -> "tuple[Load, dict[str, Any]]":
+    import redraft
+    from redraft.measure.load import EngineTarget
+
+    settings = {"seed": 0} | asked.settings
+    model = asked.load()
+    waiting = max(redraft.Limits().queued_requests, len(traffic.prompts))
+
+    async def run() -> "Load":
+        async with redraft.Engine(
+            model,
+            admitted_requests=traffic.concurrency if traffic.rate is None else redraft.Limits().admitted_requests,
+            queued_requests=waiting,
+        ) as engine:
+            return await traffic.send(EngineTarget(engine, settings))
+
+    return asyncio.run(run()), {"target": "engine", "model": model.name, "precision": asked.precision,
+                                "settings": settings}  # fmt: skip
+
+
+def _endpoint(
+    asked: options.Request, url: str, key_variable: str | None, timeout: float, traffic: Traffic
+) -> "tuple[Load, dict[str, Any]]":
+    options.needs("httpx2", "load")
+    from redraft.measure.endpoint import Endpoint, check_url, first_model
+
+    if (asked.device, asked.precision) != ("auto", "auto"):
+        raise ValueError("--device and --precision are a server's own affair; leave them out with --endpoint")
+    if unknown := sorted(asked.settings.keys() - ENDPOINT_SETTINGS.keys()):
+        raise ValueError(
+            f"a server can't be asked for {', '.join(unknown)}; with --endpoint there are "
+            f"{', '.join(ENDPOINT_SETTINGS)}"
+        )
+    key = None
+    if key_variable is not None and not (key := os.environ.get(key_variable)):
+        raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
+    check_url(url)
+    settings = {ENDPOINT_SETTINGS[name]: value for name, value in asked.settings.items()}
+    # "bundled" is what --model says when nobody gave it.
+    model = asked.model if asked.model != "bundled" else first_model(url, key=key, timeout=timeout)
+
+    async def run() -> "Load":
+        async with Endpoint(url, model, key=key, settings=settings, timeout=timeout) as target:
+            return await traffic.send(target)
+
+    return asyncio.run(run()), {"target": url, "model": model, "settings": settings}
+
+
+def _report(found: "Load", facts: dict[str, Any], begun: float, as_json: bool) -> None:
+    from redraft.measure.load import summarise_load
+    from redraft.measure.timing import machine
+
+    summary = summarise_load(found)
+    if not summary["answered"]:
+        kinds = "; ".join(f"{kind} ({count}): {summary['failures'][kind]}" for kind, count in summary["failed"].items())
+        raise ValueError(f"none of {summary['requests']} requests was answered: {kinds}")
+    process = time.perf_counter() - begun
+    tokens = summary["answer_tokens"]
+    summary["process"] = {
+        "seconds": round(process, 3),
+        "tokens_per_second": None if tokens is None else round(tokens / process, 3),
+    }
+    if not as_json:
+        rows = [
+            (name, f"{value:,}" if isinstance(value, int | float) else _row(value))
+            for name, value in summary.items()
+            if name != "failures"
+        ]
+        bench_speed.show(f"Load on {facts['target']}", ("", "measured"), rows)
+    for kind, count in summary["failed"].items():
+        print(f"{count} failed, {kind}: {summary['failures'][kind]}", file=sys.stderr)
+    print(json.dumps({"bench": "load", **facts, **summary, "machine": machine()}))
+
+
+def _row(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one:,}" for name, one in value.items()) or "none"
+    return "unknown" if value is None else str(value)
+
+
+def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds: float, as_json: bool) -> None:
+    from redraft.measure.steady import efficiency
+    from redraft.measure.timing import machine
+
+    state = machine()
+    model = asked.load()
+    ids = [model.encode(prompt) for prompt in traffic.prompts]
+    settings = model.defaults.replace(**asked.settings)
+    found = efficiency(model.transformer, ids, settings, traffic.concurrency, rounds=rounds, seconds=seconds)
+    if not as_json:
+        rows = [
+            ("engine", f"{found.engine.median:.1f} ({found.engine.low:.1f} to {found.engine.high:.1f})"),
+            ("bare step", f"{found.step.median:.1f} ({found.step.low:.1f} to {found.step.high:.1f})"),
+            ("ratio", f"{found.ratio.median:.1%} ({found.ratio.low:.1%} to {found.ratio.high:.1%})"),
+        ]
+        bench_speed.show(f"{traffic.concurrency} requests at once: {model.name}", ("", "canvas-steps/s"), rows)
+    lengths = sorted(map(len, ids))
+    print(
+        json.dumps(
+            {
+                "bench": "load", "against": "step", "model": model.name, "precision": asked.precision,
+                "concurrency": traffic.concurrency, "settings": asked.settings,
+                "prompt_tokens": {"low": lengths[0], "mean": round(sum(lengths) / len(ids), 1), "high": lengths[-1]},
+                "canvas_steps_per_second": {"engine": found.engine.to_json(), "step": found.step.to_json()},
+                "ratio": found.ratio.to_json(), "machine": state,
+            }
+        )
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""A server that speaks the OpenAI protocol, as what answers prompts: chat completions, streamed.
+
+https://platform.openai.com/docs/api-reference/chat-streaming says what is sent and what comes.
+"""
+
+import json
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import httpx2
+
+from redraft.measure.load import Amount, NotAnswered
+
+DONE = "[DONE]"
+
+
+class Endpoint:
+    """One server at `url`, which usually ends in /v1. `settings` are fields of a chat completion's request.
+
+    For one event loop: its connections are opened there when first used, and closed with `async with`.
+    """
+
+    def __init__(self, url: str, model: str, *, key: str | None, settings: dict[str, Any], timeout: float) -> None:
+        self._url, self._model, self._settings = check_url(url), model, settings
+        self._client = httpx2.AsyncClient(
+            headers=_headers(key), timeout=timeout, limits=httpx2.Limits(max_connections=None)
+        )
+
+    async def __aenter__(self) -> "Endpoint":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def answer(self, prompt: str, first: Callable[[], None]) -> Amount:
+        """As Target has it. Tokens are the server's own count; None where it does not tell its usage."""
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": prompt}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **self._settings,
+        }
+        answer = _Stream(first)
+        try:
+            async with self._client.stream("POST", f"{self._url}/chat/completions", json=body) as response:
+                if response.status_code != httpx2.codes.OK:
+                    text = (await response.aread()).decode("utf-8", errors="replace")
+                    raise NotAnswered(f"HTTP {response.status_code}", _said(text))
+                async for line in response.aiter_lines():
+                    answer.take(line)
+        except httpx2.HTTPError as error:
+            raise _failure(error) from error
+        return answer.end()
+
+
+def first_model(url: str, *, key: str | None, timeout: float) -> str:
+    """The first model that a server says it has. ValueError where it does not answer so."""
+    try:
+        response = httpx2.get(f"{check_url(url)}/models", headers=_headers(key), timeout=timeout)
+        response.raise_for_status()
+        return str(response.json()["data"][0]["id"])
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{url}/models names no model ({type(error).__name__}: {error}); is it the right address (it usually ends "
+            "in /v1), and does the server run? Else give --model"
+        ) from error
+
+
+def check_url(url: str) -> str:
+    """The URL without a slash at its end. ValueError for one that is not http or https."""
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ValueError(f"the endpoint {url!r} is no URL: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"the endpoint is {url!r}, must be like http://localhost:8000/v1")
+    return url.rstrip("/")
+
+
+class _Stream:
+    """What the lines of a streamed answer say."""
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        self._first = first
+        self._tokens: int | None = None
+        self._finished = False
+
+    def take(self, line: str) -> None:
+        """One line of server-sent events; all that are not data are passed over."""
+        name, _, data = line.partition(":")
+        if name != "data":
+            return
+        data = data.strip()
+        if data == DONE:
+            self._finished = True
+            return
+        try:
+            chunk = json.loads(data)
+            if chunk.get("error"):
+                raise NotAnswered("error in the stream", _said(data))
+            if usage := chunk.get("usage"):
+                self._tokens = int(usage["completion_tokens"])
+            for choice in chunk.get("choices") or ():
+                self._finished |= choice.get("finish_reason") is not None
+                delta = choice.get("delta") or {}
+                if delta.get("content") or delta.get("reasoning_content"):
+                    self._first()
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise NotAnswered("not the protocol", f"{data[:100]!r} is no chunk of a chat completion") from error
+
+    def end(self) -> Amount:
+        """After the last line."""
+        if not self._finished:
+            raise NotAnswered("broken stream", "the stream ended before the answer did")
+        return Amount(self._tokens)
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def _said(text: str) -> str:
+    """What an error's body says, cut to a line."""
+    try:
+        error = json.loads(text)["error"]
+        message = error["message"] if isinstance(error, dict) else error
+    except (ValueError, LookupError, TypeError):
+        message = text
+    return " ".join(str(message).split())[:200]
+
+
+def _failure(error: httpx2.HTTPError) -> NotAnswered:
+    kinds = {
+        httpx2.ConnectError: "no connection",
+        httpx2.TimeoutException: "timeout",
+        httpx2.RemoteProtocolError: "broken stream",
+        httpx2.ReadError: "broken stream",
+    }
+    kind = next((name for one, name in kinds.items() if isinstance(error, one)), type(error).__name__)
+    return NotAnswered(kind, str(error) or type(error).__name__)

@@ -1,0 +1,82 @@
+"""Timing that can be compared: medians and spread, ratios round by round, and what it was measured on."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, quartiles and number of some measurements."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+        low, median, high = quartiles
+        return cls(median, low, high, len(values))
+
+    def scaled(self, factor: float) -> "Spread":
+        return Spread(self.median * factor, self.low * factor, self.high * factor, self.count)
+
+    def to_json(self) -> dict[str, float]:
+        return {
+            "median": float(f"{self.median:.5g}"),
+            "low": float(f"{self.low:.5g}"),
+            "high": float(f"{self.high:.5g}"),
+            "count": self.count,
+        }
+
+
+class Stopwatch:
+    """Seconds of whatever is named, a list for each name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Notes what the block takes."""
+        begun = time.perf_counter()
+        yield
+        self.seconds.setdefault(name, []).append(time.perf_counter() - begun)
+
+
+def ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:
+    """How many times as long the one took as the other, round by round."""
+    return Spread.of([a / b for a, b in zip(slower, faster, strict=True)])
+
+
+def machine() -> dict[str, Any]:
+    """What a measurement depends on: processor, threads in use, versions; load: processes that wanted to run."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "redraft": importlib.metadata.version("redraft"),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

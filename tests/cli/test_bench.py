@@ -1,0 +1,176 @@
+"""`redraft bench`: each command's one JSON line, and what is refused before anything is measured."""
+
+import importlib.util
+import json
+
+import pytest
+
+
+def line(out: str) -> dict[str, object]:
+    """Standard output as the one JSON line that it must be."""
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_step(run, checkpoint):
+    asked = ("bench", "step", "--config", checkpoint, "--batch", 2, "--context", 5, "--rounds", 2)
+    code, out, err = run(*asked, "--precision", "int8")
+    found = line(out)
+    assert code == 0
+    assert "attention" in err
+    assert found["ms"].keys() == {"attention", "dense", "experts", "readout", "sampler", "overhead", "step"}
+    assert found["ms"]["step"]["count"] == found["share_of_ceiling"]["count"] == 2
+    assert (found["batch"], found["precision"], found["canvas_length"]) == (2, "int8", 8)
+    assert found["machine"]["threads"] == 1
+    code, out, err = run(*asked, "--json")
+    assert (code, err) == (0, "")
+    assert line(out)["precision"] == "bf16"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_compare_with_transformers(run, checkpoint):
+    asked = ("bench", "compare", "--config", checkpoint, "--context", 5, "--rounds", 1)
+    code, out, err = run(*asked, "--with", "transformers", "--json")
+    found = line(out)
+    assert (code, err) == (0, "")
+    assert found["ratio"]["median"] == pytest.approx(found["peer_ms"]["median"] / found["ms"]["median"], rel=1e-3)
+    assert found["peer"]["dtype"] == "bfloat16"
+    code, out, err = run(*asked, "--precision", "float32")
+    assert code == 0
+    assert "transformers" in err
+    assert line(out)["peer"]["dtype"] == "float32"
+
+
+def test_compare_with_token_by_token(run, checkpoint):
+    asked = ("bench", "compare", "--with", "autoregressive", "--config", checkpoint, "--context", 5, "--rounds", 1)
+    code, out, err = run(*asked, "--batch", 2, "--steps", 3)
+    found = line(out)
+    assert code == 0
+    assert "token by token" in err
+    ms = {name: one["median"] / 1000 for name, one in found["ms"].items()}
+    assert found["tokens_per_second"]["autoregressive"] == pytest.approx(2 / ms["token"], rel=1e-3)
+    assert found["tokens_per_second"]["diffusion"] == pytest.approx(16 / (3 * ms["step"] + ms["commit"]), rel=1e-3)
+
+
+def test_load_on_our_engine(run, checkpoint):
+    asked = ("bench", "load", "-m", checkpoint, "--requests", 5, "--words", "2-9", "--steps", 2)
+    for loop in (("--concurrency", 3), ("--rate", 500)):
+        code, out, err = run(*asked, *loop)
+        found = line(out)
+        assert code == 0
+        assert "canvas_steps_per_second" in err
+        assert (found["requests"], found["answered"], found["failed"]) == (5, 5, {})
+        assert found["first_canvas_ms"]["p50"] <= found["answer_ms"]["p50"]
+        assert found["process"]["tokens_per_second"] <= found["tokens_per_second"]
+    assert (found["rate"], found["prompts"], found["settings"]) == (500, "2-9 words", {"steps": 2, "seed": 0})
+
+
+def test_load_where_some_fail_and_where_all_do(run, checkpoint):
+    asked = ("bench", "load", "-m", checkpoint, "--json", "--requests", 16, "--max-new-tokens", 8, "--steps", 1)
+    code, out, err = run(*asked, "--words", "2-120")
+    found = line(out)
+    assert code == 0
+    assert found["answered"] + found["failed"]["ValueError"] == 16
+    assert "failed, ValueError: the prompt has" in err
+    code, out, err = run(*asked, "--words", 300)
+    assert (code, out) == (2, "")
+    assert "none of 16 requests was answered: ValueError (16): the prompt has" in err
+
+
+def test_load_against_the_step(run, checkpoint):
+    asked = ("bench", "load", "--against-step", "-m", checkpoint, "--words", "2-9", "--concurrency", 2)
+    code, out, err = run(*asked, "--seconds", 0.1, "--rounds", 2)
+    found = line(out)
+    assert code == 0
+    assert "bare step" in err
+    assert found["ratio"]["count"] == 2
+    assert found["canvas_steps_per_second"]["engine"]["median"] > 0
+
+
+def test_load_on_a_server_that_is_not_there(run, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    asked = ("bench", "load", "--endpoint", "http://127.0.0.1:9/v1", "--requests", 2)
+    code, out, err = run(*asked)
+    assert (code, out) == (2, "")
+    assert "does the server run?" in err
+    code, out, err = run(*asked, "-m", "some/model")
+    assert (code, out) == (2, "")
+    assert "none of 2 requests was answered: no connection (2)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("load", "--words", "9-2"), "prompts of 9 to 2 words"),
+        (("load", "--words", "many"), "--words is 'many', must be a number or a range like 20-200"),
+        (("load", "--prompts", "jokes"), "--prompts is 'jokes', must be one of extract, normalize, repair"),
+        (("load", "--requests", 501), "--requests is 501, the test set has 500 prompts"),
+        (("load", "--rate", 0), "rate is 0.0, must be a finite number above 0"),
+        (("load", "--rate", 1, "--against-step"), "closed loop, without --rate"),
+        (("load", "--endpoint", "x", "--against-step"), "leave one of them out"),
+        (("load", "--endpoint", "x"), "the endpoint is 'x', must be like http://localhost:8000/v1"),
+        (("load", "--endpoint", "http://x/v1", "--steps", 3), "a server can't be asked for steps; with --endpoint"),
+        (("load", "--endpoint", "http://x/v1", "--precision", "bf16"), "--precision are a server's own affair"),
+        (("load", "--endpoint", "http://x/v1", "--api-key-env", "NO_SUCH_KEY"), "names NO_SUCH_KEY, but no such"),
+    ],
+)
+def test_load_that_makes_no_sense_is_refused(run, arguments, message):
+    code, out, err = run("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_plan_for_this_machine_beside_what_is_measured(run, checkpoint):
+    asked = ("bench", "plan", checkpoint, "--requests", "1,2", "--context", 5, "--tokens-per-forward", 2)
+    code, out, err = run(*asked, "--device", "here", "--precision", "bf16", "--check")
+    assert code == 0
+    assert "ratio" in err
+    for row in line(out)["predicted"]:
+        assert row["ratio"] == pytest.approx(row["denoising_seconds"] / row["measured_seconds"], rel=0.01)
+    code, _, err = run(*asked, "--check")
+    assert (code, err) == (2, "redraft: --check measures this machine; give --device here\n")
+    code, _, err = run(*asked, "--device", "here")
+    assert code == 2
+    assert "precision is 'fp8'; for this machine" in err
+
+
+def test_plan_has_what_others_published_beside_it(run):
+    code, out, err = run("bench", "plan", "--device", "h100", "--requests", 1)
+    assert code == 0
+    assert "PREDICTED" in err
+    assert "published by others for h100: 1,008 tokens/s" in err
+    (row,) = line(out)["predicted"]
+    assert "1,008 tokens/s" in row["published"]
+    (row,) = line(run("bench", "plan", "bundled", "--device", "h100", "--requests", 1)[1])["predicted"]
+    assert "published" not in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("step", "--config", "no-such"), "no-such"),
+        (("step", "--precision", "fp4"), "precision is 'fp4', must be float32, bf16"),
+        (("step", "--batch", 0), "batch is 0, must be at least 1"),
+        (("step", "--rounds", 0), "--rounds is 0, must be at least 1"),
+        (("step", "--config", "a", "--context", 32_768), "context is 32768, must lie between 0 and 32704"),
+        (("compare", "--with", "vllm"), "--with is 'vllm', must be one of transformers, autoregressive"),
+        (("compare", "--context", 0), "--context is 0, must be at least 1"),
+    ],
+)
+def test_bad_numbers_are_refused_before_anything_is_loaded(run, monkeypatch, arguments, message):
+    monkeypatch.setattr("redraft.measure.shapes.subject", lambda *_: pytest.fail("loaded"))
+    code, out, err = run("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_missing_peer_is_named(run, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "transformers" else find_spec(name, *more)
+    )
+    code, _, err = run("bench", "compare", "--with", "transformers")
+    assert (code, err) == (2, "redraft: this needs transformers: pip install 'redraft[compare]'\n")

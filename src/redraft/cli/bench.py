@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli import options
+from redraft.cli import bench_memory, options
 
 app = typer.Typer(help="Measure and predict speed; each command ends in one JSON line.")
 
@@ -14,6 +14,9 @@ app = typer.Typer(help="Measure and predict speed; each command ends in one JSON
 @app.callback()
 def group() -> None:
     """Measure and predict speed; each command ends in one JSON line."""
+
+
+app.command("memory")(bench_memory.memory)
 
 
 @app.command("plan")

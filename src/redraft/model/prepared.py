@@ -14,13 +14,17 @@ from torch.nn import functional as F
 from redraft.model.attention import AttentionContext
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer, rotate
 from redraft.model.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct, has_kernels
+from redraft.model.quantized import Matrix, joined
 from redraft.model.transformer import SelfConditioning, Transformer
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-weight-only", "int4-weight-only")
 """float32 and bf16: of weights and products. int8: integer products in the layers, the rest in bf16.
 The weight-only ones: the layers' matrices in 8 or 4 bits, products in bf16."""
 
-MakeProduct = Callable[[Tensor], nn.Module]
+QUANTIZED_PRECISIONS = {8: ("int8", "int8-weight-only"), 4: ("int4-weight-only",)}
+"""By the bits that a checkpoint's matrices are stored in, the precisions it can run in, which all use just those."""
+
+MakeProduct = Callable[[Matrix], nn.Module]
 
 
 def base_dtype(precision: str) -> torch.dtype:
@@ -34,8 +38,8 @@ def base_dtype(precision: str) -> torch.dtype:
 def prepare(model: Transformer, precision: str) -> Transformer:
     """Replaces parts of `model` by their fast twins, a layer at a time, and returns it: it can run, not train or save.
 
-    The weights must be in the precision's `base_dtype`. ValueError for an unknown precision, weights in another dtype,
-    and integer products on another device than the CPU.
+    The weights must be in the precision's `base_dtype`, quantized matrices in its bits. ValueError for an unknown
+    precision, weights in another dtype or other bits, and integer products on another device than the CPU.
     """
     weight = model.embed_tokens.weight
     if weight.dtype != base_dtype(precision):
@@ -70,7 +74,7 @@ class FusedAttention(nn.Module):
         projections = [one for one in (plain.q_proj, plain.k_proj, plain.v_proj) if one is not None]
         self.layer, self.head_dim = plain.layer, plain.head_dim
         self.sizes = [one.out_features for one in projections]
-        self.qkv = product(torch.cat([one.weight for one in projections]))
+        self.qkv = product(joined([one.weight for one in projections]))
         self.o_proj = product(plain.o_proj.weight)
         self.q_norm, self.k_norm, self.v_norm = plain.q_norm, plain.k_norm, plain.v_norm
 
@@ -89,7 +93,7 @@ class FusedMLP(nn.Module):
 
     def __init__(self, plain: GatedMLP, product: MakeProduct) -> None:
         super().__init__()
-        self.gate_up = product(torch.cat((plain.gate_proj.weight, plain.up_proj.weight)))
+        self.gate_up = product(joined((plain.gate_proj.weight, plain.up_proj.weight)))
         self.down = product(plain.down_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:

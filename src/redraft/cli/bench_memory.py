@@ -48,7 +48,7 @@ def memory(
     try:
         if not (target / "config.json").exists():
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-            with Progress(*columns, console=console, transient=True) as progress:
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
                 task = progress.add_task(f"random weights in {to}", total=None)
                 write_synthetic(
                     target, config, to, lambda done, total: progress.update(task, completed=done, total=total)

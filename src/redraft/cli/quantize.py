@@ -26,11 +26,12 @@ def quantize(
         from redraft.weights import quantize_checkpoint, resolve
         from redraft.weights.quantize import check_quantize
     check_quantize(target, to)
+    folder = resolve(source)
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # Where nobody watches there is no bar, so that a refusal is one line there too.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"to {to}", total=None)
-        quantize_checkpoint(
-            resolve(source), target, to, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        quantize_checkpoint(folder, target, to, lambda done, total: progress.update(task, completed=done, total=total))
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     print(f"{target}: {size / 1e6:,.1f} MB; redraft generate --model {target}")

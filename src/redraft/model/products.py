@@ -14,6 +14,11 @@ MIN_ROWS = 8
 """Products are filled up to so many rows: below, other kernels are taken, and a row would depend on its neighbours."""
 
 
+BLOCK = 2**22
+"""Weights of few bits that are turned back at a time. Larger temporaries than a few MB are given back to the system
+after each use, and every page of the next one is a fault; and a core's cache holds no more."""
+
+
 def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN's kernels, which torch brings along for CPUs, multiply in `dtype` here."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -106,7 +111,12 @@ class WeightOnlyProduct(nn.Module):
         self.register_buffer("scale", matrix.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        dense = QuantizedMatrix(self.bits, self.inputs, self.values, self.scale).dense(x.dtype)
-        out = multiply(filled(x), dense)[: x.shape[0]]
+        rows = filled(x)
+        block = max(1, BLOCK // self.inputs)
+        parts = [
+            multiply(rows, QuantizedMatrix(self.bits, self.inputs, values, scale).dense(x.dtype))
+            for values, scale in zip(torch.split(self.values, block), torch.split(self.scale, block), strict=True)
+        ]
+        out = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))[: x.shape[0]]
         # Whole numbers up to 127 are exact in any dtype; an output's one scale can wait until it is summed.
         return (out * self.scale).to(x.dtype) if self.bits == 8 else out

@@ -79,12 +79,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     quantize_checkpoint(tmp_path / "plain", tmp_path / "int4", "int4")
     plain, small = Checkpoint.open(tmp_path / "plain"), Checkpoint.open(tmp_path / "int4")
     needed = loading_bytes(plain, "float32")
-    assert precision_bytes(config, "float32") < needed < precision_bytes(config, "float32") + 20e6
+    assert precision_bytes(config, "float32") < needed < precision_bytes(config, "float32") + 80e6
     monkeypatch.setattr(memory, "available_memory", lambda: needed)
     check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(
-        ValueError, match=r"plain in float32 takes 0\.0\d GB.* take a smaller --precision; `redraft quan"
+        ValueError, match=r"plain in float32 takes 0\.\d\d GB.* take a smaller --precision; `redraft quan"
     ):
         check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redraft.model import base_dtype
+from redraft.model.products import BLOCK
 from redraft.weights.checkpoint import STORED_AS, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 
@@ -82,9 +83,7 @@ def _step_bytes(checkpoint: Checkpoint, sizes: ModelSizes) -> int:
     choices = rows * config.experts_per_token * (2 * config.hidden_size + 3 * config.expert_size)
     widest = max(config.num_heads * config.attention_shape(i).head_dim for i in range(config.num_layers))
     attention = rows * (3 * widest + config.num_heads * rows)
-    # A quantized matrix is turned back whole, through two copies of it.
-    matrix = 2 * config.hidden_size * max(2 * widest, 2 * config.dense_size)
-    return 4 * (choices + attention + matrix) + sizes.kv_bytes(rows, 4)
+    return 4 * (choices + attention + 4 * BLOCK) + sizes.kv_bytes(rows, 4)
 
 
 def _left_in_cgroups() -> Iterator[int]:

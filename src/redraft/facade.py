@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from redraft.generation import (
     generate_autoregressive,
 )
 from redraft.generation.loop import check_prompt
-from redraft.model import PRECISIONS, Transformer, base_dtype, prepare
+from redraft.model import PRECISIONS, QUANTIZED_PRECISIONS, Transformer, base_dtype, prepare
 from redraft.text import TextTokenizer
-from redraft.weights import load_model, read_generation_config, resolve
+from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
 
@@ -176,14 +175,18 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
 
     device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda". precision: "float32"; "bf16"; "int8"
     (integer products, the rest in bf16); "int8-weight-only" or "int4-weight-only" (the layers' matrices in so many
-    bits, products in bf16: for memory); "auto" is float32 on a CPU where the weights take less than 4 GB, else bf16.
-    ValueError says what is wrong with it.
+    bits, products in bf16: for memory); "auto" is float32 on a CPU where the weights take less than 4 GB, else bf16,
+    and of a quantized checkpoint what it is stored in. ValueError says what is wrong with it, before anything is read
+    where it would not fit into memory.
     """
     place = pick_device(device)
     check_precision(precision)
     folder = resolve(os.fspath(name_or_path))
-    chosen = _auto_precision(folder, place) if precision == "auto" else precision
-    transformer = prepare(load_model(folder, dtype=base_dtype(chosen), device=place), chosen)
+    checkpoint = Checkpoint.open(folder)
+    chosen = choose_precision(checkpoint, place, precision)
+    if place.type == "cpu":
+        check_fits(checkpoint, chosen)
+    transformer = prepare(load_model(checkpoint, dtype=base_dtype(chosen), device=place), chosen)
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
@@ -210,7 +213,21 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision is {precision!r}, must be auto, {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
 
 
-def _auto_precision(folder: Path, device: torch.device) -> str:
+def choose_precision(checkpoint: Checkpoint, device: torch.device, precision: str) -> str:
+    """The precision that "auto" is for a checkpoint, or the one asked for; ValueError where it cannot give it."""
+    if checkpoint.bits is not None:
+        possible = QUANTIZED_PRECISIONS[checkpoint.bits]
+        if precision == "auto":
+            # Integer products, where there are any, run on the CPU only.
+            return possible[0] if device.type == "cpu" else possible[-1]
+        if precision not in possible:
+            raise ValueError(
+                f"precision is {precision!r}, but the matrices of {checkpoint.folder} are stored in {checkpoint.bits} "
+                f"bits: what was rounded away does not come back. Take {' or '.join(possible)}, or the checkpoint that "
+                "it was made from"
+            )
+        return precision
+    if precision != "auto":
+        return precision
     # The products of small models are too small to gain from bfloat16 on a CPU, and many CPUs have no unit for it.
-    small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) < 4_000_000_000
-    return "float32" if device.type == "cpu" and small else "bf16"
+    return "float32" if device.type == "cpu" and checkpoint.num_bytes < 4_000_000_000 else "bf16"

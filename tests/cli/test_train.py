@@ -152,10 +152,8 @@ def test_bad_rows_are_refused_before_any_work(run, tmp_path, content, arguments,
 
 
 def test_a_model_that_memory_cannot_train_is_refused(run, tmp_path, monkeypatch):
-    from redraft.weights import MachineMemory
-
-    monkeypatch.setattr("redraft.training.loop.machine_memory", lambda: MachineMemory(10**8, 10**8))
+    monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10**8)
     file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
     code, _, err = run("train", "rows", file, "--out", tmp_path / "run")
     assert code == 2
-    assert "takes 0.22 GB for weights, gradients and optimizer, 0.10 GB of this machine's memory are free" in err
+    assert "training this model, with gradients and optimizer, takes 0.22 GB, 0.10 GB of memory are free here" in err

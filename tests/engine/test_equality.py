@@ -8,7 +8,7 @@ import torch
 
 from redraft.engine import Cancelled, Committed, Drafted, EngineCore, Failed, Finished, Limits, Request
 from redraft.generation import Generation, SamplerSettings, generate
-from redraft.model import attention
+from redraft.model import attention, base_dtype, prepare
 from tests.fakes.models import tiny_model
 
 SECONDS = ("prefill_seconds", "denoising_seconds", "commit_seconds")
@@ -16,9 +16,13 @@ SYSTEM = tuple(range(2, 22))
 SCHEDULES = 200
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model(max_context=160)
+@pytest.fixture(scope="module", params=["plain", "float32", "bf16", "int8"])
+def model(request):
+    """The plain model, and prepared ones."""
+    model = tiny_model(max_context=160)
+    if request.param == "plain":
+        return model
+    return prepare(model.to(base_dtype(request.param)), request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from redraft.model import KVCache, Pass, Segment, SegmentedAttention
 from redraft.model.layers import Experts, RMSNorm, Router, rotate
 from redraft.model.native import Kernels, build, kernels_here
 from redraft.model.native.kernels import packed_panels
-from redraft.model.products import to_int8
+from redraft.model.quantized import rows_to_int8
 from tests.fakes.models import tiny_config, tiny_model
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -157,7 +157,7 @@ def test_quantizing(kernels: Kernels, dtype: torch.dtype) -> None:
     x = normal(30, 77, dtype=dtype) * torch.logspace(-3, 3, 30, dtype=dtype)[:, None]
     x[3], x[4, 5], x[5, 6] = 0, torch.nan, torch.inf
     found, scale = kernels.quantize(x)
-    wanted, wanted_scale = to_int8(x.float())
+    wanted, wanted_scale = rows_to_int8(x.float())
     assert torch.equal(found[[*range(4), *range(6, 30)]], wanted[[*range(4), *range(6, 30)]])
     torch.testing.assert_close(scale, wanted_scale, equal_nan=True)
     sums = torch.randint(-(2**20), 2**20, (30, 9), dtype=torch.int32)

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from redraft.model import KVCache, Transformer, attention
+from redraft.model import KVCache, Transformer, attention, base_dtype, prepare
 from redraft.model.attention import SegmentedAttention
 from redraft.model.batch import FlatBatch, Pass
-from redraft.weights import ModelSizes, machine_memory
+from redraft.weights import ModelSizes
+from redraft.weights.sizes import precision_bytes
 from tests.weights.support import released_config, tiny_config
 
 
@@ -16,9 +17,11 @@ def test_26b_a4b() -> None:
     assert round(sizes.active_parameters / 1e9, 1) == 3.8
     assert sizes.embedding_parameters == 262_144 * 2816
     assert sizes.weight_bytes["bfloat16"] == 2 * sizes.parameters
-    # 8.25 and 4.25 bits a value, vectors aside.
-    assert sizes.weight_bytes["int8"] / sizes.parameters == pytest.approx(8.25 / 8, abs=1e-3)
-    assert sizes.weight_bytes["int4"] / sizes.parameters == pytest.approx(4.25 / 8, abs=1e-3)
+    # 8 and 4.25 bits a value, and 16 of the embedding and the routers; scales of outputs and vectors aside.
+    kept = sizes.embedding_parameters + 30 * 128 * 2816
+    rest = sizes.parameters - kept
+    assert sizes.weight_bytes["int8"] == pytest.approx(2 * kept + rest, rel=3e-3)
+    assert sizes.weight_bytes["int4"] == pytest.approx(2 * kept + rest * 4.25 / 8, rel=1e-3)
     # 5 full layers of 2 heads of 512, 25 sliding ones of 8 heads of 256; keys and values in 16 bits.
     assert sizes.kv_bytes_per_1000_tokens() == 1000 * 5 * 2 * 2 * 512 * 2
     assert sizes.kv_bytes_sliding() == 1023 * 25 * 2 * 8 * 256 * 2
@@ -85,6 +88,10 @@ def test_fits() -> None:
             function(-1)
 
 
-def test_machine_memory() -> None:
-    memory = machine_memory()
-    assert 2**28 < memory.available <= memory.total < 2**50
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8", "int8-weight-only", "int4-weight-only"])
+def test_weight_bytes_are_what_a_prepared_model_holds(precision: str) -> None:
+    config = tiny_config(expert_size=64, dense_size=64, hidden_size=64)
+    model = prepare(Transformer(config).to(base_dtype(precision)), precision)
+    held = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    # Packed, a matrix is filled up to whole blocks.
+    assert precision_bytes(config, precision) == pytest.approx(held, rel=0 if precision.startswith("int") else 0.2)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli import bench_load, bench_speed, options
+from redraft.cli import bench_load, bench_memory, bench_speed, options
 
 app = typer.Typer(help="Measure and predict speed; each command ends in one JSON line.")
 
@@ -21,6 +21,7 @@ def group() -> None:
 app.command("step")(bench_speed.step)
 app.command("compare")(bench_speed.compare)
 app.command("load")(bench_load.load)
+app.command("memory")(bench_memory.memory)
 
 
 @app.command("plan")

@@ -45,8 +45,8 @@ def step(
     from redraft.measure.timing import Spread, machine, ratio
     from redraft.model import prepare
 
-    state = machine()
     measured = Step(prepare(subject(config, precision), precision), batch, context)
+    state, packed = machine(), measured.model.packed_embedding
     shapes = products(measured.model.config, batch, context)
     ceiling = Ceiling(shapes, precision)
     measured.stages()
@@ -75,7 +75,8 @@ def step(
                 "ms": {name: one.scaled(1000).to_json() for name, one in seconds.items()},
                 "canvas_steps_per_second": round(batch / seconds["step"].median, 2), "gflop": round(giga, 4),
                 "gflops": reached.to_json(), "ceiling_gflops": possible.to_json(),
-                "share_of_ceiling": share.to_json(), "machine": state,
+                "share_of_ceiling": share.to_json(),
+                "packed_embedding_bytes": packed.num_bytes if packed else 0, "machine": state,
             }
         )
     )  # fmt: skip

@@ -21,13 +21,21 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
+    from redraft.model import QUANTIZED_PRECISIONS
     from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
+    from redraft.weights.config_file import parse_quantization, read_config_json
 
-    config = read_config(fetch_config(model))
+    folder = fetch_config(model)
+    config = read_config(folder)
+    bits = parse_quantization(read_config_json(folder), folder=folder)
+    stored = None if bits is None else f"int{bits}"
     sizes, memory = ModelSizes.of(config), machine_memory()
-    fits = sizes.fits(memory.available, context)
+    # What has been rounded cannot be loaded as anything else.
+    weight_bytes = {name: size for name, size in sizes.weight_bytes.items() if stored in (None, name)}
+    fits = {name: verdict for name, verdict in sizes.fits(memory.available, context).items() if name in weight_bytes}
     facts = {
         "model": model,
+        "quantized": stored,
         "parameters": sizes.parameters,
         "active_parameters": sizes.active_parameters,
         "layers": config.num_layers,
@@ -39,7 +47,7 @@ def info(
         "kv_bytes_per_1000_tokens": sizes.kv_bytes_per_1000_tokens(),
         "kv_bytes_sliding_layers": sizes.kv_bytes_sliding(),
         "flops_per_denoising_step": sizes.step_flops(context),
-        "weight_bytes": dict(sizes.weight_bytes),
+        "weight_bytes": weight_bytes,
         "fits": fits,
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
@@ -49,6 +57,8 @@ def info(
         return
     table = Table(show_header=False)
     table.add_row("model", model)
+    if bits is not None:
+        table.add_row("quantized", f"to {stored}; runs as {' or '.join(QUANTIZED_PRECISIONS[bits])}")
     table.add_row("parameters", f"{_count(sizes.parameters)} in all ({sizes.parameters:,})")
     table.add_row("active", f"{_count(sizes.active_parameters)} per token ({sizes.active_parameters:,})")
     table.add_row("shape", f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens")
@@ -58,7 +68,7 @@ def info(
         f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, {_bytes(sizes.kv_bytes_sliding())} for windows",
     )
     table.add_row("denoising step", f"{sizes.step_flops(context) / 1e9:,.1f} GFLOP at {context:,} tokens of context")
-    for precision, weights in sizes.weight_bytes.items():
+    for precision, weights in weight_bytes.items():
         verdict = "fits" if fits[precision] else "does not fit"
         table.add_row(
             precision, f"{_bytes(weights)} of weights; {verdict} into the {_bytes(memory.available)} free here"

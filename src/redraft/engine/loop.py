@@ -37,6 +37,8 @@ class EngineLoop:
         self._given_up: frozenset[str] = frozenset()
         self._broken: BaseException | None = None
         self._threads = torch.get_num_threads()
+        if model.kernels is not None:
+            model.kernels.release_workers()
         self._thread = threading.Thread(target=self._run, name="redraft-engine", daemon=True)
         self._thread.start()
 

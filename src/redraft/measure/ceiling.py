@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from redraft.model import ModelConfig, base_dtype
+from redraft.model.native import kernels_here
+from redraft.model.native.product import KernelProduct
 from redraft.model.products import PackedProduct, has_kernels
 
 REPEAT_SECONDS = 1e-3
@@ -83,7 +85,7 @@ def flops(shapes: Mapping[Product, int]) -> int:
 
 
 class Ceiling:
-    """Times products in a precision, each in the ways there are for it: weights as they are, and packed.
+    """Times products in a precision, each in the ways there are for it: weights as they are, packed, by our own kernel.
 
     The weights of one product are read from the cache where they fit, as those of a whole model may not be.
     """
@@ -148,4 +150,8 @@ def ways(product: Product, precision: str) -> list[Callable[[], Tensor]]:
     if has_kernels(weight.device, dtype):
         packed = PackedProduct(weight)
         found.append(lambda: packed(x))
+    kernels = kernels_here()
+    if kernels is not None and kernels.multiplies(dtype, i):
+        own = KernelProduct(weight, kernels=kernels)
+        found.append(lambda: own(x))
     return found

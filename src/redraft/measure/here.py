@@ -25,15 +25,40 @@ import torch
 from redraft.measure.ceiling import Ceiling, Product, products
 from redraft.measure.plan import Device
 from redraft.model import ModelConfig
+from redraft.model.native import kernels_here
 from redraft.weights import machine_memory
 
 MOST_ROWS, MOST_WIDTH = 512, 8192
-LAYER_OPS, CANVAS_OPS, EXPERT_OPS = 160, 12, 8
-"""Operations of a layer without its experts, those that each further request adds, and those of each expert."""
-READOUT_OPS, TILE_OPS, TILE, ROW_BLOCK = 90, 46, 1024, 128
-"""Operations of a readout, and of each tile of it, which is TILE tokens for ROW_BLOCK rows."""
-LAYER_PASSES, READOUT_PASSES = 17, 4.5
-"""Passes over [N, D] in a layer, over [N, V] in a denoising step's readout, in units of a `tanh`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a forward consists of beside its products.
+
+    Operations: of a layer without its experts, what each further request adds to it, and each expert; of a readout, and
+    of each of its tiles, which is TILE tokens for row_block rows. Passes over [N, D] in a layer, over [N, V] in a
+    denoising step's readout, in units of a `tanh`.
+    """
+
+    layer_ops: float
+    canvas_ops: float
+    expert_ops: float
+    readout_ops: float
+    tile_ops: float
+    row_block: int
+    layer_passes: float
+    readout_passes: float
+
+
+WITH_TORCH = Costs(
+    layer_ops=160, canvas_ops=12, expert_ops=8, readout_ops=90, tile_ops=46, row_block=128, layer_passes=17,
+    readout_passes=4.5,
+)  # fmt: skip
+WITH_KERNELS = Costs(
+    layer_ops=30, canvas_ops=1, expert_ops=0, readout_ops=60, tile_ops=4, row_block=256, layer_passes=4,
+    readout_passes=0.4,
+)  # fmt: skip
+TILE = 1024
 ROUNDS = 5
 
 
@@ -56,11 +81,12 @@ class Here:
         # Of a weight that is used by no product of this forward nothing is read.
         read = sum(times * one.inputs * one.outputs for one, times in needed.items() if one.count == 1)
         used = min(config.num_experts, rows * config.experts_per_token)
-        ops = config.num_layers * (LAYER_OPS + CANVAS_OPS * (requests - 1) + EXPERT_OPS * used)
-        elements: float = LAYER_PASSES * config.num_layers * rows * config.hidden_size
+        costs = WITH_TORCH if kernels_here() is None else WITH_KERNELS
+        ops = config.num_layers * (costs.layer_ops + costs.canvas_ops * (requests - 1) + costs.expert_ops * used)
+        elements = costs.layer_passes * config.num_layers * rows * config.hidden_size
         if readout == 2:
-            ops += READOUT_OPS + TILE_OPS * -(-config.vocab_size // TILE) * -(-rows // ROW_BLOCK)
-            elements += READOUT_PASSES * rows * config.vocab_size
+            ops += costs.readout_ops + costs.tile_ops * -(-config.vocab_size // TILE) * -(-rows // costs.row_block)
+            elements += costs.readout_passes * rows * config.vocab_size
         reading = read * self.bytes_per_weight / self.bandwidth
         return max(multiplying, reading) + ops * self.op + elements * self.element
 
@@ -88,7 +114,7 @@ def measure_here(precision: str) -> Device:
     """
     if precision not in WEIGHT_BYTES:
         raise ValueError(f"precision is {precision!r}; for this machine it must be one of {', '.join(WEIGHT_BYTES)}")
-    small, tile, large = torch.ones(8, 64), torch.randn(ROW_BLOCK, TILE), torch.ones(2**25)
+    small, tile, large = torch.ones(8, 64), torch.randn(128, TILE), torch.ones(2**25)
     op = _median(lambda: small.add(small), 2000)
     element = _median(lambda: tile.tanh(), 50) / tile.numel()
     bandwidth = large.numel() * large.element_size() / _median(lambda: large.sum(), 3)

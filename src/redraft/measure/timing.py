@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from redraft.model.native import kernels_here
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -61,11 +63,12 @@ def ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:
 
 
 def machine() -> dict[str, Any]:
-    """What a measurement depends on: processor, threads in use, versions; load: processes that wanted to run."""
+    """What a measurement depends on: processor, threads in use, our own kernels, versions; load: processes that wanted to run."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "kernels": kernels_here() is not None,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -3,13 +3,14 @@
 from redraft.model.attention import AttentionContext, KVCache, SegmentedAttention
 from redraft.model.batch import FlatBatch, Pass, Segment
 from redraft.model.config import AttentionShape, ModelConfig
-from redraft.model.prepared import PRECISIONS, base_dtype, prepare
+from redraft.model.prepared import PRECISIONS, QUANTIZED_PRECISIONS, base_dtype, packed_embedding_bytes, prepare
 from redraft.model.readout import Readout, plain_readout
 from redraft.model.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 __all__ = [
     "PRECISIONS",
+    "QUANTIZED_PRECISIONS",
     "AttentionContext",
     "AttentionShape",
     "FlatBatch",
@@ -21,6 +22,7 @@ __all__ = [
     "SegmentedAttention",
     "Transformer",
     "base_dtype",
+    "packed_embedding_bytes",
     "plain_readout",
     "prepare",
     "streamed_readout",

@@ -11,18 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
+from redraft.model.config import ModelConfig
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer, rotate
 from redraft.model.native import kernels_here
 from redraft.model.native.kernels import Kernels
 from redraft.model.native.layer import KernelLayer, KernelMLP, MakeProduct, Products
 from redraft.model.native.product import KernelProduct, KernelStack, LoopedStack, PackedEmbedding
 from redraft.model.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct, has_kernels
+from redraft.model.quantized import joined
 from redraft.model.streamed import TILE
 from redraft.model.transformer import SelfConditioning, Transformer
 
 PRECISIONS = ("float32", "bf16", "int8", "int8-weight-only", "int4-weight-only")
 """float32 and bf16: of weights and products. int8: integer products in the layers, the rest in bf16.
 The weight-only ones: the layers' matrices in 8 or 4 bits, products in bf16."""
+
+QUANTIZED_PRECISIONS = {8: ("int8", "int8-weight-only"), 4: ("int4-weight-only",)}
+"""By the bits that a checkpoint's matrices are stored in, the precisions it can run in, which all use just those."""
 
 MOST_PACKED = 2**28
 """Bytes of an embedding from which on its two packed copies for the readout are not worth their memory."""
@@ -42,27 +47,32 @@ def base_dtype(precision: str) -> torch.dtype:
 def prepare(model: Transformer, precision: str) -> Transformer:
     """Replaces parts of `model` by their fast twins, a layer at a time, and returns it: it can run, not train or save.
 
-    The weights must be in the precision's `base_dtype`. ValueError for an unknown precision, weights in another dtype,
-    and integer products on another device than the CPU.
+    The weights must be in the precision's `base_dtype`, quantized matrices in its bits. ValueError for an unknown
+    precision, weights in another dtype or other bits, and integer products on another device than the CPU.
     """
     weight = model.embed_tokens.weight
     if weight.dtype != base_dtype(precision):
         raise ValueError(
             f"for precision {precision!r} weights must be {base_dtype(precision)}, they are {weight.dtype}"
         )
-    product = _product(precision, weight.device)
     kernels = kernels_here() if weight.device.type == "cpu" else None
-    if kernels is not None:
-        products = _products(precision, model, kernels)
-        for i, layer in enumerate(model.layers):
-            assert isinstance(layer, Layer)
-            model.layers[i] = KernelLayer(layer, products, kernels)
-        self_conditioning = KernelMLP(model.self_conditioning, products.dense, kernels)
-        model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, self_conditioning))
-        model.kernels = kernels
-        if weight.nbytes <= MOST_PACKED and kernels.multiplies(weight.dtype, weight.shape[1]):
-            model.packed_embedding = PackedEmbedding(weight, TILE, kernels)
-        return model.eval().requires_grad_(False)
+    if kernels is None:
+        _with_torch(model, _product(precision, weight.device))
+    else:
+        _with_kernels(model, _products(precision, model, kernels), kernels)
+    return model.eval().requires_grad_(False)
+
+
+def packed_embedding_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """What the two packed copies of the embedding take on a CPU; 0 where none are made."""
+    kernels = kernels_here()
+    num_bytes = config.vocab_size * config.hidden_size * dtype.itemsize
+    if kernels is None or num_bytes > MOST_PACKED or not kernels.multiplies(dtype, config.hidden_size):
+        return 0
+    return 2 * num_bytes
+
+
+def _with_torch(model: Transformer, product: MakeProduct) -> None:
     for layer in model.layers:
         assert isinstance(layer, Layer)
         layer.add_module("self_attn", FusedAttention(layer.self_attn, product))
@@ -70,7 +80,18 @@ def prepare(model: Transformer, precision: str) -> Transformer:
         layer.add_module("experts", GroupedExperts(layer.experts, product))
     mlp = FusedMLP(model.self_conditioning, product)
     model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
-    return model.eval().requires_grad_(False)
+
+
+def _with_kernels(model: Transformer, products: Products, kernels: Kernels) -> None:
+    for i, layer in enumerate(model.layers):
+        assert isinstance(layer, Layer)
+        model.layers[i] = KernelLayer(layer, products, kernels)
+    mlp = KernelMLP(model.self_conditioning, products.dense, kernels)
+    model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
+    model.kernels = kernels
+    weight = model.embed_tokens.weight
+    if packed_embedding_bytes(model.config, weight.dtype):
+        model.packed_embedding = PackedEmbedding(weight, TILE, kernels)
 
 
 def _product(precision: str, device: torch.device) -> MakeProduct:
@@ -107,7 +128,7 @@ class FusedAttention(nn.Module):
         projections = [one for one in (plain.q_proj, plain.k_proj, plain.v_proj) if one is not None]
         self.layer, self.head_dim = plain.layer, plain.head_dim
         self.sizes = [one.out_features for one in projections]
-        self.qkv = product(torch.cat([one.weight for one in projections]))
+        self.qkv = product(joined([one.weight for one in projections]))
         self.o_proj = product(plain.o_proj.weight)
         self.q_norm, self.k_norm, self.v_norm = plain.q_norm, plain.k_norm, plain.v_norm
 
@@ -126,7 +147,7 @@ class FusedMLP(nn.Module):
 
     def __init__(self, plain: GatedMLP, product: MakeProduct) -> None:
         super().__init__()
-        self.gate_up = product(torch.cat((plain.gate_proj.weight, plain.up_proj.weight)))
+        self.gate_up = product(joined((plain.gate_proj.weight, plain.up_proj.weight)))
         self.down = product(plain.down_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Products with a matrix of weights, x [n, I] → [n, O], in the forms that `prepare` chooses from.
 
-n rows, I inputs, O outputs, g inputs that share a scale. Whatever the form, a row's result does not depend on the rows
+n rows, I inputs, O outputs. Whatever the form, a row's result does not depend on the rows
 beside it.
 """
 
@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redraft.model.native.kernels import Kernels
+from redraft.model.quantized import Matrix, QuantizedMatrix, quantized, rows_to_int8, unquantized
 
 MIN_ROWS = 8
 """Products are filled up to so many rows: below, other kernels are taken, and a row would depend on its neighbours."""
 
 _LINEAR = torch.ops.mkldnn._linear_pointwise.default
 
-GROUP = 64
-"""Inputs of a row that share a scale where weights alone are quantized; the last group of a row may be shorter."""
+BLOCK = 2**22
+"""Weights of few bits that are turned back at a time. Larger temporaries than a few MB are given back to the system
+after each use, and every page of the next one is a fault; and a core's cache holds no more."""
 
 
 @functools.cache
@@ -54,9 +56,9 @@ class PlainProduct(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Matrix) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.detach())
+        self.register_buffer("weight", unquantized(weight).detach())
 
     def forward(self, x: Tensor) -> Tensor:
         return multiply(filled(x), self.weight)[: x.shape[0]]
@@ -70,9 +72,10 @@ class PackedProduct(nn.Module):
 
     packed: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Matrix) -> None:
         super().__init__()
-        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous()))
+        plain = unquantized(weight).detach().contiguous()
+        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(plain))
 
     def forward(self, x: Tensor) -> Tensor:
         return multiply(filled(x), self.packed)[: x.shape[0]]
@@ -87,64 +90,42 @@ class Int8Product(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, weight: Tensor, *, kernels: Kernels | None = None) -> None:
+    def __init__(self, weight: Matrix, *, kernels: Kernels | None = None) -> None:
         super().__init__()
         self._kernels = kernels
-        quantized, scale = to_int8(weight.detach().float())
-        self.register_buffer("weight", quantized)
-        self.register_buffer("scale", scale[:, 0])
+        matrix = quantized(weight, 8)
+        self.register_buffer("weight", matrix.values)
+        self.register_buffer("scale", matrix.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._kernels is not None:
-            quantized, scale = self._kernels.quantize(x)
-            return self._kernels.scale_sums(torch._int_mm(quantized, self.weight.t()), scale, self.scale, x.dtype)
-        quantized, scale = to_int8(x.float())
-        sums = torch._int_mm(quantized, self.weight.t())
+            rows, scale = self._kernels.quantize(x)
+            return self._kernels.scale_sums(torch._int_mm(rows, self.weight.t()), scale, self.scale, x.dtype)
+        rows, scale = rows_to_int8(x.float())
+        sums = torch._int_mm(rows, self.weight.t())
         return (sums * scale * self.scale).to(x.dtype)
 
 
 class WeightOnlyProduct(nn.Module):
-    """Weights in 8 or 4 bits, a scale for each group of GROUP inputs, turned back before each product: saves memory.
-
-    Two values of 4 bits share a byte, the first in its lower half. They are stored with 8 added, as -8 … 7 → 0 … 15.
-    """
+    """Weights in 8 or 4 bits, turned back before each product: saves memory, not time."""
 
     values: Tensor
     scale: Tensor
 
-    def __init__(self, weight: Tensor, bits: int) -> None:
+    def __init__(self, weight: Matrix, bits: int) -> None:
         super().__init__()
-        assert bits in (4, 8)
-        self.bits = bits
-        self.inputs = weight.shape[1]
-        self.dtype = weight.dtype
-        grouped = F.pad(weight.detach().float(), (0, -self.inputs % GROUP)).unflatten(1, (-1, GROUP))  # type: ignore[no-untyped-call]
-        highest = 2 ** (bits - 1) - 1
-        # In 16 bits, as it is kept, before the values are rounded with it.
-        scale = (grouped.abs().amax(dim=-1, keepdim=True) / highest).bfloat16()
-        values = (grouped / scale.float()).nan_to_num(0.0).round().clamp(-highest - 1, highest).to(torch.int8)
-        if bits == 4:
-            low, high = (values + 8).to(torch.uint8).view(*values.shape[:-1], GROUP // 2, 2).unbind(-1)
-            values = low | high << 4
-        self.register_buffer("values", values)
-        self.register_buffer("scale", scale)
-
-    def dense(self) -> Tensor:
-        """The weights [O, I] as they are multiplied with."""
-        values = self.values
-        if self.bits == 4:
-            values = torch.stack((values & 15, values >> 4), dim=-1).flatten(-2).to(torch.int8) - 8
-        return (values.to(self.dtype) * self.scale.to(self.dtype)).flatten(1)[:, : self.inputs]
+        matrix = quantized(weight, bits)
+        self.bits, self.inputs = bits, matrix.inputs
+        self.register_buffer("values", matrix.values)
+        self.register_buffer("scale", matrix.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return multiply(filled(x), self.dense())[: x.shape[0]]
-
-
-def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x float32 [n, I] → int8 [n, I] and its scale float32 [n, 1]; a row with a value that is not finite has no scale.
-
-    Its products are NaN then, as they would be in float32.
-    """
-    scale = x.abs().amax(dim=-1, keepdim=True) / 127
-    scale = torch.where(scale.isfinite(), scale, torch.nan)
-    return (x / scale).nan_to_num(0.0).round_().to(torch.int8), scale
+        rows = filled(x)
+        block = max(1, BLOCK // self.inputs)
+        parts = [
+            multiply(rows, QuantizedMatrix(self.bits, self.inputs, values, scale).dense(x.dtype))
+            for values, scale in zip(torch.split(self.values, block), torch.split(self.scale, block), strict=True)
+        ]
+        out = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))[: x.shape[0]]
+        # Whole numbers up to 127 are exact in any dtype; an output's one scale can wait until it is summed.
+        return (out * self.scale).to(x.dtype) if self.bits == 8 else out

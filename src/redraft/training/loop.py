@@ -29,7 +29,7 @@ from redraft.training.objective import losses
 from redraft.training.recipes import Recipe
 from redraft.training.state import RunFolder
 from redraft.training.validation import Validator
-from redraft.weights import Checkpoint, machine_memory
+from redraft.weights import Checkpoint, check_available
 
 ExampleSource = Callable[[int], Sequence[Example]]
 """The examples of a step, the same for the same step. One with a method `describe` says of a step what they are."""
@@ -82,8 +82,12 @@ def initialise(model: Transformer, seed: int) -> None:
 
 
 def check_start(path: Path, recipe: Recipe) -> Checkpoint:
-    """The checkpoint that a run is to begin with. ValueError where it is none or of another shape than the recipe's."""
+    """The checkpoint that a run is to begin with.
+
+    ValueError where it is none, quantized, or of another shape than the recipe's.
+    """
     checkpoint = Checkpoint.open(path)
+    checkpoint.check_unquantized()
     if checkpoint.config != recipe.model:
         raise ValueError(f"{path} holds a model of another shape than the recipe's; begin with another, or without one")
     return checkpoint
@@ -96,12 +100,7 @@ def check_memory(config: ModelConfig) -> None:
     comes on top.
     """
     needed = 5 * 4 * sum(math.prod(shape) for shape in config.parameter_shapes().values())
-    free = machine_memory().available
-    if needed > free:
-        raise ValueError(
-            f"training this model takes {needed / 1e9:.2f} GB for weights, gradients and optimizer, "
-            f"{free / 1e9:.2f} GB of this machine's memory are free: choose a smaller model"
-        )
+    check_available(needed, "training this model, with gradients and optimizer,", "choose a smaller model")
 
 
 def make_optimizer(model: Transformer, recipe: Recipe) -> MuonAdamW:

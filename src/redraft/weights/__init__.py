@@ -10,21 +10,26 @@ from redraft.weights.config_file import (
 )
 from redraft.weights.fetch import fetch_config, resolve
 from redraft.weights.header import StoredTensor
+from redraft.weights.memory import MachineMemory, check_available, check_fits, machine_memory
 from redraft.weights.names import checkpoint_name
+from redraft.weights.quantize import quantize_checkpoint
 from redraft.weights.save import save_checkpoint
-from redraft.weights.sizes import MachineMemory, ModelSizes, machine_memory
+from redraft.weights.sizes import ModelSizes
 
 __all__ = [
     "Checkpoint",
     "MachineMemory",
     "ModelSizes",
     "StoredTensor",
+    "check_available",
+    "check_fits",
     "checkpoint_name",
     "config_to_json",
     "fetch_config",
     "load_model",
     "machine_memory",
     "parse_config",
+    "quantize_checkpoint",
     "read_config",
     "read_generation_config",
     "resolve",

@@ -1,6 +1,6 @@
 """Reading a checkpoint: everything about it is checked against its config before any data are read."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -10,15 +10,26 @@ from safetensors import safe_open
 from torch import Tensor
 
 from redraft.model import ModelConfig, Transformer
-from redraft.weights.config_file import CONFIG_FILE, parse_config, read_config_json, read_generation_config
+from redraft.model.quantized import Form, QuantizedMatrix, is_quantized, put
+from redraft.weights.config_file import (
+    CONFIG_FILE,
+    parse_config,
+    parse_quantization,
+    read_config_json,
+    read_generation_config,
+)
 from redraft.weights.header import FileStamp, StoredTensor, read_header
 from redraft.weights.json_file import read_json_object
-from redraft.weights.names import checkpoint_name, is_tied_copy, is_unused
+from redraft.weights.names import checkpoint_name, is_tied_copy, is_unused, scale_name
 from redraft.weights.publish import finish_interrupted
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 READABLE = ("F32", "BF16", "F16", "F64")
+STORED_AS = {
+    torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8",
+}  # fmt: skip
+"""How files spell the dtypes that are written."""
 _SHOWN = 5
 _FINITE_CHUNK = 2**24
 
@@ -28,7 +39,8 @@ class Checkpoint:
     """A checkpoint whose names, shapes and dtypes have been found to be what its config needs.
 
     `original` is config.json as it was read; `tensors` are the model's, by the names of `Transformer.state_dict`;
-    `unused` are those of the vision part, by the names they have in the file.
+    `unused` are those of the vision part, by the names they have in the file. `bits` says in how many a quantized
+    checkpoint's matrices are; `tensors` then has their values by their names and their scales by `scale_name`.
     """
 
     folder: Path
@@ -36,6 +48,7 @@ class Checkpoint:
     original: Mapping[str, object]
     tensors: Mapping[str, StoredTensor]
     unused: Mapping[str, StoredTensor]
+    bits: int | None
 
     @classmethod
     def open(cls, folder: Path | str) -> "Checkpoint":
@@ -49,10 +62,12 @@ class Checkpoint:
         stamp = FileStamp.of(folder / CONFIG_FILE)
         config = parse_config(original, read_generation_config(folder), folder=folder)
         stored = _stored_tensors(folder)
-        tensors = _match(folder, config.parameter_shapes(), stored)
+        bits = parse_quantization(original, folder=folder)
+        tensors = _match(folder, _forms(config.parameter_shapes(), bits), stored)
         # config.json is what a save removes first and puts back last: if it stayed, so did all that was read here.
         check_unchanged(folder / CONFIG_FILE, stamp)
-        return cls(folder, config, original, tensors, {name: one for name, one in stored.items() if is_unused(name)})
+        unused = {name: one for name, one in stored.items() if is_unused(name)}
+        return cls(folder, config, original, tensors, unused, bits)
 
     @property
     def num_bytes(self) -> int:
@@ -70,13 +85,49 @@ class Checkpoint:
 
         On the CPU tensors that need no conversion are views of the memory-mapped file, private to this process; others
         are converted one after the other, so that memory peaks at the result plus one tensor. Raises ValueError naming
-        the tensor that holds NaN or infinity, be it that `dtype` cannot hold a value, and if a file was replaced since
-        `open`.
+        the tensor that holds NaN or infinity, be it that `dtype` cannot hold a value, if a file was replaced since
+        `open`, and for a quantized checkpoint.
         """
+        self.check_unquantized()
+        return self._load(dtype, device, check_finite)
+
+    def load_into(
+        self,
+        model: Transformer,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        check_finite: bool = True,
+    ) -> None:
+        """Gives `model`, of this config and on the meta device, its tensors as `load` describes.
+
+        Quantized matrices are taken as they are stored, views of the file on the CPU; `prepare` knows what to do with
+        them, nothing else does.
+        """
+        loaded = self._load(dtype, device, check_finite)
+        if self.bits is not None:
+            for name, shape in self.config.parameter_shapes().items():
+                if is_quantized(name):
+                    values, scale = loaded.pop(name), loaded.pop(scale_name(name))
+                    put(model, name, QuantizedMatrix(self.bits, shape[-1], values, scale))
+        model.load_state_dict(loaded, assign=True)
+
+    def check_unquantized(self) -> None:
+        """ValueError if it is quantized: what was rounded does not come back."""
+        if self.bits is not None:
+            raise ValueError(
+                f"{self.folder} is quantized to {self.bits} bits: it can run, not be trained, saved or quantized; take "
+                "the checkpoint that it was made from"
+            )
+
+    def _load(self, dtype: torch.dtype | None, device: torch.device | str, check_finite: bool) -> dict[str, Tensor]:
         loaded = {}
+        kept = set() if self.bits is None else set(filter(is_quantized, self.tensors))
+        kept |= set(map(scale_name, kept))
         for name, tensor in self._mapped():
-            converted = tensor.to(device=device, dtype=dtype)
-            if check_finite and not all_finite(converted):
+            converted = tensor.to(device=device, dtype=None if name in kept else dtype)
+            # Of whole numbers there is nothing to check, and they need not be read yet.
+            if check_finite and converted.is_floating_point() and not all_finite(converted):
                 stored = self.tensors[name]
                 raise ValueError(
                     f"{stored.file}: tensor {stored.name} ({stored.dtype}) holds NaN or infinite values"
@@ -98,18 +149,20 @@ class Checkpoint:
 
 
 def load_model(
-    folder: Path | str,
+    folder: Path | str | Checkpoint,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     *,
     check_finite: bool = True,
 ) -> Transformer:
-    """The model in `folder`, in eval mode, without gradients. Errors are those of `Checkpoint`."""
-    checkpoint = Checkpoint.open(folder)
-    weights = checkpoint.load(dtype, device, check_finite=check_finite)
+    """The model in `folder`, or of a checkpoint that is open, in eval mode, without gradients.
+
+    That of a quantized checkpoint can only be prepared. Errors are those of `Checkpoint`.
+    """
+    checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint.open(folder)
     with torch.device("meta"):
         model = Transformer(checkpoint.config)
-    model.load_state_dict(weights, assign=True)
+    checkpoint.load_into(model, dtype, device, check_finite=check_finite)
     return model.eval().requires_grad_(False)
 
 
@@ -157,11 +210,24 @@ def _sharded_tensors(folder: Path, index: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
+def _forms(shapes: Mapping[str, tuple[int, ...]], bits: int | None) -> dict[str, tuple[tuple[int, ...], Sequence[str]]]:
+    """Shape and dtypes that each tensor may have in the file, by our names."""
+    forms: dict[str, tuple[tuple[int, ...], Sequence[str]]] = {}
+    for name, shape in shapes.items():
+        if bits is None or not is_quantized(name):
+            forms[name] = shape, READABLE
+        else:
+            form = Form.of(shape, bits)
+            forms[name] = form.values, (STORED_AS[form.values_dtype],)
+            forms[scale_name(name)] = form.scale, (STORED_AS[form.scale_dtype],)
+    return forms
+
+
 def _match(
-    folder: Path, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]
+    folder: Path, forms: Mapping[str, tuple[tuple[int, ...], Sequence[str]]], stored: Mapping[str, StoredTensor]
 ) -> dict[str, StoredTensor]:
     """The stored tensors by our names. Raises ValueError unless they are exactly what the config needs."""
-    wanted = {checkpoint_name(name): name for name in shapes}
+    wanted = {checkpoint_name(name): name for name in forms}
     if missing := [name for name in wanted if name not in stored]:
         raise ValueError(f"{folder} lacks {_listed(missing)} that config.json asks for")
     others = [name for name in stored if name not in wanted and not is_unused(name)]
@@ -169,15 +235,17 @@ def _match(
         raise ValueError(f"{folder} holds {_listed(unexpected)} that config.json has no place for")
     tensors = {ours: stored[name] for name, ours in wanted.items()}
     if wrong := [
-        f"{tensor.name} is {list(tensor.shape)}, not {list(shapes[name])}"
+        f"{tensor.name} in {tensor.file.name} is {list(tensor.shape)}, not {list(forms[name][0])}"
         for name, tensor in tensors.items()
-        if tensor.shape != shapes[name]
+        if tensor.shape != forms[name][0]
     ]:
         raise ValueError(f"{folder} does not fit its config.json: {_listed(wrong, noun='shape')}")
-    if wrong := [f"{tensor.name} is {tensor.dtype}" for tensor in tensors.values() if tensor.dtype not in READABLE]:
-        raise ValueError(
-            f"{folder}: {_listed(wrong)}; read are {', '.join(READABLE)}. Quantized checkpoints are not read yet"
-        )
+    if wrong := [
+        f"{tensor.name} in {tensor.file.name} is {tensor.dtype}, not {' or '.join(forms[name][1])}"
+        for name, tensor in tensors.items()
+        if tensor.dtype not in forms[name][1]
+    ]:
+        raise ValueError(f"{folder} does not fit its config.json: {_listed(wrong, noun='dtype')}")
     return tensors
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redraft.model import AttentionShape, ModelConfig
 from redraft.model.config import FULL, SLIDING
+from redraft.model.quantized import BITS, GROUP
 from redraft.weights import config_keys as keys
 from redraft.weights.config_section import Section
 from redraft.weights.json_file import json_bytes, read_json_object
@@ -20,6 +21,8 @@ CONFIG_FILE = "config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
 MODEL_TYPE = "diffusion_gemma"
 TEXT_MODEL_TYPE = "diffusion_gemma_text"
+QUANTIZATION_KEY = "quantization_config"
+QUANTIZATION_METHOD = "redraft"
 
 
 def read_config(folder: Path | str) -> ModelConfig:
@@ -60,6 +63,7 @@ def parse_config(
         found = top.values.get("model_type")
         raise top.error("model_type", f"is {found!r}, must be {MODEL_TYPE!r}: this is not a DiffusionGemma")
     top.check_keys(keys.READ_AT_TOP | keys.UNREAD_AT_TOP | keys.UNREAD_ANYWHERE)
+    parse_quantization(original, folder=folder)
     text = top.sub("text_config")
     if (found := text.values.get("model_type", TEXT_MODEL_TYPE)) != TEXT_MODEL_TYPE:
         raise text.error("model_type", f"is {found!r}, must be {TEXT_MODEL_TYPE!r}")
@@ -109,6 +113,34 @@ def parse_config(
         if str(error).startswith(where):
             raise
         raise ValueError(f"{where}: {error}") from error
+
+
+def parse_quantization(original: Mapping[str, object], *, folder: Path | str = "") -> int | None:
+    """The bits that config.json says the matrices are stored in; None where they are not quantized.
+
+    ValueError for what `redraft quantize` has not written.
+    """
+    found = original.get(QUANTIZATION_KEY)
+    if not found:
+        return None
+    top = Section(str(Path(folder) / CONFIG_FILE), original)
+    for bits in BITS:
+        if found == quantization_json(bits):
+            return bits
+    method = found.get("quant_method") if isinstance(found, dict) else found
+    if method != QUANTIZATION_METHOD:
+        raise top.error(
+            QUANTIZATION_KEY,
+            f"has quant_method {method!r}: only {QUANTIZATION_METHOD!r}, what `redraft quantize` writes, is read; take "
+            "the unquantized checkpoint",
+        )
+    known = " or ".join(str(quantization_json(bits)) for bits in BITS)
+    raise top.error(QUANTIZATION_KEY, f"is {found}, must be {known}")
+
+
+def quantization_json(bits: int) -> dict[str, object]:
+    """What config.json says of matrices in so many bits."""
+    return {"quant_method": QUANTIZATION_METHOD, "bits": bits, "group_size": GROUP if bits == 4 else None}
 
 
 def config_to_json(config: ModelConfig, original: Mapping[str, object] | None = None) -> dict[str, object]:

@@ -21,7 +21,8 @@ UNREAD_IN_TEXT = frozenset({"attention_dropout", "vocab_size_per_layer_input"})
 `hidden_size_per_layer_input` is above 0, which is refused."""
 
 READ_AT_TOP = frozenset({
-    "bos_token_id", "canvas_length", "eos_token_id", "model_type", "pad_token_id", "text_config", "tie_word_embeddings",
+    "bos_token_id", "canvas_length", "eos_token_id", "model_type", "pad_token_id", "quantization_config", "text_config",
+    "tie_word_embeddings",
 })  # fmt: skip
 
 READ_IN_TEXT = frozenset(
@@ -37,8 +38,7 @@ READ_IN_TEXT = frozenset(
 
 REFUSED: Mapping[str, str] = {
     "auto_map": "the checkpoint asks for code of its own, which is never run",
-    "quantization": "quantized checkpoints are not read yet; take the unquantized one",
-    "quantization_config": "quantized checkpoints are not read yet; take the unquantized one",
+    "quantization": "only what `redraft quantize` writes is read; take the unquantized checkpoint",
     "rope_scaling": "scaled RoPE is not implemented; rotation is read from rope_parameters",
 }
 """Keys whose presence with any active value is refused, with the reason. Unknown keys are refused as well."""

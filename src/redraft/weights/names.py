@@ -16,6 +16,11 @@ def checkpoint_name(name: str) -> str:
     return _OURS + name
 
 
+def scale_name(name: str) -> str:
+    """What the scales of a quantized tensor are called, beside its values, which keep its name; ours and the files'."""
+    return name + "_scale"
+
+
 def is_unused(name: str) -> bool:
     """Whether a tensor of a checkpoint belongs to the vision part, which passes through unread."""
     return name.startswith(_UNUSED)

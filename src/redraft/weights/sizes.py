@@ -4,15 +4,12 @@ V vocabulary, D hidden, C canvas, W window, H heads, d head size, G key-value he
 """
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from redraft.model import ModelConfig
+from redraft.model.quantized import Form, is_quantized
 
-QUANTIZED_GROUP = 64
-"""Group assumed for int8 and int4: this many values of a matrix's rows share one scale of 16 bits, no zero point."""
 _EMBEDDING = "embed_tokens.weight"
 _EXPERTS = ".experts."
 _SELF_CONDITIONING = "self_conditioning."
@@ -26,8 +23,8 @@ class ModelSizes:
     it is said to have are those without `self_conditioning_parameters`, or cut instead of rounded.)
     `active_parameters` are those that one canvas token is multiplied with in a denoising step: all, but of the experts
     only the top-k; the embedding counts once, as the readout (looking a token up costs nothing). `weight_bytes` is by
-    precision: "float32", "bfloat16", and "int8", "int4" with every matrix, the embedding included, quantized in groups
-    of QUANTIZED_GROUP with a 16-bit scale each, and vectors left in 16 bits.
+    precision: "float32", "bfloat16", and "int8", "int4" as a quantized checkpoint has them: the layers' matrices with
+    their scales in so many bits, and the rest, the embedding above all, in 16.
     """
 
     config: ModelConfig
@@ -52,8 +49,8 @@ class ModelSizes:
             weight_bytes={
                 "float32": 4 * total,
                 "bfloat16": 2 * total,
-                "int8": sum(_quantized_bytes(shape, 8) for shape in shapes.values()),
-                "int4": sum(_quantized_bytes(shape, 4) for shape in shapes.values()),
+                "int8": _quantized_bytes(shapes, 8),
+                "int4": _quantized_bytes(shapes, 4),
             },
         )
 
@@ -104,32 +101,16 @@ class ModelSizes:
         return 2 * layers * shape.num_kv_heads * shape.head_dim
 
 
-@dataclass(frozen=True)
-class MachineMemory:
-    """Main memory in bytes."""
-
-    total: int
-    available: int
+def precision_bytes(config: ModelConfig, precision: str) -> int:
+    """Bytes of a model's weights as `prepare` leaves them in a precision."""
+    kept = {"float32": "float32", "bf16": "bfloat16"}.get(precision, precision.split("-")[0])
+    return ModelSizes.of(config).weight_bytes[kept]
 
 
-def machine_memory() -> MachineMemory:
-    """What this machine has and what of it is free to use, from /proc/meminfo where there is one (Linux)."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemTotal" in fields and "MemAvailable" in fields:
-            kibibytes = {key: int(fields[key].split()[0]) for key in ("MemTotal", "MemAvailable")}
-            return MachineMemory(kibibytes["MemTotal"] * 1024, kibibytes["MemAvailable"] * 1024)
-    page, total = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    available = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else total
-    return MachineMemory(page * total, page * available)
-
-
-def _quantized_bytes(shape: tuple[int, ...], bits: int) -> int:
-    if len(shape) < 2:
-        return 2 * math.prod(shape)
-    rows, width = math.prod(shape[:-1]), shape[-1]
-    return rows * (math.ceil(width * bits / 8) + 2 * math.ceil(width / QUANTIZED_GROUP))
+def _quantized_bytes(shapes: Mapping[str, tuple[int, ...]], bits: int) -> int:
+    return sum(
+        Form.of(shape, bits).num_bytes if is_quantized(name) else 2 * math.prod(shape) for name, shape in shapes.items()
+    )
 
 
 def _check_context(context: int) -> None:

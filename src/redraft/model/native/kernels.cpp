@@ -5,6 +5,8 @@
 //
 // n rows, d row size; T is float or bfloat16.
 
+#include <omp.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -590,6 +592,9 @@ BOTH(quantize)
 BOTH(scale_sums)
 BOTH(read_tile)
 BOTH(accumulate)
+
+// Ends the calling thread's team of workers; its next parallel region makes a new one.
+int redraft_release_workers() { return omp_pause_resource_all(omp_pause_hard); }
 
 // Null where the processor has no instructions for it.
 #if defined(__AVX512BF16__)

@@ -64,12 +64,21 @@ class Kernels:
             pairs = zip((torch.float32, torch.bfloat16), addresses, strict=True)
             return {dtype: made(address) for dtype, address in pairs if address}
 
+        self._release_workers: Callable[[], int] = library.redraft_release_workers
         found = {name: of_both(name, types) for name, types in _SIGNATURES.items()}
         self._norm, self._branch, self._merge = found["norm"], found["branch"], found["merge"]
         self._heads, self._gate, self._route = found["heads"], found["gate"], found["route"]
         self._quantize, self._scale_sums = found["quantize"], found["scale_sums"]
         self._read_tile, self._accumulate = found["read_tile"], found["accumulate"]
         self._multiply, self._attend = found["multiply"], found["attend"]
+
+    def release_workers(self) -> None:
+        """Ends the calling thread's team of OpenMP workers, for another thread that is about to compute.
+
+        GNU's OpenMP keeps one for each thread that has computed, and where they are more than there are cores they no
+        longer wait for work but sleep: each of a step's hundreds of regions then begins with waking somebody.
+        """
+        self._release_workers()
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """`RMSNorm` of x [N, D]."""

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from redraft.model.attention import AttentionContext
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer
 from redraft.model.native.kernels import Kernels
+from redraft.model.quantized import Matrix, joined
 
-MakeProduct = Callable[[Tensor], nn.Module]
+MakeProduct = Callable[[Matrix], nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class KernelAttention(nn.Module):
         self._layer, self._eps = plain.layer, plain.q_norm.eps
         self._heads = plain.q_proj.out_features // plain.head_dim
         self._groups = plain.k_proj.out_features // plain.head_dim
-        self.qkv = product(torch.cat([one.weight for one in projections]))
+        self.qkv = product(joined([one.weight for one in projections]))
         self.o_proj = product(plain.o_proj.weight)
         self.q_norm, self.k_norm = plain.q_norm, plain.k_norm
 
@@ -111,7 +111,7 @@ class KernelMLP(nn.Module):
     def __init__(self, plain: GatedMLP, product: MakeProduct, kernels: Kernels) -> None:
         super().__init__()
         self._kernels = kernels
-        self.gate_up = product(torch.cat((plain.gate_proj.weight, plain.up_proj.weight)))
+        self.gate_up = product(joined((plain.gate_proj.weight, plain.up_proj.weight)))
         self.down = product(plain.down_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:

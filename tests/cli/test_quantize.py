@@ -1,0 +1,139 @@
+"""`redraft quantize` and what the other commands make of its result; `redraft bench memory`."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import redraft
+from redraft.model import QUANTIZED_PRECISIONS
+
+
+@pytest.fixture(scope="module")
+def quantized(checkpoint, tmp_path_factory):
+    from redraft.weights import quantize_checkpoint
+
+    folder = tmp_path_factory.mktemp("quantized")
+    for to in ("int4", "int8"):
+        quantize_checkpoint(checkpoint, folder / to, to)
+    return folder
+
+
+def test_the_command_writes_what_can_be_run(run, checkpoint, tmp_path):
+    code, out, err = run("quantize", checkpoint, tmp_path / "new", "--to", "int4")
+    assert code == 0, err
+    assert out.startswith(f"{tmp_path / 'new'}: ")
+    assert out.endswith(f"redraft generate --model {tmp_path / 'new'}\n")
+    code, out, _ = run("generate", "hello", "-m", tmp_path / "new", "--seed", 3, "--json")
+    assert (code, json.loads(out)["seed"]) == (0, 3)
+    code, _, err = run("quantize", checkpoint, tmp_path / "new", "--to", "int8")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "new is not empty" in err
+
+
+@pytest.mark.parametrize(("bits", "precision"), [(b, p) for b, all_of in QUANTIZED_PRECISIONS.items() for p in all_of])
+def test_it_writes_what_its_source_writes_in_that_precision(checkpoint, quantized, bits, precision):
+    wanted = redraft.load(checkpoint, precision=precision).generate("hello", seed=3)
+    assert redraft.load(quantized / f"int{bits}", precision=precision).generate("hello", seed=3) == _but(wanted)
+
+
+def _but(wanted):
+    """Equal to a result that differs in what is measured and in the model's name only."""
+
+    class Alike:
+        def __eq__(self, found):
+            return (found.text, found.generation.canvases) == (wanted.text, wanted.generation.canvases)
+
+        __hash__ = None
+
+    return Alike()
+
+
+def test_auto_is_what_is_stored_and_nothing_else_is_given(run, quantized):
+    four, eight = (redraft.load(quantized / to).transformer.layers[0].mlp.down for to in ("int4", "int8"))
+    assert (type(four).__name__, four.bits) == ("WeightOnlyProduct", 4)
+    assert type(eight).__name__ == "Int8Product"
+    for to, precision in (("int4", "float32"), ("int4", "int8"), ("int8", "bf16"), ("int8", "int4-weight-only")):
+        code, out, err = run("generate", "hello", "-m", quantized / to, "--precision", precision)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"precision is '{precision}', but the matrices of {quantized / to} are stored in {to[3:]} bits" in err
+
+
+def test_info_of_a_quantized_checkpoint(run, quantized):
+    code, out, _ = run("info", quantized / "int4", "--json")
+    facts = json.loads(out)
+    assert (code, facts["quantized"]) == (0, "int4")
+    assert facts["weight_bytes"].keys() == facts["fits"].keys() == {"int4"}
+    # Header and the format's filling aside, what it says is what the file has.
+    assert 0 < (quantized / "int4" / "model.safetensors").stat().st_size - facts["weight_bytes"]["int4"] < 20_000
+    code, out, _ = run("info", quantized / "int8")
+    assert code == 0
+    assert "to int8; runs as int8 or int8-weight-only" in out
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(run, checkpoint, monkeypatch):
+    monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10_000)
+    monkeypatch.setattr("redraft.facade.load_model", lambda *_, **__: pytest.fail("read"))
+    code, out, err = run("generate", "hello", "-m", checkpoint)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "GB of memory are free here: take a smaller --precision; `redraft quantize` writes a smaller" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quantize", "bundled", "new", "--to", "int3"), "--to is 'int3', must be int8 or int4"),
+        (("quantize", "nowhere", "new", "--to", "int4"), "there is no folder 'nowhere'"),
+        (("quantize", "bundled", "new"), "Missing option '--to'"),
+        (("bench", "memory", "bundled", "--to", "bf16"), "--to is 'bf16', must be int8 or int4"),
+        (("bench", "memory", "bundled", "--steps", 0), "--steps is 0, must be at least 1"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"redraft: {message}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing(tmp_path):
+    # Writing is slowed down, so that there is a middle to interrupt.
+    code = """
+import sys, time
+from redraft.weights import shards
+write = shards._write_tensor
+shards._write_tensor = lambda *a: (time.sleep(0.2), write(*a))
+from redraft.cli.main import main
+main()
+"""
+    command = [sys.executable, "-c", code, "quantize", "bundled", str(tmp_path / "new"), "--to", "int4"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "new" / ".saving" / "model.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.endswith("redraft: interrupted\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_bench_memory_measures_and_keeps(run, checkpoint, tmp_path):
+    keys = {
+        "peak_resident", "peak_anonymous", "load_seconds", "seconds_per_step", "file_bytes", "machine", "versions",
+    }  # fmt: skip
+    for _ in range(2):
+        code, out, err = run("bench", "memory", checkpoint, "--folder", tmp_path / "kept", "--steps", 2)
+        assert code == 0, err
+        found = json.loads(out)
+        assert found.keys() >= keys
+        assert found["peak_resident"] > found["peak_anonymous"] > 10**7
+    assert found["file_bytes"] == (tmp_path / "kept" / "model.safetensors").stat().st_size
+    code, _, err = run("bench", "memory", checkpoint, "--folder", tmp_path / "kept", "--to", "int8")
+    assert code == 2
+    assert "holds another checkpoint" in err

@@ -63,7 +63,7 @@ def ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:
 
 
 def machine() -> dict[str, Any]:
-    """What a measurement depends on: processor, threads in use, our own kernels, versions; load: processes that wanted to run."""
+    """What a measurement depends on: processor, threads, own kernels, versions; load: processes that wanted to run."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),

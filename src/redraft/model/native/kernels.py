@@ -58,7 +58,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         def of_both(name: str, types: tuple[Any, ...]) -> dict[torch.dtype, Callable[..., None]]:
             addresses = (POINTER * 2).in_dll(library, f"redraft_{name}")
-            # They keep the interpreter's lock, as torch's operations do: another thread would hold up each of the
+            # They keep the interpreter's lock: given back, another thread could hold it for 5 ms at each of the
             # hundreds of calls of a step.
             made = ctypes.PYFUNCTYPE(None, *types)
             pairs = zip((torch.float32, torch.bfloat16), addresses, strict=True)

@@ -40,7 +40,7 @@ class Step:
         with torch.inference_mode():
             for cache in self.caches if context else ():
                 flat = FlatBatch.single(tokens(context), 0, Pass.ENCODER)
-                attention = SegmentedAttention(config, flat.segments, (cache,))
+                attention = SegmentedAttention(config, flat.segments, (cache,), model.kernels)
                 model(flat, attention)
                 attention.advance()
         self._positions = torch.arange(context, context + length).repeat(batch)
@@ -86,7 +86,7 @@ class Step:
             Segment(slot, slot * self.length, self.length, self.context, kind) for slot in range(self.batch)
         )
         flat = FlatBatch(self._canvas, self._positions, segments, soft_embedding).filled()
-        hidden: Tensor = self.model(flat, SegmentedAttention(self.model.config, segments, caches))
+        hidden: Tensor = self.model(flat, SegmentedAttention(self.model.config, segments, caches, self.model.kernels))
         return hidden
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redraft.measure.steps import Step
 from redraft.measure.timing import Spread, Stopwatch
-from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer
 from redraft.model.products import PackedProduct, PlainProduct, has_kernels
 
 SHARE = 64
@@ -28,7 +28,7 @@ class TokenByToken:
         self._model = model
         weight = model.embed_tokens.weight
         requests, length = prompts.shape
-        self._cache = _Cache(model.config, requests, length + room, weight.dtype)
+        self._cache = _Cache(model, requests, length + room)
         packs = has_kernels(weight.device, weight.dtype)
         self._readout = PackedProduct(weight) if packs else PlainProduct(weight)
         last = []
@@ -68,8 +68,9 @@ class TokenByToken:
 class _Cache:
     """Keys and values of every layer, [B, G, room, d]; attends one token of each request, in step."""
 
-    def __init__(self, config: ModelConfig, requests: int, room: int, dtype: torch.dtype) -> None:
-        self._config = config
+    def __init__(self, model: Transformer, requests: int, room: int) -> None:
+        config, dtype = model.config, model.embed_tokens.weight.dtype
+        self._config, self._kernels = config, model.kernels
         self.length = 0
         self._keys, self._values = [], []
         for layer in range(config.num_layers):
@@ -80,7 +81,8 @@ class _Cache:
 
     def reading(self, request: int, segments: tuple[Segment, ...]) -> "_Reading":
         """The attention of one prompt, which is kept here."""
-        return _Reading(self, request, SegmentedAttention(self._config, tuple(segments), (KVCache(self._config),)))
+        attention = SegmentedAttention(self._config, segments, (KVCache(self._config),), self._kernels)
+        return _Reading(self, request, attention)
 
     def write(self, layer: int, rows: slice | int, start: int, k: Tensor, v: Tensor) -> None:
         """k and v [n, G, d] of one request, or [B, n, G, d], from position `start` on."""

@@ -24,6 +24,9 @@ that follows from its position alone, a token's result does not depend on how it
 """
 
 
+EVERYTHING = 2**62
+"""More tokens than any context has."""
+
 KEY_BLOCK = 64
 """Keys of a canvas are filled up, unseen, to a multiple of so many: canvases of as many blocks share their products."""
 
@@ -135,7 +138,7 @@ class SegmentedAttention:
                 Run(
                     start=segment.start, length=segment.length, position=segment.position,
                     cached=cache.stored(layer),
-                    visible=-1 if not causal else self.config.max_context if visible is None else visible,
+                    visible=-1 if not causal else EVERYTHING if visible is None else visible,
                     keys=None if keys is None else keys.data_ptr(),
                     values=None if values is None else values.data_ptr(),
                 )

@@ -33,7 +33,7 @@ def rope_table(shape: AttentionShape, positions: Tensor) -> tuple[Tensor, Tensor
     pairs = shape.head_dim // 2
     rotated = int(shape.rotated_fraction * pairs)
     exponent = torch.arange(rotated, dtype=torch.float32, device=positions.device) * 2 / shape.head_dim
-    frequencies = torch.zeros(pairs, device=positions.device)
+    frequencies = torch.zeros(pairs, dtype=torch.float32, device=positions.device)
     frequencies[:rotated] = shape.rope_theta**-exponent
     angles = positions.float()[:, None, None] * frequencies
     return angles.cos(), angles.sin()

@@ -55,6 +55,9 @@ def prepare(model: Transformer, precision: str) -> Transformer:
         raise ValueError(
             f"for precision {precision!r} weights must be {base_dtype(precision)}, they are {weight.dtype}"
         )
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype != weight.dtype:
+            raise ValueError(f"weights must have one dtype: {name} is {tensor.dtype}, the embedding {weight.dtype}")
     kernels = kernels_here() if weight.device.type == "cpu" else None
     if kernels is None:
         _with_torch(model, _product(precision, weight.device))

@@ -105,15 +105,15 @@ class _Stream:
         rows = self._hidden.shape[0]
         device = self._hidden.device
         running = _Running(
-            highest=torch.full((rows, 1), -torch.inf, device=device),
+            highest=torch.full((rows, 1), -torch.inf, dtype=torch.float32, device=device),
             argmax=torch.zeros(rows, dtype=torch.int64, device=device),
             mass=torch.zeros(rows, dtype=torch.float64, device=device),
             moment=torch.zeros(rows, dtype=torch.float64, device=device),
-            soft=torch.zeros(rows, self._hidden.shape[1], device=device),
+            soft=torch.zeros(rows, self._hidden.shape[1], dtype=torch.float32, device=device),
         )
-        shares = torch.zeros(rows, len(starts), TILE // SHARE, device=device)
+        shares = torch.zeros(rows, len(starts), TILE // SHARE, dtype=torch.float32, device=device)
         # What the masses of a tile's shares are relative to.
-        levels = torch.empty(rows, len(starts), device=device)
+        levels = torch.empty(rows, len(starts), dtype=torch.float32, device=device)
         for tile, start in enumerate(starts):
             self._read(start, min(start + TILE, vocab_size), running, shares[:, tile])
             levels[:, tile : tile + 1] = running.highest

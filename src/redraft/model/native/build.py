@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ FLAGS = (
     "-fno-trapping-math",
     "-mprefer-vector-width=512",
 )
+WIDE = "-mprefer-vector-width=512"
 SWITCH = "REDRAFT_KERNELS"
 """The environment variable that turns them off: "off"."""
 
@@ -44,37 +46,53 @@ def kernels_here() -> Kernels | None:
         raise ValueError(f"{SWITCH} is {switch!r}, must be on or off")
     if switch == "off" or sys.platform != "linux":
         return None
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    compiler = shlex.split(os.environ.get("CXX") or "g++")
     # torch's own, already in the process: a second one would bring threads of its own.
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
-    if compiler is None or not openmp:
-        _log.info("no kernels: %s", "no C++ compiler" if compiler is None else "torch brings no libgomp")
+    if shutil.which(compiler[0]) is None or not openmp:
+        _log.info("no kernels: %s", f"no {compiler[0]}" if openmp else "torch brings no libgomp")
         return None
     try:
-        return Kernels(ctypes.CDLL(str(_built(compiler, openmp[0]))))
-    except (OSError, subprocess.SubprocessError) as error:
+        return _cached(compiler, openmp[0])
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         _log.warning("kernels could not be built, so steps take longer: %s", getattr(error, "stderr", None) or error)
         return None
 
 
-def _built(compiler: str, openmp: Path) -> Path:
-    """The library's path in the user's cache, named by all that its content follows from."""
-    content = (SOURCE.read_bytes(), *map(str.encode, (compiler, *FLAGS, str(openmp), platform.machine(), _processor())))
-    name = hashlib.sha256(b"\\0".join(content)).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redraft"
-    library = folder / f"kernels-{name}.so"
-    if not library.is_file():
+def _cached(compiler: list[str], openmp: Path) -> Kernels:
+    """From the user's cache if it is there, else built into it; without a place to write only for this process."""
+    flags = [*FLAGS, *([WIDE] if platform.machine() == "x86_64" else [])]
+    content = (SOURCE.read_text(encoding="utf-8"), *compiler, *flags, str(openmp), platform.machine(), _processor())
+    name = hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redraft"
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            unlinked, linked = Path(work) / "kernels.o", Path(work) / "kernels.so"
-            # In two steps: linking with -fopenmp would bring the compiler's own OpenMP.
-            for command in (
-                [compiler, *FLAGS, "-c", str(SOURCE), "-o", str(unlinked)],
-                [compiler, "-shared", str(unlinked), str(openmp), "-o", str(linked)],
-            ):
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-            linked.replace(library)
-    return library
+        work = tempfile.TemporaryDirectory(dir=folder)
+    except (OSError, RuntimeError):
+        folder, work = None, tempfile.TemporaryDirectory()
+    with work:
+        if folder is not None:
+            for library in folder.glob(f"kernels-{name}-*.so"):
+                # Loading what a full disk or a power cut has left of one would end the process.
+                if library.stem.endswith(_digest(library)):
+                    return Kernels(ctypes.CDLL(str(library)))
+                library.unlink(missing_ok=True)
+        unlinked, linked = Path(work.name) / "kernels.o", Path(work.name) / "kernels.so"
+        # In two steps: linking with -fopenmp would bring the compiler's own OpenMP.
+        for command in (
+            [*compiler, *flags, "-c", str(SOURCE), "-o", str(unlinked)],
+            [*compiler, "-shared", str(unlinked), str(openmp), "-o", str(linked)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        # What is mapped stays, also where its file goes with the folder.
+        built = Kernels(ctypes.CDLL(str(linked)))
+        if folder is not None:
+            linked.replace(folder / f"kernels-{name}-{_digest(linked)}.so")
+        return built
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _processor() -> str:

@@ -297,10 +297,11 @@ void scale_sums(const int32_t* sums, const float* rows, const float* columns, T*
     }
 }
 
-#ifdef __AVX512F__
 // Outputs computed together, and rows: as many sums as there are registers for, beside the weights.
 constexpr int64_t PANEL = 32;
 constexpr int ROWS = 8;
+
+#ifdef __AVX512F__
 
 typedef float Lanes __attribute__((vector_size(64)));
 
@@ -407,31 +408,27 @@ void softmax_row(T* scores, int64_t first, int64_t last, int64_t low, int64_t hi
     for (int64_t i = first; i < last; ++i) store(buffer[i - first] / sum, scores[i]);
 }
 
+// all_keys and all_values take the packed keys and values of all segments; `most` is the largest extent, and
+// each thread has ROWS · (most + 2 d) of scratch and `most` of buffers.
 template <class T>
 void attend(const T* q, const T* k, const T* v, const Run* runs, int64_t count, T* out, int64_t heads, int64_t groups,
-            int64_t d) {
+            int64_t d, int64_t most, T* all_keys, T* all_values, T* scratch, float* buffers) {
     constexpr int64_t STEP = 4 / sizeof(T);
-    int64_t d_panels = (d + PANEL - 1) / PANEL, most = 0;
+    int64_t d_panels = (d + PANEL - 1) / PANEL;
     // Where each segment's packed keys and values begin, and its tasks: panels of keys, blocks of queries.
     std::vector<int64_t> key_at(count + 1, 0), value_at(count + 1, 0), panel_tasks(count + 1, 0), tasks(count + 1, 0);
     for (int64_t i = 0; i < count; ++i) {
         int64_t padded = Extent(runs[i]).padded;
-        most = padded > most ? padded : most;
         key_at[i + 1] = key_at[i] + groups * padded * d;
         value_at[i + 1] = value_at[i] + groups * padded * d_panels * PANEL;
         panel_tasks[i + 1] = panel_tasks[i] + groups * (padded / PANEL);
         tasks[i + 1] = tasks[i] + heads * ((runs[i].length + ROWS - 1) / ROWS);
     }
-    // Kept from call to call: fresh memory would have to be zeroed by the system each time.
-    static thread_local std::vector<T> packed_keys, packed_values;
-    if (static_cast<int64_t>(packed_keys.size()) < key_at[count]) packed_keys.resize(key_at[count]);
-    if (static_cast<int64_t>(packed_values.size()) < value_at[count]) packed_values.resize(value_at[count]);
-    T *all_keys = packed_keys.data(), *all_values = packed_values.data();
-
 #pragma omp parallel if (tasks[count] > 1)
     {
-        std::vector<T> scores(ROWS * most), queries(ROWS * d), mixed(ROWS * d);
-        std::vector<float> buffer(most);
+        T* scores = scratch + omp_get_thread_num() * ROWS * (most + 2 * d);
+        T *queries = scores + ROWS * most, *mixed = queries + ROWS * d;
+        float* buffer = buffers + omp_get_thread_num() * most;
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < panel_tasks[count]; ++task) {
             int64_t i = 0;
@@ -475,7 +472,7 @@ void attend(const T* q, const T* k, const T* v, const Run* runs, int64_t count, 
             for (int64_t row = 0; row < ROWS; ++row) {
                 // Rows that only fill the block up do what the last one does.
                 int64_t used = row < rows ? row : rows - 1;
-                std::memcpy(queries.data() + row * d, q + ((run.start + first_row + used) * heads + head) * d,
+                std::memcpy(queries + row * d, q + ((run.start + first_row + used) * heads + head) * d,
                             d * sizeof(T));
                 high[row] = run.visible < 0 ? end : extent.front + run.cached + first_row + used + 1;
                 low[row] = run.visible < 0 ? extent.front : high[row] - 1 - run.visible;
@@ -485,16 +482,16 @@ void attend(const T* q, const T* k, const T* v, const Run* runs, int64_t count, 
                 last = whole > last ? whole : last;
             }
             for (int64_t at = first; at < last; at += PANEL)
-                multiply_rows<ROWS>(queries.data(), d, keys + at * d, scores.data() + at, d, most, PANEL);
+                multiply_rows<ROWS>(queries, d, keys + at * d, scores + at, d, most, PANEL);
             for (int64_t row = 0; row < ROWS; ++row)
-                softmax_row(scores.data() + row * most, first, last, low[row], high[row], buffer.data());
+                softmax_row(scores + row * most, first, last, low[row], high[row], buffer);
             for (int64_t panel = 0; panel < d_panels; ++panel) {
                 int64_t width = d - panel * PANEL < PANEL ? d - panel * PANEL : PANEL;
-                multiply_rows<ROWS>(scores.data() + first, most, values + (panel * extent.padded + first) * PANEL,
-                                    mixed.data() + panel * PANEL, last - first, d, width);
+                multiply_rows<ROWS>(scores + first, most, values + (panel * extent.padded + first) * PANEL,
+                                    mixed + panel * PANEL, last - first, d, width);
             }
             for (int64_t row = 0; row < rows; ++row)
-                std::memcpy(out + ((run.start + first_row + row) * heads + head) * d, mixed.data() + row * d,
+                std::memcpy(out + ((run.start + first_row + row) * heads + head) * d, mixed + row * d,
                             d * sizeof(T));
         }
     }
@@ -592,6 +589,8 @@ BOTH(quantize)
 BOTH(scale_sums)
 BOTH(read_tile)
 BOTH(accumulate)
+
+int64_t redraft_panel = PANEL, redraft_rows = ROWS, redraft_share = SHARE;
 
 // Ends the calling thread's team of workers; its next parallel region makes a new one.
 int redraft_release_workers() { return omp_pause_resource_all(omp_pause_hard); }

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PANEL = 32
-"""Outputs that `multiply` computes together, as in kernels.cpp."""
+PANEL, ROWS = 32, 8
+"""Outputs and rows that `multiply` computes together, as in kernels.cpp."""
+
+LONG = 10**9
+"""Multiplications from which on a call gives back the interpreter's lock: some milliseconds."""
 
 SHARE = 32
 """Tokens whose mass is kept as one number in a readout, as in kernels.cpp."""
@@ -31,7 +34,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "read_tile": (POINTER, REAL, *[POINTER] * 7, INTEGER, POINTER, *[INTEGER] * 3),
     "accumulate": (*[POINTER] * 3, *[INTEGER] * 2),
     "multiply": (*[POINTER] * 4, *[INTEGER] * 3),
-    "attend": (*[POINTER] * 4, INTEGER, POINTER, *[INTEGER] * 3),
+    "attend": (*[POINTER] * 4, INTEGER, POINTER, *[INTEGER] * 4, *[POINTER] * 4),
 }
 
 
@@ -56,16 +59,20 @@ class Kernels:
     """What a library built from kernels.cpp offers; each method says which plain lines it is the twin of."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        def of_both(name: str, types: tuple[Any, ...]) -> dict[torch.dtype, Callable[..., None]]:
+        def of_both(name: str, *, releasing: bool = False) -> dict[torch.dtype, Callable[..., None]]:
             addresses = (POINTER * 2).in_dll(library, f"redraft_{name}")
             # They keep the interpreter's lock: given back, another thread could hold it for 5 ms at each of the
             # hundreds of calls of a step.
-            made = ctypes.PYFUNCTYPE(None, *types)
+            made = (ctypes.CFUNCTYPE if releasing else ctypes.PYFUNCTYPE)(None, *_SIGNATURES[name])
             pairs = zip((torch.float32, torch.bfloat16), addresses, strict=True)
             return {dtype: made(address) for dtype, address in pairs if address}
 
+        for name, value in (("panel", PANEL), ("rows", ROWS), ("share", SHARE)):
+            assert INTEGER.in_dll(library, f"redraft_{name}").value == value
         self._release_workers: Callable[[], int] = library.redraft_release_workers
-        found = {name: of_both(name, types) for name, types in _SIGNATURES.items()}
+        found = {name: of_both(name) for name in _SIGNATURES}
+        # Of these a call may take seconds, and others shall not wait for so long.
+        self._long = {name: of_both(name, releasing=True) for name in ("multiply", "attend")}
         self._norm, self._branch, self._merge = found["norm"], found["branch"], found["merge"]
         self._heads, self._gate, self._route = found["heads"], found["gate"], found["route"]
         self._quantize, self._scale_sums = found["quantize"], found["scale_sums"]
@@ -95,12 +102,10 @@ class Kernels:
         post, dense, experts [D] are weights of norms, router [D] is the router's scale.
         """
         n, d = x.shape
-        residual, to_dense, to_router, to_experts = torch.empty(4, n, d, dtype=x.dtype).unbind()
-        # The reference rounds the root to the dtype, and so do the plain lines.
-        root = float(torch.tensor(d**-0.5, dtype=x.dtype))
+        residual, to_dense, to_router, to_experts = _new(4, n, d, dtype=x.dtype).unbind()
         self._branch[x.dtype](
             x.data_ptr(), change.data_ptr(), post.data_ptr(), dense.data_ptr(), router.data_ptr(), experts.data_ptr(),
-            root, residual.data_ptr(), to_dense.data_ptr(), to_router.data_ptr(), to_experts.data_ptr(), n, d, eps,
+            d**-0.5, residual.data_ptr(), to_dense.data_ptr(), to_router.data_ptr(), to_experts.data_ptr(), n, d, eps,
         )  # fmt: skip
         return residual, to_dense, to_router, to_experts
 
@@ -128,8 +133,8 @@ class Kernels:
         """The end of `Attention.project`: qkv [N, (H + G + G) · d], without the last G where values are keys."""
         n, d = qkv.shape[0], q_norm.shape[0]
         has_values = qkv.shape[1] == (query_heads + 2 * groups) * d
-        q = torch.empty(n, query_heads, d, dtype=qkv.dtype)
-        k, v = torch.empty(2, n, groups, d, dtype=qkv.dtype).unbind()
+        q = _new(n, query_heads, d, dtype=qkv.dtype)
+        k, v = _new(2, n, groups, d, dtype=qkv.dtype).unbind()
         self._heads[qkv.dtype](
             qkv.data_ptr(), q_norm.data_ptr(), k_norm.data_ptr(), rope[0].data_ptr(), rope[1].data_ptr(),
             q.data_ptr(), k.data_ptr(), v.data_ptr(), n, query_heads, groups, d, has_values, eps,
@@ -139,7 +144,7 @@ class Kernels:
     def gate(self, gate_up: Tensor) -> Tensor:
         """gelu(gate) × up of gate_up [N, 2M], gates first → [N, M]."""
         n, m = gate_up.shape[0], gate_up.shape[1] // 2
-        out = torch.empty(n, m, dtype=gate_up.dtype)
+        out = _new(n, m, dtype=gate_up.dtype)
         self._gate[out.dtype](gate_up.data_ptr(), out.data_ptr(), n, m)
         return out
 
@@ -150,9 +155,9 @@ class Kernels:
         expert's number of rows int64 [E], and the sorted rows [N · K, D].
         """
         n, e = scores.shape
-        weights, place = torch.empty(n, k), torch.empty(n, k, dtype=torch.int64)
-        counts = torch.empty(e, dtype=torch.int64)
-        rows = torch.empty(n * k, x.shape[1], dtype=x.dtype)
+        weights, place = _new(n, k), _new(n, k, dtype=torch.int64)
+        counts = _new(e, dtype=torch.int64)
+        rows = _new(n * k, x.shape[1], dtype=x.dtype)
         self._route[x.dtype](
             scores.data_ptr(), scales.data_ptr(), x.data_ptr(), weights.data_ptr(), place.data_ptr(),
             counts.data_ptr(), rows.data_ptr(), n, e, k, x.shape[1],
@@ -162,13 +167,13 @@ class Kernels:
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, D] → int8 [N, D] and each row's scale float32 [N, 1], NaN where a value is not finite."""
         x = x.contiguous()
-        out, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(x.shape[0], 1)
+        out, scales = _new(*x.shape, dtype=torch.int8), _new(x.shape[0], 1)
         self._quantize[x.dtype](x.data_ptr(), out.data_ptr(), scales.data_ptr(), *x.shape)
         return out, scales
 
     def scale_sums(self, sums: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
         """Integer sums int32 [N, O] times the scales of their rows [N, 1] and columns [O] → dtype [N, O]."""
-        out = torch.empty(sums.shape, dtype=dtype)
+        out = _new(*sums.shape, dtype=dtype)
         self._scale_sums[dtype](sums.data_ptr(), rows.data_ptr(), columns.data_ptr(), out.data_ptr(), *sums.shape)
         return out
 
@@ -182,8 +187,7 @@ class Kernels:
         the embedding [N, t], filled up with zeros to whole shares, and how much the sums shrank, float32 [N, 1].
         """
         n, t = logits.shape
-        probabilities = torch.empty(n, -(-t // SHARE) * SHARE, dtype=logits.dtype)
-        shrunk = torch.empty(n, 1)
+        probabilities, shrunk = _new(n, -(-t // SHARE) * SHARE, dtype=logits.dtype), _new(n, 1)
         self._read_tile[logits.dtype](
             logits.data_ptr(), softcap, sharpness.data_ptr(), highest.data_ptr(), argmax.data_ptr(), mass.data_ptr(),
             moment.data_ptr(), probabilities.data_ptr(), shares.data_ptr(), shares.stride(0), shrunk.data_ptr(),
@@ -202,10 +206,22 @@ class Kernels:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run]) -> Tensor:
         """What `SegmentedAttention.attend` does for q [N, H, d], k and v [N, G, d]; rows of no run stay zero."""
         heads, d = q.shape[1:]
+        groups = k.shape[1]
+        # As Extent in kernels.cpp has it.
+        padded = [
+            -(-((run.position - run.cached) % PANEL + run.cached + run.length) // PANEL) * PANEL for run in runs
+        ]  # fmt: skip
+        threads, most = torch.get_num_threads(), max(padded)
+        # Taken here, since what a kernel cannot get ends the process.
+        keys = _new(groups * sum(padded) * d, dtype=q.dtype)
+        values = _new(groups * sum(padded) * -(-d // PANEL) * PANEL, dtype=q.dtype)
+        scratch, buffer = _new(threads, ROWS * (most + 2 * d), dtype=q.dtype), _new(threads, most)
         out = torch.zeros_like(q)
-        self._attend[q.dtype](
-            q.data_ptr(), k.data_ptr(), v.data_ptr(), (Run * len(runs))(*runs), len(runs), out.data_ptr(),
-            heads, k.shape[1], d,
+        work = heads * d * sum(run.length * one for run, one in zip(runs, padded, strict=True))
+        chosen = self._long["attend"] if work > LONG else self._attend
+        chosen[q.dtype](
+            q.data_ptr(), k.data_ptr(), v.data_ptr(), (Run * len(runs))(*runs), len(runs), out.data_ptr(), heads,
+            groups, d, most, keys.data_ptr(), values.data_ptr(), scratch.data_ptr(), buffer.data_ptr(),
         )  # fmt: skip
         return out
 
@@ -224,13 +240,19 @@ class Kernels:
         packed is what `packed_panels` made of the weights [m, outputs, I].
         """
         x = x.contiguous()
-        out = torch.empty(x.shape[0], outputs, dtype=x.dtype)
+        out = _new(x.shape[0], outputs, dtype=x.dtype)
         rows = ctypes.byref(INTEGER(x.shape[0])) if counts is None else counts.data_ptr()
         matrices = 1 if counts is None else counts.shape[0]
-        self._multiply[x.dtype](
+        chosen = self._long["multiply"] if x.numel() * outputs > LONG else self._multiply
+        chosen[x.dtype](
             x.data_ptr(), packed.data_ptr(), rows, out.data_ptr(), matrices, x.shape[1], outputs
         )  # fmt: skip
         return out
+
+
+def _new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An empty tensor for a kernel to write; what the program's defaults are does not matter."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def packed_panels(weights: Tensor) -> Tensor:

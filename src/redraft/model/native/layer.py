@@ -69,6 +69,7 @@ class KernelLayer(nn.Module):
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], scalar: Tensor, context: AttentionContext) -> Tensor:
         """x [N, D]; scalar [1] or [N, 1] is the pass's layer scalar."""
         run, eps = self._kernels, self._eps
+        x = x.contiguous()
         attended = self.self_attn(run.norm(x, self.input_norm, eps), rope, context)
         residual, to_dense, to_router, to_experts = run.branch(
             x, attended, self.attention_norm, self.to_dense, self.to_router, self.to_experts, eps

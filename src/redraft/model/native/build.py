@@ -26,7 +26,6 @@ FLAGS = (
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-mprefer-vector-width=512",
 )
 WIDE = "-mprefer-vector-width=512"
 SWITCH = "REDRAFT_KERNELS"

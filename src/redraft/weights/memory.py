@@ -98,7 +98,8 @@ def _left_in_cgroups() -> Iterator[int]:
             continue
         # The older interface says "no limit" with a number near 2**63.
         if limit != "max" and int(limit) < 2**60:
-            droppable = sum(int(stat.get(key, 0)) for key in ("active_file", "inactive_file"))
+            # The older interface counts what groups below hold in the totals only.
+            droppable = sum(int(stat.get(f"total_{key}", stat.get(key, 0))) for key in ("active_file", "inactive_file"))
             yield max(0, int(limit) - usage + droppable)
 
 

@@ -146,6 +146,16 @@ def test_a_full_queue_is_a_failure(tmp_path):
     assert found["answered"] + found["failed"]["queue full"] == 12
 
 
+def test_whatever_a_request_raises_is_counted():
+    class Broken:
+        async def submit(self, prompt, **_):
+            raise RuntimeError(f"the engine has stopped: {prompt}")
+
+    found = summarise_load(asyncio.run(closed_loop(EngineTarget(Broken(), {}), ["a", "b"], 1)))
+    assert found["failed"] == {"RuntimeError": 2}
+    assert found["failures"] == {"RuntimeError": "the engine has stopped: a"}
+
+
 def test_the_engine_beside_a_step():
     model = tiny_model(eos_ids=())
     settings = SamplerSettings(max_new_tokens=10, steps=3)

@@ -1,10 +1,15 @@
 """`redraft bench`: each command's one JSON line, and what is refused before anything is measured."""
 
+import dataclasses
 import importlib.util
 import json
+import math
 import time
 
 import pytest
+
+from redraft.measure import plan
+from redraft.measure.plan import plan as predict
 
 
 def line(out: str) -> dict[str, object]:
@@ -141,7 +146,10 @@ def test_plan_for_this_machine_beside_what_is_measured(run, checkpoint):
     assert code == 0
     assert "ratio" in err
     for row in line(out)["predicted"]:
-        assert row["ratio"] == pytest.approx(row["denoising_seconds"] / row["measured_seconds"], rel=0.01)
+        measured = row["measured_seconds"]
+        assert row["ratio"] == pytest.approx(row["denoising_seconds"] / measured["median"], rel=0.01)
+        assert measured["low"] <= measured["median"] <= measured["high"]
+        assert measured["count"] == 5
     code, _, err = run(*asked, "--check")
     assert (code, err) == (2, "redraft: --check measures this machine; give --device here\n")
     code, _, err = run(*asked, "--device", "here")
@@ -156,8 +164,20 @@ def test_plan_has_what_others_published_beside_it(run):
     assert "published by others for h100: 1,008 tokens/s" in err
     (row,) = line(out)["predicted"]
     assert "1,008 tokens/s" in row["published"]
-    (row,) = line(run("bench", "plan", "bundled", "--device", "h100", "--requests", 1)[1])["predicted"]
-    assert "published" not in row
+    code, out, err = run("bench", "plan", "bundled", "--device", "h100", "--requests", 1, "--json")
+    found = line(out)
+    assert (code, err, found["bench"]) == (0, "", "plan")
+    assert found["machine"]["threads"] == 1
+    assert "published" not in found["predicted"][0]
+
+
+def test_a_plan_without_a_break_even_is_json_still(run, monkeypatch):
+    monkeypatch.setattr(plan, "plan", lambda *a, **b: dataclasses.replace(predict(*a, **b), break_even=math.inf))
+    code, out, err = run("bench", "plan", "--device", "h100", "--requests", 1)
+    assert code == 0
+    assert "never" in err
+    assert "Infinity" not in out
+    assert line(out)["predicted"][0]["break_even"] is None
 
 
 @pytest.mark.parametrize(

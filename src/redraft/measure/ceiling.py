@@ -105,7 +105,7 @@ class Ceiling:
         self._seconds.append(self._measured())
 
     def best(self) -> dict[Product, list[float]]:
-        """Seconds of each product, once, in the rounds measured, in the way that is faster on the whole."""
+        """Seconds of each product, once, in the rounds measured, in the way that is fastest on the whole."""
         found = {}
         for product in self._shapes:
             by_way = zip(*(one[product] for one in self._seconds[1:]), strict=True)

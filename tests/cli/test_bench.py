@@ -118,6 +118,7 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--requests", 501), "--requests is 501, the test set has 500 prompts"),
         (("load", "--rate", 0), "--rate is 0.0, must be a finite number above 0"),
         (("load", "--rate", 1, "--concurrency", 16), "--rate is an open loop, --concurrency a closed one"),
+        (("load", "--words", 9, "--prompts", "extract"), "--words writes prompts of its own, --prompts names a test"),
         (("load", "--rounds", 5), "--rounds would do nothing here: that goes with --against-step"),
         (("load", "--seconds", 4, "--rounds", 1), "--rounds and --seconds would do nothing here"),
         (("load", "--timeout", 600), "--timeout would do nothing here: that goes with --endpoint"),

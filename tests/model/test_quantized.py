@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from redraft.model import Transformer, prepare
-from redraft.model.products import WeightOnlyProduct
+from redraft.model.native.product import KernelProduct, KernelStack
+from redraft.model.products import PackedProduct, PlainProduct, WeightOnlyProduct
 from redraft.model.quantized import GROUP, Form, QuantizedMatrix, is_quantized, joined, quantized, unquantized
 from tests.fakes.models import tiny_config, tiny_model
 
@@ -96,3 +97,10 @@ def test_quantized_are_just_the_products_of_the_prepared_model() -> None:
 def test_products_keep_what_is_stored() -> None:
     stored = QuantizedMatrix.of(matrix(4, 64), 4)
     assert WeightOnlyProduct(stored, 4).values.data_ptr() == stored.values.data_ptr()
+
+
+@pytest.mark.parametrize("product", [PlainProduct, PackedProduct, KernelProduct, KernelStack])
+def test_plain_products_refuse_rounded_weights(product: type) -> None:
+    more = {"kernels": None} if product in (KernelProduct, KernelStack) else {}
+    with pytest.raises(ValueError, match="stored in 8 bits, this precision needs them unquantized"):
+        product(QuantizedMatrix.of(matrix(4, 6, 8), 8), **more)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import redraft
     from redraft.measure.load import Load, Target
 
-CONCURRENCY, TIMEOUT, SECONDS, ROUNDS = 16, 600.0, 4.0, 5
+PROMPTS, CONCURRENCY, TIMEOUT, SECONDS, ROUNDS = "extract", 16, 600.0, 4.0, 5
 ENDPOINT_SETTINGS = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
 """Sampler settings that the OpenAI protocol has a name for."""
 
@@ -50,7 +50,9 @@ def load(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Open loop instead: so many requests a second, Poisson.")] = None,
     requests: Annotated[int, typer.Option(help="Requests in all.")] = 64,
-    prompts: Annotated[str, typer.Option(help="extract, normalize or repair: the shipped test sets.")] = "extract",
+    prompts: Annotated[
+        str | None, typer.Option(help=f"extract, normalize or repair: the shipped test sets; else {PROMPTS}.")
+    ] = None,
     words: Annotated[
         str | None, typer.Option(help="Filling text of so many words instead, like 20-200; a closed range.")
     ] = None,
@@ -74,7 +76,9 @@ def load(
     _check_goes_with("--against-step", against_step, {"--rounds": rounds, "--seconds": seconds})
     _check_goes_with("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     _check_finite(rate=rate, seconds=seconds, timeout=timeout)
-    traffic = _traffic(prompts, words, requests, concurrency or CONCURRENCY, rate)
+    if prompts is not None and words is not None:
+        raise ValueError("--words writes prompts of its own, --prompts names a test set; leave one of them out")
+    traffic = _traffic(prompts or PROMPTS, words, requests, concurrency or CONCURRENCY, rate)
     if endpoint is not None:
         found, facts = _endpoint(asked, endpoint, api_key_env, timeout or TIMEOUT, traffic)
     elif against_step:
@@ -83,7 +87,7 @@ def load(
     else:
         found, facts = _engine(asked, traffic)
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
-    _report(found, facts | loop | {"prompts": prompts if words is None else f"{words} words"}, as_json)
+    _report(found, facts | loop | {"prompts": prompts or PROMPTS if words is None else f"{words} words"}, as_json)
 
 
 def _check_together(concurrency: int | None, rate: float | None, endpoint: str | None, against_step: bool) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 
 import pytest
 
@@ -55,8 +56,12 @@ def test_compare_with_token_by_token(run, checkpoint):
 def test_load_on_our_engine(run, checkpoint):
     asked = ("bench", "load", "-m", checkpoint, "--requests", 5, "--words", "2-9", "--steps", 2)
     for loop in (("--concurrency", 3), ("--rate", 500)):
+        begun = time.perf_counter()
         code, out, err = run(*asked, *loop)
+        taken = time.perf_counter() - begun
         found = line(out)
+        # This process began long before, with the reading of torch.
+        assert found["process"]["seconds"] > taken
         assert code == 0
         assert "canvas_steps_per_second" in err
         assert (found["requests"], found["answered"], found["failed"]) == (5, 5, {})
@@ -106,7 +111,15 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--words", "many"), "--words is 'many', must be a number or a range like 20-200"),
         (("load", "--prompts", "jokes"), "--prompts is 'jokes', must be one of extract, normalize, repair"),
         (("load", "--requests", 501), "--requests is 501, the test set has 500 prompts"),
-        (("load", "--rate", 0), "rate is 0.0, must be a finite number above 0"),
+        (("load", "--rate", 0), "--rate is 0.0, must be a finite number above 0"),
+        (("load", "--rate", 1, "--concurrency", 16), "--rate is an open loop, --concurrency a closed one"),
+        (("load", "--rounds", 5), "--rounds would do nothing here: that goes with --against-step"),
+        (("load", "--seconds", 4, "--rounds", 1), "--rounds and --seconds would do nothing here"),
+        (("load", "--timeout", 600), "--timeout would do nothing here: that goes with --endpoint"),
+        (("load", "--api-key-env", "KEY"), "--api-key-env would do nothing here: that goes with --endpoint"),
+        (("load", "--against-step", "--seconds", "inf"), "--seconds is inf, must be a finite number above 0"),
+        (("load", "--endpoint", "x", "--timeout", "nan"), "--timeout is nan, must be a finite number above 0"),
+        (("load", "--against-step", "--seed", 1), "every request has a seed of its own; leave --seed out"),
         (("load", "--rate", 1, "--against-step"), "closed loop, without --rate"),
         (("load", "--endpoint", "x", "--against-step"), "leave one of them out"),
         (("load", "--endpoint", "x"), "the endpoint is 'x', must be like http://localhost:8000/v1"),

@@ -123,15 +123,51 @@ main()
     assert not (tmp_path / "new").exists()
 
 
+def test_a_bench_reads_a_quantized_checkpoint_in_its_precision_or_refuses(run, quantized):
+    asked = ("bench", "step", "--config", quantized / "int8", "--context", 5, "--rounds", 1, "--json")
+    code, out, err = run(*asked, "--precision", "int8")
+    assert (code, json.loads(out)["precision"]) == (0, "int8")
+    for more in ((), ("--precision", "int4-weight-only")):
+        code, out, err = run(*asked, *more)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "int8 are stored in 8 bits: what was rounded away does not come back. Take int8 or int8-we" in err
+    pytest.importorskip("transformers")
+    asked = ("bench", "compare", "--with", "transformers", "--config", quantized / "int8", "--precision", "int8")
+    code, out, err = run(*asked, "--context", 5, "--rounds", 1)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "int8 is quantized to 8 bits: it can run, not be trained, saved" in err
+
+
+def test_a_bench_refuses_what_memory_cannot_hold(run, checkpoint, monkeypatch):
+    monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10_000)
+    monkeypatch.setattr("redraft.measure.shapes.load_model", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("redraft.weights.synthetic.write_synthetic", lambda *_: pytest.fail("written"))
+    for asked in (("step", "--config", checkpoint, "--context", 5), ("memory", "26b-a4b")):
+        code, out, err = run("bench", *asked)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "0.00 GB of memory are free here" in err
+
+
+@pytest.mark.parametrize(("code", "said"), [(-9, ""), (1, "RuntimeError: can't allocate memory: you tried")])
+def test_bench_memory_says_that_it_did_not_suffice(run, checkpoint, monkeypatch, code, said):
+    killed = subprocess.CompletedProcess([], code, "", said)
+    monkeypatch.setattr("redraft.measure.footprint.subprocess.run", lambda *_, **__: killed)
+    code, out, err = run("bench", "memory", checkpoint)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "memory" in err
+
+
 def test_bench_memory_measures_and_keeps(run, checkpoint, tmp_path):
     keys = {
-        "peak_resident", "peak_anonymous", "load_seconds", "seconds_per_step", "file_bytes", "machine", "versions",
+        "peak_resident", "peak_anonymous", "load_seconds", "seconds_per_step", "file_bytes", "machine",
     }  # fmt: skip
-    for _ in range(2):
-        code, out, err = run("bench", "memory", checkpoint, "--folder", tmp_path / "kept", "--steps", 2)
+    for more in ((), ("--json",)):
+        code, out, err = run("bench", "memory", checkpoint, "--folder", tmp_path / "kept", "--steps", 2, *more)
         assert code == 0, err
+        assert bool(more) == (err == "")
         found = json.loads(out)
         assert found.keys() >= keys
+        assert (found["bench"], found["machine"].keys() >= {"processor", "threads", "torch"}) == ("memory", True)
         assert found["peak_resident"] > found["peak_anonymous"] > 10**7
     assert found["file_bytes"] == (tmp_path / "kept" / "model.safetensors").stat().st_size
     code, _, err = run("bench", "memory", checkpoint, "--folder", tmp_path / "kept", "--to", "int8")

@@ -1,10 +1,15 @@
 """`redraft generate --rows`: many prompts from a file."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+import redraft
+from redraft.cli import options
 from redraft.cli.rows import Row, parse_template, read_prompts
+from redraft.generation import SamplerSettings
+from tests.fakes.models import tiny_model
 
 
 @pytest.fixture
@@ -35,6 +40,19 @@ def test_csv(file):
     assert read_prompts(path, format="text")[2] == Row(3, 'there"')
 
 
+def test_lines_of_spaces_in_csv_are_blank_and_fields_may_be_long(file):
+    long = "word " * 30_000
+    path = file("a.csv", f'  \nprompt,n\n \t \n"{long}",1\n  \r\n"a\n\n  b",2\n   ')
+    assert read_prompts(path) == [Row(4, long), Row(8, "a\n\n  b")]
+    assert read_prompts(file("one.csv", "prompt\na\n  \nb\n")) == [Row(2, "a"), Row(4, "b")]
+
+
+def test_an_ending_may_be_overruled(file):
+    path = file("a.json", '{"prompt": "a"}\n')
+    assert read_prompts(path, format="jsonl") == [Row(1, "a")]
+    assert read_prompts(file("a.notes", "b\n")) == [Row(1, "b")]
+
+
 def test_a_template_reads_columns_only():
     assert parse_template("{a.b}{c[0]}") == [("", "a.b"), ("", "c[0]")]
 
@@ -51,6 +69,11 @@ def test_a_template_reads_columns_only():
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', None, "line 2 is not JSON"),
         ("a.jsonl", '{"prompt": "x"}\n[1]\n', None, "line 2 is no JSON object"),
         ("a.jsonl", '{"prompt": null}\n', None, "line 1: 'prompt' is null, must be text or a number"),
+        ("a.jsonl", '{"prompt": true}\n', None, "line 1: 'prompt' is true, must be text or a number"),
+        ("a.jsonl", '{"a": 1}\n{"prompt": "x", "prompt": "y"}\n', "{a}", "line 2 is not JSON: the key 'prompt' occurs"),
+        ("a.csv", 'a\n"  "\n', "{a}", "line 2: the prompt is empty"),
+        ("a.json", '["x"]', None, "does not look like lines of text: save it as CSV"),
+        ("a.TSV", "a\tb", None, "does not look like lines of text: save it as CSV"),
         ("a.jsonl", '{"prompt": " "}\n', None, "line 1: the prompt is empty"),
         ("a.txt", b"good\n\xff\n", None, "line 2: byte 0xff is not UTF-8"),
         ("a.txt", "x\n", "{line", "--template '{line'"),
@@ -106,3 +129,10 @@ def test_all_rows_answered(run, checkpoint, file):
     code, out, _ = run("generate", "--rows", path, "--template", "{name} in {place}", "-m", checkpoint, "--seed", 3)
     assert code == 0
     assert len(out.splitlines()) == 2
+
+
+def test_rows_are_refused_by_the_model_alone():
+    model = SimpleNamespace(transformer=tiny_model(max_context=300_000), defaults=SamplerSettings())
+    assert options.limits(model, {"canvas_length": 5000}) == {"forward_tokens": 5000, "admitted_tokens": 300_000}
+    model.transformer = tiny_model()
+    assert redraft.Limits(**options.limits(model, {})) == redraft.Limits()

@@ -1,10 +1,13 @@
 """Comparing: both sides do the same work, and the peer's answers are an oracle's; speed itself is not asserted."""
 
 import importlib
+from functools import partial
 
 import pytest
 import torch
 
+from redraft.engine import Limits
+from redraft.measure import compare as compare_module
 from redraft.measure.compare import EngineSteps, compare, random_prompts
 from redraft.measure.peers import TransformersSteps
 from redraft.measure.timing import Spread, machine, ratio
@@ -49,6 +52,15 @@ def test_both_sides_time_every_step_but_the_first():
     assert all(second > 0 for second in peer.seconds())
     assert peer.facts["dtype"] == "float32"
     assert {"version", "attention", "experts"} <= peer.facts.keys()
+
+
+@pytest.mark.parametrize(("requests", "context"), [(1, 40), (2, 7), (9, 30)])
+def test_all_requests_are_in_every_forward(monkeypatch, requests, context):
+    # As if little were admitted at a time, which it is of large batches with long prompts.
+    monkeypatch.setattr(compare_module, "Limits", partial(Limits, admitted_tokens=60))
+    model = tiny_model(eos_ids=())
+    prompts = random_prompts(model.config.vocab_size, requests, context)
+    assert len(EngineSteps(model, prompts, 4).seconds()) == 3
 
 
 def test_the_peer_has_our_weights_and_says_nothing(capfd):

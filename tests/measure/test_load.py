@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
+from functools import partial
 
 import pytest
 
 import redraft
+from redraft.engine import EngineLoop, Limits
 from redraft.generation import SamplerSettings
+from redraft.measure import steady
 from redraft.measure.load import (
     Amount,
     Answered,
@@ -21,6 +24,7 @@ from redraft.measure.load import (
     summarise_load,
 )
 from redraft.measure.steady import efficiency, steady_rate
+from redraft.measure.steps import Step
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.models import tiny_model
 
@@ -146,6 +150,16 @@ def test_a_full_queue_is_a_failure(tmp_path):
     assert found["answered"] + found["failed"]["queue full"] == 12
 
 
+def test_whatever_a_request_raises_is_counted():
+    class Broken:
+        async def submit(self, prompt, **_):
+            raise RuntimeError(f"the engine has stopped: {prompt}")
+
+    found = summarise_load(asyncio.run(closed_loop(EngineTarget(Broken(), {}), ["a", "b"], 1)))
+    assert found["failed"] == {"RuntimeError": 2}
+    assert found["failures"] == {"RuntimeError": "the engine has stopped: a"}
+
+
 def test_the_engine_beside_a_step():
     model = tiny_model(eos_ids=())
     settings = SamplerSettings(max_new_tokens=10, steps=3)
@@ -153,6 +167,34 @@ def test_the_engine_beside_a_step():
     found = efficiency(model, prompts, settings, 3, rounds=2, seconds=0.2)
     assert found.engine.median > 0
     assert (found.engine.count, found.ratio.count) == (2, 2)
+
+
+def test_under_steady_load_all_requests_are_admitted(monkeypatch):
+    made = []
+
+    def loop(model, limits):
+        made.append(limits)
+        return EngineLoop(model, limits)
+
+    monkeypatch.setattr(steady, "Limits", partial(Limits, admitted_tokens=20, queued_requests=1))
+    monkeypatch.setattr(steady, "EngineLoop", loop)
+    settings = SamplerSettings(max_new_tokens=10, steps=3)
+    assert steady_rate(tiny_model(eos_ids=()), [(3,) * 20], settings, 5, 0.05) > 0
+    assert (made[0].admitted_tokens, made[0].queued_requests) == (5 * (20 + 16), 5)
+    assert steady.most_held(60, settings, tiny_model().config, 2) == 2 * 64
+
+
+def test_the_step_has_the_canvases_of_the_engine(monkeypatch):
+    made = []
+
+    def step(*arguments, **more):
+        made.append(Step(*arguments, **more))
+        return made[0]
+
+    monkeypatch.setattr(steady, "Step", step)
+    settings = SamplerSettings(max_new_tokens=10, steps=3, canvas_length=4)
+    efficiency(tiny_model(eos_ids=()), [(3, 4, 5)], settings, 2, rounds=1, seconds=0.05)
+    assert made[0].run().sample.shape == (2 * 4,)
 
 
 def test_a_request_that_fails_under_steady_load_is_told():

@@ -62,6 +62,8 @@ def test_the_older_control_groups(kernel: Callable[..., None], tmp_path: Path) -
     (folder / "memory.stat").write_text("cache 0\n")
     kernel(meminfo="MemAvailable: 10485760 kB\n", groups="3:cpu:/x\n2:memory:/of/the/host\n")
     assert available_memory() == GIB - 24
+    (folder / "memory.stat").write_text("active_file 1\ninactive_file 1\ntotal_active_file 4\ntotal_inactive_file 6\n")
+    assert available_memory() == GIB - 14
     (folder / "memory.limit_in_bytes").write_text("9223372036854771712")
     assert available_memory() == 10 * GIB
 

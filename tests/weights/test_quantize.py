@@ -144,6 +144,16 @@ def test_ctrl_c_leaves_nothing_and_what_a_kill_leaves_is_no_hindrance(source: Pa
     assert Checkpoint.open(tmp_path / "new").bits == 4
 
 
+def test_what_a_killed_run_left_counts_as_free(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = tmp_path / "new"
+    (new / SAVING).mkdir(parents=True)
+    (new / SAVING / FILE).write_bytes(b"half" * 2**20)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    quantize_checkpoint(source, new, "int4")
+    assert Checkpoint.open(new).bits == 4
+
+
 def test_it_is_not_trained_or_saved(source: Path, tmp_path: Path) -> None:
     quantize_checkpoint(source, tmp_path / "new", "int8")
     with pytest.raises(ValueError, match="is quantized to 8 bits: it can run, not be trained"):

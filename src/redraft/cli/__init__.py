@@ -1,5 +1,10 @@
 """The command line: thin commands that wire the rooms together. Imported by nobody."""
 
-from redraft.cli.main import main
+import time
+
+BEGUN = time.perf_counter()
+"""When this process began, as near as we know: before torch is imported, which takes seconds."""
+
+from redraft.cli.main import main  # noqa: E402
 
 __all__ = ["main"]

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import math
 import os
 import random
 import sys
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redraft.cli import bench_speed, options
+from redraft.cli import BEGUN, bench_speed, options
 
 if TYPE_CHECKING:
+    import redraft
     from redraft.measure.load import Load, Target
 
+CONCURRENCY, TIMEOUT, SECONDS, ROUNDS = 16, 600.0, 4.0, 5
 ENDPOINT_SETTINGS = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
 """Sampler settings that the OpenAI protocol has a name for."""
 
@@ -42,7 +45,9 @@ class Traffic:
 def load(
     asked: options.Request,
     *,
-    concurrency: Annotated[int, typer.Option(help="Closed loop: so many requests on the way at any time.")] = 16,
+    concurrency: Annotated[
+        int | None, typer.Option(help=f"Closed loop: so many requests on the way at any time; else {CONCURRENCY}.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Open loop instead: so many requests a second, Poisson.")] = None,
     requests: Annotated[int, typer.Option(help="Requests in all.")] = 64,
     prompts: Annotated[str, typer.Option(help="extract, normalize or repair: the shipped test sets.")] = "extract",
@@ -51,40 +56,59 @@ def load(
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="A server's URL, like http://localhost:8000/v1.")] = None,
     api_key_env: Annotated[str | None, typer.Option(help="The environment variable with the server's key.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds without a word after which a server's answer failed.")] = 600,
+    timeout: Annotated[
+        float | None, typer.Option(help=f"Seconds without a word after which its answer failed; else {TIMEOUT:.0f}.")
+    ] = None,
     against_step: Annotated[
         bool, typer.Option("--against-step", help="The engine's canvas-steps a second over those of a bare step.")
     ] = False,
-    seconds: Annotated[float, typer.Option(help="With --against-step: seconds for each side of a round.")] = 4,
-    rounds: Annotated[int, typer.Option(help="With --against-step: rounds.")] = 5,
+    seconds: Annotated[
+        float | None, typer.Option(help=f"With --against-step: seconds for each side of a round; else {SECONDS:.0f}.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help=f"With --against-step: rounds; else {ROUNDS}.")] = None,
     as_json: bench_speed.AsJson = False,
 ) -> None:
     """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
-    begun = time.perf_counter()
     options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds)
-    if not (seconds > 0 and timeout > 0):
-        raise ValueError(f"--seconds is {seconds} and --timeout {timeout}, both must be above 0")
-    if endpoint is not None and against_step:
-        raise ValueError("--against-step measures our own engine, not an --endpoint; leave one of them out")
-    traffic = _traffic(prompts, words, requests, concurrency, rate)
-    if rate is not None and against_step:
-        raise ValueError("--against-step is a closed loop, without --rate; give --concurrency")
+    _check_together(concurrency, rate, endpoint, against_step)
+    _check_goes_with("--against-step", against_step, {"--rounds": rounds, "--seconds": seconds})
+    _check_goes_with("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
+    _check_finite(rate=rate, seconds=seconds, timeout=timeout)
+    traffic = _traffic(prompts, words, requests, concurrency or CONCURRENCY, rate)
     if endpoint is not None:
-        found, facts = _endpoint(asked, endpoint, api_key_env, timeout, traffic)
+        found, facts = _endpoint(asked, endpoint, api_key_env, timeout or TIMEOUT, traffic)
     elif against_step:
-        _against_step(asked, traffic, rounds, seconds, as_json)
+        _against_step(asked, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
         return
     else:
         found, facts = _engine(asked, traffic)
-    loop = {"concurrency": concurrency} if rate is None else {"rate": rate}
-    _report(found, facts | loop | {"prompts": prompts if words is None else f"{words} words"}, begun, as_json)
+    loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
+    _report(found, facts | loop | {"prompts": prompts if words is None else f"{words} words"}, as_json)
+
+
+def _check_together(concurrency: int | None, rate: float | None, endpoint: str | None, against_step: bool) -> None:
+    if endpoint is not None and against_step:
+        raise ValueError("--against-step measures our own engine, not an --endpoint; leave one of them out")
+    if rate is not None and against_step:
+        raise ValueError("--against-step is a closed loop, without --rate; give --concurrency")
+    if rate is not None and concurrency is not None:
+        raise ValueError("--rate is an open loop, --concurrency a closed one; leave one of them out")
+
+
+def _check_goes_with(wanted: str, given: bool, values: dict[str, Any]) -> None:
+    """ValueError for an option that would be passed over without `wanted`."""
+    names = [name for name, value in values.items() if value is not None]
+    if names and not given:
+        raise ValueError(f"{' and '.join(names)} would do nothing here: that goes with {wanted}")
+
+
+def _check_finite(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name} is {value}, must be a finite number above 0")
 
 
 def _traffic(name: str, words: str | None, count: int, concurrency: int, rate: float | None) -> Traffic:
-    from redraft.measure.load import check_rate
-
-    if rate is not None:
-        check_rate(rate)
     return Traffic(_prompts(name, words, count), concurrency, rate)
 
 
@@ -112,18 +136,30 @@ def _engine(asked: options.Request, traffic: Traffic) -> "tuple[Load, dict[str, 
 
     settings = {"seed": 0} | asked.settings
     model = asked.load()
-    waiting = max(redraft.Limits().queued_requests, len(traffic.prompts))
+    limits = _limits(model, settings, traffic)
 
     async def run() -> "Load":
-        async with redraft.Engine(
-            model,
-            admitted_requests=traffic.concurrency if traffic.rate is None else redraft.Limits().admitted_requests,
-            queued_requests=waiting,
-        ) as engine:
+        async with redraft.Engine(model, **limits) as engine:
             return await traffic.send(EngineTarget(engine, settings))
 
     return asyncio.run(run()), {"target": "engine", "model": model.name, "precision": asked.precision,
                                 "settings": settings}  # fmt: skip
+
+
+def _limits(model: "redraft.Model", settings: dict[str, Any], traffic: Traffic) -> dict[str, int]:
+    """Those of an engine that works on all requests which are on the way in a closed loop, and lets all wait."""
+    from redraft.engine import Limits
+    from redraft.measure.steady import most_held
+
+    limits, usual = options.limits(model, settings), Limits()
+    admitted = traffic.concurrency if traffic.rate is None else usual.admitted_requests
+    longest = max(len(model.encode(prompt)) for prompt in traffic.prompts)
+    held = most_held(longest, model.defaults.replace(**settings), model.transformer.config, admitted)
+    return limits | {
+        "admitted_requests": admitted,
+        "admitted_tokens": max(limits["admitted_tokens"], held),
+        "queued_requests": max(usual.queued_requests, len(traffic.prompts)),
+    }
 
 
 def _endpoint(
@@ -154,7 +190,7 @@ def _endpoint(
     return asyncio.run(run()), {"target": url, "model": model, "settings": settings}
 
 
-def _report(found: "Load", facts: dict[str, Any], begun: float, as_json: bool) -> None:
+def _report(found: "Load", facts: dict[str, Any], as_json: bool) -> None:
     from redraft.measure.load import summarise_load
     from redraft.measure.timing import machine
 
@@ -162,7 +198,7 @@ def _report(found: "Load", facts: dict[str, Any], begun: float, as_json: bool) -
     if not summary["answered"]:
         kinds = "; ".join(f"{kind} ({count}): {summary['failures'][kind]}" for kind, count in summary["failed"].items())
         raise ValueError(f"none of {summary['requests']} requests was answered: {kinds}")
-    process = time.perf_counter() - begun
+    process = time.perf_counter() - BEGUN
     tokens = summary["answer_tokens"]
     summary["process"] = {
         "seconds": round(process, 3),
@@ -190,6 +226,8 @@ def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds
     from redraft.measure.steady import efficiency
     from redraft.measure.timing import machine
 
+    if "seed" in asked.settings:
+        raise ValueError("with --against-step every request has a seed of its own; leave --seed out")
     state = machine()
     model = asked.load()
     ids = [model.encode(prompt) for prompt in traffic.prompts]

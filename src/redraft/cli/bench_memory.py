@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli import options
+from redraft.cli import bench_speed, options
 
 
 def memory(
@@ -21,6 +21,7 @@ def memory(
     folder: Annotated[
         Path | None, typer.Option(help="Where the weights are written, and kept; one that was kept is measured again.")
     ] = None,
+    as_json: bench_speed.AsJson = False,
 ) -> None:
     """Write random weights of a shape, load them in a fresh process and denoise one canvas. Linux only.
 
@@ -31,24 +32,32 @@ def memory(
         raise ValueError("bench memory reads /proc/self/status, which this system does not have: it needs Linux")
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-    from rich.table import Table
 
     from redraft.measure.footprint import measure_footprint
-    from redraft.weights import Checkpoint, check_fits, fetch_config, read_config
+    from redraft.model import QUANTIZED_PRECISIONS
+    from redraft.weights import Checkpoint, check_available, fetch_config, read_config
+    from redraft.weights.memory import running_bytes
     from redraft.weights.quantize import TARGETS
     from redraft.weights.synthetic import write_synthetic
 
     if to not in TARGETS:
         raise ValueError(f"--to is {to!r}, must be {' or '.join(TARGETS)}")
     config = read_config(fetch_config(model))
+    precision = QUANTIZED_PRECISIONS[TARGETS[to]][0]
+    # Before gigabytes are written.
+    check_available(
+        running_bytes(config, precision), f"{model} in {precision}", "free some, or run it where there is more"
+    )
     temporary = None if folder is not None else Path(tempfile.mkdtemp(prefix="redraft-"))
     target = folder or temporary
     assert target is not None
     console = Console(stderr=True)
     try:
         if not (target / "config.json").exists():
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            parts = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+            with Progress(
+                *parts, console=console, transient=True, disable=as_json or not console.is_terminal
+            ) as progress:
                 task = progress.add_task(f"random weights in {to}", total=None)
                 write_synthetic(
                     target, config, to, lambda done, total: progress.update(task, completed=done, total=total)
@@ -56,17 +65,14 @@ def memory(
         checkpoint = Checkpoint.open(target)
         if checkpoint.bits != TARGETS[to] or checkpoint.config != config:
             raise ValueError(f"{target} holds another checkpoint than {model} in {to}; name a new folder")
-        check_fits(checkpoint, "int4-weight-only" if to == "int4" else "int8")
-        found = {"model": model, "stored": to, **measure_footprint(target, steps)}
+        found = {"bench": "memory", "model": model, "stored": to, **measure_footprint(target, steps)}
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    table = Table(title=f"{model}, {to}, random weights: one canvas of {found['canvas_length']} tokens")
-    for name in ("file", "peak resident", "of it anonymous", "load", "first step", "step"):
-        table.add_column(name)
-    table.add_row(
-        *(f"{found[key] / 1e9:.2f} GB" for key in ("file_bytes", "peak_resident", "peak_anonymous")),
-        *(f"{found[key]:.2f} s" for key in ("load_seconds", "first_step_seconds", "seconds_per_step")),
-    )
-    console.print(table)
+    if not as_json:
+        row = [f"{found[key] / 1e9:.2f} GB" for key in ("file_bytes", "peak_resident", "peak_anonymous")]
+        row += [f"{found[key]:.2f} s" for key in ("load_seconds", "first_step_seconds", "seconds_per_step")]
+        columns = ("file", "peak resident", "of it anonymous", "load", "first step", "step")
+        title = f"{model}, {to}, random weights: one canvas of {found['canvas_length']} tokens"
+        bench_speed.show(title, columns, [row])
     print(json.dumps(found))

@@ -125,7 +125,8 @@ def _with_transformers(
     from redraft.model import prepare
 
     state = machine()
-    model = subject(config, precision)
+    # The peer gets its weights from a checkpoint that is written for it.
+    model = subject(config, precision, whole=True)
     prompts = random_prompts(model.config.vocab_size, batch, context)
     peer = TransformersSteps(model, prompts, steps)
     found = measure(EngineSteps(prepare(model, precision), prompts, steps), peer, rounds)

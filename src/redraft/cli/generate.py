@@ -70,16 +70,14 @@ def answer_rows(asked: options.Request, rows: list[Row]) -> None:
 
     import redraft
 
-    limits = {}
-    if (length := asked.settings.get("canvas_length", 0)) > redraft.Limits().forward_tokens:
-        limits["forward_tokens"] = length
     failed = 0
     # Lines that appear on the terminal show by themselves how far it is.
     bar = Progress(
         *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True,
         disable=sys.stdout.isatty(), redirect_stdout=False,
     )  # fmt: skip
-    with redraft.Engine(asked.load(), **limits) as engine, bar:
+    model = asked.load()
+    with redraft.Engine(model, **options.limits(model, asked.settings)) as engine, bar:
         task = bar.add_task("rows", total=len(rows))
         answers = engine.generate_many((row.prompt for row in rows), **asked.settings)
         for row, answer in zip(rows, answers, strict=True):

@@ -6,7 +6,7 @@ import typer
 
 from redraft.cli import bench, chat, data, evaluate, generate, info, quantize, train
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

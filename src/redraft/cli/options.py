@@ -39,6 +39,18 @@ class Request:
         return redraft.load(self.model, device=self.device, precision=self.precision)
 
 
+def limits(model: "redraft.Model", settings: dict[str, Any]) -> dict[str, int]:
+    """Limits of an engine that refuses nothing which the model's context has room for."""
+    from redraft.engine import Limits
+
+    config, usual = model.transformer.config, Limits()
+    canvas = max(config.canvas_length, model.defaults.replace(**settings).canvas_length or 0)
+    return {
+        "forward_tokens": max(usual.forward_tokens, canvas),
+        "admitted_tokens": max(usual.admitted_tokens, config.max_context),
+    }
+
+
 def answering(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command that answers the options of model and sampler.
 

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+OTHERS = frozenset(
+    ".arrow .bz2 .db .doc .docx .feather .gz .json .npy .npz .ods .odt .orc .parquet .pdf .pickle .pkl .sqlite .tar "
+    ".tsv .xls .xlsb .xlsm .xlsx .xml .xz .yaml .yml .zip .zst".split()
+)
+"""Endings of files that hold something else than a prompt in each line."""
 WHOLE_LINE = "line"
 DEFAULT_TEMPLATES = {"text": f"{{{WHOLE_LINE}}}", "csv": "{prompt}", "jsonl": "{prompt}"}
 
@@ -25,11 +30,18 @@ class Row:
 def read_prompts(path: Path, *, format: str | None = None, template: str | None = None) -> list[Row]:
     """The prompts of a file of lines, JSON lines or CSV: the template with each row's columns filled in.
 
-    format: "text", "jsonl" or "csv"; None goes by the file's ending. template: text with {column}s, braces that are
-    meant doubled; None is the column "prompt", of a text file the line. Lines that are blank are passed over.
+    format: "text", "jsonl" or "csv"; None goes by the file's ending, and refuses one of OTHERS. template: text with
+    {column}s, braces that are meant doubled; None is the column "prompt", of a text file the line. Lines that are blank
+    are passed over.
     ValueError names file and line of a row that is malformed, lacks a column or makes an empty prompt.
     """
-    format = format or FORMATS.get(path.suffix.lower(), "text")
+    ending = path.suffix.lower()
+    if format is None and ending in OTHERS:
+        raise ValueError(
+            f"{path} does not look like lines of text: save it as CSV (.csv, with commas) or JSON lines (.jsonl), or "
+            "say with --rows-format what it is (text, jsonl or csv)"
+        )
+    format = format or FORMATS.get(ending, "text")
     if format not in DEFAULT_TEMPLATES:
         raise ValueError(f"--rows-format is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
     parts = parse_template(DEFAULT_TEMPLATES[format] if template is None else template)
@@ -78,7 +90,7 @@ def _column(where: str, columns: Mapping[str, Any], name: str) -> str:
     value = columns[name]
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return json.dumps(value)
     raise ValueError(f"{where}: {name!r} is {json.dumps(value)[:40]}, must be text or a number")
 
@@ -96,7 +108,10 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # A field may be as long as a prompt; what does not fit the model is refused there.
+    csv.field_size_limit(2**31 - 1)
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines, strict=True)
     header: list[str] | None = None
     while True:
         try:
@@ -105,7 +120,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             return
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num} is not CSV: {error}") from None
-        if not fields:
+        if not lines[reader.line_num - 1].strip():
             continue
         if header is None:
             header = fields

@@ -2,7 +2,7 @@
 
 Requests wait in one queue and are admitted in its order, as long as the caches of those admitted may come to hold no
 more than the limit. Of the admitted, the one that was served longest ago comes first and is served by every forward,
-so nobody starves: between two forwards that serve a request, each other one is served before it at most once.
+so nobody starves: no request waits longer than the others take to be served once.
 """
 
 from collections import deque

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redraft.weights.json_file import unique_keys
+
 DATA = Path(__file__).parent / "data"
 
 
@@ -57,7 +59,7 @@ def json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, 
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
         if not isinstance(row, dict):

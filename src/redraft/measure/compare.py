@@ -65,11 +65,12 @@ class EngineSteps:
     def seconds(self) -> list[float]:
         """Seconds of each step but the first, which reads the prompts too."""
         length = self._model.config.canvas_length
+        tokens = sum(len(prompt) + length for prompt in self._prompts)
         core = EngineCore(
             self._model,
             Limits(
-                forward_tokens=sum(len(prompt) + length for prompt in self._prompts),
-                admitted_requests=len(self._prompts), queued_requests=len(self._prompts), prefix_tokens=0,
+                forward_tokens=tokens, admitted_tokens=tokens, admitted_requests=len(self._prompts),
+                queued_requests=len(self._prompts), prefix_tokens=0,
             ),
         )  # fmt: skip
         settings = SamplerSettings(steps=self._steps, max_new_tokens=length, confidence_threshold=NEVER, seed=0)
@@ -80,5 +81,5 @@ class EngineSteps:
             begun = time.perf_counter()
             core.step()
             found.append(time.perf_counter() - begun)
-        # A long prompt of one request among many is read in several forwards; with equal ones it takes one.
-        return found[-(self._steps - 1) :]
+        assert len(found) == self._steps, "not every request was in every forward"
+        return found[1:]

@@ -4,9 +4,8 @@
 """
 
 import json
-import os
-import platform
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -18,10 +17,14 @@ from typing import Any
 
 _KINDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}
 _INTERVAL = 0.05
+_TOO_LITTLE = ("MemoryError", "t allocate memory", "Cannot allocate memory")
+"""What Python, torch and the system say where they get no memory; the kernel kills without a word."""
 
 
 def measure_footprint(folder: Path, steps: int) -> dict[str, Any]:
-    """Loads and runs the checkpoint in `folder` in a fresh process. RuntimeError with what it said if it fails.
+    """Loads and runs the checkpoint in `folder` in a fresh process.
+
+    ValueError where the memory did not suffice or somebody killed it, RuntimeError with what it said if it fails else.
 
     Bytes: `peak_resident` is the most that was resident at a time, mapped pages of the checkpoint's files included;
     `peak_anonymous` the most that no file is behind, which the kernel cannot drop. `seconds_per_step` is the median
@@ -29,6 +32,9 @@ def measure_footprint(folder: Path, steps: int) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "redraft.measure.footprint", str(folder), str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGKILL or any(sign in done.stderr for sign in _TOO_LITTLE):
+        what = "was killed, as the system does where memory runs out" if done.returncode < 0 else "got no more memory"
+        raise ValueError(f"the process that measures {folder} {what}: free some, or run it where there is more")
     if done.returncode:
         raise RuntimeError(f"the measuring process ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -63,6 +69,8 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
                 seconds.append(time.perf_counter() - start)
                 faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         assert bool(read.entropy.isfinite().all())
+    from redraft.measure.timing import machine
+
     later = sorted(seconds[1:]) or seconds
     return {
         "precision": precision,
@@ -75,13 +83,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
         "peak_anonymous": peaks["anonymous"],
         "peak_mapped": peaks["mapped"],
         "file_bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-        "machine": {
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "system": platform.platform(),
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
     }
 
 
@@ -108,15 +110,6 @@ def _peaks() -> Iterator[dict[str, int]]:
         look()
         ended.set()
         watcher.join()
-
-
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from redraft.engine import QueueFull
 from redraft.facade import Committed, Result
-from redraft.many import CancelledAnswer, Engine
+from redraft.many import Engine
 from redraft.measure.needle import FILLING
 
 
@@ -61,7 +61,8 @@ class EngineTarget:
                     return Amount(len(event.token_ids), sum(event.generation.steps_per_canvas))
         except QueueFull as error:
             raise NotAnswered("queue full", str(error)) from error
-        except (ValueError, CancelledAnswer) as error:
+        except Exception as error:
+            # Whatever became of one request, the others are still measured.
             raise NotAnswered(type(error).__name__, str(error)) from error
         raise NotAnswered("no end", "the answer's events ended without a result")
 

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
+from redraft.facade import choose_precision
 from redraft.model import AttentionShape, ModelConfig, Transformer, base_dtype
 from redraft.model.config import FULL, SLIDING
-from redraft.weights import fetch_config, load_model, read_config, resolve
+from redraft.weights import Checkpoint, check_fits, fetch_config, load_model, read_config, resolve
 
 CONFIGS = {
     "a": ModelConfig(
@@ -55,13 +56,21 @@ def synthetic(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> Transfo
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def subject(name: str, precision: str) -> Transformer:
+def subject(name: str, precision: str, *, whole: bool = False) -> Transformer:
     """The model to measure: "a" or "b" with synthetic weights, or any checkpoint; in the precision's base dtype.
 
-    It is not prepared yet. ValueError for an unknown precision and a checkpoint that cannot be read.
+    It is not prepared yet. `whole`: its weights are to be saved again. ValueError for an unknown precision, and before
+    any weights are read for a checkpoint that is not there, does not have that precision, is quantized though it is to
+    be whole, or does not fit into memory.
     """
     dtype = base_dtype(precision)
-    return synthetic(CONFIGS[name], dtype) if name in CONFIGS else load_model(resolve(name), dtype=dtype)
+    if name in CONFIGS:
+        return synthetic(CONFIGS[name], dtype)
+    checkpoint = Checkpoint.open(resolve(name))
+    if whole:
+        checkpoint.check_unquantized()
+    check_fits(checkpoint, choose_precision(checkpoint, torch.device("cpu"), precision))
+    return load_model(checkpoint, dtype=dtype)
 
 
 def subject_config(name: str) -> ModelConfig:

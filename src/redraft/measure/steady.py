@@ -13,7 +13,7 @@ from redraft.engine import Drafted, EngineLoop, Event, Failed, Finished, Limits,
 from redraft.generation import SamplerSettings
 from redraft.measure.steps import Step
 from redraft.measure.timing import Spread, ratio
-from redraft.model import Transformer
+from redraft.model import ModelConfig, Transformer
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def efficiency(
     been, but no prefix is kept of them. ValueError for a request that cannot be answered.
     """
     context = round(sum(map(len, prompts)) / len(prompts))
-    bare = Step(model, concurrency, context)
+    bare = Step(model, concurrency, context, length=settings.canvas_length)
     engine, step = [], []
     for number in range(-1, rounds):
         kept = steady_rate(model, prompts, settings, concurrency, seconds)
@@ -60,9 +60,12 @@ def steady_rate(
 ) -> float:
     """Canvas-steps a second while there are always `concurrency` requests, from when the first of them has ended."""
     canvas = settings.canvas_length or model.config.canvas_length
+    held = most_held(max(map(len, prompts)), settings, model.config, concurrency)
     limits = Limits(
         forward_tokens=max(Limits().forward_tokens, 2 * concurrency * canvas),
         admitted_requests=concurrency,
+        admitted_tokens=max(Limits().admitted_tokens, held),
+        queued_requests=max(Limits().queued_requests, concurrency),
         prefix_tokens=0,
     )
     loop = EngineLoop(model, limits)
@@ -79,6 +82,13 @@ def steady_rate(
         crowd.closed = True
         loop.shutdown(finish=False)
     return (after - before) / (ended - begun)
+
+
+def most_held(prompt: int, settings: SamplerSettings, config: ModelConfig, requests: int) -> int:
+    """Tokens that the caches of so many requests may come to hold, with prompts of at most `prompt` tokens."""
+    canvas = settings.canvas_length or config.canvas_length
+    longest = prompt + -(-settings.max_new_tokens // canvas) * canvas
+    return requests * min(longest, config.max_context)
 
 
 class _Crowd:

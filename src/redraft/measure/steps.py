@@ -23,12 +23,15 @@ left, which is embedding, norms, residuals and whatever runs between the parts."
 class Step:
     """A denoising step of B canvases behind `context` random cached tokens, to be run again and again.
 
+    length: that of the canvases; None is the model's.
     ValueError for a batch below 1 and a context that leaves no room for a canvas.
     """
 
-    def __init__(self, model: Transformer, batch: int, context: int, seed: int = 0) -> None:
+    def __init__(
+        self, model: Transformer, batch: int, context: int, *, length: int | None = None, seed: int = 0
+    ) -> None:
         config = model.config
-        length = config.canvas_length
+        length = length or config.canvas_length
         check_step(batch, context, length, config.max_context)
         self.model, self.batch, self.length, self.context = model, batch, length, context
         generator = torch.Generator().manual_seed(seed)

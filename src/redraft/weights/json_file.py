@@ -10,7 +10,7 @@ MAX_JSON_BYTES = 32 * 2**20
 def parse_json_object(text: bytes, where: str) -> dict[str, object]:
     """The JSON object in `text`. Raises ValueError, beginning with `where`, for anything else and for a key twice."""
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not valid JSON: {str(error) or type(error).__name__}") from error
     if not isinstance(value, dict):
@@ -33,7 +33,8 @@ def json_bytes(value: dict[str, object]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The `object_pairs_hook` of a JSON reader that raises ValueError for a key that occurs twice in an object."""
     values: dict[str, object] = {}
     for key, value in pairs:
         if key in values:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.model import base_dtype, packed_embedding_bytes
+from redraft.model import ModelConfig, base_dtype, packed_embedding_bytes
 from redraft.model.products import BLOCK
 from redraft.weights.checkpoint import STORED_AS, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
@@ -66,24 +66,30 @@ def loading_bytes(checkpoint: Checkpoint, precision: str) -> int:
     prepared, one after the other, so that the prepared part of one layer comes on top of them. Mapped pages can be
     dropped, but whoever counts on that reads the file again in every step.
     """
-    sizes = ModelSizes.of(checkpoint.config)
-    kept = precision_bytes(checkpoint.config, precision)
-    if checkpoint.bits is None:
-        base = STORED_AS[base_dtype(precision)]
-        converted = any(tensor.dtype != base for tensor in checkpoint.tensors.values())
-        width = base_dtype(precision).itemsize
-        loaded = sizes.parameters * width if converted else 0
-        kept = max(kept, loaded + kept // checkpoint.config.num_layers)
-    return kept + packed_embedding_bytes(checkpoint.config, base_dtype(precision)) + _step_bytes(checkpoint, sizes)
+    config = checkpoint.config
+    running = running_bytes(config, precision)
+    if checkpoint.bits is not None:
+        return running
+    base = base_dtype(precision)
+    converted = any(tensor.dtype != STORED_AS[base] for tensor in checkpoint.tensors.values())
+    loaded = ModelSizes.of(config).parameters * base.itemsize if converted else 0
+    kept = precision_bytes(config, precision)
+    return running + max(0, loaded + kept // config.num_layers - kept)
 
 
-def _step_bytes(checkpoint: Checkpoint, sizes: ModelSizes) -> int:
+def running_bytes(config: ModelConfig, precision: str) -> int:
+    """Bytes of a model that is ready to run in a precision, and of a 256-token step: known from its config alone."""
+    packed = packed_embedding_bytes(config, base_dtype(precision))
+    return precision_bytes(config, precision) + packed + _step_bytes(config)
+
+
+def _step_bytes(config: ModelConfig) -> int:
     """What a step of 256 tokens takes besides the weights: a generous count of what lives at the same time."""
-    config, rows = checkpoint.config, 256
+    rows = 256
     choices = rows * config.experts_per_token * (2 * config.hidden_size + 3 * config.expert_size)
     widest = max(config.num_heads * config.attention_shape(i).head_dim for i in range(config.num_layers))
     attention = rows * (3 * widest + config.num_heads * rows)
-    return 4 * (choices + attention + 4 * BLOCK) + sizes.kv_bytes(rows, 4)
+    return 4 * (choices + attention + 4 * BLOCK) + ModelSizes.of(config).kv_bytes(rows, 4)
 
 
 def _left_in_cgroups() -> Iterator[int]:
@@ -98,7 +104,8 @@ def _left_in_cgroups() -> Iterator[int]:
             continue
         # The older interface says "no limit" with a number near 2**63.
         if limit != "max" and int(limit) < 2**60:
-            droppable = sum(int(stat.get(key, 0)) for key in ("active_file", "inactive_file"))
+            # The older interface counts what groups below hold in the totals only.
+            droppable = sum(int(stat.get(f"total_{key}", stat.get(key, 0))) for key in ("active_file", "inactive_file"))
             yield max(0, int(limit) - usage + droppable)
 
 

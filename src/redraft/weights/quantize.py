@@ -151,7 +151,9 @@ def check_target(target: Path) -> None:
 
 def _check_disk(target: Path, needed: int) -> None:
     there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    # What a run that was killed left is deleted before anything is written.
+    left = sum(path.stat().st_blocks * 512 for path in (target / SAVING).glob("*"))
+    free = shutil.disk_usage(there).free + left
     if needed > free:
         raise ValueError(
             f"{target} takes {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free: make room, or name a folder "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redraft.model.native.kernels import SHARE, Kernels, packed_panels
+from redraft.model.quantized import Matrix, unquantized
 
 
 class KernelProduct(nn.Module):
@@ -17,10 +18,11 @@ class KernelProduct(nn.Module):
 
     packed: Tensor
 
-    def __init__(self, weight: Tensor, *, kernels: Kernels) -> None:
+    def __init__(self, weight: Matrix, *, kernels: Kernels) -> None:
         super().__init__()
-        self._kernels, self._outputs = kernels, weight.shape[0]
-        self.register_buffer("packed", packed_panels(weight.detach()[None]))
+        plain = unquantized(weight).detach()
+        self._kernels, self._outputs = kernels, plain.shape[0]
+        self.register_buffer("packed", packed_panels(plain[None]))
 
     def forward(self, x: Tensor) -> Tensor:
         return self._kernels.multiply(x, self.packed, None, self._outputs)
@@ -31,10 +33,11 @@ class KernelStack(nn.Module):
 
     packed: Tensor
 
-    def __init__(self, weights: Tensor, *, kernels: Kernels) -> None:
+    def __init__(self, weights: Matrix, *, kernels: Kernels) -> None:
         super().__init__()
-        self._kernels, self._outputs = kernels, weights.shape[1]
-        self.register_buffer("packed", packed_panels(weights.detach()))
+        plain = unquantized(weights).detach()
+        self._kernels, self._outputs = kernels, plain.shape[1]
+        self.register_buffer("packed", packed_panels(plain))
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """x [n, I], of which counts int64 [m] rows belong to each matrix → [n, O]."""

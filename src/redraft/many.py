@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import queue
+import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +18,8 @@ from redraft.text import Detokenizer
 Told = Draft | Committed | Result
 AHEAD = 2
 """`generate_many` keeps so many times as many prompts in the engine as that works on at once."""
+
+POLL_SECONDS = 0.01
 
 MOST_HELD = 8
 """And so many times as many as those are begun before the first of them has ended: answers, failures included, wait for
@@ -221,10 +224,10 @@ class _Many:
                 continue
             try:
                 self._engine._loop.submit(request, self._told.put)
-            except (ValueError, QueueFull) as error:
-                if isinstance(error, QueueFull) and self._texts:
-                    self._again = request
-                    return
+            except QueueFull:
+                self._again = request
+                return
+            except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
                 self._texts[request.id] = _Text(self._engine.model, request)
@@ -237,8 +240,10 @@ class _Many:
             yield self._ended.pop(self._order.pop(0))
 
     def wait(self) -> None:
-        """Waits for the next event, if there is an answer to wait for."""
+        """Waits for the next event, or where others have filled the queue until it may have room again."""
         if not self._texts:
+            if self._again is not None:
+                time.sleep(POLL_SECONDS)
             return
         event = self._told.get()
         if (end := self._texts[event.id].end(event)) is not None:

@@ -1,6 +1,9 @@
 """`redraft.Engine`: many prompts at once, each as `Model.generate` would answer it."""
 
 import asyncio
+import itertools
+import subprocess
+import sys
 
 import pytest
 
@@ -50,6 +53,44 @@ def test_prompts_are_taken_only_as_far_ahead_as_the_engine_works(engine):
     next(results)
     assert len(taken) < 30
     results.close()
+
+
+def test_prompts_that_are_none_fail_in_their_place_and_are_not_taken_without_end(engine, expected):
+    first, second, third, last = engine.generate_many([PROMPTS[0], None, 5, PROMPTS[1]], seed=3)
+    assert isinstance(second, redraft.Failure)
+    assert isinstance(third, redraft.Failure)
+    assert [first.text, last.text] == expected[:2]
+    results = engine.generate_many(itertools.repeat(" "), seed=3)
+    assert all(isinstance(next(results), redraft.Failure) for _ in range(500))
+
+
+def test_a_queue_that_others_fill_is_waited_for(model, expected):
+    with redraft.Engine(model, admitted_requests=1, queued_requests=1) as engine:
+        results = [engine.generate_many(PROMPTS, seed=3) for _ in range(2)]
+        told = [[next(one).text for one in results] for _ in PROMPTS]
+    assert told == [[text, text] for text in expected]
+
+
+def test_two_may_wait_for_one_answer(engine, expected):
+    async def run():
+        answer = await engine.submit(PROMPTS[0], seed=3)
+        return await asyncio.wait_for(asyncio.gather(*[_text(answer) for _ in range(3)]), 60)
+
+    async def _text(answer):
+        return (await answer).text
+
+    assert asyncio.run(run()) == expected[:1] * 3
+
+
+def test_a_program_that_ends_while_its_engine_works_ends_well(tmp_path):
+    program = """
+import sys, redraft
+engine = redraft.Engine(redraft.load(sys.argv[1]))
+answers = engine.generate_many(["hello"] * 9, max_new_tokens=200, steps=200, confidence_threshold=1e-9)
+next(answers)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tiny_checkpoint(tmp_path)], capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_submitting_streaming_and_cancelling(engine, model, expected):

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import queue
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,12 @@ from redraft.text import Detokenizer
 Told = Draft | Committed | Result
 AHEAD = 2
 """`generate_many` keeps so many times as many prompts in the engine as that works on at once."""
+
+POLL_SECONDS = 0.01
+
+MOST_HELD = 8
+"""And so many times as many as those are begun before the first of them has ended: answers, failures included, wait for
+the ones before them."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class CancelledAnswer(Exception):
 class Answer(Awaitable[Result]):
     """An answer under way, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
-    Both raise ValueError where the answer failed and CancelledAnswer where it was given up. An event is told once; the
-    Result can be awaited again.
+    Both raise its error where the answer failed (ValueError for what the request is to blame for) and CancelledAnswer
+    where it was given up. An event is told once, to whoever asks first; the Result can be awaited by many, and again.
     """
 
     def __init__(self, id: str, told: "asyncio.Queue[engine.Event]", text: "_Text") -> None:
@@ -43,6 +50,10 @@ class Answer(Awaitable[Result]):
         self._text = text
         self._end: Result | Exception | None = None
 
+    def has_ended(self) -> bool:
+        """Whether the last event has been taken."""
+        return self._end is not None
+
     def __aiter__(self) -> AsyncIterator[Told]:
         return self._told()
 
@@ -50,8 +61,13 @@ class Answer(Awaitable[Result]):
         return self._wait().__await__()
 
     async def _told(self) -> AsyncIterator[Told]:
-        while self._end is None:
+        while not self.has_ended():
             event = await self._queue.get()
+            if isinstance(event, engine.Finished | engine.Failed | engine.Cancelled):
+                # For whoever else waits for it.
+                self._queue.put_nowait(event)
+                if self.has_ended():
+                    return
             try:
                 told = list(self._text.take(event))
             except Exception as error:
@@ -167,43 +183,92 @@ class Engine:
         )
 
     def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
-        told: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
-        texts: dict[str, _Text] = {}
-        ended: dict[str, Result | Failure] = {}
-        order: list[str] = []
-        ahead = min(AHEAD * self.limits.admitted_requests, self.limits.queued_requests)
+        work = _Many(self, prompts, settings)
         try:
             while True:
-                while len(texts) < ahead and (prompt := next(prompts, None)) is not None:
-                    name, text = self._take_on(prompt, settings, told.put)
-                    order.append(name)
-                    if isinstance(text, Failure):
-                        ended[name] = text
-                    else:
-                        texts[name] = text
-                while order and order[0] in ended:
-                    yield ended.pop(order.pop(0))
-                if not order:
+                work.take_on()
+                yield from work.in_order()
+                if work.done:
                     return
-                if not texts:
-                    continue
-                event = told.get()
-                if (end := texts[event.id].end(event)) is not None:
-                    ended[event.id] = end
-                    del texts[event.id]
+                work.wait()
         finally:
-            for name in texts:
-                self._loop.cancel(name)
+            work.cancel()
 
-    def _take_on(
-        self, prompt: Prompt, settings: dict[str, Any], sink: Callable[[engine.Event], None]
-    ) -> "tuple[str, _Text | Failure]":
+
+class _Many:
+    """What `generate_many` has under way: prompts taken, answers that have ended, and the order they came in."""
+
+    def __init__(self, within: Engine, prompts: Iterator[Prompt], settings: dict[str, Any]) -> None:
+        limits = within.limits
+        self._engine, self._prompts, self._settings = within, prompts, settings
+        self._ahead = min(AHEAD * limits.admitted_requests, limits.queued_requests)
+        self._told: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
+        self._texts: dict[str, _Text] = {}
+        self._ended: dict[str, Result | Failure] = {}
+        self._order: list[str] = []
+        # Refused by a queue that others have filled: asked again after the next event.
+        self._again: Request | None = None
+        self._exhausted = False
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to take on, to wait for or to yield."""
+        return self._exhausted and not self._order and self._again is None
+
+    def take_on(self) -> None:
+        """Takes prompts as far ahead as there is room."""
+        while len(self._texts) < self._ahead and len(self._order) < MOST_HELD * self._ahead:
+            if (request := self._again or self._next()) is None:
+                if self._exhausted:
+                    return
+                continue
+            try:
+                self._engine._loop.submit(request, self._told.put)
+            except QueueFull:
+                self._again = request
+                return
+            except ValueError as error:
+                self._ended[request.id] = Failure(error)
+            else:
+                self._texts[request.id] = _Text(self._engine.model, request)
+            self._again = None
+            self._order.append(request.id)
+
+    def in_order(self) -> Iterator[Result | Failure]:
+        """The answers that have ended and wait for no other."""
+        while self._order and self._order[0] in self._ended:
+            yield self._ended.pop(self._order.pop(0))
+
+    def wait(self) -> None:
+        """Waits for the next event, or where others have filled the queue until it may have room again."""
+        if not self._texts:
+            if self._again is not None:
+                time.sleep(POLL_SECONDS)
+            return
+        event = self._told.get()
+        if (end := self._texts[event.id].end(event)) is not None:
+            self._ended[event.id] = end
+            del self._texts[event.id]
+
+    def cancel(self) -> None:
+        """Gives up what is under way."""
+        for name in self._texts:
+            self._engine._loop.cancel(name)
+
+    def _next(self) -> Request | None:
+        """The next prompt as a request; None where there is none, or it cannot be one and has failed."""
         try:
-            request = self._request(self.model.encode(prompt), settings)
-            self._loop.submit(request, sink)
-        except (ValueError, QueueFull) as error:
-            return f"refused {next(self._numbers)}", Failure(error)
-        return request.id, _Text(self.model, request)
+            prompt = next(self._prompts)
+        except StopIteration:
+            self._exhausted = True
+            return None
+        try:
+            return self._engine._request(self._engine.model.encode(prompt), self._settings)
+        except (ValueError, TypeError) as error:
+            name = f"refused {next(self._engine._numbers)}"
+            self._order.append(name)
+            self._ended[name] = Failure(error)
+            return None
 
 
 class _Text:

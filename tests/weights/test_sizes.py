@@ -93,5 +93,5 @@ def test_weight_bytes_are_what_a_prepared_model_holds(precision: str) -> None:
     config = tiny_config(expert_size=64, dense_size=64, hidden_size=64)
     model = prepare(Transformer(config).to(base_dtype(precision)), precision)
     held = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    # Packed, a matrix is filled up to whole blocks.
-    assert precision_bytes(config, precision) == pytest.approx(held, rel=0 if precision.startswith("int") else 0.2)
+    # Packed, a matrix is filled up to whole blocks: all of them in float32 and bf16, the small routers' otherwise.
+    assert precision_bytes(config, precision) == pytest.approx(held, rel=0.06 if precision.startswith("int") else 0.2)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redraft.cli import BEGUN, bench_speed, options
+from redraft.cli import bench_speed, options
+from redraft.cli.begun import BEGUN
 
 if TYPE_CHECKING:
     import redraft

@@ -67,8 +67,9 @@ class EngineCore:
             if len(parts) == 1:
                 return self._fail(parts[0][0], error)
             return [event for part in parts for event in self._run([part])]
+        failed = {outcome.progress for outcome in outcomes if outcome.error is not None}
         for progress, piece in parts:
-            if piece.encoded and progress.encoded(piece):
+            if piece.encoded and progress.encoded(piece) and progress not in failed:
                 tokens, prompt = progress.committed, len(progress.request.prompt)
                 before = len(tokens) - progress.task.canvas_length
                 self.prefixes.publish(tokens, progress.cache, instead_of=before if before > prompt else 0)

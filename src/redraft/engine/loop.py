@@ -1,5 +1,6 @@
 """The engine in a thread of its own: submit and cancel from anywhere, events come to a request's own sink."""
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -34,13 +35,15 @@ class EngineLoop:
         self._cancelled: set[str] = set()
         self._sinks: dict[str, Sink] = {}
         self._closing: bool | None = None
-        self._given_up: frozenset[str] = frozenset()
+        self._given_up: set[str] = set()
         self._broken: BaseException | None = None
         self._threads = torch.get_num_threads()
         if model.kernels is not None:
             model.kernels.release_workers()
         self._thread = threading.Thread(target=self._run, name="redraft-engine", daemon=True)
         self._thread.start()
+        # A thread that computes while the interpreter goes away ends the process by a signal.
+        atexit.register(self.shutdown, finish=False)
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ class EngineLoop:
         self.core.check(request)
         with self._changed:
             if self._broken is not None:
-                raise RuntimeError(f"the engine has stopped: {self._broken}") from self._broken
+                raise RuntimeError(f"the engine has stopped: {self._broken!r}") from self._broken
             if self._closing is not None:
                 raise RuntimeError("the engine is shut down; start another one")
             if request.id in self._sinks:
@@ -86,6 +89,7 @@ class EngineLoop:
             self._closing = finish if self._closing is None else self._closing and finish
             self._changed.notify_all()
         self._thread.join()
+        atexit.unregister(self.shutdown)
         return Shutdown(
             finished=tuple(id for id in held if id not in self._given_up),
             cancelled=tuple(id for id in held if id in self._given_up),
@@ -103,7 +107,7 @@ class EngineLoop:
                 self._broken = error
                 held = tuple(self._sinks)
             for id in held:
-                self._tell(Failed(id, RuntimeError(f"the engine has stopped: {error}")))
+                self._tell(Failed(id, RuntimeError(f"the engine has stopped: {error!r}")))
 
     def _turn(self) -> bool:
         """One round: what came in, one forward, what happened. False when the engine is to end."""
@@ -117,7 +121,6 @@ class EngineLoop:
             closing = self._closing
         if closing is False:
             cancelled = set(self.core.held)
-            self._given_up = frozenset(cancelled)
         for id in cancelled:
             for event in self.core.cancel(id):
                 self._tell(event)
@@ -132,6 +135,8 @@ class EngineLoop:
         last = isinstance(event, Finished | Failed | Cancelled)
         with self._changed:
             sink = self._sinks.get(event.id)
+            if isinstance(event, Cancelled) and self._closing is not None:
+                self._given_up.add(event.id)
             if last:
                 # Whoever cancelled it a moment too late does not mean the next request of that name.
                 self._sinks.pop(event.id, None)

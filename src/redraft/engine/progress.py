@@ -94,12 +94,12 @@ class Progress:
 
     def stops(self, entropy: Tensor, draft: Tensor) -> bool:
         """Whether the canvas is finished with this step's entropy and draft [C]."""
-        self._drafts.append(draft)
-        return self.step == 1 or self.settings.stopping_rule.stops(entropy, self._drafts)
+        return self.step == 1 or self.settings.stopping_rule.stops(entropy, [*self._drafts, draft])
 
     def denoised(self, step: DenoisingStep, soft_embedding: Tensor) -> Iterator[Event]:
         """A denoising step was made; yields what there is to tell of it."""
         self._lap("denoising")
+        self._drafts.append(step.draft)
         if self.request.drafts:
             yield Drafted(self.request.id, step)
         if not step.finished:

@@ -42,13 +42,14 @@ def run_forward(model: Transformer, parts: Sequence[tuple[Progress, Piece]]) -> 
     context = SegmentedAttention(model.config, batch.segments, caches, model.kernels)
     hidden = model(batch, context)
     context.advance()
+    outcomes: list[Denoised] = []
+    canvas_rows = [segment.rows for segment in batch.segments if segment.kind is Pass.DENOISER]
+    if canvas_rows:
+        hidden = torch.cat([hidden[rows] for rows in canvas_rows])
+        outcomes = _sample(model, [progress for progress, piece in parts if piece.denoises], hidden)
     for (progress, _), cache in zip(parts, caches, strict=True):
         progress.cache = cache
-    canvas_rows = [segment.rows for segment in batch.segments if segment.kind is Pass.DENOISER]
-    if not canvas_rows:
-        return []
-    hidden = torch.cat([hidden[rows] for rows in canvas_rows])
-    return _sample(model, [progress for progress, piece in parts if piece.denoises], hidden)
+    return outcomes
 
 
 def _canvas(progress: Progress) -> Tensor:
@@ -126,7 +127,8 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
             continue
         finished = progress.stops(entropy, draft)
         step = DenoisingStep(at.canvas, at.step, temperatures[i], draft, renoised[i], accepted[i], entropy, finished)
-        outcomes.append(Denoised(progress, step, signal))
+        # A copy, or one request would hold the signals of all that were in this forward.
+        outcomes.append(Denoised(progress, step, signal.clone()))
     return outcomes
 
 

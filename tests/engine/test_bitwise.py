@@ -9,6 +9,7 @@ from torch import Tensor
 import redraft
 from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer, base_dtype, prepare
 from redraft.model import attention as attention_module
+from redraft.model.native import kernels_here
 from redraft.model.streamed import streamed_readout
 from tests.fakes.models import tiny_model
 
@@ -90,10 +91,19 @@ def test_tiny_model(monkeypatch, block, canvas):
     compare(tiny_model(max_context=512), (1, 2, 7, 9, 30, 64, 65, 100), canvas)
 
 
+@pytest.mark.parametrize("way", ["kernels", "kernels with torch's products and attention", "torch"])
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize("canvas", [1, 5, 8])
 @torch.inference_mode()
-def test_prepared_tiny_model(precision, canvas):
+def test_prepared_tiny_model(monkeypatch, way, precision, canvas):
+    kernels = kernels_here()
+    if way == "torch":
+        monkeypatch.setattr("redraft.model.prepared.kernels_here", lambda: None)
+    elif kernels is None:
+        pytest.skip("no compiler here")
+    elif way != "kernels":
+        monkeypatch.setattr(kernels, "_multiply", {})
+        monkeypatch.setattr(kernels, "_attend", {})
     model = prepare(tiny_model(max_context=512).to(base_dtype(precision)), precision)
     compare(model, (1, 2, 7, 9, 30, 64, 65, 100), canvas)
 

@@ -1,5 +1,6 @@
 """Each kernel against the plain lines it is the twin of, in float32 and in bfloat16, and how they come to be built."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.model import KVCache, Pass, Segment, SegmentedAttention
+from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, prepare, streamed_readout
 from redraft.model.layers import Experts, RMSNorm, Router, rotate
 from redraft.model.native import Kernels, build, kernels_here
 from redraft.model.native.kernels import packed_panels
@@ -23,9 +24,10 @@ EPS = 1e-6
 
 @pytest.fixture(scope="module")
 def kernels() -> Kernels:
-    found = kernels_here()
-    if found is None:
+    if shutil.which("g++") is None:
         pytest.skip("no compiler here")
+    found = kernels_here()
+    assert found is not None
     return found
 
 
@@ -236,8 +238,63 @@ def test_they_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert library.stat().st_mtime_ns == before
 
 
-def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "env no-such-compiler"])
+def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("CXX", compiler)
     assert build.kernels_here.__wrapped__() is None
-    assert list((tmp_path / "redraft").iterdir()) == []
+    assert not any((tmp_path / "redraft").glob("*"))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_broken_library_is_built_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.kernels_here.__wrapped__()
+    (library,) = (tmp_path / "redraft").iterdir()
+    whole = library.read_bytes()
+    library.unlink()
+    # Not in place: the one that is loaded is mapped.
+    library.write_bytes(whole[:5000])
+    assert build.kernels_here.__wrapped__() is not None
+    assert [len(file.read_bytes()) for file in (tmp_path / "redraft").iterdir()] == [len(whole)]
+
+
+@pytest.mark.usefixtures("kernels")
+def test_without_a_place_to_keep_them_they_are_built_for_this_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert build.kernels_here.__wrapped__() is not None
+
+
+@torch.inference_mode()
+def test_what_the_programs_default_dtype_is_does_not_matter(kernels: Kernels) -> None:
+    """Nor how what it is given lies in memory."""
+    model = prepare(tiny_model(), "float32")
+    assert model.kernels is kernels
+    embeddings, uniform = normal(32, 9).t(), torch.full((9,), 0.5, dtype=torch.float64)
+
+    def hidden() -> Tensor:
+        batch = FlatBatch(
+            torch.arange(9), torch.arange(9), (Segment(0, 0, 9, 0, Pass.ENCODER),), embeddings=embeddings,
+            embedded=torch.ones(9, dtype=torch.bool),
+        )  # fmt: skip
+        context = SegmentedAttention(model.config, batch.segments, (KVCache(model.config),), kernels)
+        found: Tensor = model(batch, context)
+        assert bool(streamed_readout(model, found, 0.7, uniform).entropy.isfinite().all())
+        return found
+
+    wanted = hidden()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(hidden(), wanted, rtol=0, atol=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_weights_of_two_dtypes_are_refused() -> None:
+    model = tiny_model().bfloat16()
+    model.layers[1].get_submodule("input_layernorm").float()
+    with pytest.raises(ValueError, match=r"layers\.1\.input_layernorm\.weight is torch\.float32, the embedding"):
+        prepare(model, "bf16")

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from redraft.model.batch import filled
 from redraft.model.native.kernels import Kernels
 from redraft.model.quantized import Matrix, QuantizedMatrix, quantized, rows_to_int8, unquantized
-
-MIN_ROWS = 8
-"""Products are filled up to so many rows: below, other kernels are taken, and a row would depend on its neighbours."""
 
 _LINEAR = torch.ops.mkldnn._linear_pointwise.default
 
@@ -43,12 +41,6 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
     out: Tensor = _LINEAR(x, weight, None, "none", [], "")
     return out
-
-
-def filled(x: Tensor) -> Tensor:
-    """x [n, I] with rows of zeros after it up to MIN_ROWS."""
-    missing = MIN_ROWS - x.shape[0]
-    return F.pad(x, (0, 0, 0, missing)) if missing > 0 else x
 
 
 class PlainProduct(nn.Module):

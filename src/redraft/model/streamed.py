@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from redraft.model.batch import filled
 from redraft.model.native.kernels import SHARE
-from redraft.model.products import filled, multiply
+from redraft.model.products import multiply
 from redraft.model.readout import Readout
 from redraft.model.transformer import Transformer
 

@@ -1,7 +1,9 @@
-// What lies between a step's matrix products, row by row, each in one pass over memory.
+// What lies between a step's matrix products, row by row, each in one pass over memory; and, where there is AVX-512, the
+// products of small models and attention.
 //
-// Every function is the twin of a few lines of plain PyTorch in prepared.py, products.py or streamed.py, rounds where those round, and
-// gives a row the same bits whatever rows are beside it. Shapes are the caller's business: nothing is checked here.
+// Every function is the twin of a few lines of plain PyTorch in layers.py, attention.py, products.py or streamed.py, rounds
+// where those round, and gives a row the same bits whatever rows are beside it. Shapes are the caller's business: nothing
+// is checked here. What may be large the caller allocates, since an exception could go nowhere.
 //
 // n rows, d row size; T is float or bfloat16.
 
@@ -305,13 +307,11 @@ constexpr int ROWS = 8;
 
 typedef float Lanes __attribute__((vector_size(64)));
 
-// What one product of a vector register takes in of a row: one float, or two bfloat16 side by side.
-inline Lanes lanes(float x) { return Lanes{} + x; }
-
+// 16 outputs take in what 4 bytes hold of a row: one float, or two bfloat16 side by side.
 inline void multiply_add(Lanes& sum, const float* x, const float* weights) {
     Lanes w;
     std::memcpy(&w, weights, sizeof w);
-    sum += w * lanes(*x);
+    sum += w * *x;
 }
 
 #ifdef __AVX512BF16__

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer, base_dtype, prepare
+from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer, base_dtype, prepare
 from redraft.model import attention as attention_module
 from redraft.model.native import kernels_here
 from redraft.model.streamed import streamed_readout
@@ -27,7 +27,7 @@ def forward(model: Transformer, parts: Sequence[Part], caches: Sequence[KVCache]
     positions = torch.cat([torch.arange(s.position, s.position + s.length) for s in segments])
     tokens = torch.cat([tokens for _, _, tokens, _ in parts])
     batch = FlatBatch(tokens, positions, tuple(segments), torch.cat(signal)).filled()
-    context = SegmentedAttention(model.config, batch.segments, tuple(caches), model.kernels)
+    context = model.attention(batch.segments, tuple(caches))
     hidden = model(batch, context)
     context.advance()
     return [hidden[segment.rows] for segment in batch.segments]

@@ -41,6 +41,22 @@ def test_steps_and_commits_leave_the_caches_as_they_were():
     assert [cache.length for cache in step.caches] == [3, 3]
 
 
+def test_the_measured_attention_is_the_engines(monkeypatch):
+    """By kernels where the model was prepared with them, as a step without them would be another one."""
+    seen = []
+    attend = SegmentedAttention.attend
+    monkeypatch.setattr(
+        SegmentedAttention, "attend", lambda this, *rest: (seen.append(this.kernels), attend(this, *rest))[1]
+    )
+    for model in (tiny_model(), prepare(tiny_model(), "float32")):
+        seen.clear()
+        step = Step(model, 2, 5)
+        step.run()
+        step.commit()
+        assert seen
+        assert all(kernels is model.kernels for kernels in seen)
+
+
 def test_nothing_is_watched_after_measuring():
     step = Step(tiny_model(), batch=1, context=0)
     step.stages()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redraft.generation import SamplerSettings
 from redraft.generation.loop import generate
-from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention, Transformer, base_dtype, prepare
+from redraft.model import FlatBatch, KVCache, Pass, Transformer, base_dtype, prepare
 from redraft.model.native import kernels_here
 from redraft.model.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct
 from redraft.weights import load_model
@@ -54,7 +54,7 @@ def hidden_states(model: Transformer, prompt_length: int = 19) -> Tensor:
         ids = torch.randint(0, config.vocab_size, (length,), generator=generator)
         soft = torch.randn(length, config.hidden_size, generator=generator) if len(found) == 3 else None
         batch = FlatBatch.single(ids, cache.length, kind, soft_embedding=soft)
-        context = SegmentedAttention(config, batch.segments, (cache,), model.kernels)
+        context = model.attention(batch.segments, (cache,))
         found.append(model(batch, context))
         context.advance()
     return torch.cat(found).float()

@@ -15,7 +15,7 @@ from redraft.engine.progress import Progress
 from redraft.engine.scheduler import Piece
 from redraft.generation import DenoisingStep
 from redraft.generation.loop import not_finite
-from redraft.model import FlatBatch, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, Pass, Segment, Transformer
 from redraft.model.streamed import streamed_readout
 
 
@@ -39,7 +39,7 @@ def run_forward(model: Transformer, parts: Sequence[tuple[Progress, Piece]]) -> 
     caches = tuple(progress.cache.copy() for progress, _ in parts)
     canvases = [_canvas(progress) if piece.denoises else None for progress, piece in parts]
     batch = _flat_batch(model, parts, canvases)
-    context = SegmentedAttention(model.config, batch.segments, caches, model.kernels)
+    context = model.attention(batch.segments, caches)
     hidden = model(batch, context)
     context.advance()
     outcomes: list[Denoised] = []

@@ -10,7 +10,7 @@ import torch
 
 from redraft.generation.loop import Generation, check_prompt, cut_canvas
 from redraft.generation.settings import SamplerSettings
-from redraft.model.attention import KVCache, SegmentedAttention
+from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.transformer import Transformer
 
@@ -32,7 +32,7 @@ def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings:
         batch = FlatBatch.single(
             torch.tensor(pending, device=model.embed_tokens.weight.device), cache.length, Pass.ENCODER
         )
-        context = SegmentedAttention(config, batch.segments, (cache,), model.kernels)
+        context = model.attention(batch.segments, (cache,))
         logits = model.logits(model(batch, context)[-1:])
         context.advance()
         if not logits.isfinite().all():

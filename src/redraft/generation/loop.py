@@ -21,7 +21,7 @@ from torch import Tensor
 from redraft.diffusion.noise import initial_canvas, renoise
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.generation.settings import MAX_SEED, SamplerSettings
-from redraft.model.attention import KVCache, SegmentedAttention
+from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.streamed import streamed_readout
 from redraft.model.transformer import Transformer
@@ -156,7 +156,7 @@ def denoise(
         at_step = Counter(counter.seed, counter.choice, counter.canvas, step)
 
         batch = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
-        hidden = model(batch, SegmentedAttention(model.config, batch.segments, (cache,), model.kernels))
+        hidden = model(batch, model.attention(batch.segments, (cache,)))
         uniform = at_step.uniforms(length, Purpose.SAMPLE, device=device)
         read = streamed_readout(model, hidden, temperature, uniform)
         if not read.entropy.isfinite().all():
@@ -211,7 +211,7 @@ def _encode(model: Transformer, tokens: list[int], cache: KVCache) -> None:
     """Prefill and commit are the same: an encoder pass that appends to the cache."""
     device = model.embed_tokens.weight.device
     batch = FlatBatch.single(torch.tensor(tokens, device=device), cache.length, Pass.ENCODER)
-    context = SegmentedAttention(model.config, batch.segments, (cache,), model.kernels)
+    context = model.attention(batch.segments, (cache,))
     model(batch, context)
     context.advance()
 

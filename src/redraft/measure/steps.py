@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from redraft.diffusion import Counter, EntropyBound, Purpose, uniforms_of_many
-from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, Transformer
 from redraft.model.streamed import streamed_readout
 
 STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
@@ -43,7 +43,7 @@ class Step:
         with torch.inference_mode():
             for cache in self.caches if context else ():
                 flat = FlatBatch.single(tokens(context), 0, Pass.ENCODER)
-                attention = SegmentedAttention(config, flat.segments, (cache,), model.kernels)
+                attention = model.attention(flat.segments, (cache,))
                 model(flat, attention)
                 attention.advance()
         self._positions = torch.arange(context, context + length).repeat(batch)
@@ -89,7 +89,7 @@ class Step:
             Segment(slot, slot * self.length, self.length, self.context, kind) for slot in range(self.batch)
         )
         flat = FlatBatch(self._canvas, self._positions, segments, soft_embedding).filled()
-        hidden: Tensor = self.model(flat, SegmentedAttention(self.model.config, segments, caches, self.model.kernels))
+        hidden: Tensor = self.model(flat, self.model.attention(segments, caches))
         return hidden
 
 

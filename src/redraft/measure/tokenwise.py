@@ -70,7 +70,7 @@ class _Cache:
 
     def __init__(self, model: Transformer, requests: int, room: int) -> None:
         config, dtype = model.config, model.embed_tokens.weight.dtype
-        self._config, self._kernels = config, model.kernels
+        self._model, self._config = model, config
         self.length = 0
         self._keys, self._values = [], []
         for layer in range(config.num_layers):
@@ -81,8 +81,7 @@ class _Cache:
 
     def reading(self, request: int, segments: tuple[Segment, ...]) -> "_Reading":
         """The attention of one prompt, which is kept here."""
-        attention = SegmentedAttention(self._config, segments, (KVCache(self._config),), self._kernels)
-        return _Reading(self, request, attention)
+        return _Reading(self, request, self._model.attention(segments, (KVCache(self._config),)))
 
     def write(self, layer: int, rows: slice | int, start: int, k: Tensor, v: Tensor) -> None:
         """k and v [n, G, d] of one request, or [B, n, G, d], from position `start` on."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from redraft.model.attention import AttentionContext
-from redraft.model.batch import FlatBatch, Pass, filled
+from redraft.model.attention import AttentionContext, KVCache, SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass, Segment, filled
 from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
 from redraft.model.native.kernels import Kernels
@@ -50,6 +50,10 @@ class Transformer(nn.Module):
     @property
     def embedding_scale(self) -> float:
         return float(self.config.hidden_size**0.5)
+
+    def attention(self, segments: tuple[Segment, ...], caches: tuple[KVCache, ...]) -> SegmentedAttention:
+        """The attention of a batch of `segments` with their requests' caches, by kernels where `prepare` found any."""
+        return SegmentedAttention(self.config, segments, caches, self.kernels)
 
     def forward(self, batch: FlatBatch, context: AttentionContext) -> Tensor:
         """Runs every row of the batch through the stack; returns the hidden states [N, D] after the last norm.

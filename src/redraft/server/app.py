@@ -154,11 +154,13 @@ def create_app(served: Served) -> ASGIApp:
     """All routes for what is served, with everything a request passes before them."""
     app = FastAPI(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERRORS,
+        redirect_slashes=False,
         description="DiffusionGemma behind OpenAI's API. See docs/serving.md.",
     )  # fmt: skip
     app.router.route_class = StrictRoute
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_body)
+    app.add_exception_handler(Exception, _leave_to_edge)
     _add_generation(app, served)
     _add_tokens(app, served)
     _add_facts(app, served)
@@ -179,7 +181,12 @@ async def _refuse_http(_: Request, error: Any) -> Response:
 
 
 async def _refuse_body(_: Request, error: Any) -> Response:
-    return answer_error(from_validation(error.errors()))
+    return answer_error(from_validation(error.errors(), error.body))
+
+
+async def _leave_to_edge(_: Request, error: Exception) -> Response:
+    """The framework would answer in its own words, even those who have gone."""
+    raise error
 
 
 def _add_generation(app: FastAPI, served: Served) -> None:

@@ -26,7 +26,7 @@ SECONDS = 60
 
 
 class InThread:
-    """A server in a thread. `settings` are fields of ServerSettings; `load` gives the model, by default the folder's."""
+    """A server in a thread. `settings` are fields of ServerSettings; `load` gives the model, else the folder does."""
 
     def __init__(self, folder: Path, *, load: Any = None, **settings: Any) -> None:
         load = load or (lambda: redraft.load(str(folder)))

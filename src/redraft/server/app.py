@@ -26,7 +26,7 @@ from redraft.server.errors import ApiError, ErrorBody, from_http, from_validatio
 from redraft.server.metrics import CONTENT_TYPE, Metrics
 from redraft.server.pages import INDEX, Pages
 from redraft.server.sending import EventStream, until_gone
-from redraft.server.settings import ServerSettings
+from redraft.server.settings import FIELDS, ServerSettings
 from redraft.server.shapes import ChatShape, Shape, TextShape, TokenTexts, gathered, streamed
 from redraft.server.told import (
     CanvasDefaults,
@@ -115,9 +115,22 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            found = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
             raise refused(f"the body is no JSON: {error}", code="invalid_json") from error
+        _check_objects(found)
+        return found
+
+
+def _check_objects(body: object) -> None:
+    """An error for each of half a million unknown fields would take ten seconds to write."""
+    left = [body]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict) and len(one) > FIELDS:
+            raise refused(f"an object of the body has {len(one)} fields, the limit is {FIELDS}", code="invalid_value")
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        left += [part for part in inside if isinstance(part, dict | list)]
 
 
 class StrictRoute(APIRoute):

@@ -73,20 +73,27 @@ def from_validation(errors: Sequence[Mapping[str, Any]], body: object = None) ->
     """What pydantic finds wrong with a body; the first that is wrong is enough.
 
     Where a field may be of several types there is an error for each: the one that got furthest into the body tells
-    most, and of several in one place all are told, those that are only of the wrong type last.
+    most.
     """
     found = [(_path(error, body), error) for error in errors[:LOOKED_AT]]
     first = found[0][0]
-    path = max((path for path, _ in found if path[: len(first)] == first), key=len)
+    path = max((path for path, _ in found if path[: len(first)] == first), key=_reach)
     here = [error for at, error in found if at == path]
-    here = [error for error in here if not str(error["type"]).endswith("_type")] or here
     param = ".".join(map(str, path)) or None
     if here[0]["type"] == "extra_forbidden":
         return refused(f"{_shown(param)} is not supported; leave it out", _shown(param), "unsupported_parameter")
     if param is None:
         return refused("the body must be a JSON object with the request", None, "invalid_value")
-    code = "unsupported_value" if here[0]["type"] == "value_error" else "invalid_value"
-    return refused(f"{param}: {' or '.join(dict.fromkeys(map(_told, here)))}", param, code)
+    # What is of no right type is told all of them, and what is of one of them what else is wrong.
+    wrong = [error for error in here if not str(error["type"]).endswith("_type")][:1] or here
+    code = "unsupported_value" if wrong[0]["type"] == "value_error" else "invalid_value"
+    told = " or ".join(dict.fromkeys(map(_told, wrong))).replace(" or must be ", " or ")
+    return refused(f"{param}: {told}", param, code)
+
+
+def _reach(path: tuple[str | int, ...]) -> tuple[int, list[int]]:
+    """How far into the body a place is."""
+    return len(path), [part for part in path if isinstance(part, int)]
 
 
 def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:

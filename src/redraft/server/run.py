@@ -97,8 +97,8 @@ class Running:
         self.is_loading = True
         try:
             model = await _aside(self._load)
-            self.is_loading = False
             self._engine = self._start_engine(model)
+            self.is_loading = False
             self.served.begin(self._engine, model.name.rstrip("/").rpartition("/")[2] or model.name)
         except asyncio.CancelledError:
             raise
@@ -170,7 +170,7 @@ class _Server(uvicorn.Server):
 
 
 async def _aside(work: Callable[[], Result]) -> Result:
-    """The result of `work`, done in a thread of its own: it waits for nothing that the pool does, nor an exit for it."""
+    """The result of `work` in a thread of its own: no other work is before it, and no exit waits for it."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 

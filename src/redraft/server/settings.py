@@ -10,6 +10,9 @@ LOG_FORMATS = ("text", "json")
 BODY_BYTES = 4 * 2**20
 """The longest body of a request."""
 
+FIELDS = 1024
+"""The most fields of one object in a body."""
+
 HEADER_BYTES = 64 * 2**10
 """The longest head of a request."""
 

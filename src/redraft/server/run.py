@@ -163,6 +163,20 @@ class _Server(uvicorn.Server):
         # A handler may run between any two instructions; a task is begun from within the loop.
         asyncio.get_running_loop().call_soon_threadsafe(self.begin_to_drain)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Requests whose connection is lost end in order; uvicorn would cancel them, with a traceback for each."""
+        patience = 0.0 if self.force_exit else CLOSING_SECONDS / 2
+        giving_up = asyncio.get_running_loop().call_later(patience, self._abort)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            giving_up.cancel()
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
     def begin_to_drain(self) -> None:
         """In the event loop."""
         if self._draining is None:

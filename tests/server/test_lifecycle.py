@@ -1,7 +1,6 @@
 """A server's beginning and end, and places: taken before anything is done, free as soon as nobody waits."""
 
 import json
-import os
 import signal
 import socket
 import threading
@@ -255,7 +254,7 @@ def children(pid: int) -> list[str]:
     return " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
 
 
-def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(folder, start):
+def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(start):
     loading = threading.Event()
     server = start(wait=False, load=lambda: loading.wait(30))
     until(lambda: server.running._loop is not None and server.running.is_loading)
@@ -346,10 +345,10 @@ def test_threads_and_files_do_not_pile_up(endless, start):
     server = start(endless)
     with server.client() as client:
         client.post(CHAT, json={"messages": HELLO, "max_tokens": 8, "canvas": {"steps": 4}})
-    files = len(os.listdir("/proc/self/fd"))
+    files = len(list(Path("/proc/self/fd").iterdir()))
     for stream in (False, True) * 5:
         connection = connect(server, LONG | {"stream": stream})
         until(lambda: server.served.places.taken == 1)
         connection.close()
         until(lambda: server.served.places.taken == 0)
-    until(lambda: len(os.listdir("/proc/self/fd")) <= files + 2)
+    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= files + 2)

@@ -1,12 +1,14 @@
 """A server's beginning and end, and places: taken before anything is done, free as soon as nobody waits."""
 
 import json
+import os
 import signal
 import socket
 import threading
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 
 import redraft
@@ -225,8 +227,7 @@ def test_what_is_not_done_in_time_is_told_so(command, endless):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(command, endless, number):
+def test_a_second_signal_ends_it_at_once(command, endless):
     server = command("--drain-seconds", 600, where=endless)
     connection = socket.create_connection((server.url.split("//")[1].split(":")[0], int(server.url.split(":")[-1])))
     body = json.dumps(LONG | {"stream": True}).encode()
@@ -237,10 +238,10 @@ def test_a_second_signal_ends_it_at_once(command, endless, number):
     with server.client() as client:
         until(lambda: "redraft_requests_running 1.0" in client.get("/metrics").text)
         workers = children(server.process.pid)
-        server.signal(number)
+        server.signal(signal.SIGINT)
         until(lambda: client.get("/health/ready").status_code == 503)
     begun = time.monotonic()
-    server.signal(number)
+    server.signal(signal.SIGTERM)
     code, _, err = server.end()
     connection.close()
     assert code == 0
@@ -262,6 +263,32 @@ def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(start):
     assert server.running.is_loading
     assert server.error is None
     loading.set()
+
+
+def test_a_process_that_is_loading_ends_at_once_and_well(command, tmp_path):
+    folder = tiny_checkpoint(tmp_path / "slow")
+    weights = next(folder.glob("*.safetensors"))
+    weights.unlink()
+    os.mkfifo(weights)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = command("--port", port, where=folder, wait=False)
+    server.url = f"http://127.0.0.1:{port}"
+
+    def lives() -> bool:
+        try:
+            with server.client() as client:
+                return client.get("/health/ready").status_code == 503
+        except httpx2.HTTPError:
+            assert server.process.poll() is None, server.end()
+            return False
+
+    until(lives)
+    server.signal()
+    begun = time.monotonic()
+    assert server.end()[:2] == (0, "")
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,22 @@ def test_lone_surrogates_inside_the_arguments_of_a_call_are_refused(start, think
         assert client.post(CHAT, json={"messages": HELLO, "tools": [tool]}).status_code in (200, 400)
 
 
+def test_no_text_makes_a_pattern_slow(client):
+    begun = time.perf_counter()
+    for header in ("Host", "X-Request-Id", "Authorization", "Content-Type", "Origin"):
+        for text in (":" * 30_000, ":1" * 15_000, ":" + "1" * 30_000 + "x", "-" * 30_000 + " "):
+            assert client.post(CHAT, content=b"{}", headers=TYPED | {header: text.strip()}).status_code in (
+                400,
+                403,
+                415,
+            )
+    name = {"type": "function", "function": {"name": "a" * 100_000 + "!"}}
+    assert client.post(CHAT, json={"messages": HELLO, "tools": [name]}).status_code == 400
+    stops = ["a" * 255 + "b", "a" * 254 + "c", "a" * 253 + "d", "ab" * 128]
+    assert client.post(CHAT, json={"messages": HELLO, "stop": stops}).status_code == 200
+    assert time.perf_counter() - begun < 5
+
+
 def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
     many = [
         (TEXT, b'{"prompt":[%s1]}' % (b'"",' * 1_000_000)),

@@ -62,15 +62,15 @@ class InThread:
 
 
 class Command:
-    """`redraft serve FOLDER --port 0 ...` as a process; `wait` reads its line and knows its URL."""
+    """`redraft serve FOLDER --port 0 ...` as a process, after a program `before`; `wait` reads its line."""
 
-    def __init__(self, folder: Path, *arguments: object, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: object, before: str = "") -> None:
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from redraft.cli import main; main()", "serve", str(folder), "--port", "0",
+            [sys.executable, "-c", f"{before}\nfrom redraft.cli import main; main()", "serve", str(folder), "--port", "0",
              *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.line = ""
         self.url = ""
@@ -146,8 +146,8 @@ def command(folder) -> Iterator[Any]:
     """Starts `redraft serve`, which ends with the test."""
     made: list[Command] = []
 
-    def begin(*arguments: object, where: Path = folder, wait: bool = True) -> Command:
-        made.append(Command(where, *arguments))
+    def begin(*arguments: object, where: Path = folder, wait: bool = True, before: str = "") -> Command:
+        made.append(Command(where, *arguments, before=before))
         return made[-1].wait() if wait else made[-1]
 
     yield begin

@@ -176,7 +176,8 @@ def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
     for path, content in many:
         begun = time.perf_counter()
         detail(client.post(path, content=content, headers=TYPED))
-        assert time.perf_counter() - begun < 2
+        # Ten times as long as it takes, a fifth of what it took.
+        assert time.perf_counter() - begun < 5
 
 
 def test_a_body_of_100_mb_is_refused(client):

@@ -66,9 +66,9 @@ class Command:
 
     def __init__(self, folder: Path, *arguments: object, before: str = "") -> None:
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        program = f"{before}\nfrom redraft.cli import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{before}\nfrom redraft.cli import main; main()", "serve", str(folder), "--port", "0",
-             *map(str, arguments)],
+            [sys.executable, "-c", program, "serve", str(folder), "--port", "0", *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip

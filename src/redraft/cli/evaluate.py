@@ -142,7 +142,7 @@ def _measure(
     from rich.progress import Progress
     from rich.table import Table
 
-    from redraft.measure.tasks import run_cases, summarise
+    from redraft.measure.tasks import Made, run_cases, summarise
 
     if failures is not None and not failures.parent.is_dir():
         raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
@@ -160,9 +160,9 @@ def _measure(
         loaded.stream(case.prompt, **settings)
     generate = loaded.generate_autoregressive if autoregressive else loaded.generate
 
-    def answer(prompt: str) -> "tuple[str, redraft.Generation]":
+    def answer(prompt: str) -> Made:
         result = generate(prompt, **settings)
-        return result.text, result.generation
+        return Made.here(result.text, result.generation)
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(cases))
@@ -171,7 +171,7 @@ def _measure(
     summary = {"task": name, **summarise(outcomes), "model": loaded.name, "settings": shown}
     if failures is not None:
         wrong = [
-            {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.text, "seen": one.case.seen}
+            {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.made.text, "seen": one.case.seen}
             for one in outcomes
             if not one.scores["exact"]
         ]

@@ -105,7 +105,7 @@ def test_load_against_the_server(run, checkpoint):
     assert "server" in err
     assert found["ratio"]["count"] == 2
     assert found["answer_tokens"] <= 32
-    assert 0 < found["tokens_per_second"]["server"]["median"]
+    assert found["tokens_per_second"]["server"]["median"] > 0
     assert found["settings"] == {"seed": 0, "steps": 2, "max_new_tokens": 8}
 
 
@@ -133,7 +133,10 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--words", 9, "--prompts", "extract"), "--words writes prompts of its own, --prompts names a test"),
         (("load", "--rounds", 5), "--rounds would do nothing here: that goes with --against-step or --against-server"),
         (("load", "--seconds", 4), "--seconds would do nothing here: that goes with --against-step"),
-        (("load", "--against-server", "--seconds", 4), "--seconds would do nothing here: that goes with --against-step"),
+        (
+            ("load", "--against-server", "--seconds", 4),
+            "--seconds would do nothing here: that goes with --against-step",
+        ),
         (("load", "--against-server", "--against-step"), "are two measurements; leave one of them out"),
         (("load", "--against-server", "--rate", 4), "--against-server is a closed loop, without --rate"),
         (("load", "--timeout", 600), "--timeout would do nothing here: that goes with --endpoint"),

@@ -30,6 +30,8 @@ def serving(model: str, *options: str) -> Iterator[Serving]:
     """
     # A key that this process has for another server is not meant for this one.
     environment = {name: value for name, value in os.environ.items() if name != "REDRAFT_API_KEY"}
+    # It shall be of the same source as this process.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
             [*COMMAND, model, "--port", "0", *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment

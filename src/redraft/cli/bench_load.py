@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROMPTS, CONCURRENCY, TIMEOUT, SECONDS, ROUNDS = "extract", 16, 600.0, 4.0, 5
 ENDPOINT_SETTINGS = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
-"""Sampler settings that the OpenAI protocol has a name for."""
+"""Sampler settings that the OpenAI protocol has a name for; our server takes the others as `canvas`."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,21 @@ def load(
     against_step: Annotated[
         bool, typer.Option("--against-step", help="The engine's canvas-steps a second over those of a bare step.")
     ] = False,
+    against_server: Annotated[
+        bool,
+        typer.Option("--against-server", help="Tokens a second of `redraft serve` over those of the engine itself."),
+    ] = False,
     seconds: Annotated[
         float | None, typer.Option(help=f"With --against-step: seconds for each side of a round; else {SECONDS:.0f}.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help=f"With --against-step: rounds; else {ROUNDS}.")] = None,
+    rounds: Annotated[int | None, typer.Option(help=f"With either: rounds; else {ROUNDS}.")] = None,
     as_json: bench_speed.AsJson = False,
 ) -> None:
     """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
     options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds)
-    _check_together(concurrency, rate, endpoint, against_step)
-    _check_goes_with("--against-step", against_step, {"--rounds": rounds, "--seconds": seconds})
+    _check_together(concurrency, rate, endpoint, {"--against-step": against_step, "--against-server": against_server})
+    _check_goes_with("--against-step", against_step, {"--seconds": seconds})
+    _check_goes_with("--against-step or --against-server", against_step or against_server, {"--rounds": rounds})
     _check_goes_with("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     _check_finite(rate=rate, seconds=seconds, timeout=timeout)
     if prompts is not None and words is not None:
@@ -85,17 +90,25 @@ def load(
     elif against_step:
         _against_step(asked, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
         return
+    elif against_server:
+        _against_server(asked, traffic, rounds or ROUNDS, as_json)
+        return
     else:
         found, facts = _engine(asked, traffic)
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
     _report(found, facts | loop | {"prompts": prompts or PROMPTS if words is None else f"{words} words"}, as_json)
 
 
-def _check_together(concurrency: int | None, rate: float | None, endpoint: str | None, against_step: bool) -> None:
-    if endpoint is not None and against_step:
-        raise ValueError("--against-step measures our own engine, not an --endpoint; leave one of them out")
-    if rate is not None and against_step:
-        raise ValueError("--against-step is a closed loop, without --rate; give --concurrency")
+def _check_together(
+    concurrency: int | None, rate: float | None, endpoint: str | None, comparing: dict[str, bool]
+) -> None:
+    compared = [name for name, given in comparing.items() if given]
+    if len(compared) > 1:
+        raise ValueError(f"{' and '.join(compared)} are two measurements; leave one of them out")
+    if endpoint is not None and compared:
+        raise ValueError(f"{compared[0]} measures our own engine, not an --endpoint; leave one of them out")
+    if rate is not None and compared:
+        raise ValueError(f"{compared[0]} is a closed loop, without --rate; give --concurrency")
     if rate is not None and concurrency is not None:
         raise ValueError("--rate is an open loop, --concurrency a closed one; leave one of them out")
 
@@ -257,3 +270,59 @@ def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds
             }
         )
     )  # fmt: skip
+
+
+def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_json: bool) -> None:
+    options.needs("httpx2", "load")
+    options.needs("fastapi", "serve")
+    import redraft
+    from redraft.measure.endpoint import Endpoint
+    from redraft.measure.load import EngineTarget
+    from redraft.measure.overhead import Overhead, overhead
+    from redraft.measure.serving import serving
+    from redraft.measure.timing import machine
+
+    settings = {"seed": 0} | asked.settings
+    state = machine()
+    model = asked.load()
+    # As the server has them.
+    limits = options.limits(model, {}) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
+
+    async def run(url: str) -> Overhead:
+        async with (
+            redraft.Engine(model, **limits) as engine,
+            Endpoint(url + "/v1", "served", key=None, settings=_as_asked(settings), timeout=TIMEOUT) as server,
+        ):
+            return await overhead(
+                EngineTarget(engine, settings), server, traffic.prompts, traffic.concurrency, rounds=rounds
+            )
+
+    with serving(
+        asked.model, "--served-model-name", "served", "--max-concurrent", str(traffic.concurrency),
+        "--device", asked.device, "--precision", asked.precision,
+    ) as server:  # fmt: skip
+        found = asyncio.run(run(server.url))
+    if not as_json:
+        rows = [
+            ("engine", f"{found.engine.median:.1f} ({found.engine.low:.1f} to {found.engine.high:.1f})"),
+            ("server", f"{found.server.median:.1f} ({found.server.low:.1f} to {found.server.high:.1f})"),
+            ("ratio", f"{found.ratio.median:.1%} ({found.ratio.low:.1%} to {found.ratio.high:.1%})"),
+        ]
+        bench_speed.show(f"{traffic.concurrency} streams at once: {model.name}", ("", "answer tokens/s"), rows)
+    print(
+        json.dumps(
+            {
+                "bench": "load", "against": "server", "model": model.name, "precision": asked.precision,
+                "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
+                "answer_tokens": found.tokens,
+                "tokens_per_second": {"engine": found.engine.to_json(), "server": found.server.to_json()},
+                "ratio": found.ratio.to_json(), "machine": state,
+            }
+        )
+    )  # fmt: skip
+
+
+def _as_asked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sampler settings as our server is asked for them."""
+    named = {ENDPOINT_SETTINGS[name]: value for name, value in settings.items() if name in ENDPOINT_SETTINGS}
+    return named | {"canvas": {name: value for name, value in settings.items() if name not in ENDPOINT_SETTINGS}}

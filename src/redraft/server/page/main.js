@@ -1,0 +1,275 @@
+// The page's life: load the model, run the form's request, show it, scrub through it, compare, share.
+
+import { chat, fetchModel } from "./api.js";
+import { Charts } from "./chart.js";
+import { describeToken, describeWritten } from "./details.js";
+import { Notice } from "./notice.js";
+import { follow, pause, replay, slowdownFor } from "./player.js";
+import { Recording } from "./recording.js";
+import * as settings from "./settings.js";
+import { diffusionView, seconds, Stage, tokensView } from "./stage.js";
+
+const byId = (id) => document.getElementById(id);
+const form = byId("form");
+const slider = byId("step");
+const charts = new Charts(byId("charts"));
+const notice = new Notice(byId("notice"), form);
+const diffusion = new Stage(byId("diffusion"), (position) => inspect("diffusion", position));
+const autoregression = new Stage(byId("autoregression"), (position) => inspect("autoregression", position));
+const NO_TOKEN = byId("details").firstElementChild;
+const EXPECTED_LENGTH = 64;
+
+let model = null;
+// What is on the page: the two recordings, the frame shown, and how to end what is going on.
+let run = { recording: new Recording(), other: null, shown: -1, values: null, request: null, playback: null };
+let inspected = null;
+
+async function load() {
+  for (;;) {
+    try {
+      model = await fetchModel();
+      notice.clear();
+      break;
+    } catch (error) {
+      if (!error.retryAfter) {
+        byId("model").textContent = "no model";
+        notice.show(error);
+        return;
+      }
+      await notice.wait(error);
+    }
+  }
+  const { purpose = "", limits = "", examples = [] } = model.card ?? {};
+  byId("model").textContent = `model ${model.id}`;
+  byId("purpose").textContent = purpose;
+  byId("limits").textContent = limits;
+  byId("card").hidden = !purpose && !limits;
+  byId("examples").hidden = !examples.length;
+  byId("examples").replaceChildren(...examples.map(exampleButton));
+  settings.showDefaults(form, model.canvas ?? {});
+  if (!form.elements.prompt.value) form.elements.prompt.value = examples[0] ?? "";
+  if (run.shown < 0) blank();
+}
+
+function exampleButton(text) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "small";
+  button.textContent = text;
+  button.addEventListener("click", () => {
+    form.elements.prompt.value = text;
+    start();
+  });
+  return button;
+}
+
+const canvasLength = () => run.values?.canvas_length ?? model?.canvas?.canvas_length ?? EXPECTED_LENGTH;
+
+function blank() {
+  diffusion.blank(canvasLength());
+  autoregression.blank(canvasLength());
+  byId("autoregression").hidden = !run.values?.compare;
+  byId("replay").hidden = true;
+  byId("seed-line").hidden = true;
+  byId("details").replaceChildren(NO_TOKEN);
+  inspected = null;
+  slider.disabled = true;
+  charts.draw([], -1);
+}
+
+function show(at, finished = false) {
+  const { recording } = run;
+  run.shown = at;
+  const view = diffusionView(recording, at, finished);
+  diffusion.draw(view);
+  charts.draw(recording.ended && !slider.disabled ? recording.frames : recording.frames.slice(0, at + 1), at);
+  slider.max = recording.frames.length;
+  slider.value = at + 1;
+  slider.setAttribute("aria-valuetext", view.caption);
+  byId("step-text").textContent = view.caption;
+  if (inspected) inspect(inspected.where, inspected.position);
+}
+
+function inspect(where, position) {
+  inspected = { where, position };
+  const { recording, other, shown } = run;
+  if (where === "diffusion" && shown >= 0) {
+    byId("details").replaceChildren(...describeToken(recording, recording.frames[shown], position));
+  } else if (where === "autoregression" && other) {
+    byId("details").replaceChildren(...describeWritten(other, autoregression.start + position));
+  }
+}
+
+const say = (text) => {
+  byId("status").textContent = text;
+};
+
+function busy(stoppable, label = "Stop") {
+  if (!stoppable && document.activeElement === byId("stop")) byId("generate").focus();
+  byId("stop").disabled = !stoppable;
+  byId("stop").textContent = label;
+}
+
+async function start() {
+  if (!form.reportValidity()) return;
+  run.request?.abort();
+  run.playback?.abort();
+  notice.clear();
+  if (!model) await load();
+  if (!model) return;
+  const values = settings.readForm(form);
+  const seed = values.seed ?? settings.drawSeed();
+  const own = { recording: new Recording(), other: null, shown: -1, values: { ...values, seed } };
+  own.request = new AbortController();
+  own.playback = new AbortController();
+  run = own;
+  blank();
+  busy(true);
+  say("Generating…");
+  await runDiffusion(own, own.values);
+  if (run === own && values.compare && own.recording.complete) await runAutoregression(own, values);
+  if (run === own) busy(false);
+}
+
+async function runDiffusion(own, values) {
+  const playing = follow(own.recording, show, () => Number(byId("pace").value), own.playback.signal);
+  await receive(own.recording, settings.diffusionRequest(model, values), own.request.signal);
+  if (own.request.signal.aborted) own.playback.abort();
+  else if (run === own) busy(true, "Skip to the end");
+  await playing;
+  if (run !== own) return;
+  if (own.recording.frames.length) {
+    slider.disabled = false;
+    show(own.recording.frames.length - 1, true);
+  }
+  byId("seed-text").textContent = `Seed ${values.seed}.`;
+  byId("seed-line").hidden = false;
+  say(summary(own.recording, own.request.signal.aborted));
+}
+
+function summary({ complete, usage, total, frames }, stopped) {
+  if (stopped) return `Stopped after ${frames.length} steps. What was written can be scrubbed.`;
+  if (!complete) return "The answer is incomplete.";
+  const tokens = usage ? `${usage.completion_tokens} tokens in ` : "";
+  return `Finished: ${tokens}${frames.length} steps, ${seconds(total)}.`;
+}
+
+async function runAutoregression(own, values) {
+  own.other = new Recording();
+  own.playback = new AbortController();
+  busy(true);
+  say("Now the same weights token by token…");
+  const receiving = receive(own.other, settings.autoregressiveRequest(model, values), own.request.signal);
+  while (run === own && !own.other.ended) {
+    autoregression.draw(tokensView(own.other, own.other.elapsed, canvasLength()));
+    await pause(33, own.request.signal);
+  }
+  await receiving;
+  if (run !== own) return;
+  showOther();
+  say(own.other.complete ? "Both have finished." : "The comparison is incomplete.");
+  if (!own.other.complete) return;
+  byId("replay").hidden = false;
+  byId("replay-slow").textContent = `Replay together, ${slowdown()} times slower`;
+  await replayTogether(slowdown());
+}
+
+const longest = () => Math.max(run.recording.total, run.other.total);
+const slowdown = () => slowdownFor(longest());
+const showOther = () => autoregression.draw(tokensView(run.other, Infinity, canvasLength()));
+
+async function replayTogether(factor) {
+  const own = run;
+  own.playback.abort();
+  own.playback = new AbortController();
+  const { signal } = own.playback;
+  busy(true, "Skip to the end");
+  await replay((at) => {
+    const frame = own.recording.frameAt(at);
+    if (frame < 0) diffusion.blank(canvasLength());
+    else show(frame, at >= own.recording.total);
+    if (at < own.recording.total) diffusion.clock.textContent = seconds(at);
+    autoregression.draw(tokensView(own.other, at, canvasLength()));
+  }, longest(), factor, signal);
+  // Aborted by another replay, that one shows on; aborted by the button, this one shows the end.
+  if (run !== own || own.playback.signal !== signal) return;
+  show(own.recording.frames.length - 1, true);
+  showOther();
+  busy(false);
+}
+
+// Fills a recording, waiting where the server asks for it. What went wrong is on the page afterwards.
+async function receive(recording, body, signal) {
+  for (;;) {
+    try {
+      recording.started = performance.now();
+      for await (const event of chat(body, signal)) recording.take(event);
+      break;
+    } catch (error) {
+      if (error.name === "AbortError" || signal.aborted) break;
+      if (!error.retryAfter) {
+        notice.show(error);
+        break;
+      }
+      await notice.wait(error, signal);
+      if (signal.aborted) break;
+    }
+  }
+  recording.end();
+}
+
+async function share() {
+  const values = settings.readForm(form);
+  const same = run.values && settings.toFragment({ ...run.values, seed: 0 }) === settings.toFragment({ ...values, seed: 0 });
+  // The link to an answer that is on the page is to write the same one again.
+  if (same) values.seed ??= run.values.seed;
+  history.replaceState(null, "", `#${settings.toFragment(values)}`);
+  byId("link").value = location.href;
+  try {
+    await navigator.clipboard.writeText(location.href);
+    byId("link-box").hidden = true;
+    byId("shared").textContent = "The link is copied. Prompt, settings and seed stand behind its #, which no server sees.";
+  } catch {
+    byId("link-box").hidden = false;
+    byId("link").select();
+    byId("shared").textContent = "The clipboard is closed to this page: copy the link from here.";
+  }
+}
+
+function openLink() {
+  if (location.hash.length < 2) return;
+  const { values, refused } = settings.fromFragment(location.hash);
+  settings.fillForm(form, values);
+  byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare"].includes(name));
+  if (refused.length) byId("shared").textContent = `Not understood in this link and left out: ${refused.join(", ")}`;
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+form.elements.prompt.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
+});
+byId("stop").addEventListener("click", () => {
+  const receiving = !(run.other ?? run.recording).ended;
+  (receiving ? run.request : run.playback).abort();
+});
+slider.addEventListener("input", () => {
+  run.playback.abort();
+  const at = Number(slider.value) - 1;
+  show(at, at === run.recording.frames.length - 1);
+});
+byId("replay-slow").addEventListener("click", () => replayTogether(slowdown()));
+byId("replay-real").addEventListener("click", () => replayTogether(1));
+byId("keep-seed").addEventListener("click", () => {
+  form.elements.seed.value = run.values.seed;
+  byId("settings").open = true;
+});
+byId("share").addEventListener("click", share);
+window.addEventListener("hashchange", openLink);
+
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("pace").value = "1";
+openLink();
+blank();
+load();

@@ -1,5 +1,6 @@
 // A canvas: one cell for each token, of which one is in the tab order and arrow keys reach the others.
 
+const CONTROL = /^<[^<>\s]{1,24}>$/; // such as <eos>
 const SHOWN = new Map([[" ", "·"], ["\n", "↵"], ["\t", "⇥"]]);
 
 export class Canvas {
@@ -26,7 +27,7 @@ export class Canvas {
       if (cell.textContent === shown && cell.dataset.state === state) return;
       cell.textContent = shown;
       cell.dataset.state = state;
-      cell.className = `cell ${state}`;
+      cell.className = `cell ${state}${CONTROL.test(text) ? " control" : ""}`;
       cell.setAttribute("aria-label", `${position + 1}: ${shown || "empty"}, ${SPOKEN[state]}`);
     });
   }

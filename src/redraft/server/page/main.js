@@ -18,6 +18,7 @@ const diffusion = new Stage(byId("diffusion"), (position) => inspect("diffusion"
 const autoregression = new Stage(byId("autoregression"), (position) => inspect("autoregression", position));
 const NO_TOKEN = byId("details").firstElementChild;
 const EXPECTED_LENGTH = 64;
+const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let model = null;
 // What is on the page: the two recordings, the frame shown, and how to end what is going on.
@@ -126,6 +127,7 @@ async function start() {
   blank();
   busy(true);
   say("Generating…");
+  byId("diffusion").scrollIntoView({ block: "nearest", behavior: CALM ? "auto" : "smooth" });
   await runDiffusion(own, own.values);
   if (run === own && values.compare && own.recording.complete) await runAutoregression(own, values);
   if (run === own) busy(false);
@@ -167,8 +169,11 @@ async function runAutoregression(own, values) {
   await receiving;
   if (run !== own) return;
   showOther();
-  say(own.other.complete ? "Both have finished." : "The comparison is incomplete.");
-  if (!own.other.complete) return;
+  if (!own.other.complete) {
+    say(own.request.signal.aborted ? "The comparison was stopped." : "The comparison is incomplete.");
+    return;
+  }
+  say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
   byId("replay").hidden = false;
   byId("replay-slow").textContent = `Replay together, ${slowdown()} times slower`;
   await replayTogether(slowdown());
@@ -220,9 +225,9 @@ async function receive(recording, body, signal) {
 
 async function share() {
   const values = settings.readForm(form);
-  const same = run.values && settings.toFragment({ ...run.values, seed: 0 }) === settings.toFragment({ ...values, seed: 0 });
+  const request = (some) => settings.toFragment({ ...some, seed: 0, compare: false });
   // The link to an answer that is on the page is to write the same one again.
-  if (same) values.seed ??= run.values.seed;
+  if (run.values && request(run.values) === request(values)) values.seed ??= run.values.seed;
   history.replaceState(null, "", `#${settings.toFragment(values)}`);
   byId("link").value = location.href;
   try {
@@ -269,7 +274,7 @@ byId("keep-seed").addEventListener("click", () => {
 byId("share").addEventListener("click", share);
 window.addEventListener("hashchange", openLink);
 
-if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("pace").value = "1";
+if (CALM) byId("pace").value = "1";
 openLink();
 blank();
 load();

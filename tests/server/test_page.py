@@ -1,9 +1,14 @@
 """The playground in a real browser: against a server that answers from a script, and against ours."""
 
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -12,6 +17,8 @@ from tests.server.page_server import HOSTILE, LENGTH, SCRIPT, FakeServer, servin
 
 Open = Callable[..., Page]
 FINISHED = "Answer"
+ROOT = Path(__file__).parents[2]
+PROMPT = "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024."
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +37,22 @@ def browser() -> Iterator[Browser]:
 def server() -> Iterator[FakeServer]:
     with serving() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[str]:
+    """The address of our own server with the bundled model."""
+    command = [str(Path(sys.executable).parent / "redraft"), "serve", "bundled", "--port", "0"]
+    # One thread: on a busy machine two wait for each other longer than a tiny model's step takes.
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://\S+", process.stdout.readline())
+        assert address is not None
+        yield f"{address[0]}/"
+        process.terminate()
+        process.stdout.read()
+    assert process.returncode == 0
 
 
 @pytest.fixture
@@ -54,7 +77,7 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.on("request", lambda request: request.url.startswith(origin) or complaints.append(request.url))
         page.goto(address)
         if prompt is not None:
-            expect(page.locator("#model")).to_have_text("model fake")
+            expect(page.locator("#model")).to_contain_text("model ")
             page.fill("#prompt", prompt)
             page.select_option("#pace", "0")
         return page
@@ -392,3 +415,58 @@ def test_whoever_wants_less_motion_gets_it_and_every_control_has_a_name(server: 
         .filter(one => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim())
         .map(one => one.outerHTML)""")
     assert unnamed == []
+
+
+def test_our_server_writes_what_the_page_shows(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT)
+    page.click("summary")
+    page.fill("[name=seed]", "1")
+    generate(page)
+    asked = {"model": "bundled", "messages": [{"role": "user", "content": PROMPT}], "seed": 1}
+    request = urllib.request.Request(
+        f"{bundled}v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        answer = json.load(response)
+    assert page.locator("#diffusion .answer").text_content() == answer["choices"][0]["message"]["content"]
+    expect(page.locator("#status")).to_contain_text(f"{answer['usage']['completion_tokens']} tokens in")
+    expect(page.locator("#diffusion .figures")).to_contain_text(f"{answer['usage']['tokens_per_forward']:.2f}")
+    page.hover("#diffusion .cell:nth-child(4)")
+    expect(page.locator("#details .token").first).to_have_text("Ana")
+    expect(page.locator("#details li")).to_have_count(5)
+    page.press("#step", "Home")
+    assert states(page).count("noise") > 5
+
+
+def test_our_server_refuses_a_setting_and_the_page_marks_it(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT, fails=True)
+    page.click("summary")
+    page.fill("[name=steps]", "0")
+    page.click("#generate")
+    expect(page.locator("[name=steps]")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#notice")).to_contain_text("steps")
+
+
+def test_our_server_writes_token_by_token_beside_it(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT)
+    page.check("#compare")
+    page.click("#generate")
+    expect(page.locator("#status")).to_contain_text("token by token")
+    expect(page.locator("#replay")).to_be_visible()
+    page.click("#stop")
+    expect(page.locator("#autoregression .answer-title")).to_have_text(FINISHED)
+    expect(page.locator("#autoregression .answer")).to_contain_text("Ana Kovacs")
+    expect(page.locator("#autoregression .figures")).to_contain_text("1.00")
+
+
+def test_our_server_can_be_stopped(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT)
+    page.click("summary")
+    page.fill("[name=steps]", "4096")
+    page.fill("[name=entropy_bound]", "0")  # so that next to nothing is ever accepted
+    page.click("#generate")
+    expect(page.locator("#step-text")).to_contain_text("at most 4096")
+    page.click("#stop")
+    expect(page.locator("#status")).to_contain_text("Stopped after")
+    page.press("#step", "Home")
+    expect(page.locator("#step-text")).to_contain_text("step 1 of")

@@ -175,7 +175,8 @@ async function runAutoregression(own, values) {
   }
   say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
   byId("replay").hidden = false;
-  byId("replay-slow").textContent = `Replay together, ${slowdown()} times slower`;
+  byId("replay-real").hidden = slowdown() === 1;
+  byId("replay-slow").textContent = slowdown() === 1 ? "Replay together" : `Replay together, ${slowdown()} times slower`;
   await replayTogether(slowdown());
 }
 
@@ -241,6 +242,13 @@ async function share() {
   }
 }
 
+function tellPace() {
+  const pace = Number(byId("pace").value);
+  const shown = pace ? `At most ${pace} ${pace === 1 ? "step is" : "steps are"} shown a second, so that you can watch` :
+    "Steps are shown as they arrive";
+  byId("honest").textContent = `${shown}; every clock shows the real time, measured in this browser.`;
+}
+
 function openLink() {
   if (location.hash.length < 2) return;
   const { values, refused } = settings.fromFragment(location.hash);
@@ -274,7 +282,10 @@ byId("keep-seed").addEventListener("click", () => {
 byId("share").addEventListener("click", share);
 window.addEventListener("hashchange", openLink);
 
+byId("pace").addEventListener("change", tellPace);
+
 if (CALM) byId("pace").value = "1";
+tellPace();
 openLink();
 blank();
 load();

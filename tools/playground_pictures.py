@@ -42,8 +42,9 @@ def answered(browser: Browser, address: str, size: tuple[int, int], *, dark: boo
     for last in (False, True):
         page.set_checked("#compare", compare and last)
         page.click("#generate")
-        page.wait_for_selector('#diffusion .answer-title:text-is("Answer")')
-    page.click("summary")
+        page.wait_for_selector('#status:has-text("Finished"), #replay:not([hidden])')
+    page.locator("summary").click()
+    page.locator("summary").blur()
     page.mouse.move(0, 0)
     return page
 
@@ -55,7 +56,8 @@ def scrub(page: Page, step: int) -> None:
         page.press("#step", "ArrowRight")
 
 
-def save(page: Page, name: str, *, whole: bool = True) -> None:
+def save(page: Page, name: str, *, whole: bool) -> None:
+    """The whole page, or the part of it that is on the screen."""
     path = DOCS / f"{name}.png"
     page.screenshot(path=path, full_page=whole)
     page.close()
@@ -66,18 +68,17 @@ def draw(browser: Browser, address: str) -> None:
     """All pictures."""
     page = answered(browser, address, WIDE)
     scrub(page, STEP_SHOWN)
-    page.hover("#diffusion .cell:nth-child(22)")
-    save(page, "playground")
+    page.hover("#diffusion .cell:nth-child(20)")
+    save(page, "playground", whole=True)
 
     page = answered(browser, address, WIDE, compare=True)
-    page.wait_for_selector("#replay")
-    page.wait_for_timeout(1200)
-    page.locator("section.card").scroll_into_view_if_needed()
-    save(page, "playground-compare")
+    page.click("#replay-slow")
+    page.wait_for_selector('#autoregression .caption:text-matches("token 1[0-9]")')
+    page.evaluate("document.querySelector('section.card').scrollIntoView()")
+    save(page, "playground-compare", whole=False)
 
     page = answered(browser, address, NARROW, dark=True)
     scrub(page, STEP_SHOWN)
-    page.locator("#result").scroll_into_view_if_needed()
     page.evaluate("document.querySelector('section.card').scrollIntoView()")
     save(page, "playground-narrow", whole=False)
 

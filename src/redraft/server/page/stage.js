@@ -13,11 +13,12 @@ export class Stage {
     this.figures = root.querySelector(".figures");
     this.title = root.querySelector(".answer-title");
     this.answer = root.querySelector(".answer");
+    this.firstTitle = this.title.textContent;
   }
 
   blank(length) {
     this.canvas.blank(length);
-    this.draw({ before: "", text: "", clock: null, figures: [], title: this.title.textContent, caption: "" });
+    this.draw({ before: "", text: "", clock: null, figures: [], title: this.firstTitle, caption: "" });
   }
 
   // cells: left out, the canvas stays as it is. start: the number of the first cell's token in the whole answer.
@@ -50,10 +51,8 @@ export function diffusionView(recording, at, finished) {
     caption: `canvas ${frame.canvas + 1}, step ${frame.step} of ${
       recording.ended ? total : `at most ${frame.step + draft.steps_left}`}`,
     figures: [
-      ["steps", finished ? stepsOf(recording) : String(at + 1)],
-      ["tokens per forward", finished ? fixed(recording.usage?.tokens_per_forward, 2) : "–"],
-      ["tokens/s", finished ? speedOf(recording) : "–"],
-      ["first text", finished && recording.firstText !== null ? seconds(recording.firstText) : "–"],
+      ["steps", recording.ended ? stepsOf(recording) : String(at + 1)],
+      ...figuresOf(recording),
     ],
   };
 }
@@ -76,11 +75,7 @@ export function tokensView(recording, at, length) {
     title: finished ? "Answer" : "Written so far",
     caption: `token ${pieces.length}`,
     start,
-    figures: [
-      ["tokens per forward", finished ? fixed(recording.usage?.tokens_per_forward, 2) : "–"],
-      ["tokens/s", finished ? speedOf(recording) : "–"],
-      ["first text", finished && recording.firstText !== null ? seconds(recording.firstText) : "–"],
-    ],
+    figures: figuresOf(recording),
   };
 }
 
@@ -88,8 +83,13 @@ export function seconds(ms) {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 3 : 1)} s`;
 }
 
-export function speedOf({ usage, total }) {
-  return fixed(usage && usage.completion_tokens / (total / 1000), 0);
+// Of the whole answer, whichever moment of it is shown.
+function figuresOf({ usage, total, firstText }) {
+  return [
+    ["tokens per forward", fixed(usage?.tokens_per_forward, 2)],
+    ["tokens/s", fixed(usage && usage.completion_tokens / (total / 1000), 0)],
+    ["first text", firstText === null ? "–" : seconds(firstText)],
+  ];
 }
 
 function stepsOf(recording) {

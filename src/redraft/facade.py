@@ -130,21 +130,25 @@ class Model:
         for prompt in prompts:
             yield self.generate(prompt, **settings)
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, **template_variables: Any) -> list[int]:
         """Token ids of a prompt: through the chat template where there is one, else as plain text after BOS."""
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
-                bos = self.transformer.config.bos_id
-                return ([] if bos is None else [bos]) + self.tokenizer.encode(prompt)
+                return self.encode_plain(prompt)
             prompt = [{"role": "user", "content": prompt}]
         if not prompt:
             raise ValueError("the conversation is empty; it needs at least one message")
         last = prompt[-1].get("content") if isinstance(prompt[-1], Mapping) else None
         if isinstance(last, str) and not last.strip():
             raise ValueError("the last message is empty; write something to answer")
-        return self.tokenizer.encode_chat(prompt)
+        return self.tokenizer.encode_chat(prompt, **template_variables)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text as it stands, after BOS where the model has one."""
+        bos = self.transformer.config.bos_id
+        return ([] if bos is None else [bos]) + self.tokenizer.encode(text)
 
     def _events(self, ids: list[int], settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
         eos_ids = self.transformer.config.eos_ids

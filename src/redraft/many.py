@@ -73,7 +73,7 @@ class Answer(Awaitable[Result]):
             except Exception as error:
                 self._end = error
                 raise
-            if isinstance(told[-1], Result):
+            if told and isinstance(told[-1], Result):
                 self._end = told[-1]
             for one in told:
                 yield one
@@ -120,11 +120,48 @@ class Engine:
         RuntimeError where the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
-        request = self._request(await asyncio.to_thread(self.model.encode, prompt), settings, drafts, stops)
-        told: asyncio.Queue[engine.Event] = asyncio.Queue()
+        request = self.request(
+            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, **settings
+        )
+        return Answer(request.id, self.events(request), _Text(self.model, request))
+
+    def request(
+        self,
+        ids: Sequence[int],
+        *,
+        drafts: bool = False,
+        top: int = 0,
+        tokenwise: bool = False,
+        stop_ids: tuple[int, ...] | None = None,
+        **settings: Any,
+    ) -> Request:
+        """A request of token ids, for those who keep to tokens; the fields are redraft.engine.Request's."""
+        return Request(
+            id=str(next(self._numbers)),
+            prompt=tuple(ids),
+            settings=self.model.defaults.replace(**settings),
+            stop_ids=stop_ids,
+            drafts=drafts,
+            top=top,
+            tokenwise=tokenwise,
+        )
+
+    def events(
+        self, request: Request, told: "asyncio.Queue[engine.Event] | None" = None
+    ) -> "asyncio.Queue[engine.Event]":
+        """Takes a request on and gives the queue, or fills the one that is given, with its events as they happen.
+
+        For use in the running event loop. Raises what `submit` raises.
+        """
+        told = asyncio.Queue() if told is None else told
         running = asyncio.get_running_loop()
         self._loop.submit(request, lambda event: _call(running, told, event))
-        return Answer(request.id, told, _Text(self.model, request))
+        return told
+
+    @property
+    def state(self) -> engine.EngineState:
+        """What is in work and what waits, as of now."""
+        return self._loop.state
 
     async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[Told]:
         """Answers a prompt and shows how, as `Model.stream` does. Leaving the loop early cancels the answer."""
@@ -135,8 +172,8 @@ class Engine:
         finally:
             self.cancel(answer)
 
-    def cancel(self, answer: Answer) -> bool:
-        """Gives an answer up before the next forward. False where it had already ended."""
+    def cancel(self, answer: Answer | Request) -> bool:
+        """Gives an answer, or a request that was taken on, up before the next forward. False where it had ended."""
         return self._loop.cancel(answer.id)
 
     def generate_many(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result | Failure]:
@@ -170,17 +207,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.shutdown, finish=False)
-
-    def _request(
-        self, ids: list[int], settings: dict[str, Any], drafts: bool = False, stop_ids: tuple[int, ...] | None = None
-    ) -> Request:
-        return Request(
-            id=str(next(self._numbers)),
-            prompt=tuple(ids),
-            settings=self.model.defaults.replace(**settings),
-            stop_ids=stop_ids,
-            drafts=drafts,
-        )
 
     def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
         work = _Many(self, prompts, settings)
@@ -263,7 +289,7 @@ class _Many:
             self._exhausted = True
             return None
         try:
-            return self._engine._request(self._engine.model.encode(prompt), self._settings)
+            return self._engine.request(self._engine.model.encode(prompt), **self._settings)
         except (ValueError, TypeError) as error:
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)
@@ -294,7 +320,7 @@ class _Text:
         elif isinstance(event, engine.Committed):
             self._room -= len(event.token_ids)
             yield self._committed(self._detokenizer.push(event.token_ids))
-        else:
+        elif isinstance(event, engine.Finished):
             if rest := self._detokenizer.finish():
                 yield self._committed(rest)
             yield Result(self._text, event.generation, self._model.name)
@@ -305,7 +331,7 @@ class _Text:
             told = list(self.take(event))
         except Exception as error:
             return Failure(error)
-        return told[-1] if isinstance(told[-1], Result) else None
+        return told[-1] if told and isinstance(told[-1], Result) else None
 
     def _committed(self, text: str) -> Committed:
         self._text += text

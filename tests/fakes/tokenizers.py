@@ -1,6 +1,7 @@
 """Small real tokenizers, trained in memory, in the styles that matter to text: Gemma's, GPT's and Llama's."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -43,6 +44,96 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 """
 
+THINKING_TOKENS = (
+    "<|channel>",
+    "<channel|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    "<|tool>",
+    "<tool|>",
+    "<|think|>",
+    '<|"|>',
+)
+# Tools and thoughts as Gemma 4's template writes them: an answer goes on after its tools' responses in the same turn.
+THINKING_TEMPLATE = """\
+{%- macro value(given) -%}
+    {%- if given is string -%}
+        {{- '<|"|>' + given + '<|"|>' -}}
+    {%- elif given is boolean -%}
+        {{- 'true' if given else 'false' -}}
+    {%- elif given is none -%}
+        {{- 'null' -}}
+    {%- elif given is mapping -%}
+        {{- '{' -}}{{- entries(given) -}}{{- '}' -}}
+    {%- elif given is sequence -%}
+        {{- '[' -}}
+        {%- for item in given -%}
+            {{- ',' if not loop.first -}}{{- value(item) -}}
+        {%- endfor -%}
+        {{- ']' -}}
+    {%- else -%}
+        {{- given -}}
+    {%- endif -%}
+{%- endmacro -%}
+{%- macro entries(given) -%}
+    {%- for key, item in given | dictsort -%}
+        {{- ',' if not loop.first -}}{{- key -}}:{{- value(item) -}}
+    {%- endfor -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- set thinking = enable_thinking | default(false) -%}
+{%- set instructed = messages[0]['role'] == 'system' -%}
+{%- if instructed or tools or thinking -%}
+    {{- '<|turn>system\\n' -}}
+    {%- if thinking -%}
+        {{- '<|think|>\\n' -}}
+    {%- endif -%}
+    {%- if instructed -%}
+        {{- messages[0]['content'] | trim -}}
+    {%- endif -%}
+    {%- for tool in tools or [] -%}
+        {{- '<|tool>declaration:' + tool['function']['name'] + '{' -}}
+        {{- entries(tool['function']) -}}{{- '}<tool|>' -}}
+    {%- endfor -%}
+    {{- '<turn|>\\n' -}}
+{%- endif -%}
+{%- set turn = namespace(answering=false) -%}
+{%- set called = namespace(name='unknown') -%}
+{%- for message in (messages[1:] if instructed else messages) -%}
+    {%- if message['role'] == 'tool' -%}
+        {%- set called.name = message['name'] | default('unknown') -%}
+        {%- for call in messages | map(attribute='tool_calls') | select | sum(start=[]) -%}
+            {%- if call['id'] is defined and call['id'] == message['tool_call_id'] -%}
+                {%- set called.name = call['function']['name'] -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {{- '<|tool_response>response:' + called.name + '{value:' -}}
+        {{- value(message['content']) -}}{{- '}<tool_response|>' -}}
+    {%- else -%}
+        {%- if not turn.answering -%}
+            {{- '<|turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' -}}
+        {%- endif -%}
+        {{- (message['content'] or '') | trim -}}
+        {%- for call in message['tool_calls'] or [] -%}
+            {{- '<|tool_call>call:' + call['function']['name'] + '{' -}}
+            {{- entries(call['function']['arguments']) -}}{{- '}<tool_call|>' -}}
+        {%- endfor -%}
+        {%- set turn.answering = message['tool_calls'] | default(none) is not none -%}
+        {%- if not turn.answering -%}
+            {{- '<turn|>\\n' -}}
+        {%- endif -%}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt and not turn.answering -%}
+    {{- '<|turn>model\\n' -}}
+    {%- if not thinking -%}
+        {{- '<|channel>thought\\n<channel|>' -}}
+    {%- endif -%}
+{%- endif -%}
+"""
+
 
 def gemma_tokenizer(*, vocab_size: int = 400) -> Tokenizer:
     """BPE over "▁" for space, unknown characters as byte tokens; no prefix space."""
@@ -80,6 +171,13 @@ def byte_level_tokenizer(*, vocab_size: int = 400) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     _train(tokenizer, vocab_size, list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def thinking_tokenizer(make: Callable[..., Tokenizer] = gemma_tokenizer, *, vocab_size: int = 400) -> Tokenizer:
+    """One of the above, of as many tokens, that has Gemma 4's control tokens for thoughts and tools, too."""
+    tokenizer = make(vocab_size=vocab_size - len(THINKING_TOKENS))
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in THINKING_TOKENS])
     return tokenizer
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from redraft.cli import bench, chat, data, evaluate, generate, info, quantize, train
+from redraft.cli import bench, chat, data, evaluate, generate, info, quantize, serve, train
 
 app = typer.Typer(
     help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",
@@ -16,6 +16,7 @@ app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("examples")(chat.examples)
 app.command("info")(info.info)
+app.command("serve")(serve.serve)
 app.command("quantize")(quantize.quantize)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="eval")

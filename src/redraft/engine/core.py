@@ -1,10 +1,13 @@
 """The engine without a thread: requests go in, each `step` runs one forward, events come out."""
 
+import time
+
 from redraft.engine.cache import PrefixCache
 from redraft.engine.progress import Progress
-from redraft.engine.request import Cancelled, Event, Failed, Phase, Request
+from redraft.engine.request import Began, Cancelled, Event, Failed, Finished, Phase, Request
 from redraft.engine.runner import Denoised, run_forward
 from redraft.engine.scheduler import Limits, Piece, Scheduler, Task
+from redraft.engine.tokenwise import Tokenwise
 from redraft.model import Transformer
 
 Part = tuple[Progress, Piece]
@@ -23,42 +26,58 @@ class EngineCore:
         self.scheduler = Scheduler(self.limits)
         self._held: dict[str, Progress] = {}
         self._by_task: dict[Task, Progress] = {}
+        self._tokenwise: dict[str, Tokenwise] = {}
 
     @property
     def held(self) -> tuple[str, ...]:
         """The ids of all requests that wait or are in work."""
-        return tuple(self._held)
+        return (*self._held, *self._tokenwise)
 
     def check(self, request: Request) -> None:
         """ValueError for a request that cannot be answered, whatever else the engine holds."""
-        self.scheduler.check(Progress(request, self.model.config).task)
+        if request.tokenwise:
+            Tokenwise(request, self.model)
+        else:
+            self.scheduler.check(Progress(request, self.model.config).task)
 
     def submit(self, request: Request) -> None:
         """Takes a request on. ValueError as `check` has it and for an id that is held; QueueFull where that is so."""
-        if request.id in self._held:
+        if request.id in self.held:
             raise ValueError(f"the engine already holds a request {request.id!r}; give each an id of its own")
+        if request.tokenwise:
+            self._tokenwise[request.id] = Tokenwise(request, self.model)
+            return
         progress = Progress(request, self.model.config)
         self.scheduler.submit(progress.task)
         self._held[request.id] = self._by_task[progress.task] = progress
 
     def cancel(self, id: str) -> list[Event]:
         """Gives a request up and frees all it held; its last event, or nothing where no such request is held."""
-        progress = self._held.get(id)
-        if progress is None:
+        if id not in self.held:
             return []
-        self._release(progress)
+        if id not in self._tokenwise:
+            self._release(self._held[id])
+        self._tokenwise.pop(id, None)
         return [Cancelled(id)]
 
     def step(self) -> list[Event]:
         """Runs one forward over what the scheduler chose; returns what happened, in order.
 
-        Where a forward raises, each of its requests is run alone, and only those fail that raise again.
+        Where a forward raises, each of its requests is run alone, and only those fail that raise again. What is decoded
+        token by token has a pass of its own for its next one.
         """
+        events: list[Event] = []
         for task in self.scheduler.admit():
             progress = self._by_task[task]
             progress.begin(*self.prefixes.find(progress.request.prompt))
+            events.append(Began(progress.request.id, time.perf_counter(), progress.cache.length))
         parts: list[Part] = [(self._by_task[piece.task], piece) for piece in self.scheduler.plan()]
-        return self._run(parts) if parts else []
+        events += self._run(parts) if parts else []
+        for tokenwise in tuple(self._tokenwise.values()):
+            events.append(event := tokenwise.step())
+            if isinstance(event, Finished | Failed):
+                del self._tokenwise[event.id]
+        return events
 
     def _run(self, parts: list[Part]) -> list[Event]:
         try:

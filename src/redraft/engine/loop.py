@@ -25,6 +25,15 @@ class Shutdown:
     cancelled: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class EngineState:
+    """Requests in work, requests that wait, and tokens kept for later prompts that begin with them."""
+
+    running: int
+    waiting: int
+    cached_tokens: int
+
+
 class EngineLoop:
     """Runs an EngineCore until it is shut down; may be used from any number of threads."""
 
@@ -44,6 +53,15 @@ class EngineLoop:
         self._thread.start()
         # A thread that computes while the interpreter goes away ends the process by a signal.
         atexit.register(self.shutdown, finish=False)
+
+    @property
+    def state(self) -> EngineState:
+        """What is in work and what waits, as of now."""
+        core = self.core
+        with self._changed:
+            held = len(self._sinks)
+            waiting = len(self._submitted) + len(core.scheduler.waiting)
+        return EngineState(running=max(0, held - waiting), waiting=waiting, cached_tokens=core.prefixes.tokens)
 
     @property
     def held(self) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ class Progress:
         self.step = self.settings.steps
         part, reason = cut_canvas(canvas, self.stop_ids, self.settings.max_new_tokens - len(self._answer))
         self._answer += part
-        yield Committed(self.request.id, tuple(part))
+        yield Committed(self.request.id, tuple(part), self._steps_per_canvas[-1], step.top)
         if reason is None and self.cache.length + 2 * self.task.canvas_length > self.config.max_context:
             reason = "length"
         if reason is not None:

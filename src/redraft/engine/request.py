@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redraft.generation import DenoisingStep, Generation, SamplerSettings
+    from redraft.model import TopTokens
+
+
+MOST_TOP = 20
+"""The most of a position's likeliest tokens that can be asked for."""
 
 
 class Phase(enum.Enum):
@@ -27,7 +32,9 @@ class Request:
 
     id: the caller's name for it, unlike that of any other request the engine holds; nothing is computed from it.
     prompt: token ids. settings: sampler settings, seed and choice among them. stop_ids: tokens that end the answer as
-    an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step.
+    an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
+    of each position's likeliest tokens are wanted, with every draft and with what is committed. tokenwise: decode token
+    by token through the encoder pass instead, beside the canvases, for comparison; each token is then committed alone.
     """
 
     id: str
@@ -35,6 +42,26 @@ class Request:
     settings: "SamplerSettings"
     stop_ids: tuple[int, ...] | None = None
     drafts: bool = False
+    top: int = 0
+    tokenwise: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.top <= MOST_TOP:
+            raise ValueError(f"top is {self.top}, must lie between 0 and {MOST_TOP}")
+        if self.tokenwise and (self.top or self.drafts or self.stop_ids is not None):
+            raise ValueError("token by token there are no drafts, no likeliest tokens and no stop ids; leave them out")
+
+
+@dataclass(frozen=True)
+class Began:
+    """A request has left the queue.
+
+    at: a time of time.perf_counter(). cached_tokens: of its prompt, those that had been read for others.
+    """
+
+    id: str
+    at: float
+    cached_tokens: int
 
 
 @dataclass(frozen=True)
@@ -47,10 +74,15 @@ class Drafted:
 
 @dataclass(frozen=True)
 class Committed:
-    """A canvas is finished: the tokens that it adds to the answer."""
+    """A canvas is finished: the tokens that it adds to the answer, and how many denoising steps it took.
+
+    top: the likeliest tokens of each position of the canvas in its last step, where they were asked for.
+    """
 
     id: str
     token_ids: tuple[int, ...]
+    steps: int
+    top: "TopTokens | None" = None
 
 
 @dataclass(frozen=True)
@@ -76,4 +108,4 @@ class Cancelled:
     id: str
 
 
-Event = Drafted | Committed | Finished | Failed | Cancelled
+Event = Began | Drafted | Committed | Finished | Failed | Cancelled

@@ -15,7 +15,7 @@ from redraft.engine.progress import Progress
 from redraft.engine.scheduler import Piece
 from redraft.generation import DenoisingStep
 from redraft.generation.loop import not_finite
-from redraft.model import FlatBatch, Pass, Segment, Transformer
+from redraft.model import FlatBatch, Pass, Segment, Transformer, top_tokens
 from redraft.model.streamed import streamed_readout
 
 
@@ -126,7 +126,12 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
             outcomes.append(Denoised(progress, error=not_finite(at.canvas, at.step)))
             continue
         finished = progress.stops(entropy, draft)
-        step = DenoisingStep(at.canvas, at.step, temperatures[i], draft, renoised[i], accepted[i], entropy, finished)
+        top = None
+        if (count := progress.request.top) and (finished or progress.request.drafts):
+            top = top_tokens(model, torch.split(hidden, lengths)[i], count)
+        step = DenoisingStep(
+            at.canvas, at.step, temperatures[i], draft, renoised[i], accepted[i], entropy, finished, top
+        )
         # A copy, or one request would hold the signals of all that were in this forward.
         outcomes.append(Denoised(progress, step, signal.clone()))
     return outcomes

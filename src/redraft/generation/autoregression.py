@@ -4,7 +4,7 @@ The encoder is trained to predict the next token: decoding it greedily is the au
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 
@@ -15,12 +15,26 @@ from redraft.model.batch import FlatBatch, Pass
 from redraft.model.transformer import Transformer
 
 
-@torch.inference_mode()
 def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
-    """The likeliest token, one encoder pass after the other, until an EOS, `max_new_tokens` or the end of the context.
+    """Runs `autoregressive_tokens` to its end."""
+    tokens = autoregressive_tokens(model, prompt, settings)
+    while True:
+        try:
+            next(tokens)
+        except StopIteration as end:
+            result: Generation = end.value
+            return result
 
-    Of the settings only max_new_tokens counts. In the result a canvas is as many tokens as the model's is long, filled
-    up with the last one, and a step is one encoder pass, the first of them the prompt's. Raises what `generate` raises.
+
+@torch.inference_mode()
+def autoregressive_tokens(
+    model: Transformer, prompt: Sequence[int], settings: SamplerSettings
+) -> Generator[int, None, Generation]:
+    """Yields the likeliest token, one encoder pass after the other; the generator's return value is the answer.
+
+    It ends at an EOS, after `max_new_tokens` or at the end of the context. Of the settings only
+    max_new_tokens counts. In the result a canvas is as many tokens as the model's is long, filled up with the last one,
+    and a step is one encoder pass, the first of them the prompt's. Raises what `generate` raises, when first asked.
     """
     config = model.config
     check_prompt(prompt, 1, config.vocab_size, config.max_context)
@@ -43,6 +57,8 @@ def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings:
         written.append(int(logits.argmax()))
         pending = written[-1:]
         marks.append(time.perf_counter())
+        if written[-1] not in config.eos_ids and len(written) <= room:
+            yield written[-1]
     answer, finish_reason = cut_canvas(written, config.eos_ids, room)
     # The loop ends with an EOS or with a token for which there is no room.
     assert finish_reason is not None

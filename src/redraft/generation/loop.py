@@ -23,6 +23,7 @@ from redraft.diffusion.randomness import Counter, Purpose
 from redraft.generation.settings import MAX_SEED, SamplerSettings
 from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
+from redraft.model.readout import TopTokens
 from redraft.model.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
@@ -32,7 +33,8 @@ class DenoisingStep:
     """One denoiser pass and what the sampler made of it.
 
     canvas: index of the canvas; step: how many were to go, this one included; draft, renoised int64 [C]: the argmax
-    and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows.
+    and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows;
+    top: each position's likeliest tokens, where they were asked for.
     """
 
     canvas: int
@@ -43,6 +45,7 @@ class DenoisingStep:
     accepted: Tensor
     entropy: Tensor
     finished: bool
+    top: TopTokens | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from redraft.model.attention import AttentionContext, KVCache, SegmentedAttentio
 from redraft.model.batch import FlatBatch, Pass, Segment
 from redraft.model.config import AttentionShape, ModelConfig
 from redraft.model.prepared import PRECISIONS, QUANTIZED_PRECISIONS, base_dtype, packed_embedding_bytes, prepare
-from redraft.model.readout import Readout, plain_readout
+from redraft.model.readout import Readout, TopTokens, plain_readout, top_tokens
 from redraft.model.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
@@ -20,10 +20,12 @@ __all__ = [
     "Readout",
     "Segment",
     "SegmentedAttention",
+    "TopTokens",
     "Transformer",
     "base_dtype",
     "packed_embedding_bytes",
     "plain_readout",
     "prepare",
     "streamed_readout",
+    "top_tokens",
 ]

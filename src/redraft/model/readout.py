@@ -10,6 +10,20 @@ from torch import Tensor
 
 from redraft.model.transformer import Transformer
 
+TOP_ROWS = 64
+"""Rows whose whole distribution `top_tokens` holds at a time."""
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """The A likeliest tokens of each position, likeliest first: ids int64 [C, A], log_probs float32 [C, A].
+
+    At temperature 1: what the model itself says, whatever the schedule does with it.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -38,6 +52,15 @@ def plain_readout(
     sample, entropy = sample_and_entropy(logits, uniform)
     log_probs = None if asked is None else logits.log_softmax(dim=-1).gather(1, asked)
     return Readout(sample, logits.argmax(dim=-1), entropy, model.soft_embedding(logits), log_probs)
+
+
+def top_tokens(model: Transformer, hidden: Tensor, count: int) -> TopTokens:
+    """The `count` likeliest tokens of hidden [C, D]; a reading of its own, for the few who ask."""
+    parts = [
+        model.logits(rows).log_softmax(dim=-1).topk(min(count, model.config.vocab_size))
+        for rows in torch.split(hidden, TOP_ROWS)
+    ]
+    return TopTokens(torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts]))
 
 
 def sample_and_entropy(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,19 @@
-"""Text at the edges: tokenizer, chat template and incremental detokenizer. Nothing here knows of tensors or models."""
+"""Text at the edges: tokenizer, chat template, incremental detokenizer, an answer's parts; no tensors, no models."""
 
+from redraft.text.calls import ToolCall
 from redraft.text.detokenizer import Detokenizer
 from redraft.text.template import ChatTemplate, TemplateLimits
 from redraft.text.tokenizer import TextTokenizer
+from redraft.text.transcript import Content, Part, Reasoning, Transcript
 
-__all__ = ["ChatTemplate", "Detokenizer", "TemplateLimits", "TextTokenizer"]
+__all__ = [
+    "ChatTemplate",
+    "Content",
+    "Detokenizer",
+    "Part",
+    "Reasoning",
+    "TemplateLimits",
+    "TextTokenizer",
+    "ToolCall",
+    "Transcript",
+]

@@ -54,6 +54,7 @@ class ChatTemplate:
     def __init__(
         self, source: str, *, literals: Mapping[str, str] | None = None, limits: TemplateLimits | None = None
     ) -> None:
+        self.source = source
         self.limits = limits or TemplateLimits()
         if len(source) > self.limits.max_source:
             raise ValueError(

@@ -1,6 +1,7 @@
 """A checkpoint's tokenizer: text to ids and back, where only the chat template can write control tokens."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -115,6 +116,10 @@ class TextTokenizer:
     @property
     def has_chat_template(self) -> bool:
         return self._template is not None
+
+    def template_reads(self, name: str) -> bool:
+        """Whether the chat template mentions a variable of this name; one that does not would ignore it."""
+        return self._template is not None and re.search(rf"\b{re.escape(name)}\b", self._template.source) is not None
 
     def token_id(self, text: str) -> int | None:
         """The id of the token written exactly so in the vocabulary, control tokens included."""

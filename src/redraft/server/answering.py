@@ -1,0 +1,168 @@
+"""Requests on their way through the engine: places, events, what is counted, and an end when nobody waits."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from redraft import engine
+from redraft.many import Engine
+from redraft.server.asking import Asked
+from redraft.server.choice import Choice, Ended, Piece, Told
+from redraft.server.errors import ApiError, refused, retry_later
+from redraft.server.metrics import Metrics
+from redraft.server.told import CachedTokens, CanvasTold, Usage
+
+
+class Places:
+    """How many answers may be held at a time, waiting ones included: counted before anything is done for them."""
+
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        self._limit, self._metrics = limit, metrics
+        self._lasted = 1.0
+        self.taken = 0
+        self.compared = 0
+
+    @contextmanager
+    def take(self, count: int, *, tokenwise: bool = False) -> Iterator[None]:
+        """So many places until the end of the block. 429 where they are not there, 400 where they can never be.
+
+        Token by token one answer is written at a time: beside the others, which each of its passes holds up.
+        """
+        if count > self._limit:
+            raise refused(f"the request asks for {count} answers, this server holds {self._limit} at a time", "n")
+        if tokenwise and self.compared:
+            self._metrics.rejected.labels("tokenwise").inc()
+            raise retry_later(429, "another answer is being written token by token; one at a time", 1, "queue_full")
+        if self.taken + count > self._limit:
+            self._metrics.rejected.labels("queue_full").inc()
+            raise retry_later(
+                429, f"{self.taken} requests are held, the limit is {self._limit}: ask again later", self._lasted,
+                "queue_full",
+            )  # fmt: skip
+        begun = time.perf_counter()
+        self.taken += count
+        self.compared += tokenwise
+        try:
+            yield
+        finally:
+            self.taken -= count
+            self.compared -= tokenwise
+            # How long answers take of late is when a place may be free.
+            self._lasted += (time.perf_counter() - begun - self._lasted) / 8
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What was told of the choice with this index."""
+
+    index: int
+    told: Told
+
+
+class Answering:
+    """The answers to one request of the API. Iterate over `events`; leaving early cancels what is not finished."""
+
+    def __init__(self, within: Engine, asked: Asked, metrics: Metrics) -> None:
+        self._engine, self._asked, self._metrics = within, asked, metrics
+        self.choices = [Choice(within, request, asked.stops, asked.top) for request in asked.requests]
+        self._ended: dict[int, float] = {}
+
+    async def events(self) -> AsyncIterator[Happened]:
+        """What happens, as it happens. ApiError where an answer fails: the others end with it."""
+        told: asyncio.Queue[engine.Event] = asyncio.Queue()
+        index = {choice.request.id: at for at, choice in enumerate(self.choices)}
+        started = time.perf_counter()
+        taken_on = []
+        try:
+            for choice in self.choices:
+                self._take_on(choice, told)
+                taken_on.append(choice)
+            while len(self._ended) < len(self.choices):
+                event = await told.get()
+                at = index[event.id]
+                if isinstance(event, engine.Cancelled):
+                    if at not in self._ended:
+                        raise retry_later(503, "the server is being shut down", 10, "draining")
+                    continue
+                for one in self._take(at, event):
+                    self._measure(at, one, started)
+                    yield Happened(at, one)
+        finally:
+            for choice in taken_on:
+                self._engine.cancel(choice.request)
+            self._count(started)
+
+    def _take_on(self, choice: Choice, told: "asyncio.Queue[engine.Event]") -> None:
+        try:
+            self._engine.events(choice.request, told)
+        except ValueError as error:
+            raise refused(str(error), code="invalid_value") from error
+        except engine.QueueFull as error:
+            raise retry_later(429, str(error), 1, "queue_full") from error
+        except RuntimeError as error:
+            raise retry_later(503, str(error), 10, "draining") from error
+
+    def _take(self, at: int, event: engine.Event) -> Iterator[Told]:
+        choice = self.choices[at]
+        try:
+            for one in choice.take(event):
+                if isinstance(one, Ended):
+                    self._ended[at] = time.perf_counter()
+                    # A stop text may end it before the model does.
+                    self._engine.cancel(choice.request)
+                yield one
+        except Exception as error:
+            message = str(error) if isinstance(error, ValueError) else "the answer failed in the engine"
+            raise ApiError(500, message, code="engine_error") from error
+
+    def _measure(self, at: int, told: Told, started: float) -> None:
+        now, counted = time.perf_counter(), self.choices[at].counted
+        if isinstance(told, Piece) and not counted.heard:
+            counted.heard = True
+            self._metrics.first_text.observe(now - started)
+        if isinstance(told, Ended):
+            self._metrics.whole.observe(now - started)
+            if counted.begun is not None and counted.tokens:
+                self._metrics.per_token.observe((now - counted.begun) / counted.tokens)
+            for steps in counted.steps:
+                self._metrics.steps.observe(steps)
+            if counted.steps:
+                self._metrics.per_forward.observe(counted.written / sum(counted.steps))
+
+    def _count(self, started: float) -> None:
+        """Once, at the end, whatever it is."""
+        counted = [choice.counted for choice in self.choices]
+        self._metrics.prompt_tokens.inc(self._asked.prompt_tokens)
+        self._metrics.cached_tokens.inc(sum(one.cached for one in counted))
+        self._metrics.answer_tokens.inc(sum(one.tokens for one in counted))
+        for one in counted:
+            if one.begun is not None:
+                self._metrics.queued.observe(max(0.0, one.begun - started))
+
+    @property
+    def usage(self) -> Usage:
+        """Of all choices."""
+        counted = [choice.counted for choice in self.choices]
+        tokens, steps = sum(one.tokens for one in counted), sum(itertools.chain(*(one.steps for one in counted)))
+        return Usage(
+            prompt_tokens=self._asked.prompt_tokens,
+            completion_tokens=tokens,
+            total_tokens=self._asked.prompt_tokens + tokens,
+            prompt_tokens_details=CachedTokens(cached_tokens=sum(one.cached for one in counted)),
+            denoising_steps=steps,
+            # Token by token no pass denoises, and each writes one.
+            tokens_per_forward=round(sum(one.written for one in counted) / steps, 3) if steps else 1.0,
+        )
+
+    def canvas(self, index: int) -> CanvasTold:
+        """How one choice came to be."""
+        choice = self.choices[index]
+        begun, ended = choice.counted.begun, self._ended.get(index)
+        return CanvasTold(
+            seed=choice.request.settings.seed,
+            steps_per_canvas=choice.counted.steps,
+            seconds=0.0 if begun is None or ended is None else round(max(0.0, ended - begun), 4),
+        )

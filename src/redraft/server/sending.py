@@ -1,0 +1,96 @@
+"""Sending answers: as one body or as server-sent events, and noticing at once when nobody listens any more."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from redraft.server.settings import SEND_SECONDS
+
+Result = TypeVar("Result")
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Proxies close a connection on which nothing happens; a comment happens so often."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection, or does not take what it is sent."""
+
+
+async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`; ClientGone, and `work` cancelled, as soon as the client has closed its connection."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """A response of server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+    `events` is closed, and so cancels its work, however the response ends. Raises ClientGone.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes]) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        # Its length is not known.
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def work() -> None:
+            try:
+                await self._send(send)
+            finally:
+                await self._events.aclose()  # type: ignore[attr-defined]
+
+        await until_gone(receive, work())
+
+    async def _send(self, send: Send) -> None:
+        await _in_time(send({"type": "http.response.start", "status": 200, "headers": self.raw_headers}))
+        upcoming = asyncio.ensure_future(anext(self._events, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_SECONDS)
+                chunk = upcoming.result() if done else b": waiting\n\n"
+                if chunk is None:
+                    break
+                await _in_time(send({"type": "http.response.body", "body": chunk, "more_body": True}))
+                if done:
+                    upcoming = asyncio.ensure_future(anext(self._events, None))
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        await _in_time(send({"type": "http.response.body", "body": b"", "more_body": False}))
+
+
+async def _in_time(sending: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await sending
+    except TimeoutError as error:
+        raise ClientGone from error
+
+
+def event(data: str, kind: str | None = None) -> bytes:
+    """One event; `data` is a line."""
+    named = "" if kind is None else f"event: {kind}\n"
+    return f"{named}data: {data}\n\n".encode()
+
+
+DONE = event("[DONE]")

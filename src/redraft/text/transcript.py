@@ -1,0 +1,178 @@
+"""An answer's parts: what it says, what it thought before, and the tools it calls, from ids that arrive in pieces.
+
+As Gemma 4's chat template has it:
+
+    <|channel>thought\n ... <channel|>  ...  <|tool_call>call:NAME{key:<|"|>string<|"|>,n:3}<tool_call|>
+
+Control tokens alone decide; a text that spells them is text. An opening token ends whatever is open, a closing token
+or a quote outside its place has no meaning and no text. With a tokenizer that lacks these tokens all is content.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+from typing import Protocol
+
+from redraft.text.calls import ToolCall, read_call
+from redraft.text.detokenizer import check_ids
+from redraft.text.tokenizer import TextTokenizer
+
+THOUGHT = "thought"
+
+
+@dataclass(frozen=True)
+class Content:
+    """Text for the reader."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """Text that the model wrote to think."""
+
+    text: str
+
+
+Part = Content | Reasoning | ToolCall
+
+
+class Transcript:
+    """Turns pushed ids into parts; cost is linear in the tokens, however they are split.
+
+    Text comes out as soon as it is certain, a tool call when it has ended. End-of-answer tokens need not be cut off.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._detokenizer = tokenizer.detokenizer()
+        self._vocab_size = tokenizer.vocab_size
+        self._marks = _marks(tokenizer)
+        self._section: _Section = _Text()
+
+    def push(self, ids: Sequence[int]) -> list[Part]:
+        """What these ids make certain; no text is empty, and neighbours of one kind are one part.
+
+        Raises ValueError, and takes none of them, if an id is outside the vocabulary.
+        """
+        check_ids(ids, self._vocab_size)
+        parts: list[Part] = []
+        start = 0
+        marked = [at for at, token_id in enumerate(ids) if token_id in self._marks] if self._marks else []
+        for at in marked:
+            mark = self._marks[ids[at]]
+            if mark in self._section.heeds:
+                text = self._detokenizer.push(ids[start:at]) + self._detokenizer.finish()
+                parts += [*self._section.take(text), *self._turn(mark)]
+                start = at + 1
+        parts += self._section.take(self._detokenizer.push(ids[start:]))
+        return _joined(parts)
+
+    def finish(self) -> list[Part]:
+        """The rest of an answer that ends here; afterwards the transcript is ready for a new one."""
+        parts = [*self._section.take(self._detokenizer.finish()), *self._section.end()]
+        self._section = _Text()
+        return _joined(parts)
+
+    def _turn(self, mark: "_Mark") -> list[Part]:
+        if isinstance(self._section, _Call) and mark is _Mark.QUOTE:
+            self._section.quote()
+            return []
+        parts = self._section.end()
+        if mark is _Mark.CHANNEL:
+            self._section = _Channel()
+        else:
+            self._section = _Call() if mark is _Mark.CALL else _Text()
+        return parts
+
+
+class _Mark(Enum):
+    CHANNEL = "<|channel>"
+    CHANNEL_END = "<channel|>"
+    CALL = "<|tool_call>"
+    CALL_END = "<tool_call|>"
+    QUOTE = '<|"|>'
+
+
+_OPENING = frozenset({_Mark.CHANNEL, _Mark.CALL})
+
+
+def _marks(tokenizer: TextTokenizer) -> dict[int, _Mark]:
+    """Ids of the marks that a tokenizer has as control tokens: none of a pair of which it has but one."""
+    ids = {mark: tokenizer.token_id(mark.value) for mark in _Mark}
+    found = {mark: token_id for mark, token_id in ids.items() if token_id in tokenizer.special_ids}
+    for pair in ({_Mark.CHANNEL, _Mark.CHANNEL_END}, {_Mark.CALL, _Mark.CALL_END}):
+        if not pair <= found.keys():
+            found = {mark: token_id for mark, token_id in found.items() if mark not in pair}
+    return {token_id: mark for mark, token_id in found.items() if token_id is not None}
+
+
+class _Section(Protocol):
+    """A stretch of the answer between marks that it heeds; others have no meaning there."""
+
+    @property
+    def heeds(self) -> frozenset[_Mark]: ...
+
+    def take(self, text: str) -> list[Part]: ...
+    def end(self) -> list[Part]: ...
+
+
+class _Text:
+    heeds = _OPENING
+
+    def take(self, text: str) -> list[Part]:
+        return [Content(text)]
+
+    def end(self) -> list[Part]:
+        return []
+
+
+class _Channel:
+    """Its first line is its name and part of nothing; only the channel of that name is thought."""
+
+    heeds = _OPENING | {_Mark.CHANNEL_END}
+
+    def __init__(self) -> None:
+        self._name: list[str] = []
+        self._kind: type[Content | Reasoning] | None = None
+
+    def take(self, text: str) -> list[Part]:
+        if self._kind is None:
+            head, newline, text = text.partition("\n")
+            self._name.append(head)
+            if not newline:
+                return []
+            self._kind = Reasoning if "".join(self._name).strip() == THOUGHT else Content
+        return [self._kind(text)]
+
+    def end(self) -> list[Part]:
+        return []
+
+
+class _Call:
+    heeds = _OPENING | {_Mark.CALL_END, _Mark.QUOTE}
+
+    def __init__(self) -> None:
+        self._segments: list[list[str]] = [[]]
+
+    def take(self, text: str) -> list[Part]:
+        self._segments[-1].append(text)
+        return []
+
+    def quote(self) -> None:
+        self._segments.append([])
+
+    def end(self) -> list[Part]:
+        return [read_call(["".join(texts) for texts in self._segments])]
+
+
+def _joined(parts: Iterable[Part]) -> list[Part]:
+    """Without empty texts, and neighbours of one kind joined."""
+    joined: list[Part] = []
+    for kind, group in groupby((part for part in parts if isinstance(part, ToolCall) or part.text), type):
+        if kind is ToolCall:
+            joined += group
+        else:
+            text = "".join(part.text for part in group if not isinstance(part, ToolCall))
+            joined.append(Reasoning(text) if kind is Reasoning else Content(text))
+    return joined

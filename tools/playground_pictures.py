@@ -31,10 +31,14 @@ def serving() -> Iterator[str]:
         process.terminate()
 
 
-def answered(browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False, compare: bool = False) -> Page:
+def answered(
+    browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False, compare: bool = False
+) -> Page:
     """A page whose first example has been answered; the second time, since the first is slow on a cold server."""
     page = browser.new_page(
-        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
     )
     page.goto(f"{address}/#seed={SEED}")
     page.select_option("#pace", "0")
@@ -68,6 +72,7 @@ def draw(browser: Browser, address: str) -> None:
     """All pictures."""
     page = answered(browser, address, WIDE)
     scrub(page, STEP_SHOWN)
+    page.locator("#step").blur()
     page.hover("#diffusion .cell:nth-child(20)")
     save(page, "playground", whole=True)
 

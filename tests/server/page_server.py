@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def stream(self, prompt: str, request: dict[str, Any]) -> None:
         wait = 0.15 if prompt == "slow" else 0.005
-        canvases = 3 if prompt == "long" else 1
+        canvases = {"long": 3, "slow": 50}.get(prompt, 1)
         tokens = 0
         for canvas in range(canvases):
             words = words_of(prompt, canvas)[:10]

@@ -8,13 +8,13 @@ const LEAST_PROBABILITY = 0.0005;
 export function describeToken(recording, frame, position) {
   const { draft } = frame;
   const parts = [
-    paragraph(`Position ${position + 1} of ${draft.tokens.length}, canvas ${frame.canvas + 1}`, "quiet"),
+    paragraph(`Position ${position + 1} of ${draft.tokens.length}, canvas ${frame.canvas + 1}; its likeliest token:`, "quiet"),
     paragraph(visible(draft.tokens[position]) || "empty", "token"),
     paragraph(
       recording.ended ? `Settled at step ${recording.settledAt(frame.canvas, position)}.` : "May still change.",
     ),
     paragraph(
-      `At step ${frame.step}: ${draft.accepted[position] ? "accepted" : "not accepted"}, ` +
+      `At step ${frame.step}: ${draft.accepted[position] ? "accepted" : "not accepted, noise stands in its place"}; ` +
         `entropy ${draft.entropies[position].toFixed(3)} nats.`,
     ),
   ];

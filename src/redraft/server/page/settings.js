@@ -7,7 +7,7 @@ const FIELDS = {
   t_max: { canvas: true, min: 0, max: 100 },
   t_min: { canvas: true, min: 0, max: 100 },
   canvas_length: { canvas: true, integer: true, min: 1, max: 65536 },
-  temperature: { min: 0, max: 100 },
+  temperature: { min: 0, max: 2 },
   max_tokens: { integer: true, min: 1, max: 2 ** 31 - 1 },
   seed: { integer: true, min: 0, max: Number.MAX_SAFE_INTEGER },
 };

@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: "FakeServer"
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing: the tests read `server.requests`."""
 
     def do_GET(self) -> None:

@@ -220,6 +220,10 @@ def test_both_ways_of_decoding_stand_side_by_side_with_their_clocks(server: Fake
     page.click("#replay-slow")
     expect(right.locator(".caption")).to_have_text(re.compile("token [1-9]$"))
     expect(right.locator(".answer-title")).to_have_text("Written so far")
+    page.press("#step", "Home")
+    expect(page.locator("#stop")).to_be_disabled()
+    expect(left.locator(".caption")).to_have_text("canvas 1, step 1 of 4")
+    expect(right.locator(".answer-title")).to_have_text(FINISHED)
     page.click("#replay-real")
     expect(right.locator(".answer-title")).to_have_text(FINISHED)
     assert right.locator(".clock").inner_text() == f"{clocks[1]:.3f} s"

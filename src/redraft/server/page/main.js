@@ -21,11 +21,19 @@ const EXPECTED_LENGTH = 64;
 const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let model = null;
+let loading = null;
 // What is on the page: the two recordings, the frame shown, and how to end what is going on.
 let run = { recording: new Recording(), other: null, shown: -1, values: null, request: null, playback: null };
 let inspected = null;
 
-async function load() {
+function load() {
+  loading ??= askForModel().finally(() => {
+    loading = null;
+  });
+  return loading;
+}
+
+async function askForModel() {
   for (;;) {
     try {
       model = await fetchModel();
@@ -57,6 +65,7 @@ function exampleButton(text) {
   button.type = "button";
   button.className = "small";
   button.textContent = text;
+  button.title = text;
   button.addEventListener("click", () => {
     form.elements.prompt.value = text;
     start();
@@ -134,7 +143,12 @@ async function start() {
 }
 
 async function runDiffusion(own, values) {
-  const playing = follow(own.recording, show, () => Number(byId("pace").value), own.playback.signal);
+  const playing = follow(own.recording, {
+    show,
+    wait: () => diffusion.tick(own.recording.elapsed),
+    pace: () => Number(byId("pace").value),
+    signal: own.playback.signal,
+  });
   await receive(own.recording, settings.diffusionRequest(model, values), own.request.signal);
   if (own.request.signal.aborted) own.playback.abort();
   else if (run === own) busy(true, "Skip to the end");
@@ -184,20 +198,25 @@ const longest = () => Math.max(run.recording.total, run.other.total);
 const slowdown = () => slowdownFor(longest());
 const showOther = () => autoregression.draw(tokensView(run.other, Infinity, canvasLength()));
 
+// Ends the playback that goes on, if any, for the sake of another one or of the slider.
+function takeOver() {
+  run.playback.abort();
+  run.playback = new AbortController();
+  return run.playback.signal;
+}
+
 async function replayTogether(factor) {
   const own = run;
-  own.playback.abort();
-  own.playback = new AbortController();
-  const { signal } = own.playback;
+  const signal = takeOver();
   busy(true, "Skip to the end");
   await replay((at) => {
     const frame = own.recording.frameAt(at);
     if (frame < 0) diffusion.blank(canvasLength());
     else show(frame, at >= own.recording.total);
-    if (at < own.recording.total) diffusion.clock.textContent = seconds(at);
+    diffusion.tick(Math.min(at, own.recording.total));
     autoregression.draw(tokensView(own.other, at, canvasLength()));
   }, longest(), factor, signal);
-  // Aborted by another replay, that one shows on; aborted by the button, this one shows the end.
+  // Whoever has taken over shows on; aborted by the button, the end is to be shown.
   if (run !== own || own.playback.signal !== signal) return;
   show(own.recording.frames.length - 1, true);
   showOther();
@@ -261,6 +280,10 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   start();
 });
+// A field that the browser complains about must be seen.
+form.addEventListener("invalid", () => {
+  byId("settings").open = true;
+}, true);
 form.elements.prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
 });
@@ -269,8 +292,10 @@ byId("stop").addEventListener("click", () => {
   (receiving ? run.request : run.playback).abort();
 });
 slider.addEventListener("input", () => {
-  run.playback.abort();
   const at = Number(slider.value) - 1;
+  takeOver();
+  busy(false);
+  if (run.other) showOther();
   show(at, at === run.recording.frames.length - 1);
 });
 byId("replay-slow").addEventListener("click", () => replayTogether(slowdown()));

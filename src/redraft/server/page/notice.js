@@ -36,7 +36,7 @@ export class Notice {
   async wait(error, signal) {
     const why = error.status === 503 ? "The server is not ready yet" : "The server has no room just now";
     this.root.hidden = false;
-    this.text.textContent = `${why}: ${error.message}`;
+    this.text.textContent = `${why}: ${error.message}. It is asked again by itself.`;
     this.countdown.hidden = false;
     for (let left = error.retryAfter; left > 0 && !signal?.aborted; left -= 1) {
       this.countdown.textContent = `Trying again in ${left} s`;

@@ -15,13 +15,15 @@ export function pause(ms, signal) {
 }
 
 // Shows a recording's frames while they arrive. pace(): at most so many a second; 0 shows whatever is newest.
-export async function follow(recording, show, pace, signal) {
+// wait(): called again and again while the next frame is still to come.
+export async function follow(recording, { show, wait, pace, signal }) {
   let shown = -1;
   while (!signal.aborted && !(recording.ended && shown === recording.frames.length - 1)) {
     const last = recording.frames.length - 1;
     const next = pace() ? Math.min(shown + 1, last) : last;
     const isNew = next > shown;
     if (isNew) show((shown = next));
+    else if (!recording.ended) wait();
     await pause(isNew && pace() ? 1000 / pace() : FRAME_MS, signal);
   }
 }

@@ -25,7 +25,7 @@ export function readForm(form) {
 
 export function fillForm(form, values) {
   if (values.prompt !== undefined) form.elements.prompt.value = values.prompt;
-  if (values.compare !== undefined) form.elements.compare.checked = values.compare;
+  form.elements.compare.checked = Boolean(values.compare);
   for (const name of Object.keys(FIELDS)) form.elements[name].value = values[name] ?? "";
 }
 

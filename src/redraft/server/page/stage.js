@@ -21,13 +21,18 @@ export class Stage {
     this.draw({ before: "", text: "", clock: null, figures: [], title: this.firstTitle, caption: "" });
   }
 
+  tick(ms) {
+    this.clock.textContent = seconds(ms);
+  }
+
   // cells: left out, the canvas stays as it is. start: the number of the first cell's token in the whole answer.
   draw({ before, cells, text, clock, figures, title, caption, start = 0 }) {
     this.start = start;
     if (cells) this.canvas.draw(cells);
     this.before.hidden = !before;
     this.before.textContent = before;
-    this.clock.textContent = clock === null ? "–" : seconds(clock);
+    if (clock === null) this.clock.textContent = "–";
+    else this.tick(clock);
     this.caption.textContent = caption;
     this.title.textContent = title;
     this.answer.textContent = text;

@@ -61,7 +61,8 @@ export class Canvas {
     const columns = getComputedStyle(this.root).gridTemplateColumns.split(" ").length;
     const last = this.cells.length - 1;
     const steps = {
-      ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -this.current, End: last - this.current,
+      ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns,
+      Home: -this.current, End: last - this.current,
     };
     if (!(event.key in steps)) return;
     event.preventDefault();
@@ -70,7 +71,11 @@ export class Canvas {
 }
 
 const SPOKEN = {
-  blank: "nothing yet", noise: "noise", accepted: "accepted", settled: "settled", beyond: "behind the answer's end",
+  blank: "nothing yet",
+  noise: "noise",
+  accepted: "accepted",
+  settled: "settled",
+  beyond: "behind the answer's end",
 };
 
 // What would take no room is shown by a sign, and what could reorder the page around it is not shown at all.

@@ -46,7 +46,8 @@ function plot(svg, values, top, { slot, current, starts, bars = false }) {
   if (bars) {
     parts.push(...values.map((value, at) => element("rect", {
       class: at === current ? "current" : "bar",
-      x: x(at) + slot * 0.15, y: y(value), width: slot * 0.7, height: floor - y(value), rx: Math.min(2, slot * 0.2),
+      x: x(at) + slot * 0.15, y: y(value), width: slot * 0.7, height: floor - y(value),
+      rx: Math.min(2, slot * 0.2),
     })));
   } else {
     const points = values.map((value, at) => `${x(at + 0.5)},${y(value)}`);

@@ -1,4 +1,4 @@
-// What is known of one token: when it settled, how sure the shown step is of it, and what else could stand there.
+// What is known of one token: when it settled, how sure the step is of it, and what else could stand there.
 
 import { visible } from "./canvas.js";
 import { seconds } from "./stage.js";
@@ -7,19 +7,19 @@ const LEAST_PROBABILITY = 0.0005;
 
 export function describeToken(recording, frame, position) {
   const { draft } = frame;
+  const place = `Position ${position + 1} of ${draft.tokens.length}, canvas ${frame.canvas + 1}`;
+  const decision = draft.accepted[position] ? "accepted" : "not accepted, noise stands in its place";
+  const settled = recording.ended && recording.settledAt(frame.canvas, position);
   const parts = [
-    paragraph(`Position ${position + 1} of ${draft.tokens.length}, canvas ${frame.canvas + 1}; its likeliest token:`, "quiet"),
+    paragraph(`${place}; its likeliest token:`, "quiet"),
     paragraph(visible(draft.tokens[position]) || "empty", "token"),
-    paragraph(
-      recording.ended ? `Settled at step ${recording.settledAt(frame.canvas, position)}.` : "May still change.",
-    ),
-    paragraph(
-      `At step ${frame.step}: ${draft.accepted[position] ? "accepted" : "not accepted, noise stands in its place"}; ` +
-        `entropy ${draft.entropies[position].toFixed(3)} nats.`,
-    ),
+    paragraph(settled ? `Settled at step ${settled}.` : "May still change."),
+    paragraph(`At step ${frame.step}: ${decision}; entropy ${draft.entropies[position].toFixed(3)} nats.`),
   ];
   const alternatives = draft.alternatives?.[position] ?? [];
-  if (alternatives.length) parts.push(paragraph(`Likeliest at step ${frame.step}:`, "quiet"), table(alternatives));
+  if (alternatives.length) {
+    parts.push(paragraph(`Likeliest at step ${frame.step}:`, "quiet"), table(alternatives));
+  }
   return parts;
 }
 

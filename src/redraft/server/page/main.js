@@ -1,12 +1,15 @@
 // The page's life: load the model, run the form's request, show it, scrub through it, compare, share.
 
-import { chat, fetchModel } from "./api.js";
+import { fetchModel } from "./api.js";
+import { showCard } from "./card.js";
 import { Charts } from "./chart.js";
 import { describeToken, describeWritten } from "./details.js";
 import { Notice } from "./notice.js";
 import { follow, pause, replay, slowdownFor } from "./player.js";
+import { receive } from "./receive.js";
 import { Recording } from "./recording.js";
 import * as settings from "./settings.js";
+import { openLink, share } from "./share.js";
 import { diffusionView, seconds, Stage, tokensView } from "./stage.js";
 
 const byId = (id) => document.getElementById(id);
@@ -48,29 +51,13 @@ async function askForModel() {
       await notice.wait(error);
     }
   }
-  const { purpose = "", limits = "", examples = [] } = model.card ?? {};
-  byId("model").textContent = `model ${model.id}`;
-  byId("purpose").textContent = purpose;
-  byId("limits").textContent = limits;
-  byId("card").hidden = !purpose && !limits;
-  byId("examples").hidden = !examples.length;
-  byId("examples").replaceChildren(...examples.map(exampleButton));
-  settings.showDefaults(form, model.canvas ?? {});
-  if (!form.elements.prompt.value) form.elements.prompt.value = examples[0] ?? "";
-  if (run.shown < 0) blank();
-}
-
-function exampleButton(text) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "small";
-  button.textContent = text;
-  button.title = text;
-  button.addEventListener("click", () => {
+  showCard(model, (text) => {
     form.elements.prompt.value = text;
     start();
   });
-  return button;
+  settings.showDefaults(form, model.canvas ?? {});
+  if (!form.elements.prompt.value) form.elements.prompt.value = model.card?.examples?.[0] ?? "";
+  if (run.shown < 0) blank();
 }
 
 const canvasLength = () => run.values?.canvas_length ?? model?.canvas?.canvas_length ?? EXPECTED_LENGTH;
@@ -149,7 +136,7 @@ async function runDiffusion(own, values) {
     pace: () => Number(byId("pace").value),
     signal: own.playback.signal,
   });
-  await receive(own.recording, settings.diffusionRequest(model, values), own.request.signal);
+  await receive(own.recording, settings.diffusionRequest(model, values), { signal: own.request.signal, notice });
   if (own.request.signal.aborted) own.playback.abort();
   else if (run === own) busy(true, "Skip to the end");
   await playing;
@@ -164,6 +151,7 @@ async function runDiffusion(own, values) {
 }
 
 function summary({ complete, usage, total, frames }, stopped) {
+  if (stopped && !frames.length) return "Stopped before the first step.";
   if (stopped) return `Stopped after ${frames.length} steps. What was written can be scrubbed.`;
   if (!complete) return "The answer is incomplete.";
   const tokens = usage ? `${usage.completion_tokens} tokens in ` : "";
@@ -175,7 +163,8 @@ async function runAutoregression(own, values) {
   own.playback = new AbortController();
   busy(true);
   say("Now the same weights token by token…");
-  const receiving = receive(own.other, settings.autoregressiveRequest(model, values), own.request.signal);
+  const body = settings.autoregressiveRequest(model, values);
+  const receiving = receive(own.other, body, { signal: own.request.signal, notice });
   while (run === own && !own.other.ended) {
     autoregression.draw(tokensView(own.other, own.other.elapsed, canvasLength()));
     await pause(33, own.request.signal);
@@ -189,11 +178,13 @@ async function runAutoregression(own, values) {
   }
   say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
   byId("replay").hidden = false;
-  byId("replay-real").hidden = slowdown() === 1;
-  byId("replay-slow").textContent = slowdown() === 1 ? "Replay together" : `Replay together, ${slowdown()} times slower`;
+  const real = slowdown() === 1;
+  byId("replay-real").hidden = real;
+  byId("replay-slow").textContent = `Replay together${real ? "" : `, ${slowdown()} times slower`}`;
   await replayTogether(slowdown());
 }
 
+const isReceiving = () => !(run.other ?? run.recording).ended;
 const longest = () => Math.max(run.recording.total, run.other.total);
 const slowdown = () => slowdownFor(longest());
 const showOther = () => autoregression.draw(tokensView(run.other, Infinity, canvasLength()));
@@ -223,57 +214,11 @@ async function replayTogether(factor) {
   busy(false);
 }
 
-// Fills a recording, waiting where the server asks for it. What went wrong is on the page afterwards.
-async function receive(recording, body, signal) {
-  for (;;) {
-    try {
-      recording.started = performance.now();
-      for await (const event of chat(body, signal)) recording.take(event);
-      break;
-    } catch (error) {
-      if (error.name === "AbortError" || signal.aborted) break;
-      if (!error.retryAfter) {
-        notice.show(error);
-        break;
-      }
-      await notice.wait(error, signal);
-      if (signal.aborted) break;
-    }
-  }
-  recording.end();
-}
-
-async function share() {
-  const values = settings.readForm(form);
-  const request = (some) => settings.toFragment({ ...some, seed: 0, compare: false });
-  // The link to an answer that is on the page is to write the same one again.
-  if (run.values && request(run.values) === request(values)) values.seed ??= run.values.seed;
-  history.replaceState(null, "", `#${settings.toFragment(values)}`);
-  byId("link").value = location.href;
-  try {
-    await navigator.clipboard.writeText(location.href);
-    byId("link-box").hidden = true;
-    byId("shared").textContent = "The link is copied. Prompt, settings and seed stand behind its #, which no server sees.";
-  } catch {
-    byId("link-box").hidden = false;
-    byId("link").select();
-    byId("shared").textContent = "The clipboard is closed to this page: copy the link from here.";
-  }
-}
-
 function tellPace() {
   const pace = Number(byId("pace").value);
-  const shown = pace ? `At most ${pace} ${pace === 1 ? "step is" : "steps are"} shown a second, so that you can watch` :
-    "Steps are shown as they arrive";
+  const steps = pace === 1 ? "step is" : "steps are";
+  const shown = pace ? `At most ${pace} ${steps} shown a second, so that you can watch` : "Steps are shown as they arrive";
   byId("honest").textContent = `${shown}; every clock shows the real time, measured in this browser.`;
-}
-
-function openLink() {
-  if (location.hash.length < 2) return;
-  const { values, refused } = settings.fromFragment(location.hash);
-  settings.fillForm(form, values);
-  byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare"].includes(name));
-  if (refused.length) byId("shared").textContent = `Not understood in this link and left out: ${refused.join(", ")}`;
 }
 
 form.addEventListener("submit", (event) => {
@@ -288,14 +233,15 @@ form.elements.prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
 });
 byId("stop").addEventListener("click", () => {
-  const receiving = !(run.other ?? run.recording).ended;
-  (receiving ? run.request : run.playback).abort();
+  (isReceiving() ? run.request : run.playback).abort();
 });
 slider.addEventListener("input", () => {
   const at = Number(slider.value) - 1;
-  takeOver();
-  busy(false);
-  if (run.other) showOther();
+  if (!isReceiving()) {
+    takeOver();
+    busy(false);
+    if (run.other) showOther();
+  }
   show(at, at === run.recording.frames.length - 1);
 });
 byId("replay-slow").addEventListener("click", () => replayTogether(slowdown()));
@@ -304,13 +250,13 @@ byId("keep-seed").addEventListener("click", () => {
   form.elements.seed.value = run.values.seed;
   byId("settings").open = true;
 });
-byId("share").addEventListener("click", share);
-window.addEventListener("hashchange", openLink);
+byId("share").addEventListener("click", () => share(form, run.values));
+window.addEventListener("hashchange", () => openLink(form));
 
 byId("pace").addEventListener("change", tellPace);
 
 if (CALM) byId("pace").value = "1";
 tellPace();
-openLink();
+openLink(form);
 blank();
 load();

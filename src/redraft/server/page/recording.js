@@ -67,8 +67,8 @@ export class Recording {
 
 // A model that thinks or calls tools writes this too; leaving it out would make the answer look empty.
 function textOf(delta) {
-  const calls = (delta.tool_calls ?? []).map(({ function: call }) => (call?.name ?? "") + (call?.arguments ?? ""));
-  return (delta.reasoning_content ?? "") + (delta.content ?? "") + calls.join("");
+  const calls = (delta.tool_calls ?? []).flatMap(({ function: call }) => [call?.name, call?.arguments]);
+  return [delta.reasoning_content, delta.content, ...calls].map((text) => text ?? "").join("");
 }
 
 // How a step's canvas looks: {text, state} for each position.

@@ -1,4 +1,4 @@
-// The form's values: into a request, into a link's fragment, and back out of one that anybody may have written.
+// The form's values: into a request, into a link's fragment, and out of one that anybody may have written.
 
 const MAX_PROMPT = 50_000;
 const FIELDS = {
@@ -68,7 +68,8 @@ function streamed(model, { prompt }) {
 
 export function toFragment(values) {
   const pairs = Object.entries(values).filter(([name, value]) => name !== "compare" || value);
-  return new URLSearchParams(pairs.map(([name, value]) => [name, name === "compare" ? "1" : value])).toString();
+  const texts = pairs.map(([name, value]) => [name, name === "compare" ? "1" : value]);
+  return new URLSearchParams(texts).toString();
 }
 
 // {values, refused}: what of a link can be used, and the names of what can't.

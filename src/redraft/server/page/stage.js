@@ -25,7 +25,7 @@ export class Stage {
     this.clock.textContent = seconds(ms);
   }
 
-  // cells: left out, the canvas stays as it is. start: the number of the first cell's token in the whole answer.
+  // cells: left out, the canvas stays as it is. start: number of the first cell's token in the answer.
   draw({ before, cells, text, clock, figures, title, caption, start = 0 }) {
     this.start = start;
     if (cells) this.canvas.draw(cells);

@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             words = words_of(prompt, canvas)[:10]
             if request["canvas"].get("autoregressive"):
                 for word in words:
-                    time.sleep(wait * 2)
+                    time.sleep(0.03)
                     self.chunk({"content": word})
             else:
                 for draft in drafts(prompt, canvas, request["seed"]):

@@ -17,6 +17,14 @@ from tests.server.page_server import HOSTILE, LENGTH, SCRIPT, FakeServer, servin
 
 Open = Callable[..., Page]
 FINISHED = "Answer"
+WAIT_MS = 20_000  # a machine that trains meanwhile is slow now and then
+# What is shown for a moment only is collected, not waited for.
+WATCHING = """addEventListener("DOMContentLoaded", () => {
+    window.seen = []
+    const watched = document.querySelector("WATCHED")
+    new MutationObserver(() => window.seen.push(watched.textContent))
+        .observe(watched, {childList: true, subtree: true})
+})"""
 ROOT = Path(__file__).parents[2]
 PROMPT = "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024."
 
@@ -28,6 +36,7 @@ def browser() -> Iterator[Browser]:
         assert "CI" not in os.environ, "no chromium on this machine: install it, the page must be tested"
         pytest.skip("no chromium on this machine")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=WAIT_MS)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -60,11 +69,15 @@ def visit(browser: Browser) -> Iterator[Open]:
     """Opens an address; afterwards nothing must have been complained about or asked of another server."""
     contexts, complaints = [], []
 
-    def visit(address: str, *, prompt: str | None = None, fails: bool = False, **options: object) -> Page:
+    def visit(
+        address: str, *, prompt: str | None = None, fails: bool = False, watch: str = "", **options: object
+    ) -> Page:
         context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(WAIT_MS)
+        if watch:
+            page.add_init_script(WATCHING.replace("WATCHED", watch))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         # A failed request is written to the console by the browser itself.
         page.on(
@@ -91,6 +104,13 @@ def visit(browser: Browser) -> Iterator[Open]:
 def generate(page: Page) -> None:
     page.click("#generate")
     expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+
+
+def skip_replay(page: Page) -> None:
+    """Shows the end of both; does nothing where the replay is over."""
+    expect(page.locator("#replay")).to_be_visible()
+    page.locator("#stop").evaluate("stop => stop.click()")
+    expect(page.locator("#stop")).to_be_disabled()
 
 
 def states(page: Page, where: str = "#diffusion") -> list[str]:
@@ -206,8 +226,7 @@ def test_both_ways_of_decoding_stand_side_by_side_with_their_clocks(server: Fake
     page = visit(server.address, prompt="hello")
     page.check("#compare")
     page.click("#generate")
-    expect(page.locator("#replay")).to_be_visible()
-    page.click("#stop")
+    skip_replay(page)
     first, second = server.requests
     assert "seed" not in second
     assert second["canvas"] == {"autoregressive": True}
@@ -286,8 +305,7 @@ def test_markup_from_a_model_stays_text(server: FakeServer, visit: Open, prompt:
     page = visit(server.address, prompt=prompt)
     page.check("#compare")
     page.click("#generate")
-    expect(page.locator("#replay")).to_be_visible()
-    page.click("#stop")
+    skip_replay(page)
     page.hover("#diffusion .cell:nth-child(2)")
     expect(page.locator("#details")).to_contain_text((HOSTILE if prompt == "hostile" else SCRIPT).replace(" ", "·"))
     assert page.locator("#diffusion .answer").text_content() == "".join(words_of(prompt, 0)[:10])
@@ -304,20 +322,21 @@ def test_the_policy_forbids_what_the_page_does_not_need(server: FakeServer, visi
 
 def test_a_model_that_is_loading_is_waited_for(server: FakeServer, visit: Open):
     server.loading = 1
-    page = visit(server.address, fails=True)
-    expect(page.locator("#notice")).to_contain_text("not ready yet: the model is loading")
-    expect(page.locator("#countdown")).to_have_text("Trying again in 1 s")
+    page = visit(server.address, fails=True, watch="#notice")
     expect(page.locator("#model")).to_have_text("model fake")
+    seen = " ".join(page.evaluate("window.seen"))
+    assert "not ready yet: the model is loading" in seen
+    assert "Trying again in 1 s" in seen
     expect(page.locator("#notice")).to_be_hidden()
 
 
 @pytest.mark.parametrize("prompt", ["loading", "busy"])
 def test_a_request_that_is_put_off_is_sent_again(server: FakeServer, visit: Open, prompt: str):
-    page = visit(server.address, prompt=prompt, fails=True)
-    page.click("#generate")
-    expect(page.locator("#notice")).to_contain_text("loading" if prompt == "loading" else "128 requests are waiting")
-    expect(page.locator("#countdown")).to_have_text("Trying again in 1 s")
-    expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+    page = visit(server.address, prompt=prompt, fails=True, watch="#notice")
+    generate(page)
+    seen = " ".join(page.evaluate("window.seen"))
+    assert ("the model is loading" if prompt == "loading" else "128 requests are waiting") in seen
+    assert "Trying again in 1 s" in seen
     assert len(server.requests) == 2
 
 
@@ -458,8 +477,7 @@ def test_our_server_writes_token_by_token_beside_it(bundled: str, visit: Open):
     page.check("#compare")
     page.click("#generate")
     expect(page.locator("#status")).to_contain_text("token by token")
-    expect(page.locator("#replay")).to_be_visible()
-    page.click("#stop")
+    skip_replay(page)
     expect(page.locator("#autoregression .answer-title")).to_have_text(FINISHED)
     expect(page.locator("#autoregression .answer")).to_contain_text("Ana Kovacs")
     expect(page.locator("#autoregression .figures")).to_contain_text("1.00")

@@ -136,7 +136,8 @@ async function runDiffusion(own, values) {
     pace: () => Number(byId("pace").value),
     signal: own.playback.signal,
   });
-  await receive(own.recording, settings.diffusionRequest(model, values), { signal: own.request.signal, notice });
+  const body = settings.diffusionRequest(model, values);
+  await receive(own.recording, body, { signal: own.request.signal, notice });
   if (own.request.signal.aborted) own.playback.abort();
   else if (run === own) busy(true, "Skip to the end");
   await playing;
@@ -217,7 +218,8 @@ async function replayTogether(factor) {
 function tellPace() {
   const pace = Number(byId("pace").value);
   const steps = pace === 1 ? "step is" : "steps are";
-  const shown = pace ? `At most ${pace} ${steps} shown a second, so that you can watch` : "Steps are shown as they arrive";
+  const slowed = `At most ${pace} ${steps} shown a second, so that you can watch`;
+  const shown = pace ? slowed : "Steps are shown as they arrive";
   byId("honest").textContent = `${shown}; every clock shows the real time, measured in this browser.`;
 }
 

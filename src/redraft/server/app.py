@@ -26,7 +26,7 @@ from redraft.server.errors import ApiError, ErrorBody, from_http, from_validatio
 from redraft.server.metrics import CONTENT_TYPE, Metrics
 from redraft.server.pages import INDEX, Pages
 from redraft.server.sending import EventStream, until_gone
-from redraft.server.settings import ServerSettings
+from redraft.server.settings import FIELDS, ServerSettings
 from redraft.server.shapes import ChatShape, Shape, TextShape, TokenTexts, gathered, streamed
 from redraft.server.told import (
     CanvasDefaults,
@@ -115,9 +115,22 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            found = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
             raise refused(f"the body is no JSON: {error}", code="invalid_json") from error
+        _check_objects(found)
+        return found
+
+
+def _check_objects(body: object) -> None:
+    """An error for each of half a million unknown fields would take ten seconds to write."""
+    left = [body]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict) and len(one) > FIELDS:
+            raise refused(f"an object of the body has {len(one)} fields, the limit is {FIELDS}", code="invalid_value")
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        left += [part for part in inside if isinstance(part, dict | list)]
 
 
 class StrictRoute(APIRoute):
@@ -154,11 +167,13 @@ def create_app(served: Served) -> ASGIApp:
     """All routes for what is served, with everything a request passes before them."""
     app = FastAPI(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERRORS,
+        redirect_slashes=False,
         description="DiffusionGemma behind OpenAI's API. See docs/serving.md.",
     )  # fmt: skip
     app.router.route_class = StrictRoute
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_body)
+    app.add_exception_handler(Exception, _leave_to_edge)
     _add_generation(app, served)
     _add_tokens(app, served)
     _add_facts(app, served)
@@ -179,15 +194,21 @@ async def _refuse_http(_: Request, error: Any) -> Response:
 
 
 async def _refuse_body(_: Request, error: Any) -> Response:
-    return answer_error(from_validation(error.errors()))
+    return answer_error(from_validation(error.errors(), error.body))
+
+
+async def _leave_to_edge(_: Request, error: Exception) -> Response:
+    """The framework would answer in its own words, even those who have gone."""
+    raise error
 
 
 def _add_generation(app: FastAPI, served: Served) -> None:
+    one = {
+        "type": "object", "required": ["data"],
+        "properties": {"data": {"type": "string"}, "event": {"enum": ["draft", "message"]}},
+    }  # fmt: skip
     stream: dict[int | str, dict[str, Any]] = {
-        200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            "description": "Or, with stream, events",
-        }
+        200: {"content": {"text/event-stream": {"itemSchema": one}}, "description": "Or, with stream, events"}
     }
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=stream)

@@ -97,6 +97,18 @@ def test_load_against_the_step(run, checkpoint):
     assert found["canvas_steps_per_second"]["engine"]["median"] > 0
 
 
+def test_load_against_the_server(run, checkpoint):
+    asked = ("bench", "load", "--against-server", "-m", checkpoint, "--words", "2-9", "--concurrency", 2)
+    code, out, err = run(*asked, "--requests", 4, "--rounds", 2, "--steps", 2, "--max-new-tokens", 8)
+    found = line(out)
+    assert code == 0
+    assert "server" in err
+    assert found["ratio"]["count"] == 2
+    assert found["answer_tokens"] <= 32
+    assert found["tokens_per_second"]["server"]["median"] > 0
+    assert found["settings"] == {"seed": 0, "steps": 2, "max_new_tokens": 8}
+
+
 def test_load_on_a_server_that_is_not_there(run, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -119,8 +131,14 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--rate", 0), "--rate is 0.0, must be a finite number above 0"),
         (("load", "--rate", 1, "--concurrency", 16), "--rate is an open loop, --concurrency a closed one"),
         (("load", "--words", 9, "--prompts", "extract"), "--words writes prompts of its own, --prompts names a test"),
-        (("load", "--rounds", 5), "--rounds would do nothing here: that goes with --against-step"),
-        (("load", "--seconds", 4, "--rounds", 1), "--rounds and --seconds would do nothing here"),
+        (("load", "--rounds", 5), "--rounds would do nothing here: that goes with --against-step or --against-server"),
+        (("load", "--seconds", 4), "--seconds would do nothing here: that goes with --against-step"),
+        (
+            ("load", "--against-server", "--seconds", 4),
+            "--seconds would do nothing here: that goes with --against-step",
+        ),
+        (("load", "--against-server", "--against-step"), "are two measurements; leave one of them out"),
+        (("load", "--against-server", "--rate", 4), "--against-server is a closed loop, without --rate"),
         (("load", "--timeout", 600), "--timeout would do nothing here: that goes with --endpoint"),
         (("load", "--api-key-env", "KEY"), "--api-key-env would do nothing here: that goes with --endpoint"),
         (("load", "--against-step", "--seconds", "inf"), "--seconds is inf, must be a finite number above 0"),

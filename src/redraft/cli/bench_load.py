@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import math
-import os
 import random
 import sys
 import time
@@ -13,16 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redraft.cli import bench_speed, options
+from redraft.cli import bench_speed, endpoints, options
 from redraft.cli.begun import BEGUN
 
 if TYPE_CHECKING:
     import redraft
     from redraft.measure.load import Load, Target
 
-PROMPTS, CONCURRENCY, TIMEOUT, SECONDS, ROUNDS = "extract", 16, 600.0, 4.0, 5
-ENDPOINT_SETTINGS = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
-"""Sampler settings that the OpenAI protocol has a name for."""
+PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
 
 @dataclass(frozen=True)
@@ -57,33 +54,42 @@ def load(
     words: Annotated[
         str | None, typer.Option(help="Filling text of so many words instead, like 20-200; a closed range.")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="A server's URL, like http://localhost:8000/v1.")] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="The environment variable with the server's key.")] = None,
+    endpoint: endpoints.EndpointOption = None,
+    api_key_env: endpoints.KeyOption = None,
     timeout: Annotated[
-        float | None, typer.Option(help=f"Seconds without a word after which its answer failed; else {TIMEOUT:.0f}.")
+        float | None,
+        typer.Option(help=f"Seconds without a word after which its answer failed; else {endpoints.TIMEOUT:.0f}."),
     ] = None,
     against_step: Annotated[
         bool, typer.Option("--against-step", help="The engine's canvas-steps a second over those of a bare step.")
     ] = False,
+    against_server: Annotated[
+        bool,
+        typer.Option("--against-server", help="Tokens a second of `redraft serve` over those of the engine itself."),
+    ] = False,
     seconds: Annotated[
         float | None, typer.Option(help=f"With --against-step: seconds for each side of a round; else {SECONDS:.0f}.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help=f"With --against-step: rounds; else {ROUNDS}.")] = None,
+    rounds: Annotated[int | None, typer.Option(help=f"With either: rounds; else {ROUNDS}.")] = None,
     as_json: bench_speed.AsJson = False,
 ) -> None:
     """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
     options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds)
-    _check_together(concurrency, rate, endpoint, against_step)
-    _check_goes_with("--against-step", against_step, {"--rounds": rounds, "--seconds": seconds})
+    _check_together(concurrency, rate, endpoint, {"--against-step": against_step, "--against-server": against_server})
+    _check_goes_with("--against-step", against_step, {"--seconds": seconds})
+    _check_goes_with("--against-step or --against-server", against_step or against_server, {"--rounds": rounds})
     _check_goes_with("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     _check_finite(rate=rate, seconds=seconds, timeout=timeout)
     if prompts is not None and words is not None:
         raise ValueError("--words writes prompts of its own, --prompts names a test set; leave one of them out")
     traffic = _traffic(prompts or PROMPTS, words, requests, concurrency or CONCURRENCY, rate)
     if endpoint is not None:
-        found, facts = _endpoint(asked, endpoint, api_key_env, timeout or TIMEOUT, traffic)
+        found, facts = _endpoint(asked, endpoint, api_key_env, timeout or endpoints.TIMEOUT, traffic)
     elif against_step:
         _against_step(asked, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
+        return
+    elif against_server:
+        _against_server(asked, traffic, rounds or ROUNDS, as_json)
         return
     else:
         found, facts = _engine(asked, traffic)
@@ -91,11 +97,16 @@ def load(
     _report(found, facts | loop | {"prompts": prompts or PROMPTS if words is None else f"{words} words"}, as_json)
 
 
-def _check_together(concurrency: int | None, rate: float | None, endpoint: str | None, against_step: bool) -> None:
-    if endpoint is not None and against_step:
-        raise ValueError("--against-step measures our own engine, not an --endpoint; leave one of them out")
-    if rate is not None and against_step:
-        raise ValueError("--against-step is a closed loop, without --rate; give --concurrency")
+def _check_together(
+    concurrency: int | None, rate: float | None, endpoint: str | None, comparing: dict[str, bool]
+) -> None:
+    compared = [name for name, given in comparing.items() if given]
+    if len(compared) > 1:
+        raise ValueError(f"{' and '.join(compared)} are two measurements; leave one of them out")
+    if endpoint is not None and compared:
+        raise ValueError(f"{compared[0]} measures our own engine, not an --endpoint; leave one of them out")
+    if rate is not None and compared:
+        raise ValueError(f"{compared[0]} is a closed loop, without --rate; give --concurrency")
     if rate is not None and concurrency is not None:
         raise ValueError("--rate is an open loop, --concurrency a closed one; leave one of them out")
 
@@ -170,29 +181,13 @@ def _limits(model: "redraft.Model", settings: dict[str, Any], traffic: Traffic) 
 def _endpoint(
     asked: options.Request, url: str, key_variable: str | None, timeout: float, traffic: Traffic
 ) -> "tuple[Load, dict[str, Any]]":
-    options.needs("httpx2", "load")
-    from redraft.measure.endpoint import Endpoint, check_url, first_model
-
-    if (asked.device, asked.precision) != ("auto", "auto"):
-        raise ValueError("--device and --precision are a server's own affair; leave them out with --endpoint")
-    if unknown := sorted(asked.settings.keys() - ENDPOINT_SETTINGS.keys()):
-        raise ValueError(
-            f"a server can't be asked for {', '.join(unknown)}; with --endpoint there are "
-            f"{', '.join(ENDPOINT_SETTINGS)}"
-        )
-    key = None
-    if key_variable is not None and not (key := os.environ.get(key_variable)):
-        raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
-    check_url(url)
-    settings = {ENDPOINT_SETTINGS[name]: value for name, value in asked.settings.items()}
-    # "bundled" is what --model says when nobody gave it.
-    model = asked.model if asked.model != "bundled" else first_model(url, key=key, timeout=timeout)
+    server = endpoints.server_of(asked, url, key_variable, timeout)
 
     async def run() -> "Load":
-        async with Endpoint(url, model, key=key, settings=settings, timeout=timeout) as target:
+        async with server.open() as target:
             return await traffic.send(target)
 
-    return asyncio.run(run()), {"target": url, "model": model, "settings": settings}
+    return asyncio.run(run()), {"target": url, "model": server.model, "settings": server.settings}
 
 
 def _report(found: "Load", facts: dict[str, Any], as_json: bool) -> None:
@@ -257,3 +252,58 @@ def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds
             }
         )
     )  # fmt: skip
+
+
+def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_json: bool) -> None:
+    options.needs("httpx2", "load")
+    options.needs("fastapi", "serve")
+    import redraft
+    from redraft.measure.load import EngineTarget
+    from redraft.measure.overhead import Overhead, overhead
+    from redraft.measure.serving import serving
+    from redraft.measure.timing import machine
+
+    settings = {"seed": 0} | asked.settings
+    state = machine()
+    model = asked.load()
+    # As the server has them.
+    limits = options.limits(model, {}) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
+
+    async def run(url: str) -> Overhead:
+        async with (
+            redraft.Engine(model, **limits) as engine,
+            endpoints.Server(url + "/v1", "served", None, _as_asked(settings), endpoints.TIMEOUT).open() as server,
+        ):
+            return await overhead(
+                EngineTarget(engine, settings), server, traffic.prompts, traffic.concurrency, rounds=rounds
+            )
+
+    with serving(
+        asked.model, "--served-model-name", "served", "--max-concurrent", str(traffic.concurrency),
+        "--device", asked.device, "--precision", asked.precision,
+    ) as server:  # fmt: skip
+        found = asyncio.run(run(server.url))
+    if not as_json:
+        rows = [
+            ("engine", f"{found.engine.median:.1f} ({found.engine.low:.1f} to {found.engine.high:.1f})"),
+            ("server", f"{found.server.median:.1f} ({found.server.low:.1f} to {found.server.high:.1f})"),
+            ("ratio", f"{found.ratio.median:.1%} ({found.ratio.low:.1%} to {found.ratio.high:.1%})"),
+        ]
+        bench_speed.show(f"{traffic.concurrency} streams at once: {model.name}", ("", "answer tokens/s"), rows)
+    print(
+        json.dumps(
+            {
+                "bench": "load", "against": "server", "model": model.name, "precision": asked.precision,
+                "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
+                "answer_tokens": found.tokens,
+                "tokens_per_second": {"engine": found.engine.to_json(), "server": found.server.to_json()},
+                "ratio": found.ratio.to_json(), "machine": state,
+            }
+        )
+    )  # fmt: skip
+
+
+def _as_asked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sampler settings as our server is asked for them."""
+    named = {endpoints.NAMES[name]: value for name, value in settings.items() if name in endpoints.NAMES}
+    return named | {"canvas": {name: value for name, value in settings.items() if name not in endpoints.NAMES}}

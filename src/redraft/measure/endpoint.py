@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming says what is sent 
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -24,8 +25,9 @@ class Endpoint:
     def __init__(self, url: str, model: str, *, key: str | None, settings: dict[str, Any], timeout: float) -> None:
         self._url, self._model, self._settings = check_url(url), model, settings
         self._client = httpx2.AsyncClient(
-            headers=_headers(key), timeout=timeout, limits=httpx2.Limits(max_connections=None)
-        )
+            headers=_headers(key), timeout=timeout, limits=httpx2.Limits(max_connections=None),
+            trust_env=not is_here(url),
+        )  # fmt: skip
 
     async def __aenter__(self) -> "Endpoint":
         return self
@@ -35,32 +37,67 @@ class Endpoint:
     ) -> None:
         await self._client.aclose()
 
-    async def answer(self, prompt: str, first: Callable[[], None]) -> Amount:
-        """As Target has it. Tokens are the server's own count; None where it does not tell its usage."""
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": prompt}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **self._settings,
-        }
+    async def answer(self, prompt: str, first: Callable[[], None], **settings: Any) -> Amount:
+        """As Target has it. Tokens are the server's own count; None where it does not tell its usage.
+
+        `settings` are of this request alone.
+        """
+        body = self._body(prompt, stream=True, stream_options={"include_usage": True}, **settings)
         answer = _Stream(first)
         try:
             async with self._client.stream("POST", f"{self._url}/chat/completions", json=body) as response:
-                if response.status_code != httpx2.codes.OK:
-                    text = (await response.aread()).decode("utf-8", errors="replace")
-                    raise NotAnswered(f"HTTP {response.status_code}", _said(text))
+                await _check_ok(response)
                 async for line in response.aiter_lines():
                     answer.take(line)
         except httpx2.HTTPError as error:
             raise _failure(error) from error
         return answer.end()
 
+    async def whole(self, prompt: str, **settings: Any) -> "Whole":
+        """The same in one piece, not streamed. Raises NotAnswered."""
+        try:
+            response = await self._client.post(f"{self._url}/chat/completions", json=self._body(prompt, **settings))
+            await _check_ok(response)
+        except httpx2.HTTPError as error:
+            raise _failure(error) from error
+        try:
+            return _whole(response.json())
+        except (ValueError, AttributeError, LookupError, TypeError) as error:
+            raise NotAnswered("not the protocol", f"{response.text[:100]!r} is no chat completion") from error
+
+    def _body(self, prompt: str, **settings: Any) -> dict[str, Any]:
+        return {
+            "model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings, **settings
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An answer in one piece: its text, and what the server tells of it, a canvas's facts only if it has canvases."""
+
+    text: str
+    tokens: int | None
+    steps_per_canvas: tuple[int, ...]
+    tokens_per_forward: float | None
+
+
+def _whole(told: dict[str, Any]) -> Whole:
+    usage, choice = told.get("usage") or {}, told["choices"][0]
+    tokens, per_forward = usage.get("completion_tokens"), usage.get("tokens_per_forward")
+    return Whole(
+        text=choice["message"].get("content") or "",
+        tokens=None if tokens is None else int(tokens),
+        steps_per_canvas=tuple(map(int, (choice.get("canvas") or {}).get("steps_per_canvas", ()))),
+        tokens_per_forward=None if per_forward is None else float(per_forward),
+    )
+
 
 def first_model(url: str, *, key: str | None, timeout: float) -> str:
     """The first model that a server says it has. ValueError where it does not answer so."""
     try:
-        response = httpx2.get(f"{check_url(url)}/models", headers=_headers(key), timeout=timeout)
+        response = httpx2.get(
+            f"{check_url(url)}/models", headers=_headers(key), timeout=timeout, trust_env=not is_here(url)
+        )
         response.raise_for_status()
         return str(response.json()["data"][0]["id"])
     except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
@@ -79,6 +116,17 @@ def check_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"the endpoint is {url!r}, must be like http://localhost:8000/v1")
     return url.rstrip("/")
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL leads to this machine: never by way of a proxy, whatever the environment says."""
+    return httpx2.URL(url).host in ("localhost", "127.0.0.1", "::1")
+
+
+async def _check_ok(response: httpx2.Response) -> None:
+    if response.status_code != httpx2.codes.OK:
+        text = (await response.aread()).decode("utf-8", errors="replace")
+        raise NotAnswered(f"HTTP {response.status_code}", _said(text))
 
 
 class _Stream:

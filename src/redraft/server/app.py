@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
 
@@ -26,7 +27,7 @@ from redraft.server.errors import ApiError, ErrorBody, from_http, from_validatio
 from redraft.server.metrics import CONTENT_TYPE, Metrics
 from redraft.server.pages import INDEX, Pages
 from redraft.server.sending import EventStream, until_gone
-from redraft.server.settings import ServerSettings
+from redraft.server.settings import FIELDS, ServerSettings
 from redraft.server.shapes import ChatShape, Shape, TextShape, TokenTexts, gathered, streamed
 from redraft.server.told import (
     CanvasDefaults,
@@ -115,9 +116,22 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            found = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
             raise refused(f"the body is no JSON: {error}", code="invalid_json") from error
+        _check_objects(found)
+        return found
+
+
+def _check_objects(body: object) -> None:
+    """An error for each of half a million unknown fields would take ten seconds to write."""
+    left = [body]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict) and len(one) > FIELDS:
+            raise refused(f"an object of the body has {len(one)} fields, the limit is {FIELDS}", code="invalid_value")
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        left += [part for part in inside if isinstance(part, dict | list)]
 
 
 class StrictRoute(APIRoute):
@@ -154,11 +168,13 @@ def create_app(served: Served) -> ASGIApp:
     """All routes for what is served, with everything a request passes before them."""
     app = FastAPI(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERRORS,
+        redirect_slashes=False,
         description="DiffusionGemma behind OpenAI's API. See docs/serving.md.",
     )  # fmt: skip
     app.router.route_class = StrictRoute
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_body)
+    app.add_exception_handler(Exception, _leave_to_edge)
     _add_generation(app, served)
     _add_tokens(app, served)
     _add_facts(app, served)
@@ -179,7 +195,12 @@ async def _refuse_http(_: Request, error: Any) -> Response:
 
 
 async def _refuse_body(_: Request, error: Any) -> Response:
-    return answer_error(from_validation(error.errors()))
+    return answer_error(from_validation(error.errors(), error.body))
+
+
+async def _leave_to_edge(_: Request, error: Exception) -> Response:
+    """The framework would answer in its own words, even those who have gone."""
+    raise error
 
 
 def _add_generation(app: FastAPI, served: Served) -> None:
@@ -207,47 +228,46 @@ def _add_generation(app: FastAPI, served: Served) -> None:
 async def _answer(
     served: Served, request: Request, asked: Generating, shape: Shape, ask: Callable[[], Asked], count: int
 ) -> Response:
-    """Takes places, then tokenizes, then generates; places are held until the response has ended."""
+    """Takes places, then tokenizes, then generates; an answer is worked on as long as somebody listens."""
     check_model(asked.model, served.name)
     facts = request.state.facts
     if asked.user is not None:
         facts["user"] = repr(asked.user)
     if served.settings.log_prompts:
         facts["asked"] = asked.model_dump_json(include={"messages", "prompt"})
-    places = served.places.take(count, tokenwise=asked.canvas.autoregressive)
-    places.__enter__()
-    try:
+    with ExitStack() as held:
+        held.enter_context(served.places.take(count, tokenwise=asked.canvas.autoregressive))
         prepared = await asyncio.to_thread(ask)
         answering = Answering(served.engine, prepared, served.metrics)
-        if asked.stream:
-            options = asked.stream_options
-            events = streamed(
-                shape, answering, prepared.alternatives, include_usage=options is not None and options.include_usage
-            )
-            return _Held(EventStream(events), places, answering, facts)
-        whole = await until_gone(request.receive, gathered(shape, answering))
-    except BaseException:
-        places.__exit__(None, None, None)
-        raise
-    return _Held(_json(whole), places, answering, facts)
+        held.callback(_note_usage, answering, facts)
+        held.enter_context(answering)
+        if not asked.stream:
+            return _json(await until_gone(request.receive, gathered(shape, answering)))
+        options = asked.stream_options
+        events = streamed(
+            shape, answering, prepared.alternatives, include_usage=options is not None and options.include_usage
+        )
+        # From here on it is the response that holds them.
+        return _Holding(EventStream(events), held.pop_all())
 
 
-class _Held(Response):
-    """A response whose places are free when it has been sent, or cannot be."""
+class _Holding(Response):
+    """A response that holds something until it has been sent, or cannot be."""
 
-    def __init__(self, response: Response, places: Any, answering: Answering, facts: dict[str, Any]) -> None:
+    def __init__(self, response: Response, held: ExitStack) -> None:
         super().__init__()
-        self._response, self._places, self._answering, self._facts = response, places, answering, facts
+        self._response, self._held = response, held
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
+        with self._held:
             await self._response(scope, receive, send)
-        finally:
-            self._places.__exit__(None, None, None)
-            usage = self._answering.usage
-            self._facts["prompt_tokens"] = usage.prompt_tokens
-            self._facts["completion_tokens"] = usage.completion_tokens
-            self._facts["denoising_steps"] = usage.denoising_steps
+
+
+def _note_usage(answering: Answering, facts: dict[str, Any]) -> None:
+    usage = answering.usage
+    facts["prompt_tokens"] = usage.prompt_tokens
+    facts["completion_tokens"] = usage.completion_tokens
+    facts["denoising_steps"] = usage.denoising_steps
 
 
 def _json(body: BaseModel) -> Response:

@@ -24,17 +24,20 @@ def only(*values: Any) -> Any:
     def check(value: Any) -> Any:
         same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
         if value is not None and not any(same):
-            raise ValueError(f"{value!r} is not supported; leave it out, or send {values[0]!r}")
+            raise ValueError(f"{repr(value)[:100]} is not supported; leave it out, or send {values[0]!r}")
         return value
 
     return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]
 
 
+FIRST: Any = Field(fail_fast=True)
+"""For every list: an error for each of a million wrong elements would take half a minute to write."""
+
 Steps = Annotated[int, Field(ge=1, le=4096)]
 NotNegative = Annotated[float, Field(ge=0)]
 Stop = Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
-Tokens = Annotated[list[Annotated[int, Field(ge=0, le=LARGEST)]], Field(min_length=1)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, le=LARGEST)]], Field(min_length=1), FIRST]
 
 
 class Canvas(Strict):
@@ -67,7 +70,7 @@ class Generating(Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=STOPS), FIRST] | None = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -117,9 +120,9 @@ class Message(Strict):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], FIRST] | None = None
     name: str | None = None
-    tool_calls: list[Call] | None = None
+    tool_calls: Annotated[list[Call], FIRST] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -154,11 +157,11 @@ class TemplateOptions(Strict):
 class ChatRequest(Generating):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1), FIRST]
     max_completion_tokens: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=TOP)] | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], FIRST] | None = None
     tool_choice: only("auto", "none")  # type: ignore[valid-type]
     chat_template_kwargs: TemplateOptions | None = None
 
@@ -176,7 +179,8 @@ class CompletionRequest(Generating):
     prompt: (
         Annotated[str, Field(min_length=1)]
         | Tokens
-        | Annotated[list[Annotated[str, Field(min_length=1)]] | list[Tokens], Field(min_length=1, max_length=CHOICES)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=CHOICES), FIRST]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=CHOICES), FIRST]
     )
     logprobs: Annotated[int, Field(ge=0, le=TOP)] | None = None
 
@@ -197,7 +201,7 @@ class TokenizeRequest(Strict):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1), FIRST] | None = None
     add_special_tokens: bool = True
 
 
@@ -205,4 +209,4 @@ class DetokenizeRequest(Strict):
     """POST /detokenize."""
 
     model: str | None = None
-    tokens: list[Annotated[int, Field(ge=0, le=LARGEST)]]
+    tokens: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST)]], FIRST]

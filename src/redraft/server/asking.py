@@ -40,7 +40,8 @@ def settings_of(engine: Engine, asked: Generating, max_tokens: int | None, max_c
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if max_tokens is not None:
         if max_tokens > max_context:
-            raise refused(f"max_tokens is {max_tokens}, the context holds {max_context}", "max_tokens", "invalid_value")
+            name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
+            raise refused(f"{name} is {max_tokens}, the context holds {max_context}", name, "invalid_value")
         settings["max_new_tokens"] = max_tokens
     if asked.stream_options is not None and not asked.stream:
         raise refused("stream_options go with stream; leave them out", "stream_options")
@@ -149,10 +150,10 @@ class Asking:
     def _asked(
         self, asked: Generating, prompts: Sequence[list[int]], settings: dict[str, Any], top: int | None
     ) -> Asked:
-        canvas = asked.canvas
+        canvas, place = asked.canvas, "messages" if isinstance(asked, ChatRequest) else "prompt"
         requests: list[Request] = []
         for prompt in prompts:
-            fitting = settings | {"max_new_tokens": self._room(prompt, settings)}
+            fitting = settings | {"max_new_tokens": self._room(prompt, settings, place)}
             # Its own draw for every choice, and for every prompt as if it were alone.
             requests += [
                 self._engine.request(
@@ -174,7 +175,7 @@ class Asking:
             alternatives=canvas.alternatives,
         )
 
-    def _room(self, prompt: list[int], settings: dict[str, Any]) -> int:
+    def _room(self, prompt: list[int], settings: dict[str, Any], place: str) -> int:
         """The tokens an answer may have: as many as are asked for, and whole canvases of what the context leaves."""
         model = self._engine.model
         chosen = model.defaults.replace(**settings)
@@ -183,7 +184,7 @@ class Asking:
         if room <= 0:
             raise refused(
                 f"the prompt has {len(prompt)} tokens and a canvas {canvas}; the context holds {self._max_context}: "
-                "shorten the prompt or the canvas", "messages", "context_length_exceeded",
+                "shorten the prompt or the canvas", place, "context_length_exceeded",
             )  # fmt: skip
         return min(room, chosen.max_new_tokens)
 

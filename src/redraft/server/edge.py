@@ -16,10 +16,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from redraft.server import settings
 from redraft.server.errors import ApiError
 from redraft.server.metrics import Metrics
 from redraft.server.sending import ClientGone
-from redraft.server.settings import BODY_BYTES, BODY_SECONDS, ServerSettings
+from redraft.server.settings import ServerSettings
 
 log = logging.getLogger("redraft.server")
 
@@ -35,14 +36,14 @@ class Edge:
     """Wraps an application. `ready` says why it cannot be asked now, or None."""
 
     def __init__(
-        self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, ready: Callable[[], ApiError | None]
+        self, app: ASGIApp, chosen: ServerSettings, metrics: Metrics, ready: Callable[[], ApiError | None]
     ) -> None:
-        self._app, self._settings, self._metrics, self._ready = app, settings, metrics, ready
+        self._app, self._settings, self._metrics, self._ready = app, chosen, metrics, ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            # There are no others here, and so nobody who could forget to ask them for the key.
+            raise RuntimeError(f"this application knows no {scope['type']}")
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
@@ -67,7 +68,10 @@ class Edge:
             facts["gone"] = True
         except ApiError as error:
             await answer_error(error)(scope, receive, marked)
-        except Exception:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        # A panic of a library in Rust is no Exception.
+        except BaseException:
             log.exception("request %s failed", request_id, extra={"request_id": request_id})
             if status == GONE:
                 message = f"an error of the server's own; its log knows it as {request_id}"
@@ -80,7 +84,7 @@ class Edge:
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path != LIVE:
+        if path != LIVE or scope["method"] != "GET":
             self._check_host(headers)
             self._check_key(headers, is_page=path == PAGES[0] or path.startswith(PAGES[1]))
         if path.startswith(("/v1/", "/tokenize", "/detokenize", "/health/ready")) and (error := self._ready()):
@@ -126,26 +130,27 @@ async def _read_body(headers: Headers, receive: Receive) -> Receive:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"the body must be application/json, not {kind[:50] or 'without a type'!r}")
-    too_long = ApiError(413, f"the body is longer than {BODY_BYTES} bytes, the limit", code="body_too_long")
+    too_long = ApiError(413, f"the body is longer than {settings.BODY_BYTES} bytes, the limit", code="body_too_long")
     declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > BODY_BYTES:
+    # Python refuses to read a number of thousands of digits.
+    if declared.isdecimal() and (len(declared) > 12 or int(declared) > settings.BODY_BYTES):
         raise too_long
     parts, size = [], 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(settings.BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
-                if size > BODY_BYTES:
+                if size > settings.BODY_BYTES:
                     raise too_long
                 if not message.get("more_body"):
                     break
     except TimeoutError:
         raise ApiError(
-            408, f"the body did not come within {BODY_SECONDS:.0f} s", headers={"Connection": "close"}
+            408, f"the body did not come within {settings.BODY_SECONDS:.0f} s", headers={"Connection": "close"}
         ) from None
     whole: Iterable[Message] = iter([{"type": "http.request", "body": b"".join(parts), "more_body": False}])
 

@@ -18,6 +18,10 @@ TYPES = {
 """By status; all others are "invalid_request_error"."""
 
 
+LOOKED_AT, SHOWN = 1000, 200
+"""Of the errors in one body so many are looked at, and so many characters of a name are told."""
+
+
 class ErrorDetail(BaseModel):
     """What is wrong: in words, of which kind, with which parameter, and a code for programs."""
 
@@ -65,17 +69,60 @@ def retry_later(status: int, message: str, seconds: float, code: str) -> ApiErro
     return ApiError(status, message, code=code, headers={"Retry-After": str(max(1, round(seconds)))})
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """What pydantic finds wrong with a body; the first that is wrong is enough."""
-    first = errors[0]
-    place = [part for part in first["loc"] if part not in ("body", "query", "path")]
-    # A union names its branches in the place, which are no part of the request.
-    param = ".".join(str(part) for part in place if isinstance(part, int) or "[" not in str(part)) or None
-    if first["type"] == "extra_forbidden":
-        return refused(f"{param} is not supported; leave it out", param, "unsupported_parameter")
-    message = str(first["msg"]).removeprefix("Value error, ")
-    code = "unsupported_value" if first["type"] == "value_error" else "invalid_value"
-    return refused(f"{param}: {message}" if param else message, param, code)
+def from_validation(errors: Sequence[Mapping[str, Any]], body: object = None) -> ApiError:
+    """What pydantic finds wrong with a body; the first that is wrong is enough.
+
+    Where a field may be of several types there is an error for each: the one that got furthest into the body tells
+    most.
+    """
+    found = [(_path(error, body), error) for error in errors[:LOOKED_AT]]
+    first = found[0][0]
+    path = max((path for path, _ in found if path[: len(first)] == first), key=_reach)
+    here = [error for at, error in found if at == path]
+    param = ".".join(map(str, path)) or None
+    if here[0]["type"] == "extra_forbidden":
+        return refused(f"{_shown(param)} is not supported; leave it out", _shown(param), "unsupported_parameter")
+    if param is None:
+        return refused("the body must be a JSON object with the request", None, "invalid_value")
+    # What is of no right type is told all of them, and what is of one of them what else is wrong.
+    wrong = [error for error in here if not str(error["type"]).endswith("_type")][:1] or here
+    code = "unsupported_value" if wrong[0]["type"] == "value_error" else "invalid_value"
+    told = " or ".join(dict.fromkeys(map(_told, wrong))).replace(" or must be ", " or ")
+    return refused(f"{param}: {told}", param, code)
+
+
+def _reach(path: tuple[str | int, ...]) -> tuple[int, list[int]]:
+    """How far into the body a place is."""
+    return len(path), [part for part in path if isinstance(part, int)]
+
+
+def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
+    """Where in the body; pydantic names the branches of unions in between, which are no part of the request."""
+    path: list[str | int] = []
+    at: Any = body
+    place = error["loc"][1:]
+    for number, part in enumerate(place, 1):
+        is_missing = number == len(place) and error["type"] == "missing"
+        if isinstance(at, dict) and (part in at or is_missing):
+            at = at.get(part)
+        elif isinstance(at, list) and isinstance(part, int) and part < len(at):
+            at = at[part]
+        else:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    if error["type"] == "missing":
+        return "is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message.replace("Input should be", "must be", 1)
+
+
+def _shown(text: str | None) -> str:
+    """The client's own words, which may be long."""
+    return "it" if text is None else text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def from_http(error: HTTPException) -> ApiError:

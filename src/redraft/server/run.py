@@ -3,24 +3,27 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from redraft.engine import Limits
 from redraft.facade import Model
 from redraft.many import Engine
 from redraft.server.app import Served, create_app
 from redraft.server.edge import JsonFormatter
-from redraft.server.settings import HEADER_BYTES, HEADER_SECONDS, ServerSettings
+from redraft.server.protocol import PatientProtocol
+from redraft.server.settings import HEADER_BYTES, ServerSettings
 
 log = logging.getLogger("redraft.server")
+
+Result = TypeVar("Result")
 
 CLOSING_SECONDS = 2
 """How long connections may take to close when no request is left."""
@@ -34,62 +37,90 @@ def serve(settings: ServerSettings, load: Callable[[], Model]) -> None:
     OSError where the address cannot be had, before anything is loaded; what `load` raises, as it is.
     """
     _set_up_logging(settings)
-    listening = _bind(settings)
-    with listening:
-        asyncio.run(_Run(settings, load, listening).run())
+    running = Running(settings, load)
+    asyncio.run(running.run())
+    if running.is_loading:
+        # Whoever wants it to end does not want to wait for gigabytes first, and a thread cannot be stopped.
+        sys.stdout.flush()
+        os._exit(0)
 
 
-class _Run:
-    """One run of a server."""
+class Running:
+    """One run of a server, for a thread that is the main one or not. Listens from the beginning.
 
-    def __init__(self, settings: ServerSettings, load: Callable[[], Model], listening: socket.socket) -> None:
-        self._settings, self._load, self._socket = settings, load, listening
-        self._served = Served(settings)
+    OSError where the address cannot be had.
+    """
+
+    def __init__(self, settings: ServerSettings, load: Callable[[], Model]) -> None:
+        self._settings, self._load = settings, load
+        self.served = Served(settings)
+        self.is_loading = False
+        self._socket = _bind(settings)
+        # Not asked of the socket later: that may have been closed.
+        self.host, self.port = self._socket.getsockname()[:2]
         self._engine: Engine | None = None
         self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
-            create_app(self._served), http=PatientProtocol, ws="none", loop="asyncio", lifespan="off", access_log=False,
+            create_app(self.served), http=PatientProtocol, ws="none", loop="asyncio", lifespan="off", access_log=False,
             log_config=None, server_header=False, h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_graceful_shutdown=CLOSING_SECONDS, proxy_headers=False,
         )  # fmt: skip
         self._server = _Server(config, self._drain)
 
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
     async def run(self) -> None:
+        """Until a signal or `stop` has ended it. Raises what the loading of the model raised."""
+        self._loop = asyncio.get_running_loop()
         loading = asyncio.create_task(self._begin())
         try:
-            await self._server.serve(sockets=[self._socket])
+            with self._socket:
+                await self._server.serve(sockets=[self._socket])
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             if self._engine is not None:
-                await asyncio.to_thread(self._engine.shutdown, finish=False)
+                await _aside(self._shut_down)
         if self._failure is not None:
             raise self._failure
 
+    def stop(self) -> None:
+        """What a first signal does, from any thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._server.begin_to_drain)
+
     async def _begin(self) -> None:
+        self.is_loading = True
         try:
-            engine, name = await asyncio.to_thread(self._start_engine)
-            self._engine = engine
-            self._served.begin(engine, name)
-        except Exception as error:
+            model = await _aside(self._load)
+            self._engine = self._start_engine(model)
+            self.is_loading = False
+            self.served.begin(self._engine, model.name.rstrip("/").rpartition("/")[2] or model.name)
+        except asyncio.CancelledError:
+            raise
+        # A panic of a library in Rust is no Exception.
+        except BaseException as error:
+            self.is_loading = False
             self._failure = error
             self._server.should_exit = True
             return
-        settings, served = self._settings, self._served
-        host, port = self._socket.getsockname()[:2]
+        settings, served = self._settings, self.served
         print(
-            f"redraft: serving {served.name} at http://{f'[{host}]' if ':' in host else host}:{port} "
+            f"redraft: serving {served.name} at {self.url} "
             f"({settings.max_concurrent} requests at once, {settings.max_queue} waiting, context "
             f"{served.max_context:,} tokens{', with a key' if settings.api_key else ''})",
             flush=True,
         )
 
-    def _start_engine(self) -> tuple[Engine, str]:
-        model = self._load()
+    def _start_engine(self, model: Model) -> Engine:
         settings, config = self._settings, model.transformer.config
         canvas = max(config.canvas_length, model.defaults.canvas_length or 0)
         usual = Limits()
-        engine = Engine(
+        return Engine(
             model,
             forward_tokens=max(usual.forward_tokens, canvas),
             admitted_requests=settings.max_concurrent,
@@ -97,20 +128,23 @@ class _Run:
             # Counted in places, before a prompt is read; the engine's own queue shall never be what is full.
             queued_requests=settings.places,
         )
-        return engine, model.name.rstrip("/").rpartition("/")[2] or model.name
+
+    def _shut_down(self) -> None:
+        assert self._engine is not None
+        self._engine.shutdown(finish=False)
 
     async def _drain(self) -> None:
         """Takes nothing on any more, lets what is held end as long as it may take, and closes."""
-        self._served.draining = True
-        held = self._served.places.taken
+        self.served.draining = True
+        held = self.served.places.taken
         log.info("shutting down: %d requests are held, they have %g s", held, self._settings.drain_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):
-                while self._served.places.taken:
+                while self.served.places.taken:
                     await asyncio.sleep(POLL_SECONDS)
         if self._engine is not None:
             # Those that had too little time are told so, by the cancellation of their answers.
-            await asyncio.to_thread(self._engine.shutdown, finish=False)
+            await _aside(self._shut_down)
         self._server.should_exit = True
 
 
@@ -127,40 +161,52 @@ class _Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         # A handler may run between any two instructions; a task is begun from within the loop.
-        asyncio.get_running_loop().call_soon_threadsafe(self._begin_to_drain)
+        asyncio.get_running_loop().call_soon_threadsafe(self.begin_to_drain)
 
-    def _begin_to_drain(self) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Requests whose connection is lost end in order; uvicorn would cancel them, with a traceback for each."""
+        patience = 0.0 if self.force_exit else CLOSING_SECONDS / 2
+        giving_up = asyncio.get_running_loop().call_later(patience, self._abort)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            giving_up.cancel()
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def begin_to_drain(self) -> None:
+        """In the event loop."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
 
 
-class PatientProtocol(H11Protocol):
-    """Uvicorn's protocol, which waits for the head of a request for ever: here for so long and no longer."""
+async def _aside(work: Callable[[], Result]) -> Result:
+    """The result of `work` in a thread of its own: no other work is before it, and no exit waits for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
 
-    _waiting: asyncio.TimerHandle | None = None
+    def tell(give: Callable[[Any], None], what: Any) -> None:
+        def give_if_wanted() -> None:
+            if not done.done():
+                give(what)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch()
+        # Where the loop has ended meanwhile nobody wants to know.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(give_if_wanted)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            tell(done.set_exception, error)
+        else:
+            tell(done.set_result, result)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
-        super().connection_lost(exc)
-
-    def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._forget()
-        elif self._waiting is None:
-            self._waiting = self.loop.call_later(HEADER_SECONDS, self.transport.close)
-
-    def _forget(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 def _bind(settings: ServerSettings) -> socket.socket:
@@ -169,6 +215,8 @@ def _bind(settings: ServerSettings) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))
+        # Two may bind one address, but only one can listen at it.
+        listening.listen()
     except OSError as error:
         listening.close()
         raise OSError(

@@ -1,13 +1,11 @@
 """Sending answers: as one body or as server-sent events, and noticing at once when nobody listens any more."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-
-from redraft.server.settings import SEND_SECONDS
 
 Result = TypeVar("Result")
 
@@ -16,7 +14,7 @@ KEEP_ALIVE_SECONDS = 15.0
 
 
 class ClientGone(Exception):
-    """The client closed its connection, or does not take what it is sent."""
+    """The client closed its connection, or had it closed by not taking what it is sent."""
 
 
 async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
@@ -62,7 +60,7 @@ class EventStream(Response):
         await until_gone(receive, work())
 
     async def _send(self, send: Send) -> None:
-        await _in_time(send({"type": "http.response.start", "status": 200, "headers": self.raw_headers}))
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         upcoming = asyncio.ensure_future(anext(self._events, None))
         try:
             while True:
@@ -70,21 +68,13 @@ class EventStream(Response):
                 chunk = upcoming.result() if done else b": waiting\n\n"
                 if chunk is None:
                     break
-                await _in_time(send({"type": "http.response.body", "body": chunk, "more_body": True}))
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if done:
                     upcoming = asyncio.ensure_future(anext(self._events, None))
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
-        await _in_time(send({"type": "http.response.body", "body": b"", "more_body": False}))
-
-
-async def _in_time(sending: Awaitable[None]) -> None:
-    try:
-        async with asyncio.timeout(SEND_SECONDS):
-            await sending
-    except TimeoutError as error:
-        raise ClientGone from error
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def event(data: str, kind: str | None = None) -> bytes:

@@ -1,6 +1,7 @@
 """What a server is told when it is started, and the bounds that nobody needs to change."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,9 @@ LOG_FORMATS = ("text", "json")
 
 BODY_BYTES = 4 * 2**20
 """The longest body of a request."""
+
+FIELDS = 1024
+"""The most fields of one object in a body."""
 
 HEADER_BYTES = 64 * 2**10
 """The longest head of a request."""
@@ -56,8 +60,8 @@ class ServerSettings:
                 raise ValueError(f"{name} is {value}, must lie between {low} and {high}")
         if self.log_format not in LOG_FORMATS:
             raise ValueError(f"log_format is {self.log_format!r}, must be {' or '.join(LOG_FORMATS)}")
-        if self.api_key is not None and (not self.api_key.isascii() or not self.api_key.strip()):
-            raise ValueError("the API key must be of ASCII characters, and not be empty")
+        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ValueError("the API key must be of visible ASCII characters, without spaces, and not be empty")
         if self.served_name is not None and not self.served_name.strip():
             raise ValueError("served_name is empty; leave it out, or give the model a name")
         if self.max_context is not None and self.max_context < 1:

@@ -1,0 +1,157 @@
+"""Servers on a tiny checkpoint: in a thread of this process, and as the command in a process of its own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import redraft
+from redraft.server.run import Running
+from redraft.server.settings import ServerSettings
+from tests.fakes.checkpoints import tiny_checkpoint
+from tests.fakes.tokenizers import THINKING_TEMPLATE, save_checkpoint, thinking_tokenizer
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60
+"""The machine may be busy with something else; nothing here waits for so long."""
+
+
+class InThread:
+    """A server in a thread. `settings` are fields of ServerSettings; `load` gives the model, else the folder does."""
+
+    def __init__(self, folder: Path, *, load: Any = None, **settings: Any) -> None:
+        load = load or (lambda: redraft.load(str(folder)))
+        self.running = Running(ServerSettings(**{"port": 0, **settings}), load)
+        self.url = self.running.url
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def served(self):
+        return self.running.served
+
+    def wait(self) -> "InThread":
+        """Until it can be asked."""
+        until(lambda: self.served.unready() is None or self.error)
+        return self
+
+    def client(self, **options: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=SECONDS, trust_env=False, **options)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.running.stop()
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self.running.run())
+        except BaseException as error:
+            self.error = error
+
+
+class Command:
+    """`redraft serve FOLDER --port 0 ...` as a process; `wait` reads its line and knows its URL."""
+
+    def __init__(self, folder: Path, *arguments: object, **environment: str) -> None:
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from redraft.cli import main; main()", "serve", str(folder), "--port", "0",
+             *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        )  # fmt: skip
+        self.line = ""
+        self.url = ""
+
+    def wait(self) -> "Command":
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        assert self.line.startswith("redraft: serving "), (self.line, self.process.communicate())
+        self.url = self.line.split(" at ")[1].split(" ")[0]
+        return self
+
+    def client(self, **options: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=SECONDS, trust_env=False, **options)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str, str]:
+        """Waits for it; exit code, standard output and standard error."""
+        out, err = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, self.line + out, err
+
+    def stop(self) -> tuple[int, str, str]:
+        if self.process.poll() is None:
+            self.signal()
+        return self.end()
+
+
+def until(true: Any, seconds: float = SECONDS) -> None:
+    """Waits until `true()` is."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def thinking_folder(tmp_path_factory) -> Path:
+    """The same with a template that knows tools and thoughts."""
+    path = tiny_checkpoint(tmp_path_factory.mktemp("thinking") / "thinking")
+    save_checkpoint(path, thinking_tokenizer(), chat_template=THINKING_TEMPLATE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(folder) -> Iterator[InThread]:
+    made = InThread(folder).wait()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def start(folder) -> Iterator[Any]:
+    """Starts servers in this process that end with the test."""
+    made: list[InThread] = []
+
+    def begin(where: Path = folder, *, wait: bool = True, **settings: Any) -> InThread:
+        made.append(InThread(where, **settings))
+        return made[-1].wait() if wait else made[-1]
+
+    yield begin
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def command(folder) -> Iterator[Any]:
+    """Starts `redraft serve`, which ends with the test."""
+    made: list[Command] = []
+
+    def begin(*arguments: object, where: Path = folder, wait: bool = True) -> Command:
+        made.append(Command(where, *arguments))
+        return made[-1].wait() if wait else made[-1]
+
+    yield begin
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()

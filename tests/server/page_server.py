@@ -1,7 +1,7 @@
 """A server that speaks the API's contract from a script: for the page's error states, which a real one rarely shows.
 
-The prompt says what happens: `busy` is answered 429 once, `loading` 503 once, `refused` 400, `broken` breaks off,
-`failing` ends in an error event, `hostile` has markup in every token, `long` has three canvases, `slow` takes its time.
+The prompt says what happens: `full` is answered 429, `busy` 429 once, `loading` 503 once, `refused` 400, `broken` breaks
+off, `failing` ends in an error event, `hostile` has markup in every token, `long` has three canvases, `slow` takes long.
 """
 
 import json
@@ -99,7 +99,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(request)
         prompt = request["messages"][0]["content"]
         again = sum(one["messages"] == request["messages"] for one in self.server.requests) > 1
-        if prompt == "busy" and not again:
+        if prompt == "full":
+            self.refuse(429, "128 requests are waiting", retry=60)
+        elif prompt == "busy" and not again:
             self.refuse(429, "128 requests are waiting", retry=1)
         elif prompt == "loading" and not again:
             self.refuse(503, "the model is loading", retry=1)

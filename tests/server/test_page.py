@@ -341,7 +341,7 @@ def test_a_request_that_is_put_off_is_sent_again(server: FakeServer, visit: Open
 
 
 def test_waiting_can_be_stopped(server: FakeServer, visit: Open):
-    page = visit(server.address, prompt="busy", fails=True)
+    page = visit(server.address, prompt="full", fails=True)
     page.click("#generate")
     expect(page.locator("#countdown")).to_be_visible()
     page.click("#stop")

@@ -466,8 +466,6 @@ def test_nothing_is_fetched_for_a_client(client, monkeypatch):
 
 def test_logs_have_ids_and_no_prompts_and_one_line_each(start, caplog):
     server = start(api_key=KEY)
-    logger = logging.getLogger("redraft.server")
-    logger.setLevel(logging.INFO)
     with server.client(headers=bearer(KEY)) as client, caplog.at_level(logging.INFO, "redraft.server"):
         told = client.post(CHAT, json={"messages": [{"role": "user", "content": "xyzzy"}], "user": "a\nb\u2028c"})
         assert told.status_code == 200
@@ -559,7 +557,6 @@ def test_bugs_are_answered_in_the_same_shape_and_with_the_id_that_the_log_knows(
         raise error
 
     monkeypatch.setattr(server.served.asking, "chat", fail)
-    logging.getLogger("redraft.server").propagate = True
     with server.client() as client:
         answer = client.post(CHAT, json={"messages": HELLO})
         told = detail(answer, 400 if isinstance(error, ApiError) else 500)

@@ -1,6 +1,7 @@
 """Servers on a tiny checkpoint: in a thread of this process, and as the command in a process of its own."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -105,6 +106,17 @@ def until(true: Any, seconds: float = SECONDS) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The command sets the loggers of this process up, with a standard error that ends with its test."""
+    loggers = [logging.getLogger(name) for name in ("redraft.server", "uvicorn")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

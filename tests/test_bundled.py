@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import redraft
-from redraft.measure.tasks import TASKS, run_cases, summarise
+from redraft.measure.tasks import TASKS, Made, run_cases, summarise
 from redraft.weights import Checkpoint
 from redraft.weights.fetch import BUNDLED_FOLDER
 
@@ -47,9 +47,9 @@ def test_it_copies_what_the_prompt_says(model):
 def test_it_is_as_good_as_it_was_shipped(model):
     """A floor well below the measured score (README): with 24 examples of each kind, chance moves it by ten points."""
 
-    def answer(prompt: str) -> tuple[str, redraft.Generation]:
+    def answer(prompt: str) -> Made:
         result = model.generate(prompt, seed=0)
-        return result.text, result.generation
+        return Made.here(result.text, result.generation)
 
     task = TASKS["extract"]
     summary = summarise(run_cases(task.cases(24), task.score, answer, model.tokenizer.encode))

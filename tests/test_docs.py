@@ -3,12 +3,15 @@
 - ```python blocks are executed; those of one file share a namespace, so a later one may use what an earlier one made.
 - In ```console blocks the commands that begin with `$ redraft` are run and must exit with 0. Where the output shown
   under a command is one JSON object, the last line really printed must be an object with at least those keys.
+- ```console serving and ```python serving are run against a server of the bundled model, which has the place of
+  http://localhost:8000; every `event:` line and the `[DONE]` that are shown under a command must be printed.
 - ```python no-run and ```console no-run are left out, and so is every other language.
 - `>>>` examples in the docstrings of src are run by doctest.
 
 Examples run in an empty directory: what they need they have from the installed package or make themselves.
 """
 
+import dataclasses
 import doctest
 import importlib
 import json
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from redraft.measure.serving import serving
 
 import redraft
 
@@ -81,23 +85,48 @@ def run_python(page: Path) -> None:
 
 def run_console(page: Path) -> None:
     """Runs a page's redraft commands with this environment's `redraft`, through bash, so that pipes work."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for command in (c for block in blocks_of(page) if block.info == "console" for c in commands_of(block)):
         if not command.text.startswith("redraft"):
             continue
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command.text],
-            env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src")},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-        )
-        where = f"{page.name}: $ {command.text}"
-        assert done.returncode == 0, f"{where}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        printed = run_command(page, command.text)
         if command.output.startswith("{"):
-            printed = json.loads(done.stdout.strip().splitlines()[-1])
-            assert json.loads(command.output).keys() <= printed.keys(), f"{where}\nprinted {printed}"
+            found = json.loads(printed.strip().splitlines()[-1])
+            assert json.loads(command.output).keys() <= found.keys(), f"$ {command.text}\nprinted {found}"
+
+
+def run_command(page: Path, command: str, **environment: str) -> str:
+    """What a command prints; it must exit with 0."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src"), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+    where = f"{page.name}: $ {command}"
+    assert done.returncode == 0, f"{where}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def run_serving(page: Path) -> None:
+    """Runs a page's examples that need a server."""
+    blocks = [block for block in blocks_of(page) if block.info in ("console serving", "python serving")]
+    if not blocks:
+        return
+    with serving("bundled") as server:
+        for shown_block in blocks:
+            block = dataclasses.replace(shown_block, text=shown_block.text.replace("http://localhost:8000", server.url))
+            if block.info == "python serving":
+                exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), {"__name__": "__main__"})
+                continue
+            for command in commands_of(block):
+                printed = run_command(page, command.text, REDRAFT_URL=server.url)
+                assert printed.strip(), command.text
+                assert '"error"' not in printed, printed
+                shown = {line for line in command.output.splitlines() if line.startswith("event:") or "[DONE]" in line}
+                assert shown <= set(printed.splitlines()), f"$ {command.text}\nprinted {printed}"
 
 
 def broken_links(page: Path) -> list[str]:
@@ -118,6 +147,10 @@ class TestPage:
     def test_redraft_commands_exit_with_0(self, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
         run_console(page)
+
+    def test_what_needs_a_server(self, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(tmp_path)
+        run_serving(page)
 
     def test_relative_links_lead_to_files(self, page: Path):
         assert broken_links(page) == []

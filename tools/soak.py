@@ -159,9 +159,9 @@ async def _work(planned: Iterator[Planned], target: Endpoint, found: Found) -> N
         try:
             async with asyncio.timeout(leaving):
                 if one.streamed:
-                    amount = await target.answer(one.prompt, lambda: None, **one.settings)
+                    tokens = (await target.answer(one.prompt, lambda: None, **one.settings)).tokens
                 else:
-                    amount = await target.whole(one.prompt, **one.settings)
+                    tokens = (await target.whole(one.prompt, **one.settings)).tokens
         except TimeoutError:
             found.note("left")
             continue
@@ -169,7 +169,7 @@ async def _work(planned: Iterator[Planned], target: Endpoint, found: Found) -> N
             found.note(error.kind, str(error))
             continue
         found.usual_seconds += (time.perf_counter() - begun - found.usual_seconds) / 50
-        found.tokens += amount.tokens or 0
+        found.tokens += tokens or 0
         found.note("answered")
 
 

@@ -5,7 +5,7 @@ import pytest
 from redraft.generation import Generation
 from redraft.measure.cases import Case, read_rows
 from redraft.measure.scores import score_fields, score_repair, score_text
-from redraft.measure.tasks import TASKS, run_cases, summarise
+from redraft.measure.tasks import TASKS, Made, run_cases, summarise
 
 WANTED = '{"name": "Ana", "total": null}'
 
@@ -33,7 +33,7 @@ def summary_of(*answers: tuple[Case, str], steps: tuple[int, ...] = (5,)) -> dic
     outcomes = run_cases(
         [case for case, _ in answers],
         score_fields,
-        lambda _: (next(texts), generation(*steps)),
+        lambda _: Made.here(next(texts), generation(*steps)),
         lambda text: range(len(text)),
     )
     return summarise(outcomes)

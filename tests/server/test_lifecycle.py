@@ -1,7 +1,6 @@
 """A server's beginning and end, and places: taken before anything is done, free as soon as nobody waits."""
 
 import json
-import os
 import signal
 import socket
 import threading
@@ -265,15 +264,12 @@ def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(start):
     loading.set()
 
 
-def test_a_process_that_is_loading_ends_at_once_and_well(command, tmp_path):
-    folder = tiny_checkpoint(tmp_path / "slow")
-    weights = next(folder.glob("*.safetensors"))
-    weights.unlink()
-    os.mkfifo(weights)
+def test_a_process_that_is_loading_ends_at_once_and_well(command):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = command("--port", port, where=folder, wait=False)
+    slow = "import redraft, time; redraft.load = lambda *_, **__: time.sleep(60)"
+    server = command("--port", port, wait=False, before=slow)
     server.url = f"http://127.0.0.1:{port}"
 
     def lives() -> bool:

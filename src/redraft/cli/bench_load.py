@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import math
-import os
 import random
 import sys
 import time
@@ -13,16 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redraft.cli import bench_speed, options
+from redraft.cli import bench_speed, endpoints, options
 from redraft.cli.begun import BEGUN
 
 if TYPE_CHECKING:
     import redraft
     from redraft.measure.load import Load, Target
 
-PROMPTS, CONCURRENCY, TIMEOUT, SECONDS, ROUNDS = "extract", 16, 600.0, 4.0, 5
-ENDPOINT_SETTINGS = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
-"""Sampler settings that the OpenAI protocol has a name for; our server takes the others as `canvas`."""
+PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,11 @@ def load(
     words: Annotated[
         str | None, typer.Option(help="Filling text of so many words instead, like 20-200; a closed range.")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="A server's URL, like http://localhost:8000/v1.")] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="The environment variable with the server's key.")] = None,
+    endpoint: endpoints.EndpointOption = None,
+    api_key_env: endpoints.KeyOption = None,
     timeout: Annotated[
-        float | None, typer.Option(help=f"Seconds without a word after which its answer failed; else {TIMEOUT:.0f}.")
+        float | None,
+        typer.Option(help=f"Seconds without a word after which its answer failed; else {endpoints.TIMEOUT:.0f}."),
     ] = None,
     against_step: Annotated[
         bool, typer.Option("--against-step", help="The engine's canvas-steps a second over those of a bare step.")
@@ -86,7 +84,7 @@ def load(
         raise ValueError("--words writes prompts of its own, --prompts names a test set; leave one of them out")
     traffic = _traffic(prompts or PROMPTS, words, requests, concurrency or CONCURRENCY, rate)
     if endpoint is not None:
-        found, facts = _endpoint(asked, endpoint, api_key_env, timeout or TIMEOUT, traffic)
+        found, facts = _endpoint(asked, endpoint, api_key_env, timeout or endpoints.TIMEOUT, traffic)
     elif against_step:
         _against_step(asked, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
         return
@@ -183,29 +181,13 @@ def _limits(model: "redraft.Model", settings: dict[str, Any], traffic: Traffic) 
 def _endpoint(
     asked: options.Request, url: str, key_variable: str | None, timeout: float, traffic: Traffic
 ) -> "tuple[Load, dict[str, Any]]":
-    options.needs("httpx2", "load")
-    from redraft.measure.endpoint import Endpoint, check_url, first_model
-
-    if (asked.device, asked.precision) != ("auto", "auto"):
-        raise ValueError("--device and --precision are a server's own affair; leave them out with --endpoint")
-    if unknown := sorted(asked.settings.keys() - ENDPOINT_SETTINGS.keys()):
-        raise ValueError(
-            f"a server can't be asked for {', '.join(unknown)}; with --endpoint there are "
-            f"{', '.join(ENDPOINT_SETTINGS)}"
-        )
-    key = None
-    if key_variable is not None and not (key := os.environ.get(key_variable)):
-        raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
-    check_url(url)
-    settings = {ENDPOINT_SETTINGS[name]: value for name, value in asked.settings.items()}
-    # "bundled" is what --model says when nobody gave it.
-    model = asked.model if asked.model != "bundled" else first_model(url, key=key, timeout=timeout)
+    server = endpoints.server_of(asked, url, key_variable, timeout)
 
     async def run() -> "Load":
-        async with Endpoint(url, model, key=key, settings=settings, timeout=timeout) as target:
+        async with server.open() as target:
             return await traffic.send(target)
 
-    return asyncio.run(run()), {"target": url, "model": model, "settings": settings}
+    return asyncio.run(run()), {"target": url, "model": server.model, "settings": server.settings}
 
 
 def _report(found: "Load", facts: dict[str, Any], as_json: bool) -> None:
@@ -276,7 +258,6 @@ def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_js
     options.needs("httpx2", "load")
     options.needs("fastapi", "serve")
     import redraft
-    from redraft.measure.endpoint import Endpoint
     from redraft.measure.load import EngineTarget
     from redraft.measure.overhead import Overhead, overhead
     from redraft.measure.serving import serving
@@ -291,7 +272,7 @@ def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_js
     async def run(url: str) -> Overhead:
         async with (
             redraft.Engine(model, **limits) as engine,
-            Endpoint(url + "/v1", "served", key=None, settings=_as_asked(settings), timeout=TIMEOUT) as server,
+            endpoints.Server(url + "/v1", "served", None, _as_asked(settings), endpoints.TIMEOUT).open() as server,
         ):
             return await overhead(
                 EngineTarget(engine, settings), server, traffic.prompts, traffic.concurrency, rounds=rounds
@@ -324,5 +305,5 @@ def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_js
 
 def _as_asked(settings: dict[str, Any]) -> dict[str, Any]:
     """Sampler settings as our server is asked for them."""
-    named = {ENDPOINT_SETTINGS[name]: value for name, value in settings.items() if name in ENDPOINT_SETTINGS}
-    return named | {"canvas": {name: value for name, value in settings.items() if name not in ENDPOINT_SETTINGS}}
+    named = {endpoints.NAMES[name]: value for name, value in settings.items() if name in endpoints.NAMES}
+    return named | {"canvas": {name: value for name, value in settings.items() if name not in endpoints.NAMES}}

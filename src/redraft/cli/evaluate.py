@@ -1,18 +1,24 @@
 """`redraft eval`: how good a checkpoint is."""
 
+import asyncio
+import dataclasses
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redraft.cli import frontier, options
+from redraft.cli import endpoints, frontier, options
 
 if TYPE_CHECKING:
-    import redraft
     from redraft.measure.cases import Case
-    from redraft.measure.tasks import Score
+    from redraft.measure.tasks import Made, Score
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, roughly: for prompts of so many tokens where only a server knows their number."""
 
 app = typer.Typer(help="Measure how good a checkpoint is.")
 
@@ -20,7 +26,19 @@ Examples = Annotated[int, typer.Option(help="Examples with seen wording, and as 
 Autoregressive = Annotated[
     bool, typer.Option("--autoregressive", help="Decode the same weights token by token instead, without a canvas.")
 ]
-Failures = Annotated[Path | None, typer.Option(help="Write the examples it got wrong to this file, a JSON line each.")]
+
+
+def _in_a_folder(file: Path | None) -> Path | None:
+    """Before a model is loaded for what could not be written."""
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"--failures: there is no folder {str(file.parent)!r}")
+    return file
+
+
+Failures = Annotated[
+    Path | None,
+    typer.Option(help="Write the examples it got wrong to this file, a JSON line each.", callback=_in_a_folder),
+]
 
 
 @app.callback()
@@ -40,6 +58,8 @@ def _command(name: str) -> Callable[..., None]:
         *,
         examples: Examples = 250,
         autoregressive: Autoregressive = False,
+        endpoint: endpoints.EndpointOption = None,
+        api_key_env: endpoints.KeyOption = None,
         as_json: options.AsJson = False,
         failures: Failures = None,
     ) -> None:
@@ -49,7 +69,8 @@ def _command(name: str) -> Callable[..., None]:
         if name != "extract":
             options.needs("rapidfuzz", "eval")
         task = TASKS[name]
-        _measure(name, task.cases(examples), task.score, asked, as_json, failures, autoregressive)
+        answering = _answering(asked, endpoint, api_key_env, autoregressive)
+        _measure(name, task.cases(examples), task.score, answering, as_json, failures)
 
     return command
 
@@ -70,6 +91,8 @@ def rows(
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
     autoregressive: Autoregressive = False,
+    endpoint: endpoints.EndpointOption = None,
+    api_key_env: endpoints.KeyOption = None,
     as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
@@ -85,7 +108,8 @@ def rows(
     for case in cases:
         # Also what the score itself refuses is refused before any answer.
         SCORES[score](case, "")
-    _measure(str(file), cases, SCORES[score], asked, as_json, failures, autoregressive)
+    answering = _answering(asked, endpoint, api_key_env, autoregressive)
+    _measure(str(file), cases, SCORES[score], answering, as_json, failures)
 
 
 @app.command("sudoku")
@@ -94,6 +118,8 @@ def sudoku(
     asked: options.Request,
     *,
     examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
+    endpoint: endpoints.EndpointOption = None,
+    api_key_env: endpoints.KeyOption = None,
     as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
@@ -101,7 +127,8 @@ def sudoku(
     from redraft.measure.sudoku import score_sudoku, sudoku_cases
 
     options.check_at_least(1, examples=examples)
-    _measure("sudoku", sudoku_cases(examples), score_sudoku, asked, as_json, failures)
+    answering = _answering(asked, endpoint, api_key_env)
+    _measure("sudoku", sudoku_cases(examples), score_sudoku, answering, as_json, failures)
 
 
 @app.command("needle")
@@ -114,6 +141,8 @@ def needle(
     form: Annotated[
         str, typer.Option(help="How it is asked for: extract (as the bundled model is) or question.")
     ] = "extract",
+    endpoint: endpoints.EndpointOption = None,
+    api_key_env: endpoints.KeyOption = None,
     as_json: options.AsJson = False,
     failures: Failures = None,
 ) -> None:
@@ -123,20 +152,101 @@ def needle(
     places = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
     check_needle(*places, form)
 
-    def cases(loaded: "redraft.Model") -> "list[Case]":
-        return needle_cases(*places, form, lambda text: len(loaded.tokenizer.encode(text)))
+    answering = _answering(asked, endpoint, api_key_env)
+    cases = needle_cases(*places, form, answering.count)
+    _measure("needle", cases, score_needle, answering, as_json, failures)
 
-    _measure("needle", cases, score_needle, asked, as_json, failures)
+
+@dataclass(frozen=True)
+class _Answering:
+    """Who answers: a model that is loaded here, or a server.
+
+    check: ValueError for a prompt that cannot be answered. encode: a text's tokens, None where only a server knows.
+    count: how many they are, by a rule of thumb there. facts: what the result says of it.
+    """
+
+    answer: "Callable[[str], Made]"
+    check: Callable[[str], object]
+    encode: "Callable[[str], Sequence[int] | None]"
+    count: Callable[[str], int]
+    facts: dict[str, Any]
+
+
+def _answering(
+    asked: options.Request, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
+) -> _Answering:
+    """ValueError for options that do not go together, before a model is loaded."""
+    if endpoint is None and api_key_env is not None:
+        raise ValueError("--api-key-env would do nothing here: that goes with --endpoint")
+    if autoregressive and (others := sorted(asked.settings.keys() - {"max_new_tokens"})):
+        raise ValueError(f"--autoregressive goes with --max-new-tokens only, not with {', '.join(others)}")
+    if endpoint is None:
+        return _here(asked, autoregressive)
+    if autoregressive:
+        raise ValueError("--autoregressive is a way to run a model here, not an --endpoint's; leave one of them out")
+    return _there(asked, endpoint, api_key_env)
+
+
+def _here(asked: options.Request, autoregressive: bool) -> _Answering:
+    from redraft.measure.tasks import Made
+
+    # The same for every example, and if nobody says otherwise the same every time.
+    settings = asked.settings if autoregressive else {"seed": 0} | asked.settings
+    loaded = asked.load()
+    generate = loaded.generate_autoregressive if autoregressive else loaded.generate
+
+    def answer(prompt: str) -> Made:
+        result = generate(prompt, **settings)
+        return Made.here(result.text, result.generation)
+
+    return _Answering(
+        answer=answer,
+        check=lambda prompt: loaded.stream(prompt, **settings),
+        encode=loaded.tokenizer.encode,
+        count=lambda text: len(loaded.tokenizer.encode(text)),
+        facts={"model": loaded.name, "settings": {"autoregressive": True} | settings if autoregressive else settings},
+    )
+
+
+def _there(asked: options.Request, endpoint: str, api_key_env: str | None) -> _Answering:
+    from redraft.measure.tasks import Made
+
+    seeded = dataclasses.replace(asked, settings={"seed": 0} | asked.settings)
+    server = endpoints.server_of(seeded, endpoint, api_key_env)
+
+    async def ask(prompt: str) -> Made:
+        async with server.open() as client:
+            begun = time.perf_counter()
+            whole = await client.whole(prompt)
+            seconds = time.perf_counter() - begun
+        return Made(
+            text=whole.text,
+            seconds=seconds,
+            tokens=whole.tokens,
+            steps_per_canvas=whole.steps_per_canvas,
+            tokens_per_forward=whole.tokens_per_forward,
+        )
+
+    def answer(prompt: str) -> Made:
+        from redraft.measure.load import NotAnswered
+
+        try:
+            return asyncio.run(ask(prompt))
+        except NotAnswered as error:
+            # A score over the answers that came would not be the model's.
+            raise ValueError(f"{endpoint} did not answer ({error.kind}): {error}") from error
+
+    return _Answering(
+        answer=answer,
+        check=lambda _: None,
+        encode=lambda _: None,
+        count=lambda text: -(-len(text) // CHARACTERS_PER_TOKEN),
+        facts={"endpoint": endpoint, "model": server.model, "settings": server.settings},
+    )
 
 
 def _measure(
-    name: str,
-    cases: "list[Case] | Callable[[redraft.Model], list[Case]]",
-    score: "Score",
-    asked: options.Request,
-    as_json: bool,
-    failures: Path | None,
-    autoregressive: bool = False,
+    name: str, cases: "list[Case]", score: "Score", answering: _Answering, as_json: bool, failures: Path | None
 ) -> None:
     from rich.console import Console
     from rich.progress import Progress
@@ -144,34 +254,16 @@ def _measure(
 
     from redraft.measure.tasks import run_cases, summarise
 
-    if failures is not None and not failures.parent.is_dir():
-        raise ValueError(f"--failures: there is no folder {str(failures.parent)!r}")
-    # The same for every example, and if nobody says otherwise the same every time.
-    settings = {"seed": 0} | asked.settings
-    if autoregressive:
-        if others := sorted(asked.settings.keys() - {"max_new_tokens"}):
-            raise ValueError(f"--autoregressive goes with --max-new-tokens only, not with {', '.join(others)}")
-        settings = asked.settings
-    loaded = asked.load()
-    if callable(cases):
-        cases = cases(loaded)
     for case in cases:
         # What cannot be answered is refused before any answer is waited for.
-        loaded.stream(case.prompt, **settings)
-    generate = loaded.generate_autoregressive if autoregressive else loaded.generate
-
-    def answer(prompt: str) -> "tuple[str, redraft.Generation]":
-        result = generate(prompt, **settings)
-        return result.text, result.generation
-
+        answering.check(case.prompt)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(cases))
-        outcomes = run_cases(cases, score, answer, loaded.tokenizer.encode, lambda _: progress.advance(task))
-    shown = {"autoregressive": True} | settings if autoregressive else settings
-    summary = {"task": name, **summarise(outcomes), "model": loaded.name, "settings": shown}
+        outcomes = run_cases(cases, score, answering.answer, answering.encode, lambda _: progress.advance(task))
+    summary = {"task": name, **summarise(outcomes), **answering.facts}
     if failures is not None:
         wrong = [
-            {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.text, "seen": one.case.seen}
+            {"prompt": one.case.prompt, "wanted": one.case.answer, "got": one.made.text, "seen": one.case.seen}
             for one in outcomes
             if not one.scores["exact"]
         ]

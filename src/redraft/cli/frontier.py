@@ -126,7 +126,7 @@ def _measure(
     """What measures one choice of settings; a model is loaded once for each precision."""
     import redraft
     from redraft.measure.frontier import Point
-    from redraft.measure.tasks import run_cases, summarise
+    from redraft.measure.tasks import Made, run_cases, summarise
 
     loaded: dict[str, redraft.Model] = {}
 
@@ -135,9 +135,9 @@ def _measure(
         if precision not in loaded:
             loaded[precision] = redraft.load(model, device=device, precision=precision)
 
-        def answer(prompt: str) -> tuple[str, redraft.Generation]:
+        def answer(prompt: str) -> Made:
             result = loaded[precision].generate(prompt, seed=seed, **_of_sampler(choice))
-            return result.text, result.generation
+            return Made.here(result.text, result.generation)
 
         summary = summarise(run_cases(cases, score, answer, lambda _: (), lambda _: tick()))
         names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")

@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming says what is sent 
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -52,16 +53,15 @@ class Endpoint:
             raise _failure(error) from error
         return answer.end()
 
-    async def whole(self, prompt: str, **settings: Any) -> Amount:
-        """The same in one piece, not streamed."""
+    async def whole(self, prompt: str, **settings: Any) -> "Whole":
+        """The same in one piece, not streamed. Raises NotAnswered."""
         try:
             response = await self._client.post(f"{self._url}/chat/completions", json=self._body(prompt, **settings))
             await _check_ok(response)
         except httpx2.HTTPError as error:
             raise _failure(error) from error
         try:
-            usage = response.json().get("usage")
-            return Amount(None if usage is None else int(usage["completion_tokens"]))
+            return _whole(response.json())
         except (ValueError, AttributeError, LookupError, TypeError) as error:
             raise NotAnswered("not the protocol", f"{response.text[:100]!r} is no chat completion") from error
 
@@ -69,6 +69,27 @@ class Endpoint:
         return {
             "model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings, **settings
         }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An answer in one piece: its text, and what the server tells of it, a canvas's facts only if it has canvases."""
+
+    text: str
+    tokens: int | None
+    steps_per_canvas: tuple[int, ...]
+    tokens_per_forward: float | None
+
+
+def _whole(told: dict[str, Any]) -> Whole:
+    usage, choice = told.get("usage") or {}, told["choices"][0]
+    tokens, per_forward = usage.get("completion_tokens"), usage.get("tokens_per_forward")
+    return Whole(
+        text=choice["message"].get("content") or "",
+        tokens=None if tokens is None else int(tokens),
+        steps_per_canvas=tuple(map(int, (choice.get("canvas") or {}).get("steps_per_canvas", ()))),
+        tokens_per_forward=None if per_forward is None else float(per_forward),
+    )
 
 
 def first_model(url: str, *, key: str | None, timeout: float) -> str:

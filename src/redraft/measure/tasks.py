@@ -45,43 +45,70 @@ SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}
 """Those that fit anybody's rows."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """An answer and what is known of how it was made; a server may tell its text, seconds and tokens alone.
+
+    tokens: how many; token_ids: which, None where they are not known, and with them the canvas length.
+    """
+
+    text: str
+    seconds: float
+    tokens: int | None
+    token_ids: tuple[int, ...] | None = None
+    canvas_length: int | None = None
+    steps_per_canvas: tuple[int, ...] = ()
+    tokens_per_forward: float | None = None
+
+    @classmethod
+    def here(cls, text: str, generation: Generation) -> "Made":
+        """Of an answer that was generated in this process."""
+        return cls(
+            text=text,
+            seconds=generation.seconds,
+            tokens=len(generation.token_ids),
+            token_ids=generation.token_ids,
+            canvas_length=len(generation.canvases[0]),
+            steps_per_canvas=generation.steps_per_canvas,
+            tokens_per_forward=generation.tokens_per_forward,
+        )
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a model made of a case. wanted_ids: the right answer's tokens, without the EOS that ends it."""
+    """What a model made of a case. wanted_ids: the right answer's tokens without its EOS, None where not known."""
 
     case: Case
-    text: str
-    generation: Generation
-    wanted_ids: Sequence[int]
+    made: Made
+    wanted_ids: Sequence[int] | None
     scores: dict[str, float]
 
     @property
-    def canvas_length(self) -> int:
-        return len(self.generation.canvases[0])
-
-    @property
     def long(self) -> bool:
-        """Whether the right answer does not fit into one canvas."""
-        return len(self.wanted_ids) + 1 > self.canvas_length
+        """Whether the right answer is known not to fit into one canvas."""
+        if self.wanted_ids is None or self.made.canvas_length is None:
+            return False
+        return len(self.wanted_ids) + 1 > self.made.canvas_length
 
-    def repetition(self, tokens: Sequence[int]) -> float | None:
+    def repetition(self, tokens: Sequence[int] | None) -> float | None:
         """Of an answer's tokens, cut as this one was."""
-        return repetition(tokens, self.canvas_length)
+        if tokens is None or self.made.canvas_length is None:
+            return None
+        return repetition(tokens, self.made.canvas_length)
 
 
 def run_cases(
     cases: Iterable[Case],
     score: Score,
-    answer: Callable[[str], tuple[str, Generation]],
-    encode: Callable[[str], Sequence[int]],
+    answer: Callable[[str], Made],
+    encode: Callable[[str], Sequence[int] | None],
     report: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
     """Asks for every case's answer, with `encode` from text to tokens; `report` hears of each outcome as it comes."""
     outcomes = []
     for case in cases:
-        text, generation = answer(case.prompt)
-        scores = score(case, text)
-        outcome = Outcome(case, text, generation, encode(case.answer), scores)
+        made = answer(case.prompt)
+        outcome = Outcome(case, made, encode(case.answer), score(case, made.text))
         report(outcome)
         outcomes.append(outcome)
     return outcomes
@@ -91,10 +118,12 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Means of all scores; of exact answers and error rates also by kind of case. A mean over nothing is None.
 
     repetition: between neighbouring canvases, of the answers and of the right ones. Tokens per second are those of
-    generating alone.
+    generating alone, one answer after the other; of a server, as long as its answers took.
     """
-    seconds = sum(outcome.generation.seconds for outcome in outcomes)
-    tokens = sum(len(outcome.generation.token_ids) for outcome in outcomes)
+    made = [outcome.made for outcome in outcomes]
+    seconds = sum(one.seconds for one in made)
+    tokens = [one.tokens for one in made if one.tokens is not None]
+    per_forward = [one.tokens_per_forward for one in made if one.tokens_per_forward is not None]
     names = outcomes[0].scores if outcomes else ()
     splits = {
         "seen": [outcome for outcome in outcomes if outcome.case.seen],
@@ -114,14 +143,14 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             for group in groups
         }
     for name, answers in (
-        ("repetition", [one.repetition(one.generation.token_ids) for one in outcomes]),
+        ("repetition", [one.repetition(one.made.token_ids) for one in outcomes]),
         ("repetition_of_right_answers", [one.repetition(one.wanted_ids) for one in outcomes]),
     ):
         summary[name] = _mean([share for share in answers if share is not None])
     return summary | {
-        "steps_per_canvas": _mean([count for one in outcomes for count in one.generation.steps_per_canvas], 2),
-        "tokens_per_forward": _mean([outcome.generation.tokens_per_forward for outcome in outcomes], 2),
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        "steps_per_canvas": _mean([count for one in made for count in one.steps_per_canvas], 2),
+        "tokens_per_forward": _mean(per_forward, 2),
+        "tokens_per_second": round(sum(tokens) / seconds, 1) if seconds and len(tokens) == len(made) else None,
     }
 
 

@@ -63,47 +63,60 @@ class Happened:
 
 
 class Answering:
-    """The answers to one request of the API. Iterate over `events`; leaving early cancels what is not finished."""
+    """The answers to one request of the API, in the engine from the start of a `with` block to its end at the latest.
+
+    Entering raises ApiError where the engine does not take them on. Leaving cancels what is not finished.
+    """
 
     def __init__(self, within: Engine, asked: Asked, metrics: Metrics) -> None:
         self._engine, self._asked, self._metrics = within, asked, metrics
         self.choices = [Choice(within, request, asked.stops, asked.top) for request in asked.requests]
+        self._index = {choice.request.id: at for at, choice in enumerate(self.choices)}
+        self._told: asyncio.Queue[engine.Event] = asyncio.Queue()
+        self._started = time.perf_counter()
         self._ended: dict[int, float] = {}
+
+    def __enter__(self) -> "Answering":
+        try:
+            for choice in self.choices:
+                self._engine.events(choice.request, self._told)
+        except BaseException as error:
+            self._cancel()
+            if isinstance(error, ValueError):
+                raise refused(str(error), code="invalid_value") from error
+            if isinstance(error, engine.QueueFull):
+                raise retry_later(429, str(error), 1, "queue_full") from error
+            if isinstance(error, RuntimeError):
+                raise retry_later(503, str(error), 10, "draining") from error
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cancel()
+        counted = [choice.counted for choice in self.choices]
+        self._metrics.prompt_tokens.inc(self._asked.prompt_tokens)
+        self._metrics.cached_tokens.inc(sum(one.cached for one in counted))
+        self._metrics.answer_tokens.inc(sum(one.tokens for one in counted))
+        for one in counted:
+            if one.begun is not None:
+                self._metrics.queued.observe(max(0.0, one.begun - self._started))
 
     async def events(self) -> AsyncIterator[Happened]:
         """What happens, as it happens. ApiError where an answer fails: the others end with it."""
-        told: asyncio.Queue[engine.Event] = asyncio.Queue()
-        index = {choice.request.id: at for at, choice in enumerate(self.choices)}
-        started = time.perf_counter()
-        taken_on = []
-        try:
-            for choice in self.choices:
-                self._take_on(choice, told)
-                taken_on.append(choice)
-            while len(self._ended) < len(self.choices):
-                event = await told.get()
-                at = index[event.id]
-                if isinstance(event, engine.Cancelled):
-                    if at not in self._ended:
-                        raise retry_later(503, "the server is being shut down", 10, "draining")
-                    continue
-                for one in self._take(at, event):
-                    self._measure(at, one, started)
-                    yield Happened(at, one)
-        finally:
-            for choice in taken_on:
-                self._engine.cancel(choice.request)
-            self._count(started)
+        while len(self._ended) < len(self.choices):
+            event = await self._told.get()
+            at = self._index[event.id]
+            if isinstance(event, engine.Cancelled):
+                if at not in self._ended:
+                    raise retry_later(503, "the server is being shut down", 10, "draining")
+                continue
+            for one in self._take(at, event):
+                self._measure(at, one)
+                yield Happened(at, one)
 
-    def _take_on(self, choice: Choice, told: "asyncio.Queue[engine.Event]") -> None:
-        try:
-            self._engine.events(choice.request, told)
-        except ValueError as error:
-            raise refused(str(error), code="invalid_value") from error
-        except engine.QueueFull as error:
-            raise retry_later(429, str(error), 1, "queue_full") from error
-        except RuntimeError as error:
-            raise retry_later(503, str(error), 10, "draining") from error
+    def _cancel(self) -> None:
+        for choice in self.choices:
+            self._engine.cancel(choice.request)
 
     def _take(self, at: int, event: engine.Event) -> Iterator[Told]:
         choice = self.choices[at]
@@ -118,29 +131,19 @@ class Answering:
             message = str(error) if isinstance(error, ValueError) else "the answer failed in the engine"
             raise ApiError(500, message, code="engine_error") from error
 
-    def _measure(self, at: int, told: Told, started: float) -> None:
+    def _measure(self, at: int, told: Told) -> None:
         now, counted = time.perf_counter(), self.choices[at].counted
         if isinstance(told, Piece) and not counted.heard:
             counted.heard = True
-            self._metrics.first_text.observe(now - started)
+            self._metrics.first_text.observe(now - self._started)
         if isinstance(told, Ended):
-            self._metrics.whole.observe(now - started)
+            self._metrics.whole.observe(now - self._started)
             if counted.begun is not None and counted.tokens:
                 self._metrics.per_token.observe((now - counted.begun) / counted.tokens)
             for steps in counted.steps:
                 self._metrics.steps.observe(steps)
             if counted.steps:
                 self._metrics.per_forward.observe(counted.written / sum(counted.steps))
-
-    def _count(self, started: float) -> None:
-        """Once, at the end, whatever it is."""
-        counted = [choice.counted for choice in self.choices]
-        self._metrics.prompt_tokens.inc(self._asked.prompt_tokens)
-        self._metrics.cached_tokens.inc(sum(one.cached for one in counted))
-        self._metrics.answer_tokens.inc(sum(one.tokens for one in counted))
-        for one in counted:
-            if one.begun is not None:
-                self._metrics.queued.observe(max(0.0, one.begun - started))
 
     @property
     def usage(self) -> Usage:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
 
@@ -228,47 +229,46 @@ def _add_generation(app: FastAPI, served: Served) -> None:
 async def _answer(
     served: Served, request: Request, asked: Generating, shape: Shape, ask: Callable[[], Asked], count: int
 ) -> Response:
-    """Takes places, then tokenizes, then generates; places are held until the response has ended."""
+    """Takes places, then tokenizes, then generates; an answer is worked on as long as somebody listens."""
     check_model(asked.model, served.name)
     facts = request.state.facts
     if asked.user is not None:
         facts["user"] = repr(asked.user)
     if served.settings.log_prompts:
         facts["asked"] = asked.model_dump_json(include={"messages", "prompt"})
-    places = served.places.take(count, tokenwise=asked.canvas.autoregressive)
-    places.__enter__()
-    try:
+    with ExitStack() as held:
+        held.enter_context(served.places.take(count, tokenwise=asked.canvas.autoregressive))
         prepared = await asyncio.to_thread(ask)
         answering = Answering(served.engine, prepared, served.metrics)
-        if asked.stream:
-            options = asked.stream_options
-            events = streamed(
-                shape, answering, prepared.alternatives, include_usage=options is not None and options.include_usage
-            )
-            return _Held(EventStream(events), places, answering, facts)
-        whole = await until_gone(request.receive, gathered(shape, answering))
-    except BaseException:
-        places.__exit__(None, None, None)
-        raise
-    return _Held(_json(whole), places, answering, facts)
+        held.callback(_note_usage, answering, facts)
+        held.enter_context(answering)
+        if not asked.stream:
+            return _json(await until_gone(request.receive, gathered(shape, answering)))
+        options = asked.stream_options
+        events = streamed(
+            shape, answering, prepared.alternatives, include_usage=options is not None and options.include_usage
+        )
+        # From here on it is the response that holds them.
+        return _Holding(EventStream(events), held.pop_all())
 
 
-class _Held(Response):
-    """A response whose places are free when it has been sent, or cannot be."""
+class _Holding(Response):
+    """A response that holds something until it has been sent, or cannot be."""
 
-    def __init__(self, response: Response, places: Any, answering: Answering, facts: dict[str, Any]) -> None:
+    def __init__(self, response: Response, held: ExitStack) -> None:
         super().__init__()
-        self._response, self._places, self._answering, self._facts = response, places, answering, facts
+        self._response, self._held = response, held
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
+        with self._held:
             await self._response(scope, receive, send)
-        finally:
-            self._places.__exit__(None, None, None)
-            usage = self._answering.usage
-            self._facts["prompt_tokens"] = usage.prompt_tokens
-            self._facts["completion_tokens"] = usage.completion_tokens
-            self._facts["denoising_steps"] = usage.denoising_steps
+
+
+def _note_usage(answering: Answering, facts: dict[str, Any]) -> None:
+    usage = answering.usage
+    facts["prompt_tokens"] = usage.prompt_tokens
+    facts["completion_tokens"] = usage.completion_tokens
+    facts["denoising_steps"] = usage.denoising_steps
 
 
 def _json(body: BaseModel) -> Response:

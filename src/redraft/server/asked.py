@@ -22,7 +22,8 @@ def only(*values: Any) -> Any:
     """The type of a field that others have and we do not: it may say what would happen anyway, and nothing else."""
 
     def check(value: Any) -> Any:
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
+        same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+        if value is not None and not any(same):
             raise ValueError(f"{repr(value)[:100]} is not supported; leave it out, or send {values[0]!r}")
         return value
 

@@ -270,7 +270,8 @@ async def streamed(
 ) -> AsyncIterator[bytes]:
     """The events of a streamed answer. An error ends it, told as an event, without the last line."""
     try:
-        async for index, told in _unpacked(answering):
+        async for one in answering.events():
+            index, told = one.index, one.told
             match told:
                 case Piece():
                     yield event(shape.piece(index, told).model_dump_json(exclude_none=True))
@@ -288,18 +289,7 @@ async def streamed(
 
 async def gathered(shape: Shape, answering: Answering) -> BaseModel:
     """The whole answer."""
-    happened = [Happened(index, told) async for index, told in _unpacked(answering)]
-    return shape.whole(happened, answering)
-
-
-async def _unpacked(answering: Answering) -> AsyncIterator[tuple[int, Piece | Drafted | Ended]]:
-    events = answering.events()
-    try:
-        async for one in events:
-            yield one.index, one.told
-    finally:
-        # Not left to the garbage collector: closing it is what cancels the work.
-        await events.aclose()  # type: ignore[attr-defined]
+    return shape.whole([one async for one in answering.events()], answering)
 
 
 def _by_choice(happened: Iterable[Happened], count: int) -> Iterator[tuple[int, list[Piece], str]]:

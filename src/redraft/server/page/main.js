@@ -1,0 +1,264 @@
+// The page's life: load the model, run the form's request, show it, scrub through it, compare, share.
+
+import { fetchModel } from "./api.js";
+import { showCard } from "./card.js";
+import { Charts } from "./chart.js";
+import { describeToken, describeWritten } from "./details.js";
+import { Notice } from "./notice.js";
+import { follow, pause, replay, slowdownFor } from "./player.js";
+import { receive } from "./receive.js";
+import { Recording } from "./recording.js";
+import * as settings from "./settings.js";
+import { openLink, share } from "./share.js";
+import { diffusionView, seconds, Stage, tokensView } from "./stage.js";
+
+const byId = (id) => document.getElementById(id);
+const form = byId("form");
+const slider = byId("step");
+const charts = new Charts(byId("charts"));
+const notice = new Notice(byId("notice"), form);
+const diffusion = new Stage(byId("diffusion"), (position) => inspect("diffusion", position));
+const autoregression = new Stage(byId("autoregression"), (position) => inspect("autoregression", position));
+const NO_TOKEN = byId("details").firstElementChild;
+const EXPECTED_LENGTH = 64;
+const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+let model = null;
+let loading = null;
+// What is on the page: the two recordings, the frame shown, and how to end what is going on.
+let run = { recording: new Recording(), other: null, shown: -1, values: null, request: null, playback: null };
+let inspected = null;
+
+function load() {
+  loading ??= askForModel().finally(() => {
+    loading = null;
+  });
+  return loading;
+}
+
+async function askForModel() {
+  for (;;) {
+    try {
+      model = await fetchModel();
+      notice.clear();
+      break;
+    } catch (error) {
+      if (!error.retryAfter) {
+        byId("model").textContent = "no model";
+        notice.show(error);
+        return;
+      }
+      await notice.wait(error);
+    }
+  }
+  showCard(model, (text) => {
+    form.elements.prompt.value = text;
+    start();
+  });
+  settings.showDefaults(form, model.canvas ?? {});
+  if (!form.elements.prompt.value) form.elements.prompt.value = model.card?.examples?.[0] ?? "";
+  if (run.shown < 0) blank();
+}
+
+const canvasLength = () => run.values?.canvas_length ?? model?.canvas?.canvas_length ?? EXPECTED_LENGTH;
+
+function blank() {
+  diffusion.blank(canvasLength());
+  autoregression.blank(canvasLength());
+  byId("autoregression").hidden = !run.values?.compare;
+  byId("replay").hidden = true;
+  byId("seed-line").hidden = true;
+  byId("details").replaceChildren(NO_TOKEN);
+  inspected = null;
+  slider.disabled = true;
+  charts.draw([], -1);
+}
+
+function show(at, finished = false) {
+  const { recording } = run;
+  run.shown = at;
+  const view = diffusionView(recording, at, finished);
+  diffusion.draw(view);
+  charts.draw(recording.ended && !slider.disabled ? recording.frames : recording.frames.slice(0, at + 1), at);
+  slider.max = recording.frames.length;
+  slider.value = at + 1;
+  slider.setAttribute("aria-valuetext", view.caption);
+  byId("step-text").textContent = view.caption;
+  if (inspected) inspect(inspected.where, inspected.position);
+}
+
+function inspect(where, position) {
+  inspected = { where, position };
+  const { recording, other, shown } = run;
+  if (where === "diffusion" && shown >= 0) {
+    byId("details").replaceChildren(...describeToken(recording, recording.frames[shown], position));
+  } else if (where === "autoregression" && other) {
+    byId("details").replaceChildren(...describeWritten(other, autoregression.start + position));
+  }
+}
+
+const say = (text) => {
+  byId("status").textContent = text;
+};
+
+function busy(stoppable, label = "Stop") {
+  if (!stoppable && document.activeElement === byId("stop")) byId("generate").focus();
+  byId("stop").disabled = !stoppable;
+  byId("stop").textContent = label;
+}
+
+async function start() {
+  if (!form.reportValidity()) return;
+  run.request?.abort();
+  run.playback?.abort();
+  notice.clear();
+  if (!model) await load();
+  if (!model) return;
+  const values = settings.readForm(form);
+  const seed = values.seed ?? settings.drawSeed();
+  const own = { recording: new Recording(), other: null, shown: -1, values: { ...values, seed } };
+  own.request = new AbortController();
+  own.playback = new AbortController();
+  run = own;
+  blank();
+  busy(true);
+  say("Generating…");
+  byId("diffusion").scrollIntoView({ block: "nearest", behavior: CALM ? "auto" : "smooth" });
+  await runDiffusion(own, own.values);
+  if (run === own && values.compare && own.recording.complete) await runAutoregression(own, values);
+  if (run === own) busy(false);
+}
+
+async function runDiffusion(own, values) {
+  const playing = follow(own.recording, {
+    show,
+    wait: () => diffusion.tick(own.recording.elapsed),
+    pace: () => Number(byId("pace").value),
+    signal: own.playback.signal,
+  });
+  const body = settings.diffusionRequest(model, values);
+  await receive(own.recording, body, { signal: own.request.signal, notice });
+  if (own.request.signal.aborted) own.playback.abort();
+  else if (run === own) busy(true, "Skip to the end");
+  await playing;
+  if (run !== own) return;
+  if (own.recording.frames.length) {
+    slider.disabled = false;
+    show(own.recording.frames.length - 1, true);
+  }
+  byId("seed-text").textContent = `Seed ${values.seed}.`;
+  byId("seed-line").hidden = false;
+  say(summary(own.recording, own.request.signal.aborted));
+}
+
+function summary({ complete, usage, total, frames }, stopped) {
+  if (stopped && !frames.length) return "Stopped before the first step.";
+  if (stopped) return `Stopped after ${frames.length} steps. What was written can be scrubbed.`;
+  if (!complete) return "The answer is incomplete.";
+  const tokens = usage ? `${usage.completion_tokens} tokens in ` : "";
+  return `Finished: ${tokens}${frames.length} steps, ${seconds(total)}.`;
+}
+
+async function runAutoregression(own, values) {
+  own.other = new Recording();
+  own.playback = new AbortController();
+  busy(true);
+  say("Now the same weights token by token…");
+  const body = settings.autoregressiveRequest(model, values);
+  const receiving = receive(own.other, body, { signal: own.request.signal, notice });
+  while (run === own && !own.other.ended) {
+    autoregression.draw(tokensView(own.other, own.other.elapsed, canvasLength()));
+    await pause(33, own.request.signal);
+  }
+  await receiving;
+  if (run !== own) return;
+  showOther();
+  if (!own.other.complete) {
+    say(own.request.signal.aborted ? "The comparison was stopped." : "The comparison is incomplete.");
+    return;
+  }
+  say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
+  byId("replay").hidden = false;
+  const real = slowdown() === 1;
+  byId("replay-real").hidden = real;
+  byId("replay-slow").textContent = `Replay together${real ? "" : `, ${slowdown()} times slower`}`;
+  await replayTogether(slowdown());
+}
+
+const isReceiving = () => !(run.other ?? run.recording).ended;
+const longest = () => Math.max(run.recording.total, run.other.total);
+const slowdown = () => slowdownFor(longest());
+const showOther = () => autoregression.draw(tokensView(run.other, Infinity, canvasLength()));
+
+// Ends the playback that goes on, if any, for the sake of another one or of the slider.
+function takeOver() {
+  run.playback.abort();
+  run.playback = new AbortController();
+  return run.playback.signal;
+}
+
+async function replayTogether(factor) {
+  const own = run;
+  const signal = takeOver();
+  busy(true, "Skip to the end");
+  await replay((at) => {
+    const frame = own.recording.frameAt(at);
+    if (frame < 0) diffusion.blank(canvasLength());
+    else show(frame, at >= own.recording.total);
+    diffusion.tick(Math.min(at, own.recording.total));
+    autoregression.draw(tokensView(own.other, at, canvasLength()));
+  }, longest(), factor, signal);
+  // Whoever has taken over shows on; aborted by the button, the end is to be shown.
+  if (run !== own || own.playback.signal !== signal) return;
+  show(own.recording.frames.length - 1, true);
+  showOther();
+  busy(false);
+}
+
+function tellPace() {
+  const pace = Number(byId("pace").value);
+  const steps = pace === 1 ? "step is" : "steps are";
+  const slowed = `At most ${pace} ${steps} shown a second, so that you can watch`;
+  const shown = pace ? slowed : "Steps are shown as they arrive";
+  byId("honest").textContent = `${shown}; every clock shows the real time, measured in this browser.`;
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+// A field that the browser complains about must be seen.
+form.addEventListener("invalid", () => {
+  byId("settings").open = true;
+}, true);
+form.elements.prompt.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
+});
+byId("stop").addEventListener("click", () => {
+  (isReceiving() ? run.request : run.playback).abort();
+});
+slider.addEventListener("input", () => {
+  const at = Number(slider.value) - 1;
+  if (!isReceiving()) {
+    takeOver();
+    busy(false);
+    if (run.other) showOther();
+  }
+  show(at, at === run.recording.frames.length - 1);
+});
+byId("replay-slow").addEventListener("click", () => replayTogether(slowdown()));
+byId("replay-real").addEventListener("click", () => replayTogether(1));
+byId("keep-seed").addEventListener("click", () => {
+  form.elements.seed.value = run.values.seed;
+  byId("settings").open = true;
+});
+byId("share").addEventListener("click", () => share(form, run.values));
+window.addEventListener("hashchange", () => openLink(form));
+
+byId("pace").addEventListener("change", tellPace);
+
+if (CALM) byId("pace").value = "1";
+tellPace();
+openLink(form);
+blank();
+load();

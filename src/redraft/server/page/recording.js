@@ -1,0 +1,96 @@
+// One answer as it arrived: its steps and its text, each with the real time in ms since the request was sent.
+
+export class Recording {
+  constructor() {
+    this.started = performance.now();
+    this.frames = []; // one for each denoising step: {at, canvas, step, before, draft}
+    this.pieces = []; // committed text: {at, text}
+    this.text = "";
+    this.usage = null;
+    this.total = null; // ms; null while it runs
+    this.ended = false;
+    this.complete = false;
+  }
+
+  get elapsed() {
+    return performance.now() - this.started;
+  }
+
+  get firstText() {
+    return this.pieces[0]?.at ?? null;
+  }
+
+  take({ event, data }) {
+    const at = this.elapsed;
+    if (event === "draft") {
+      const { draft } = data;
+      if (draft.index !== 0) return;
+      this.frames.push({ at, canvas: draft.canvas, step: draft.step, before: this.text, draft });
+      return;
+    }
+    if (data.usage) this.usage = data.usage;
+    for (const { delta, finish_reason: reason } of data.choices) {
+      const text = textOf(delta);
+      if (text) {
+        this.pieces.push({ at, text });
+        this.text += text;
+      }
+      if (reason) {
+        this.total = at;
+        this.complete = true;
+      }
+    }
+  }
+
+  end() {
+    this.total ??= this.elapsed;
+    this.ended = true;
+  }
+
+  // The last frame that had arrived `at` ms after the request, or -1.
+  frameAt(at) {
+    return this.frames.findLastIndex((frame) => frame.at <= at);
+  }
+
+  framesOf(canvas) {
+    return this.frames.filter((frame) => frame.canvas === canvas);
+  }
+
+  // The step from which on the likeliest token of a position did not change any more.
+  settledAt(canvas, position) {
+    const frames = this.framesOf(canvas);
+    const last = frames.at(-1).draft.tokens[position];
+    const changed = frames.findLastIndex((frame) => frame.draft.tokens[position] !== last);
+    return frames[changed + 1].step;
+  }
+}
+
+// A model that thinks or calls tools writes this too; leaving it out would make the answer look empty.
+function textOf(delta) {
+  const calls = (delta.tool_calls ?? []).flatMap(({ function: call }) => [call?.name, call?.arguments]);
+  return [delta.reasoning_content, delta.content, ...calls].map((text) => text ?? "").join("");
+}
+
+// How a step's canvas looks: {text, state} for each position.
+export function cellsOf(frame, previous) {
+  const { draft } = frame;
+  const before = previous?.canvas === frame.canvas ? previous.draft.tokens : [];
+  const length = draft.finished ? tokensWithin(draft.tokens, draft.text) : Infinity;
+  return draft.tokens.map((token, position) => {
+    // The last step's canvas is what gets committed: no noise is left in it, whatever was accepted.
+    if (draft.finished) return { text: token, state: position < length ? "settled" : "beyond" };
+    if (!draft.accepted[position]) return { text: draft.noisy[position], state: "noise" };
+    return { text: draft.noisy[position], state: before[position] === token ? "settled" : "accepted" };
+  });
+}
+
+// How many tokens it takes to write `text`; what follows them stands behind the answer's end.
+function tokensWithin(tokens, text) {
+  let written = 0;
+  const at = tokens.findIndex((token) => {
+    const enough = written >= text.length;
+    written += token.length;
+    return enough;
+  });
+  return at < 0 ? tokens.length : at;
+}

@@ -1,0 +1,58 @@
+"""`redraft eval --endpoint`: the same scores from a server as from the model that it serves."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from redraft.cli.main import app
+
+ALIKE = ("examples", "exact", "valid_json", "fields_right", "steps_per_canvas", "tokens_per_forward")
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def summary(*arguments: object) -> dict:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_server_is_scored_as_its_model_is(server, folder):
+    here = summary("eval", "extract", "-m", folder, "--examples", 2, "--seed", 5)
+    there = summary("eval", "extract", "--endpoint", f"{server.url}/v1", "--examples", 2, "--seed", 5)
+    assert {name: here[name] for name in ALIKE} == {name: there[name] for name in ALIKE}
+    assert there["settings"] == {"seed": 5}
+    assert there["endpoint"] == f"{server.url}/v1"
+    assert there["tokens_per_second"] > 0
+    # Which tokens they were only the server knows.
+    assert there["repetition"] is None
+
+
+def test_generated_tasks_of_a_server(server):
+    told = summary("eval", "needle", "--endpoint", f"{server.url}/v1", "--lengths", "60", "--depths", "0,1")
+    assert told["groups"].keys() == {"60 tokens, depth 0", "60 tokens, depth 1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--api-key-env", "KEY"), "--api-key-env would do nothing here: that goes with --endpoint"),
+        (("--endpoint", "http://127.0.0.1:9/v1", "--autoregressive"), "--autoregressive is a way to run a model here"),
+        (("--endpoint", "http://127.0.0.1:9/v1", "--steps", "3"), "a server can't be asked for steps"),
+        (("--endpoint", "http://127.0.0.1:9/v1"), "does the server run?"),
+        (("--endpoint", "nowhere"), "must be like http://localhost:8000/v1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_asked(arguments, message):
+    result = run("eval", "extract", *arguments)
+    assert isinstance(result.exception, ValueError)
+    assert message in str(result.exception)
+
+
+def test_an_answer_that_fails_ends_the_measurement(server):
+    rows = ("--endpoint", f"{server.url}/v1", "--max-new-tokens", "100000")
+    result = run("eval", "extract", *rows, "--examples", 1)
+    assert "did not answer (HTTP 400): max_tokens is 100000" in str(result.exception)

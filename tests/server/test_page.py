@@ -1,0 +1,497 @@
+"""The playground in a real browser: against a server that answers from a script, and against ours."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.server.page_server import HOSTILE, LENGTH, SCRIPT, FakeServer, serving, words_of
+
+Open = Callable[..., Page]
+FINISHED = "Answer"
+WAIT_MS = 20_000  # a machine that trains meanwhile is slow now and then
+# What is shown for a moment only is collected, not waited for.
+WATCHING = """addEventListener("DOMContentLoaded", () => {
+    window.seen = []
+    const watched = document.querySelector("WATCHED")
+    new MutationObserver(() => window.seen.push(watched.textContent))
+        .observe(watched, {childList: true, subtree: true})
+})"""
+ROOT = Path(__file__).parents[2]
+PROMPT = "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024."
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert "CI" not in os.environ, "no chromium on this machine: install it, the page must be tested"
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=WAIT_MS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[str]:
+    """The address of our own server with the bundled model."""
+    command = [str(Path(sys.executable).parent / "redraft"), "serve", "bundled", "--port", "0"]
+    # One thread: on a busy machine two wait for each other longer than a tiny model's step takes.
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://\S+", process.stdout.readline())
+        assert address is not None
+        yield f"{address[0]}/"
+        process.terminate()
+        process.stdout.read()
+    assert process.returncode == 0
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Opens an address; afterwards nothing must have been complained about or asked of another server."""
+    contexts, complaints = [], []
+
+    def visit(
+        address: str, *, prompt: str | None = None, fails: bool = False, watch: str = "", **options: object
+    ) -> Page:
+        context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        if watch:
+            page.add_init_script(WATCHING.replace("WATCHED", watch))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        # A failed request is written to the console by the browser itself.
+        page.on(
+            "console",
+            lambda message: (
+                None if fails and "Failed to load resource" in message.text else complaints.append(message.text)
+            ),
+        )
+        origin = address.split("#")[0]
+        page.on("request", lambda request: request.url.startswith(origin) or complaints.append(request.url))
+        page.goto(address)
+        if prompt is not None:
+            expect(page.locator("#model")).to_contain_text("model ")
+            page.fill("#prompt", prompt)
+            page.select_option("#pace", "0")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def generate(page: Page) -> None:
+    page.click("#generate")
+    expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+
+
+def skip_replay(page: Page) -> None:
+    """Shows the end of both; does nothing where the replay is over."""
+    expect(page.locator("#replay")).to_be_visible()
+    page.locator("#stop").evaluate("stop => stop.click()")
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def states(page: Page, where: str = "#diffusion") -> list[str]:
+    return page.locator(f"{where} .cell").evaluate_all("cells => cells.map(cell => cell.dataset.state)")
+
+
+def test_the_page_shows_what_the_model_is_for_and_its_defaults(server: FakeServer, visit: Open):
+    page = visit(server.address)
+    expect(page.locator("#purpose")).to_have_text("Speaks the contract.")
+    expect(page.locator("#limits")).to_have_text("It is no model.")
+    expect(page.locator("#prompt")).to_have_value("one")
+    expect(page.locator("[name=steps]")).to_have_attribute("placeholder", "48")
+    expect(page.locator("#diffusion .cell")).to_have_count(LENGTH)
+    assert server.requests == []
+
+
+def test_only_settings_that_were_set_are_sent(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello")
+    page.click("summary")
+    page.fill("[name=steps]", "12")
+    page.fill("[name=temperature]", "0.5")
+    page.fill("[name=seed]", "7")
+    generate(page)
+    (sent,) = server.requests
+    assert sent["canvas"] == {"steps": 12, "stream_drafts": True, "alternatives": 5}
+    assert (sent["temperature"], sent["seed"]) == (0.5, 7)
+    assert "max_tokens" not in sent
+
+
+def test_the_answer_is_what_the_server_committed(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="long")
+    generate(page)
+    assert page.locator("#diffusion .answer").text_content() == "".join("".join(words_of("", c)[:10]) for c in range(3))
+    assert page.locator("#diffusion .before").text_content() == "".join("".join(words_of("", c)[:10]) for c in range(2))
+    expect(page.locator("#diffusion .figures")).to_contain_text("12 (4 + 4 + 4)")
+    expect(page.locator("#status")).to_contain_text("30 tokens in 12 steps")
+    assert states(page) == ["settled"] * 10 + ["beyond"] * 6
+
+
+def test_noise_changes_and_tokens_settle_while_one_watches(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello")
+    page.select_option("#pace", "4")
+    page.evaluate("""() => {
+        window.seen = []
+        const cells = () => [...document.querySelectorAll("#diffusion .cell")]
+        new MutationObserver(() => window.seen.push(cells().map(cell => [cell.dataset.state, cell.textContent])))
+            .observe(document.querySelector("#diffusion .clock"), {childList: true})
+    }""")
+    generate(page)
+    seen = page.evaluate("window.seen")
+    assert seen[0] == [["blank", ""]] * LENGTH
+    steps = [frame for n, frame in enumerate(seen[1:]) if frame != seen[n]]
+    assert [[state for state, _ in frame].count("noise") for frame in steps] == [12, 8, 4, 0]
+    assert [[state for state, _ in frame].count("accepted") for frame in steps[:3]] == [4, 4, 4]
+    assert [[state for state, _ in frame].count("settled") for frame in steps] == [0, 4, 8, 10]
+    assert steps[0][15][1] != steps[1][15][1]
+
+
+def test_stop_ends_the_request_and_what_came_can_be_scrubbed(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="slow")
+    page.click("#generate")
+    expect(page.locator("#step-text")).to_contain_text("step 2")
+    page.click("#stop")
+    expect(page.locator("#status")).to_contain_text("Stopped after")
+    expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator("#generate")).to_be_focused()
+    assert server.aborted.wait(3)
+    expect(page.locator("#diffusion .answer")).to_contain_text("w00 w01")
+    page.press("#step", "Home")
+    expect(page.locator("#step-text")).to_contain_text("step 1 of")
+    assert states(page).count("noise") == 12
+
+
+def test_the_slider_goes_through_all_steps_by_keyboard(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="long")
+    generate(page)
+    page.focus("#step")
+    page.keyboard.press("Home")
+    expect(page.locator("#step")).to_have_attribute("aria-valuetext", "canvas 1, step 1 of 4")
+    expect(page.locator("#diffusion .answer-title")).to_contain_text("Draft")
+    expect(page.locator("#accepted-now")).to_have_text(f"4 of {LENGTH}")
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#step-text")).to_have_text("canvas 2, step 1 of 4")
+    expect(page.locator("#diffusion .before")).to_have_text("".join(words_of("", 0)[:10]).strip())
+    page.keyboard.press("End")
+    expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+
+
+def test_a_token_tells_when_it_settled_and_what_else_could_stand_there(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello", viewport={"width": 700, "height": 900})  # 8 tokens in a row
+    generate(page)
+    assert page.locator("#diffusion .cell[tabindex='0']").count() == 1
+    page.focus("#diffusion .cell[tabindex='0']")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    details = page.locator("#details")
+    expect(details).to_contain_text(f"Position 6 of {LENGTH}")
+    expect(details).to_contain_text("Settled at step 2.")
+    expect(details).to_contain_text("entropy 0.001")
+    expect(details.locator("li").first).to_contain_text("99.0 %")
+    page.keyboard.press("ArrowDown")
+    expect(details).to_contain_text("Position 14 of")
+    page.keyboard.press("Home")
+    expect(details).to_contain_text("Position 1 of")
+    page.hover("#diffusion .cell:nth-child(10)")
+    expect(details).to_contain_text("Settled at step 3.")
+    page.press("#step", "Home")
+    expect(details).to_contain_text("At step 1: not accepted")
+
+
+def test_both_ways_of_decoding_stand_side_by_side_with_their_clocks(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello")
+    page.check("#compare")
+    page.click("#generate")
+    skip_replay(page)
+    first, second = server.requests
+    assert "seed" not in second
+    assert second["canvas"] == {"autoregressive": True}
+    assert first["messages"] == second["messages"]
+    left, right = (page.locator(f"#{name}") for name in ("diffusion", "autoregression"))
+    assert left.locator(".answer").text_content() == right.locator(".answer").text_content()
+    clocks = [float(stage.locator(".clock").inner_text().removesuffix(" s")) for stage in (left, right)]
+    assert 0 < clocks[0] < clocks[1]
+    assert left.bounding_box()["y"] == right.bounding_box()["y"]
+    page.click("#replay-slow")
+    expect(right.locator(".caption")).to_have_text(re.compile("token [1-9]$"))
+    expect(right.locator(".answer-title")).to_have_text("Written so far")
+    page.press("#step", "Home")
+    expect(page.locator("#stop")).to_be_disabled()
+    expect(left.locator(".caption")).to_have_text("canvas 1, step 1 of 4")
+    expect(right.locator(".answer-title")).to_have_text(FINISHED)
+    page.click("#replay-real")
+    expect(right.locator(".answer-title")).to_have_text(FINISHED)
+    assert right.locator(".clock").inner_text() == f"{clocks[1]:.3f} s"
+    assert len(server.requests) == 2
+
+
+def test_a_link_holds_prompt_settings_and_seed_and_runs_nothing(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="Ünïcode & <b>#</b>\nsecond line")
+    page.click("summary")
+    page.fill("[name=entropy_bound]", "0.25")
+    generate(page)
+    page.check("#compare")
+    page.click("#share")
+    expect(page.locator("#shared")).not_to_be_empty()
+    link, seed = page.url, server.requests[0]["seed"]
+    assert page.input_value("#link") == link
+    other = visit(link)
+    expect(other.locator("#model")).to_have_text("model fake")
+    expect(other.locator("#prompt")).to_have_value("Ünïcode & <b>#</b>\nsecond line")
+    expect(other.locator("[name=entropy_bound]")).to_have_value("0.25")
+    expect(other.locator("[name=seed]")).to_have_value(str(seed))
+    expect(other.locator("#compare")).to_be_checked()
+    assert len(server.requests) == 1
+
+
+def test_the_link_is_copied_where_the_clipboard_is_open(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello", permissions=["clipboard-read", "clipboard-write"])
+    page.click("#share")
+    expect(page.locator("#shared")).to_contain_text("copied")
+    expect(page.locator("#link-box")).to_be_hidden()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_a_strange_link_is_checked(server: FakeServer, visit: Open):
+    page = visit(f"{server.address}#prompt=hi&steps=9999&t_min=abc&seed=5&{SCRIPT}=1&__proto__=1&temperature=1e9")
+    expect(page.locator("#prompt")).to_have_value("hi")
+    expect(page.locator("[name=seed]")).to_have_value("5")
+    expect(page.locator("[name=steps]")).to_have_value("")
+    for name in ("steps", "t_min", "temperature", SCRIPT):
+        expect(page.locator("#shared")).to_contain_text(name)
+
+
+def test_the_seed_that_was_drawn_can_be_kept(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello")
+    generate(page)
+    page.click("#keep-seed")
+    assert page.input_value("[name=seed]") == str(server.requests[0]["seed"])
+
+
+def test_an_example_is_one_click_away(server: FakeServer, visit: Open):
+    page = visit(server.address)
+    page.select_option("#pace", "0")
+    page.click("#examples button:nth-child(2)")
+    expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+    assert server.requests[0]["messages"] == [{"role": "user", "content": "two"}]
+
+
+@pytest.mark.parametrize("prompt", ["hostile", SCRIPT])
+def test_markup_from_a_model_stays_text(server: FakeServer, visit: Open, prompt: str):
+    page = visit(server.address, prompt=prompt)
+    page.check("#compare")
+    page.click("#generate")
+    skip_replay(page)
+    page.hover("#diffusion .cell:nth-child(2)")
+    expect(page.locator("#details")).to_contain_text((HOSTILE if prompt == "hostile" else SCRIPT).replace(" ", "·"))
+    assert page.locator("#diffusion .answer").text_content() == "".join(words_of(prompt, 0)[:10])
+    assert page.locator("img, body script, #details *:not(p, ol, li, span)").count() == 0
+
+
+def test_the_policy_forbids_what_the_page_does_not_need(server: FakeServer, visit: Open):
+    page = visit(server.address)
+    assert page.locator("[style], [onclick], script:not([src]), style").count() == 0
+    assert page.locator("script[src], link[href]").evaluate_all(
+        "all => all.every(one => new URL(one.src || one.href).origin === location.origin)"
+    )
+
+
+def test_a_model_that_is_loading_is_waited_for(server: FakeServer, visit: Open):
+    server.loading = 1
+    page = visit(server.address, fails=True, watch="#notice")
+    expect(page.locator("#model")).to_have_text("model fake")
+    seen = " ".join(page.evaluate("window.seen"))
+    assert "not ready yet: the model is loading" in seen
+    assert "Trying again in 1 s" in seen
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+@pytest.mark.parametrize("prompt", ["loading", "busy"])
+def test_a_request_that_is_put_off_is_sent_again(server: FakeServer, visit: Open, prompt: str):
+    page = visit(server.address, prompt=prompt, fails=True, watch="#notice")
+    generate(page)
+    seen = " ".join(page.evaluate("window.seen"))
+    assert ("the model is loading" if prompt == "loading" else "128 requests are waiting") in seen
+    assert "Trying again in 1 s" in seen
+    assert len(server.requests) == 2
+
+
+def test_waiting_can_be_stopped(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="full", fails=True)
+    page.click("#generate")
+    expect(page.locator("#countdown")).to_be_visible()
+    page.click("#stop")
+    expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator("#notice")).to_be_hidden()
+    assert len(server.requests) == 1
+
+
+def test_the_field_that_was_refused_is_marked(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="refused", fails=True)
+    page.click("#generate")
+    expect(page.locator("#notice")).to_contain_text("must lie between 1 and 4096")
+    steps = page.locator("[name=steps]")
+    expect(steps).to_be_visible()
+    expect(steps).to_be_focused()
+    expect(steps).to_have_attribute("aria-invalid", "true")
+    expect(steps).to_have_accessible_description("steps is 0, must lie between 1 and 4096")
+    page.fill("#prompt", "hello")
+    generate(page)
+    expect(page.locator("[aria-invalid]")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"), [("broken", "connection broke off"), ("failing", "logits are not finite")]
+)
+def test_what_came_before_an_error_is_kept(server: FakeServer, visit: Open, prompt: str, message: str):
+    page = visit(server.address, prompt=prompt)
+    page.click("#generate")
+    expect(page.locator("#notice")).to_contain_text(message)
+    expect(page.locator("#status")).to_have_text("The answer is incomplete.")
+    expect(page.locator("#diffusion .answer")).to_contain_text("w00 w01 w02")
+    page.press("#step", "Home")
+    expect(page.locator("#step-text")).to_contain_text("step 1 of 3")
+
+
+def test_a_server_that_is_gone_is_reported_and_the_text_kept(visit: Open):
+    with serving() as server:
+        page = visit(server.address, prompt="hello", fails=True)
+        generate(page)
+        kept = page.locator("#diffusion .answer").text_content()
+    page.click("#share")
+    page.click("#generate")
+    expect(page.locator("#notice")).to_contain_text("can't be reached")
+    assert kept
+
+
+def test_a_narrow_screen_scrolls_in_one_direction(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="long", viewport={"width": 360, "height": 740})
+    page.check("#compare")
+    page.click("summary")
+    page.click("#generate")
+    expect(page.locator("#replay")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    boxes = [page.locator(f"#{name}").bounding_box() for name in ("diffusion", "autoregression")]
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(server: FakeServer, visit: Open, scheme: str):
+    page = visit(server.address, prompt="hello", color_scheme=scheme)
+    generate(page)
+    page.press("#step", "Home")
+    page.press("#step", "ArrowRight")
+    page.wait_for_timeout(250)  # until the cells' colours have changed over
+    faint = page.evaluate("""() => {
+        const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number)
+        const light = (colour) => {
+            const [r, g, b] = numbers(colour).map(c => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+            return .2126 * r + .7152 * g + .0722 * b
+        }
+        const ground = (element) => {
+            for (; element; element = element.parentElement) {
+                const colour = getComputedStyle(element).backgroundColor
+                if ((numbers(colour)[3] ?? 1) > 0) return colour
+            }
+        }
+        return [...document.querySelectorAll("p, b, h2, h3, h4, label, .cell, dt, dd, button:enabled, summary")]
+            .filter(element => element.textContent.trim() && element.checkVisibility())
+            .map(element => {
+                const [a, b] = [getComputedStyle(element).color, ground(element)].map(light)
+                return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), element.className, element.textContent]
+            })
+            .filter(([ratio]) => ratio < 4.5)
+    }""")
+    assert faint == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 26)"
+    assert dark == (scheme == "dark")
+
+
+def test_whoever_wants_less_motion_gets_it_and_every_control_has_a_name(server: FakeServer, visit: Open):
+    page = visit(server.address, reduced_motion="reduce")
+    expect(page.locator("#pace")).to_have_value("1")
+    assert page.locator(".cell").first.evaluate("cell => getComputedStyle(cell).transitionProperty") == "none"
+
+    unnamed = page.locator("input, select, textarea, button, [role=listbox], [role=img]").evaluate_all("""all => all
+        .filter(one => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim())
+        .map(one => one.outerHTML)""")
+    assert unnamed == []
+
+
+def test_our_server_writes_what_the_page_shows(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT)
+    page.click("summary")
+    page.fill("[name=seed]", "1")
+    generate(page)
+    asked = {"model": "bundled", "messages": [{"role": "user", "content": PROMPT}], "seed": 1}
+    request = urllib.request.Request(
+        f"{bundled}v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        answer = json.load(response)
+    assert page.locator("#diffusion .answer").text_content() == answer["choices"][0]["message"]["content"]
+    expect(page.locator("#status")).to_contain_text(f"{answer['usage']['completion_tokens']} tokens in")
+    expect(page.locator("#diffusion .figures")).to_contain_text(f"{answer['usage']['tokens_per_forward']:.2f}")
+    page.hover("#diffusion .cell:nth-child(4)")
+    expect(page.locator("#details .token").first).to_have_text("Ana")
+    expect(page.locator("#details li")).to_have_count(5)
+    page.press("#step", "Home")
+    assert states(page).count("noise") > 5
+
+
+def test_our_server_refuses_a_setting_and_the_page_marks_it(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT, fails=True)
+    page.click("summary")
+    page.fill("[name=steps]", "0")
+    page.click("#generate")
+    expect(page.locator("[name=steps]")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#notice")).to_contain_text("steps")
+
+
+def test_our_server_writes_token_by_token_beside_it(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT)
+    page.check("#compare")
+    page.click("#generate")
+    expect(page.locator("#status")).to_contain_text("token by token")
+    skip_replay(page)
+    expect(page.locator("#autoregression .answer-title")).to_have_text(FINISHED)
+    expect(page.locator("#autoregression .answer")).to_contain_text("Ana Kovacs")
+    expect(page.locator("#autoregression .figures")).to_contain_text("1.00")
+
+
+def test_our_server_can_be_stopped(bundled: str, visit: Open):
+    page = visit(bundled, prompt=PROMPT)
+    page.click("summary")
+    page.fill("[name=steps]", "4096")
+    for name in ("t_min", "t_max"):
+        page.fill(f"[name={name}]", "50")  # so that it is never sure
+    page.click("#generate")
+    expect(page.locator("#step-text")).to_contain_text("at most 4096")
+    page.click("#stop")
+    expect(page.locator("#status")).to_contain_text("Stopped after")
+    page.press("#step", "Home")
+    expect(page.locator("#step-text")).to_contain_text("step 1 of")

@@ -1,0 +1,95 @@
+"""Draws docs/playground*.png: the page in Chromium, with real answers of the bundled model.
+
+Run from the checkout's root: `python tools/playground_pictures.py`. It starts a server of its own and ends it.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+DOCS = Path("docs")
+SEED = 1
+STEP_SHOWN = 2
+WIDE, NARROW = (1200, 900), (360, 780)
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The address of a server with the bundled model."""
+    command = [str(Path(sys.executable).parent / "redraft"), "serve", "bundled", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://\S+", process.stdout.readline())
+        assert address is not None, "the server has not begun"
+        yield address[0]
+        process.terminate()
+
+
+def answered(
+    browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False, compare: bool = False
+) -> Page:
+    """A page whose first example has been answered; the second time, since the first is slow on a cold server."""
+    page = browser.new_page(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
+    )
+    page.goto(f"{address}/#seed={SEED}")
+    page.select_option("#pace", "0")
+    page.wait_for_selector("#examples button")
+    for last in (False, True):
+        page.set_checked("#compare", compare and last)
+        page.click("#generate")
+        page.wait_for_selector('#status:has-text("Finished"), #replay:not([hidden])')
+    page.locator("summary").click()
+    page.locator("summary").blur()
+    page.mouse.move(0, 0)
+    return page
+
+
+def scrub(page: Page, step: int) -> None:
+    """Goes to a step, counted from 1."""
+    page.press("#step", "Home")
+    for _ in range(step - 1):
+        page.press("#step", "ArrowRight")
+
+
+def save(page: Page, name: str, *, whole: bool) -> None:
+    """The whole page, or the part of it that is on the screen."""
+    path = DOCS / f"{name}.png"
+    page.screenshot(path=path, full_page=whole)
+    page.close()
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def draw(browser: Browser, address: str) -> None:
+    """All pictures."""
+    page = answered(browser, address, WIDE)
+    scrub(page, STEP_SHOWN)
+    page.locator("#step").blur()
+    page.hover("#diffusion .cell:nth-child(20)")
+    save(page, "playground", whole=True)
+
+    page = answered(browser, address, WIDE, compare=True)
+    page.click("#replay-slow")
+    page.wait_for_selector('#autoregression .caption:text-matches("token 1[0-9]")')
+    page.evaluate("document.querySelector('section.card').scrollIntoView()")
+    save(page, "playground-compare", whole=False)
+
+    page = answered(browser, address, NARROW, dark=True)
+    scrub(page, STEP_SHOWN)
+    page.evaluate("document.querySelector('section.card').scrollIntoView()")
+    save(page, "playground-narrow", whole=False)
+
+
+if __name__ == "__main__":
+    with serving() as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        draw(chromium, address)
+        chromium.close()

@@ -18,7 +18,7 @@ with serving(sys.argv[1]) as running:
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path):
-    with pytest.raises(ValueError, match="the server did not start: .*nowhere"), serving(str(tmp_path / "nowhere")):
+    with pytest.raises(ValueError, match=r"the server did not start: .*nowhere"), serving(str(tmp_path / "nowhere")):
         pass
 
 

@@ -21,7 +21,7 @@ SLOW: Any = {
     "max_tokens": 160,
     "extra_body": {"canvas": {"steps": 100, "entropy_bound": 0.0, "t_min": 2.0, "t_max": 2.0}},
 }
-KEY = "a key"
+KEY = "a-key"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,13 +1,15 @@
 """`redraft serve` in a process of its own: started for a measurement or a test, and ended with it."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 COMMAND = (sys.executable, "-c", "from redraft.cli import main; main()", "serve")
 READY = " at http"
@@ -36,6 +38,7 @@ def serving(model: str, *options: str) -> Iterator[Serving]:
         process = subprocess.Popen(
             [*COMMAND, model, "--port", "0", *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
         )
+        before = _sigterm_as_exit()
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
@@ -45,6 +48,8 @@ def serving(model: str, *options: str) -> Iterator[Serving]:
             yield Serving("http" + ready.partition(READY)[2].split()[0], process)
         finally:
             end(process)
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
 
 def end(process: "subprocess.Popen[str]") -> int:
@@ -59,6 +64,13 @@ def end(process: "subprocess.Popen[str]") -> int:
     if process.stdout is not None:
         process.stdout.close()
     return code
+
+
+def _sigterm_as_exit() -> Any:
+    """So that who is asked to end does not leave its server behind. What was there before, None where it stays."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return None
+    return signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _last_line(log: IO[str]) -> str:

@@ -18,6 +18,7 @@ from redraft.facade import Model
 from redraft.many import Engine
 from redraft.server.app import Served, create_app
 from redraft.server.edge import JsonFormatter
+from redraft.server.memory import give_back_now_and_then
 from redraft.server.protocol import PatientProtocol
 from redraft.server.settings import HEADER_BYTES, ServerSettings
 
@@ -77,12 +78,14 @@ class Running:
         """Until a signal or `stop` has ended it. Raises what the loading of the model raised."""
         self._loop = asyncio.get_running_loop()
         loading = asyncio.create_task(self._begin())
+        giving_back = asyncio.create_task(give_back_now_and_then())
         try:
             with self._socket:
                 await self._server.serve(sockets=[self._socket])
         finally:
             loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+            giving_back.cancel()
+            await asyncio.gather(loading, giving_back, return_exceptions=True)
             if self._engine is not None:
                 await _aside(self._shut_down)
         if self._failure is not None:

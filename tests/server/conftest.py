@@ -1,6 +1,7 @@
 """Servers on a tiny checkpoint: in a thread of this process, and as the command in a process of its own."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -62,15 +63,15 @@ class InThread:
 
 
 class Command:
-    """`redraft serve FOLDER --port 0 ...` as a process; `wait` reads its line and knows its URL."""
+    """`redraft serve FOLDER --port 0 ...` as a process, after a program `before`; `wait` reads its line."""
 
-    def __init__(self, folder: Path, *arguments: object, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: object, before: str = "") -> None:
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        program = f"{before}\nfrom redraft.cli import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from redraft.cli import main; main()", "serve", str(folder), "--port", "0",
-             *map(str, arguments)],
+            [sys.executable, "-c", program, "serve", str(folder), "--port", "0", *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.line = ""
         self.url = ""
@@ -105,6 +106,17 @@ def until(true: Any, seconds: float = SECONDS) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The command sets the loggers of this process up, with a standard error that ends with its test."""
+    loggers = [logging.getLogger(name) for name in ("redraft.server", "uvicorn")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +158,8 @@ def command(folder) -> Iterator[Any]:
     """Starts `redraft serve`, which ends with the test."""
     made: list[Command] = []
 
-    def begin(*arguments: object, where: Path = folder, wait: bool = True) -> Command:
-        made.append(Command(where, *arguments))
+    def begin(*arguments: object, where: Path = folder, wait: bool = True, before: str = "") -> Command:
+        made.append(Command(where, *arguments, before=before))
         return made[-1].wait() if wait else made[-1]
 
     yield begin

@@ -1,7 +1,8 @@
 """A server that speaks the API's contract from a script: for the page's error states, which a real one rarely shows.
 
-The prompt says what happens: `full` is answered 429, `busy` 429 once, `loading` 503 once, `refused` 400, `broken` breaks
-off, `failing` ends in an error event, `hostile` has markup in every token, `long` has three canvases, `slow` takes long.
+The prompt says what happens: `full` is answered 429, `busy` 429 once, `loading` 503 once, `refused` 400, `broken`
+breaks off, `failing` ends in an error event, `hostile` has markup in every token, `long` has three canvases, `slow`
+takes long.
 """
 
 import json

@@ -1,13 +1,13 @@
 """A server's beginning and end, and places: taken before anything is done, free as soon as nobody waits."""
 
 import json
-import os
 import signal
 import socket
 import threading
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 
 import redraft
@@ -226,8 +226,7 @@ def test_what_is_not_done_in_time_is_told_so(command, endless):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(command, endless, number):
+def test_a_second_signal_ends_it_at_once(command, endless):
     server = command("--drain-seconds", 600, where=endless)
     connection = socket.create_connection((server.url.split("//")[1].split(":")[0], int(server.url.split(":")[-1])))
     body = json.dumps(LONG | {"stream": True}).encode()
@@ -238,10 +237,10 @@ def test_a_second_signal_ends_it_at_once(command, endless, number):
     with server.client() as client:
         until(lambda: "redraft_requests_running 1.0" in client.get("/metrics").text)
         workers = children(server.process.pid)
-        server.signal(number)
+        server.signal(signal.SIGINT)
         until(lambda: client.get("/health/ready").status_code == 503)
     begun = time.monotonic()
-    server.signal(number)
+    server.signal(signal.SIGTERM)
     code, _, err = server.end()
     connection.close()
     assert code == 0
@@ -255,7 +254,7 @@ def children(pid: int) -> list[str]:
     return " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
 
 
-def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(folder, start):
+def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(start):
     loading = threading.Event()
     server = start(wait=False, load=lambda: loading.wait(30))
     until(lambda: server.running._loop is not None and server.running.is_loading)
@@ -263,6 +262,29 @@ def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(folder, start):
     assert server.running.is_loading
     assert server.error is None
     loading.set()
+
+
+def test_a_process_that_is_loading_ends_at_once_and_well(command):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    slow = "import redraft, time; redraft.load = lambda *_, **__: time.sleep(60)"
+    server = command("--port", port, wait=False, before=slow)
+    server.url = f"http://127.0.0.1:{port}"
+
+    def lives() -> bool:
+        try:
+            with server.client() as client:
+                return client.get("/health/ready").status_code == 503
+        except httpx2.HTTPError:
+            assert server.process.poll() is None, server.end()
+            return False
+
+    until(lives)
+    server.signal()
+    begun = time.monotonic()
+    assert server.end()[:2] == (0, "")
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(
@@ -346,10 +368,10 @@ def test_threads_and_files_do_not_pile_up(endless, start):
     server = start(endless)
     with server.client() as client:
         client.post(CHAT, json={"messages": HELLO, "max_tokens": 8, "canvas": {"steps": 4}})
-    files = len(os.listdir("/proc/self/fd"))
+    files = len(list(Path("/proc/self/fd").iterdir()))
     for stream in (False, True) * 5:
         connection = connect(server, LONG | {"stream": stream})
         until(lambda: server.served.places.taken == 1)
         connection.close()
         until(lambda: server.served.places.taken == 0)
-    until(lambda: len(os.listdir("/proc/self/fd")) <= files + 2)
+    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= files + 2)

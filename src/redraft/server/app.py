@@ -204,11 +204,12 @@ async def _leave_to_edge(_: Request, error: Exception) -> Response:
 
 
 def _add_generation(app: FastAPI, served: Served) -> None:
+    one = {
+        "type": "object", "required": ["data"],
+        "properties": {"data": {"type": "string"}, "event": {"enum": ["draft", "message"]}},
+    }  # fmt: skip
     stream: dict[int | str, dict[str, Any]] = {
-        200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            "description": "Or, with stream, events",
-        }
+        200: {"content": {"text/event-stream": {"itemSchema": one}}, "description": "Or, with stream, events"}
     }
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=stream)

@@ -1,6 +1,8 @@
 """Connections that wait for nobody: uvicorn's protocol with an end to its patience, and errors in the API's shape."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -9,11 +11,29 @@ from redraft.server import settings
 from redraft.server.errors import ApiError
 
 
+class Patience:
+    """A timer that is begun once, however often that is asked for, until it is ended."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, seconds: float, then: Callable[[], None]) -> None:
+        """`then` is called after so many seconds, unless it ends before."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class PatientProtocol(H11Protocol):
     """Uvicorn's protocol would wait for the head of a request, or for its answer to be taken, for ever."""
 
-    _asking: asyncio.TimerHandle | None = None
-    _taking: asyncio.TimerHandle | None = None
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._asking, self._taking = Patience(), Patience()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Writing pauses as soon as the system takes nothing more, so that the time of every byte left is watched.
@@ -30,18 +50,17 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._asking = _forget(self._asking)
-        self._taking = _forget(self._taking)
+        self._asking.end()
+        self._taking.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._taking is None:
-            self._taking = self.loop.call_later(settings.SEND_SECONDS, self.transport.abort)
+        self._taking.begin(settings.SEND_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._taking = _forget(self._taking)
+        self._taking.end()
 
     def send_400_response(self, msg: str) -> None:
         """To what is no HTTP. Uvicorn would fail where an answer has begun."""
@@ -64,11 +83,6 @@ class PatientProtocol(H11Protocol):
     def _watch(self) -> None:
         """A client has so long for the next head from when the last answer ended, what is left of a body included."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self._asking = _forget(self._asking)
-        elif self._asking is None and not self.transport.is_closing():
-            self._asking = self.loop.call_later(settings.HEADER_SECONDS, self.transport.close)
-
-
-def _forget(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+            self._asking.end()
+        elif not self.transport.is_closing():
+            self._asking.begin(settings.HEADER_SECONDS, self.transport.close)

@@ -138,8 +138,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk({"content": "".join(words[8:])})
             tokens += len(words)
         self.chunk({}, "stop")
-        per_forward = 1.0 if request["canvas"].get("autoregressive") else tokens / (4 * canvases)
-        self.event({"choices": [], "usage": {"completion_tokens": tokens, "tokens_per_forward": per_forward}})
+        alone = request["canvas"].get("autoregressive")
+        usage = {
+            "completion_tokens": tokens,
+            "tokens_per_forward": 1.0 if alone else tokens / (4 * canvases),
+            "prompt_tokens_details": {"cached_tokens": 7 if alone else 0},
+        }
+        self.event({"choices": [], "usage": usage})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def chunk(self, delta: dict[str, str], reason: str | None = None) -> None:

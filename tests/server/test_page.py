@@ -235,6 +235,7 @@ def test_both_ways_of_decoding_stand_side_by_side_with_their_clocks(server: Fake
     assert left.locator(".answer").text_content() == right.locator(".answer").text_content()
     clocks = [float(stage.locator(".clock").inner_text().removesuffix(" s")) for stage in (left, right)]
     assert 0 < clocks[0] < clocks[1]
+    expect(page.locator("#replay")).to_contain_text("The second found 7 tokens of the prompt read already.")
     assert left.bounding_box()["y"] == right.bounding_box()["y"]
     page.click("#replay-slow")
     expect(right.locator(".caption")).to_have_text(re.compile("token [1-9]$"))

@@ -179,6 +179,8 @@ async function runAutoregression(own, values) {
   }
   say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
   byId("replay").hidden = false;
+  const reused = own.other.reused - own.recording.reused;
+  byId("reused").textContent = reused > 0 ? `The second found ${reused} tokens of the prompt read already.` : "";
   const real = slowdown() === 1;
   byId("replay-real").hidden = real;
   byId("replay-slow").textContent = `Replay together${real ? "" : `, ${slowdown()} times slower`}`;

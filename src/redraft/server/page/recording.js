@@ -20,6 +20,11 @@ export class Recording {
     return this.pieces[0]?.at ?? null;
   }
 
+  // How many tokens of the prompt the server had read for an earlier request.
+  get reused() {
+    return this.usage?.prompt_tokens_details?.cached_tokens ?? 0;
+  }
+
   take({ event, data }) {
     const at = this.elapsed;
     if (event === "draft") {

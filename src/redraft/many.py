@@ -131,7 +131,7 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        tokenwise: bool = False,
+        autoregressive: bool = False,
         stop_ids: tuple[int, ...] | None = None,
         **settings: Any,
     ) -> Request:
@@ -143,7 +143,7 @@ class Engine:
             stop_ids=stop_ids,
             drafts=drafts,
             top=top,
-            tokenwise=tokenwise,
+            autoregressive=autoregressive,
         )
 
     def events(
@@ -157,6 +157,11 @@ class Engine:
         running = asyncio.get_running_loop()
         self._loop.submit(request, lambda event: _call(running, told, event))
         return told
+
+    @property
+    def broken(self) -> BaseException | None:
+        """What ended its thread, if it was a bug: then it answers nothing any more."""
+        return self._loop.broken
 
     @property
     def state(self) -> engine.EngineState:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redraft.engine import Began, Committed, Failed, Finished, Request
 from redraft.generation import Generation, SamplerSettings
 from redraft.model import TopTokens
-from redraft.server.choice import DELTA_TOKENS, Choice, Ended, Piece, StopCutter
+from redraft.server.choice import DELTA_TOKENS, Choice, Delta, Ended, StopCutter
 from redraft.text import Content, Reasoning, TextTokenizer, ToolCall
 from tests.fakes.tokenizers import NAMED_TOKENS, byte_level_tokenizer, thinking_tokenizer
 
@@ -51,7 +51,7 @@ def raw_ids(within, text: str) -> list[int]:
 
 
 def joined(happened, kind) -> str:
-    return "".join(one.part.text for one in happened if isinstance(one, Piece) and isinstance(one.part, kind))
+    return "".join(one.part.text for one in happened if isinstance(one, Delta) and isinstance(one.part, kind))
 
 
 def test_plain_text_comes_in_pieces_of_a_canvas(within):
@@ -73,7 +73,7 @@ def test_thoughts_and_tool_calls_are_told_apart_and_end_as_such(within):
     happened, _ = told(within, text)
     assert joined(happened, Reasoning) == "the user says hello"
     assert joined(happened, Content) == "naïve café"
-    calls = [one.part for one in happened if isinstance(one, Piece) and isinstance(one.part, ToolCall)]
+    calls = [one.part for one in happened if isinstance(one, Delta) and isinstance(one.part, ToolCall)]
     assert calls == [ToolCall("find", '{"city":"Porto \\"}","count":3}')]
     assert happened[-1] == Ended("tool_calls")
 
@@ -105,11 +105,11 @@ def test_each_token_has_its_log_probability_once(within):
 
     text = "héllo wörld, ça va? naïve café"
     happened, _ = told(within, text, top=2, scores=scores)
-    tokens = [token for one in happened if isinstance(one, Piece) for token in one.tokens]
+    tokens = [token for one in happened if isinstance(one, Delta) for token in one.tokens]
     assert [token.id for token in tokens] == raw_ids(within, text)
     assert {(token.log_prob, token.top[1]) for token in tokens} == {(-0.5, (5, -2.0))}
     without, _ = told(within, text, top=None, scores=scores)
-    assert not any(one.tokens for one in without if isinstance(one, Piece))
+    assert not any(one.tokens for one in without if isinstance(one, Delta))
 
 
 def test_the_engines_failure_is_raised(within):

@@ -1,5 +1,7 @@
 """`redraft serve`: the model behind OpenAI's API, and the playground."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -19,7 +21,7 @@ def serve(
     ),
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
     api_key: Annotated[
-        str | None, typer.Option(help="What clients have to show.", envvar=KEY_VARIABLE, show_default=False)
+        str | None, typer.Option(help=f"What clients have to show; else what {KEY_VARIABLE} holds.")
     ] = None,
     served_model_name: Annotated[str | None, typer.Option(help="The model's name in the API; else its own.")] = None,
     max_concurrent: Annotated[int, typer.Option(help="Requests in work at a time.")] = 16,
@@ -41,11 +43,16 @@ def serve(
     options.check_precision(precision)
     from redraft.server.settings import ServerSettings
 
+    if api_key is None:
+        # Not left to the framework, which takes an empty variable for none: that would be a server without a key.
+        api_key = os.environ.get(KEY_VARIABLE)
     settings = ServerSettings(
         host=host, port=port, api_key=api_key, served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds,
     )  # fmt: skip
+    if api_key is None and not settings.is_loopback:
+        print(f"redraft: whoever can reach {host} can use this server: it has no --api-key", file=sys.stderr)
     from redraft.server import run
 
     run.serve(settings, lambda: options.Request(model, device, precision, {}).load())

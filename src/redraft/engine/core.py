@@ -2,12 +2,12 @@
 
 import time
 
+from redraft.engine.autoregression import Autoregression
 from redraft.engine.cache import PrefixCache
 from redraft.engine.progress import Progress
 from redraft.engine.request import Began, Cancelled, Event, Failed, Finished, Phase, Request
 from redraft.engine.runner import Denoised, run_forward
 from redraft.engine.scheduler import Limits, Piece, Scheduler, Task
-from redraft.engine.tokenwise import Tokenwise
 from redraft.model import Transformer
 
 Part = tuple[Progress, Piece]
@@ -26,17 +26,17 @@ class EngineCore:
         self.scheduler = Scheduler(self.limits)
         self._held: dict[str, Progress] = {}
         self._by_task: dict[Task, Progress] = {}
-        self._tokenwise: dict[str, Tokenwise] = {}
+        self._autoregressive: dict[str, Autoregression] = {}
 
     @property
     def held(self) -> tuple[str, ...]:
         """The ids of all requests that wait or are in work."""
-        return (*self._held, *self._tokenwise)
+        return (*self._held, *self._autoregressive)
 
     def check(self, request: Request) -> None:
         """ValueError for a request that cannot be answered, whatever else the engine holds."""
-        if request.tokenwise:
-            Tokenwise(request, self.model)
+        if request.autoregressive:
+            Autoregression(request, self.model)
         else:
             self.scheduler.check(Progress(request, self.model.config).task)
 
@@ -44,8 +44,8 @@ class EngineCore:
         """Takes a request on. ValueError as `check` has it and for an id that is held; QueueFull where that is so."""
         if request.id in self.held:
             raise ValueError(f"the engine already holds a request {request.id!r}; give each an id of its own")
-        if request.tokenwise:
-            self._tokenwise[request.id] = Tokenwise(request, self.model)
+        if request.autoregressive:
+            self._autoregressive[request.id] = Autoregression(request, self.model)
             return
         progress = Progress(request, self.model.config)
         self.scheduler.submit(progress.task)
@@ -55,9 +55,9 @@ class EngineCore:
         """Gives a request up and frees all it held; its last event, or nothing where no such request is held."""
         if id not in self.held:
             return []
-        if id not in self._tokenwise:
+        if id not in self._autoregressive:
             self._release(self._held[id])
-        self._tokenwise.pop(id, None)
+        self._autoregressive.pop(id, None)
         return [Cancelled(id)]
 
     def step(self) -> list[Event]:
@@ -73,10 +73,10 @@ class EngineCore:
             events.append(Began(progress.request.id, time.perf_counter(), progress.cache.length))
         parts: list[Part] = [(self._by_task[piece.task], piece) for piece in self.scheduler.plan()]
         events += self._run(parts) if parts else []
-        for tokenwise in tuple(self._tokenwise.values()):
-            events.append(event := tokenwise.step())
+        for answer in tuple(self._autoregressive.values()):
+            events.append(event := answer.step())
             if isinstance(event, Finished | Failed):
-                del self._tokenwise[event.id]
+                del self._autoregressive[event.id]
         return events
 
     def _run(self, parts: list[Part]) -> list[Event]:

@@ -64,6 +64,11 @@ class EngineLoop:
         return EngineState(running=max(0, held - waiting), waiting=waiting, cached_tokens=core.prefixes.tokens)
 
     @property
+    def broken(self) -> BaseException | None:
+        """What ended it, if it was a bug: then it answers nothing any more."""
+        return self._broken
+
+    @property
     def held(self) -> tuple[str, ...]:
         """The ids of all requests that have not had their last event."""
         with self._changed:

@@ -33,8 +33,8 @@ class Request:
     id: the caller's name for it, unlike that of any other request the engine holds; nothing is computed from it.
     prompt: token ids. settings: sampler settings, seed and choice among them. stop_ids: tokens that end the answer as
     an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
-    of each position's likeliest tokens are wanted, with every draft and with what is committed. tokenwise: decode token
-    by token through the encoder pass instead, beside the canvases, for comparison; each token is then committed alone.
+    of each position's likeliest tokens are wanted, with every draft and with what is committed. autoregressive: decode
+    token by token through the encoder pass instead, beside the canvases, for comparison; each is then committed alone.
     """
 
     id: str
@@ -43,12 +43,12 @@ class Request:
     stop_ids: tuple[int, ...] | None = None
     drafts: bool = False
     top: int = 0
-    tokenwise: bool = False
+    autoregressive: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.top <= MOST_TOP:
             raise ValueError(f"top is {self.top}, must lie between 0 and {MOST_TOP}")
-        if self.tokenwise and (self.top or self.drafts or self.stop_ids is not None):
+        if self.autoregressive and (self.top or self.drafts or self.stop_ids is not None):
             raise ValueError("token by token there are no drafts, no likeliest tokens and no stop ids; leave them out")
 
 

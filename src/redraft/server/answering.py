@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from redraft import engine
 from redraft.many import Engine
 from redraft.server.asking import Asked
-from redraft.server.choice import Choice, Ended, Piece, Told
+from redraft.server.choice import Choice, Delta, Ended, Told
 from redraft.server.errors import ApiError, refused, retry_later
 from redraft.server.metrics import Metrics
 from redraft.server.told import CachedTokens, CanvasTold, Usage
+
+log = logging.getLogger("redraft.server")
 
 
 class Places:
@@ -22,36 +25,48 @@ class Places:
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit, self._metrics = limit, metrics
         self._lasted = 1.0
+        self._autoregressive = 0
         self.taken = 0
-        self.compared = 0
 
     @contextmanager
-    def take(self, count: int, *, tokenwise: bool = False) -> Iterator[None]:
+    def take(self, count: int, *, autoregressive: bool = False) -> Iterator[None]:
         """So many places until the end of the block. 429 where they are not there, 400 where they can never be.
 
         Token by token one answer is written at a time: beside the others, which each of its passes holds up.
         """
         if count > self._limit:
             raise refused(f"the request asks for {count} answers, this server holds {self._limit} at a time", "n")
-        if tokenwise and self.compared:
-            self._metrics.rejected.labels("tokenwise").inc()
+        if autoregressive and self._autoregressive:
+            self._metrics.rejected.labels("autoregressive").inc()
             raise retry_later(429, "another answer is being written token by token; one at a time", 1, "queue_full")
         if self.taken + count > self._limit:
             self._metrics.rejected.labels("queue_full").inc()
             raise retry_later(
-                429, f"{self.taken} requests are held, the limit is {self._limit}: ask again later", self._lasted,
+                429, f"{self.taken} answers are held, the limit is {self._limit}: ask again later", self._lasted,
                 "queue_full",
             )  # fmt: skip
         begun = time.perf_counter()
         self.taken += count
-        self.compared += tokenwise
+        self._autoregressive += autoregressive
         try:
             yield
+            # How long answers took of late is when a place may be free; what was refused or left says nothing of it.
+            self._lasted += (time.perf_counter() - begun - self._lasted) / 8
         finally:
             self.taken -= count
-            self.compared -= tokenwise
-            # How long answers take of late is when a place may be free.
-            self._lasted += (time.perf_counter() - begun - self._lasted) / 8
+            self._autoregressive -= autoregressive
+
+
+MOST_TOLD = 256
+"""Events that wait for a client that takes them slowly: beyond, drafts are left out, and nothing else."""
+
+
+class _Events(asyncio.Queue[engine.Event]):
+    """What the engine tells, without the drafts that would pile up."""
+
+    def put_nowait(self, event: engine.Event) -> None:
+        if not (isinstance(event, engine.Drafted) and self.qsize() >= MOST_TOLD):
+            super().put_nowait(event)
 
 
 @dataclass(frozen=True)
@@ -65,14 +80,16 @@ class Happened:
 class Answering:
     """The answers to one request of the API, in the engine from the start of a `with` block to its end at the latest.
 
-    Entering raises ApiError where the engine does not take them on. Leaving cancels what is not finished.
+    Entering raises ApiError where the engine does not take them on. Leaving cancels what is not finished. failure: the
+    code of the error that ended them.
     """
 
-    def __init__(self, within: Engine, asked: Asked, metrics: Metrics) -> None:
-        self._engine, self._asked, self._metrics = within, asked, metrics
+    def __init__(self, within: Engine, asked: Asked, metrics: Metrics, request_id: str) -> None:
+        self._engine, self._asked, self._metrics, self._request_id = within, asked, metrics, request_id
+        self.failure: str | None = None
         self.choices = [Choice(within, request, asked.stops, asked.top) for request in asked.requests]
         self._index = {choice.request.id: at for at, choice in enumerate(self.choices)}
-        self._told: asyncio.Queue[engine.Event] = asyncio.Queue()
+        self._told = _Events()
         self._started = time.perf_counter()
         self._ended: dict[int, float] = {}
 
@@ -95,7 +112,9 @@ class Answering:
         self._cancel()
         counted = [choice.counted for choice in self.choices]
         self._metrics.prompt_tokens.inc(self._asked.prompt_tokens)
-        self._metrics.cached_tokens.inc(sum(one.cached for one in counted))
+        self._metrics.cached_tokens.inc(self._cached)
+        if self.failure is not None:
+            self._metrics.failed.labels(self.failure).inc()
         self._metrics.answer_tokens.inc(sum(one.tokens for one in counted))
         for one in counted:
             if one.begun is not None:
@@ -114,6 +133,13 @@ class Answering:
                 self._measure(at, one)
                 yield Happened(at, one)
 
+    def failed(self, error: Exception) -> ApiError:
+        """What a client is told of an error that is not its own; the log is told the rest."""
+        self.failure = "engine_error"
+        log.error("request %s failed", self._request_id, exc_info=error, extra={"request_id": self._request_id})
+        message = str(error) if isinstance(error, ValueError) else f"the log knows it as {self._request_id}"
+        return ApiError(500, f"the answer failed: {message}", code=self.failure)
+
     def _cancel(self) -> None:
         for choice in self.choices:
             self._engine.cancel(choice.request)
@@ -128,12 +154,11 @@ class Answering:
                     self._engine.cancel(choice.request)
                 yield one
         except Exception as error:
-            message = str(error) if isinstance(error, ValueError) else "the answer failed in the engine"
-            raise ApiError(500, message, code="engine_error") from error
+            raise self.failed(error) from error
 
     def _measure(self, at: int, told: Told) -> None:
         now, counted = time.perf_counter(), self.choices[at].counted
-        if isinstance(told, Piece) and not counted.heard:
+        if isinstance(told, Delta) and not counted.heard:
             counted.heard = True
             self._metrics.first_text.observe(now - self._started)
         if isinstance(told, Ended):
@@ -146,6 +171,12 @@ class Answering:
                 self._metrics.per_forward.observe(counted.written / sum(counted.steps))
 
     @property
+    def _cached(self) -> int:
+        """Tokens of prompts that had been read before, each prompt counted once, as its own tokens are."""
+        # The first of a prompt's choices is the first to be admitted: what the others find is its own doing.
+        return sum(choice.counted.cached for choice in self.choices[:: self._asked.choices])
+
+    @property
     def usage(self) -> Usage:
         """Of all choices."""
         counted = [choice.counted for choice in self.choices]
@@ -154,7 +185,7 @@ class Answering:
             prompt_tokens=self._asked.prompt_tokens,
             completion_tokens=tokens,
             total_tokens=self._asked.prompt_tokens + tokens,
-            prompt_tokens_details=CachedTokens(cached_tokens=sum(one.cached for one in counted)),
+            prompt_tokens_details=CachedTokens(cached_tokens=self._cached),
             denoising_steps=steps,
             # Token by token no pass denoises, and each writes one.
             tokens_per_forward=round(sum(one.written for one in counted) / steps, 3) if steps else 1.0,

@@ -1,7 +1,6 @@
 """The application: routes, and the life of the model behind them."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,9 +40,8 @@ from redraft.server.told import (
     Tokenized,
 )
 
-log = logging.getLogger("redraft.server")
-
 EXPECTED_LOADING_SECONDS = 5
+READ_AT_ONCE = 2
 
 
 class Served:
@@ -53,6 +51,8 @@ class Served:
         self.settings = settings
         self.metrics = Metrics()
         self.places = Places(settings.places, self.metrics)
+        # Prompts that are read at a time: all that wait for that hold nothing but their text.
+        self.reading = asyncio.Semaphore(READ_AT_ONCE)
         self.draining = False
         self.created = int(time.time())
         self._engine: Engine | None = None
@@ -86,6 +86,8 @@ class Served:
             return retry_later(503, "the server is being shut down", 10, "draining")
         if self._engine is None:
             return retry_later(503, "the model is being loaded", EXPECTED_LOADING_SECONDS, "loading")
+        if self._engine.broken is not None:
+            return retry_later(503, "the engine has stopped; the server ends", 30, "engine_stopped")
         return None
 
     def described(self) -> ModelTold:
@@ -115,11 +117,13 @@ class StrictRequest(Request):
     """A request whose body is JSON to the letter: UTF-8, no NaN, no lone surrogates, and not nested without end."""
 
     async def json(self) -> Any:
+        body = await self.body()
         try:
-            found = from_json(await self.body(), allow_inf_nan=False)
+            found = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise refused(f"the body is no JSON: {error}", code="invalid_json") from error
-        _check_objects(found)
+        if body.count(b":") > FIELDS:
+            await asyncio.to_thread(_check_objects, found)
         return found
 
 
@@ -183,7 +187,7 @@ def create_app(served: Served) -> ASGIApp:
     if served.settings.cors_origins:
         wrapped = CORSMiddleware(
             wrapped, allow_origins=served.settings.cors_origins, allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )  # fmt: skip
     return wrapped
@@ -237,19 +241,20 @@ async def _answer(
     if served.settings.log_prompts:
         facts["asked"] = asked.model_dump_json(include={"messages", "prompt"})
     with ExitStack() as held:
-        held.enter_context(served.places.take(count, tokenwise=asked.canvas.autoregressive))
-        prepared = await asyncio.to_thread(ask)
-        answering = Answering(served.engine, prepared, served.metrics)
+        held.enter_context(served.places.take(count, autoregressive=asked.canvas.autoregressive))
+        async with served.reading:
+            prepared = await asyncio.to_thread(ask)
+        answering = Answering(served.engine, prepared, served.metrics, request.state.request_id)
         held.callback(_note_usage, answering, facts)
         held.enter_context(answering)
         if not asked.stream:
-            return _json(await until_gone(request.receive, gathered(shape, answering)))
-        options = asked.stream_options
-        events = streamed(
-            shape, answering, prepared.alternatives, include_usage=options is not None and options.include_usage
-        )
-        # From here on it is the response that holds them.
-        return _Holding(EventStream(events), held.pop_all())
+            response = _json(await until_gone(request.receive, gathered(shape, answering)))
+        else:
+            options = asked.stream_options
+            usage = options is not None and options.include_usage
+            response = EventStream(streamed(shape, answering, prepared.alternatives, include_usage=usage))
+        # From here on it is the response that holds them: what is not sent has not ended.
+        return _Holding(response, held.pop_all())
 
 
 class _Holding(Response):
@@ -266,6 +271,8 @@ class _Holding(Response):
 
 def _note_usage(answering: Answering, facts: dict[str, Any]) -> None:
     usage = answering.usage
+    if answering.failure is not None:
+        facts["error"] = answering.failure
     facts["prompt_tokens"] = usage.prompt_tokens
     facts["completion_tokens"] = usage.completion_tokens
     facts["denoising_steps"] = usage.denoising_steps
@@ -282,6 +289,8 @@ def _add_tokens(app: FastAPI, served: Served) -> None:
         check_model(asked.model, served.name)
         if (asked.prompt is None) == (asked.messages is None):
             raise refused("send either a prompt or messages", "prompt")
+        if asked.messages is not None and "add_special_tokens" in asked.model_fields_set:
+            raise refused("add_special_tokens goes with a prompt, not with messages", "add_special_tokens")
 
         def encode() -> list[int]:
             if asked.messages is not None:
@@ -289,12 +298,14 @@ def _add_tokens(app: FastAPI, served: Served) -> None:
             model = served.engine.model
             try:
                 assert asked.prompt is not None
+                served.asking.check_length(asked.prompt, "prompt")
                 encode = model.encode_plain if asked.add_special_tokens else model.tokenizer.encode
                 return encode(asked.prompt)
             except ValueError as error:
                 raise refused(str(error), "prompt", "invalid_value") from error
 
-        ids = await asyncio.to_thread(encode)
+        async with served.reading:
+            ids = await asyncio.to_thread(encode)
         return _json(Tokenized(tokens=ids, count=len(ids), max_model_len=served.max_context))
 
     @app.post("/detokenize", response_model=Detokenized)

@@ -3,6 +3,7 @@
 The fields are OpenAI's (https://platform.openai.com/docs/api-reference), `canvas` and `chat_template_kwargs` excepted.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
@@ -24,7 +25,8 @@ def only(*values: Any) -> Any:
     def check(value: Any) -> Any:
         same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
         if value is not None and not any(same):
-            raise ValueError(f"{repr(value)[:100]} is not supported; leave it out, or send {values[0]!r}")
+            said, possible = json.dumps(value)[:100], json.dumps(values[0])
+            raise ValueError(f"{said} is not supported; leave it out, or send {possible}")
         return value
 
     return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]
@@ -102,9 +104,9 @@ class TextPart(Strict):
 
 
 class CalledFunction(Strict):
-    """arguments: a JSON object, as text."""
+    """arguments: a JSON object, as text. The name is what the model once wrote, whatever that was."""
 
-    name: Name
+    name: Annotated[str, Field(max_length=256)]
     arguments: str
 
 

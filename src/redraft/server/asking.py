@@ -12,7 +12,9 @@ from redraft.many import Engine
 from redraft.server.asked import ChatRequest, CompletionRequest, Generating, Message, Tool
 from redraft.server.errors import ApiError, refused
 from redraft.server.settings import LARGEST_SEED
+from redraft.text import TextTokenizer
 
+MESSAGE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
 CANVAS_SETTINGS = ("steps", "entropy_bound", "t_min", "t_max", "canvas_length")
 
 
@@ -20,11 +22,12 @@ CANVAS_SETTINGS = ("steps", "entropy_bound", "t_min", "t_max", "canvas_length")
 class Asked:
     """What is to be generated: requests for the engine, one for each choice, and how they are told.
 
-    prompt_tokens: of all prompts together, each counted once. top: likeliest tokens told of each, None for no
-    log-probabilities. alternatives: with each draft.
+    choices: answers to each prompt. prompt_tokens: of all prompts together, each counted once. top: likeliest tokens
+    told of each, None for no log-probabilities. alternatives: with each draft.
     """
 
     requests: tuple[Request, ...]
+    choices: int
     prompt_tokens: int
     stops: tuple[str, ...]
     top: int | None
@@ -50,7 +53,7 @@ def settings_of(engine: Engine, asked: Generating, max_tokens: int | None, max_c
     if canvas.alternatives and not canvas.stream_drafts:
         raise refused("canvas.alternatives come with drafts: ask for canvas.stream_drafts", "canvas.alternatives")
     if canvas.autoregressive:
-        _check_tokenwise(asked)
+        _check_autoregressive(asked)
     elif asked.seed is None:
         # One for all choices, and told, so that each can be had again.
         settings["seed"] = secrets.randbelow(LARGEST_SEED)
@@ -63,17 +66,25 @@ def settings_of(engine: Engine, asked: Generating, max_tokens: int | None, max_c
     return settings
 
 
-def _check_tokenwise(asked: Generating) -> None:
+SAID_ANYWAY = {
+    "n": 1,
+    "temperature": 0.0,
+    "logprobs": False,
+    "canvas.alternatives": 0,
+    "canvas.stream_drafts": False,
+}
+"""What may be said of an answer that is written token by token, because it is so."""
+
+
+def _check_autoregressive(asked: Generating) -> None:
     """Token by token the likeliest is taken each time: nothing else can be asked of it."""
     given = asked.model_dump(exclude_unset=True)
     ours = {f"canvas.{name}": value for name, value in given.get("canvas", {}).items() if name != "autoregressive"}
     ours |= {name: given[name] for name in ("seed", "temperature", "n", "logprobs", "top_logprobs") if name in given}
     for name, value in ours.items():
-        if value not in (None, False) and (name, value) not in (
-            ("n", 1),
-            ("temperature", 0),
-            ("canvas.alternatives", 0),
-        ):
+        # Zero log-probabilities of text completions are a number, and not none.
+        anyway = name in SAID_ANYWAY and value == SAID_ANYWAY[name] and type(value) is type(SAID_ANYWAY[name])
+        if value is not None and not anyway:
             raise refused(
                 f"{name} has no meaning token by token: leave it out, or canvas.autoregressive",
                 name,
@@ -105,6 +116,7 @@ class Asking:
         prompts = []
         for prompt in asked.prompts:
             if isinstance(prompt, str):
+                self.check_length(prompt, "prompt")
                 prompts.append(self._encoded(lambda text=prompt: self._engine.model.encode_plain(text), "prompt"))
             else:
                 prompts.append(prompt)
@@ -113,12 +125,25 @@ class Asking:
     def conversation(self, messages: Sequence[Message], **variables: object) -> list[int]:
         """Token ids of a conversation through the chat template, or of one text where there is no template."""
         model = self._engine.model
+        self.check_length("".join(_text(message.content) for message in messages), "messages")
         if model.tokenizer.has_chat_template:
-            rendered = [_for_template(message, at) for at, message in enumerate(messages)]
+            rendered = [_for_template(message, at, model.tokenizer) for at, message in enumerate(messages)]
             return self._encoded(lambda: model.encode(rendered, **variables), "messages")
         if len(messages) > 1 or messages[0].role != "user":
             raise refused("this model has no chat template: send one message of role user, or a completion", "messages")
+        for name in MESSAGE_FIELDS:
+            if getattr(messages[0], name) is not None:
+                raise refused(f"this model has no chat template, and so no messages.0.{name}", f"messages.0.{name}")
         return self._encoded(lambda: model.encode(_text(messages[0].content)), "messages")
+
+    def check_length(self, text: str, param: str) -> None:
+        """Refuses what is too long whatever its tokens are, before they are counted."""
+        longest = self._engine.model.tokenizer.longest_token
+        if (least := len(text) // longest) > self._max_context:
+            raise refused(
+                f"the prompt has {len(text)} characters, which are {least} tokens at least; the context holds "
+                f"{self._max_context}: shorten the prompt", param, "context_length_exceeded",
+            )  # fmt: skip
 
     def _variables(self, asked: ChatRequest) -> dict[str, object]:
         """What the template is told beside the messages; refused where it would not listen."""
@@ -160,7 +185,7 @@ class Asking:
                     prompt,
                     drafts=canvas.stream_drafts,
                     top=max(canvas.alternatives, 0 if top is None else max(top, 1)),
-                    tokenwise=canvas.autoregressive,
+                    autoregressive=canvas.autoregressive,
                     choice=choice,
                     **fitting,
                 )
@@ -168,6 +193,7 @@ class Asking:
             ]
         return Asked(
             requests=tuple(requests),
+            choices=asked.choices,
             prompt_tokens=sum(map(len, prompts)),
             stops=asked.stops,
             top=top,
@@ -189,8 +215,17 @@ class Asking:
         return min(room, chosen.max_new_tokens)
 
 
-def _for_template(message: Message, at: int) -> dict[str, object]:
-    """A message as templates read it: texts joined, arguments of tool calls as objects."""
+def _for_template(message: Message, at: int, tokenizer: TextTokenizer) -> dict[str, object]:
+    """A message as templates read it: texts joined, arguments of tool calls as objects.
+
+    What a model thought before may be left out by its template, as those of thinking models do; nothing else may.
+    """
+    for name in ("name", "tool_calls", "tool_call_id"):
+        if getattr(message, name) is not None and not tokenizer.template_reads(name):
+            place = f"messages.{at}.{name}"
+            raise refused(
+                f"{place} is not read by this model's chat template: leave it out", place, "unsupported_value"
+            )
     rendered: dict[str, object] = {"role": message.role, "content": _text(message.content)}
     if message.content is None and not message.tool_calls:
         raise refused(f"messages.{at} has no content", f"messages.{at}.content")

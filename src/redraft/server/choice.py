@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from redraft import engine
 from redraft.generation import DenoisingStep, cut_canvas
 from redraft.many import Engine
-from redraft.text import Content, Reasoning, ToolCall, Transcript
+from redraft.text import Content, Part, ToolCall, Transcript
 
 DELTA_TOKENS = 8
 """A canvas comes whole, and is told in pieces of so many tokens."""
@@ -22,15 +22,15 @@ class TokenTold:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The next part of the answer, and the tokens that have become certain with it."""
+class Delta:
+    """The next part of the answer, and the tokens that have become certain with it, those without text included."""
 
-    part: Content | Reasoning | ToolCall
+    part: Part
     tokens: tuple[TokenTold, ...] = ()
 
 
 @dataclass(frozen=True)
-class Drafted:
+class StepTold:
     """A denoising step, numbered from 1, and the text the answer's canvas would be if it ended here."""
 
     step: DenoisingStep
@@ -45,7 +45,7 @@ class Ended:
     finish_reason: str
 
 
-Told = Piece | Drafted | Ended
+Told = Delta | StepTold | Ended
 
 
 @dataclass
@@ -78,7 +78,6 @@ class Choice:
         self._top = top
         self._tokens: list[TokenTold] = []
         self._calls = False
-        self._steps = 0
         self.ended = False
 
     def take(self, event: engine.Event) -> Iterator[Told]:
@@ -90,74 +89,79 @@ class Choice:
         if isinstance(event, engine.Began):
             self.counted.cached, self.counted.begun = event.cached_tokens, event.at
         elif isinstance(event, engine.Drafted):
-            self._steps += 1
-            room = self.request.settings.max_new_tokens - self.counted.tokens
-            part, _ = cut_canvas(event.step.draft.tolist(), self._eos_ids, room)
-            yield Drafted(event.step, self._steps, self._tokenizer.decode(part))
+            settings, step = self.request.settings, event.step
+            part, _ = cut_canvas(step.draft.tolist(), self._eos_ids, settings.max_new_tokens - self.counted.tokens)
+            yield StepTold(step, settings.steps - step.step + 1, self._tokenizer.decode(part))
         elif isinstance(event, engine.Committed):
             yield from self._committed(event)
         elif isinstance(event, engine.Finished):
             self.counted.written += event.generation.finish_reason == "stop"
-            yield from self._pieces(self._transcript.finish())
+            yield from self._deltas(self._transcript.finish())
             yield from self._end(event.generation.finish_reason)
 
     def _committed(self, event: engine.Committed) -> Iterator[Told]:
-        self._steps = 0
         if event.steps:
             self.counted.steps.append(event.steps)
         told = _tokens_told(event, self._top)
-        for start in range(0, len(event.token_ids), DELTA_TOKENS):
-            group = event.token_ids[start : start + DELTA_TOKENS]
+        # Where it matters which token brought which text, they come one by one.
+        size = 1 if self._top is not None or self._cutter.stops else DELTA_TOKENS
+        for start in range(0, len(event.token_ids), size):
+            group = event.token_ids[start : start + size]
             self.counted.tokens += len(group)
             self.counted.written += len(group)
-            self._tokens += told[start : start + DELTA_TOKENS]
-            yield from self._pieces(self._transcript.push(group))
+            self._tokens += told[start : start + size]
+            yield from self._deltas(self._transcript.push(group))
             if self._cutter.found:
                 yield from self._end("stop")
                 return
 
-    def _pieces(self, parts: Sequence[Content | Reasoning | ToolCall]) -> Iterator[Piece]:
+    def _deltas(self, parts: Sequence[Part]) -> Iterator[Delta]:
+        """What parts of the transcript tell; nothing behind a stop text."""
         for part in parts:
-            if isinstance(part, Content):
-                if not (text := self._cutter.push(part.text)):
-                    continue
-                part = Content(text)
-            self._calls |= isinstance(part, ToolCall)
-            yield self._piece(part)
+            # Before a part of another kind: what was held back can become no stop text any more.
+            text = self._cutter.push(part.text) if isinstance(part, Content) else self._cutter.finish()
+            if text:
+                yield self._delta(Content(text))
             if self._cutter.found:
                 return
+            if not isinstance(part, Content):
+                self._calls |= isinstance(part, ToolCall) and part.complete
+                yield self._delta(part)
 
     def _end(self, finish_reason: str) -> Iterator[Told]:
         self.ended = True
-        if rest := self._cutter.finish():
-            yield self._piece(Content(rest))
+        if self._cutter.found:
+            finish_reason, self._tokens = "stop", []
+        rest = self._cutter.finish()
+        if rest or self._tokens:
+            yield self._delta(Content(rest))
         yield Ended("tool_calls" if self._calls and finish_reason == "stop" else finish_reason)
 
-    def _piece(self, part: Content | Reasoning | ToolCall) -> Piece:
+    def _delta(self, part: Part) -> Delta:
         tokens, self._tokens = tuple(self._tokens), []
-        return Piece(part, tokens)
+        return Delta(part, tokens)
 
 
 class StopCutter:
     """Cuts a text that arrives in pieces off before the first of some texts, and holds back what may become one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
+        self.stops = tuple(stops)
         self._held = ""
         self.found = False
 
     def push(self, text: str) -> str:
         """What is certain not to be of a stop text; nothing any more when one was found."""
-        if not self._stops:
+        if not self.stops:
             return text
         if self.found:
             return ""
         text = self._held + text
-        places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        places = [at for stop in self.stops if (at := text.find(stop)) >= 0]
         if places:
             self.found, self._held = True, ""
             return text[: min(places)]
-        keep = max(_overlap(text, stop) for stop in self._stops)
+        keep = max(_overlap(text, stop) for stop in self.stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 

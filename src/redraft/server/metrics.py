@@ -25,6 +25,7 @@ class Metrics:
 
         self.requests = counter("http_requests", "HTTP requests by route and status", "route", "status")
         self.rejected = counter("rejected", "Requests turned away, by reason", "reason")
+        self.failed = counter("failed", "Answers that failed, by the error's code", "code")
         self.disconnected = counter("disconnected", "Requests whose client went before the end")
         self.prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
         self.cached_tokens = counter("cached_prompt_tokens", "Tokens of prompts that had been read before")

@@ -78,14 +78,14 @@ class Running:
         """Until a signal or `stop` has ended it. Raises what the loading of the model raised."""
         self._loop = asyncio.get_running_loop()
         loading = asyncio.create_task(self._begin())
-        giving_back = asyncio.create_task(give_back_now_and_then())
+        beside = [asyncio.create_task(work) for work in (give_back_now_and_then(), self._watch_engine())]
         try:
             with self._socket:
                 await self._server.serve(sockets=[self._socket])
         finally:
-            loading.cancel()
-            giving_back.cancel()
-            await asyncio.gather(loading, giving_back, return_exceptions=True)
+            for task in (loading, *beside):
+                task.cancel()
+            await asyncio.gather(loading, *beside, return_exceptions=True)
             if self._engine is not None:
                 await _aside(self._shut_down)
         if self._failure is not None:
@@ -95,6 +95,14 @@ class Running:
         """What a first signal does, from any thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._server.begin_to_drain)
+
+    async def _watch_engine(self) -> None:
+        """A server whose engine has stopped ends, so that what watches over it starts another."""
+        while self._engine is None or self._engine.broken is None:
+            await asyncio.sleep(1)
+        log.error("the engine has stopped", exc_info=self._engine.broken)
+        self._failure = RuntimeError("the engine has stopped; the log says why")
+        self._server.should_exit = True
 
     async def _begin(self) -> None:
         self.is_loading = True

@@ -2,13 +2,13 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from pydantic import BaseModel
 
 from redraft.server.answering import Answering, Happened
-from redraft.server.choice import Drafted, Ended, Piece, TokenTold
+from redraft.server.choice import Delta, Ended, StepTold, TokenTold
 from redraft.server.errors import ApiError
 from redraft.server.sending import DONE, event
 from redraft.server.told import (
@@ -35,8 +35,8 @@ from redraft.text import Content, Reasoning, TextTokenizer, ToolCall
 class Shape(Protocol):
     """How one answer of the API is told. Made for one request."""
 
-    def piece(self, index: int, piece: Piece) -> BaseModel:
-        """The event of the next piece."""
+    def delta(self, index: int, told: Delta) -> BaseModel:
+        """The event of the next part."""
         ...
 
     def end(self, index: int, ended: Ended, answering: Answering) -> BaseModel:
@@ -51,7 +51,7 @@ class Shape(Protocol):
         """All in one."""
         ...
 
-    def draft(self, index: int, drafted: Drafted, alternatives: int) -> Draft:
+    def draft(self, index: int, told: StepTold, alternatives: int) -> Draft:
         """The event of a denoising step."""
         ...
 
@@ -70,8 +70,7 @@ class TokenTexts:
 
     def scored(self, token: int, log_prob: float) -> TopLogprob:
         """As log-probabilities are told."""
-        text = self[token]
-        return TopLogprob(token=text, logprob=log_prob, bytes=list(text.encode()))
+        return TopLogprob(token=self[token], logprob=log_prob, bytes=list(self._tokenizer.token_bytes(token)))
 
 
 class _Told:
@@ -86,8 +85,8 @@ class _Told:
         self.model = model
         self.texts = texts
 
-    def draft(self, index: int, drafted: Drafted, alternatives: int) -> Draft:
-        step, texts = drafted.step, self.texts
+    def draft(self, index: int, told: StepTold, alternatives: int) -> Draft:
+        step, texts = told.step, self.texts
         entropies = step.entropy.tolist()
         listed = None
         if alternatives and step.top is not None:
@@ -95,10 +94,10 @@ class _Told:
                 [(texts[token], round(score, 4)) for token, score in zip(ids[:alternatives], scores, strict=False)]
                 for ids, scores in zip(step.top.ids.tolist(), step.top.log_probs.tolist(), strict=True)
             ]
-        told = DraftTold(
+        draft = DraftTold(
             index=index,
             canvas=step.canvas,
-            step=drafted.number,
+            step=told.number,
             steps_left=step.step - 1,
             finished=step.finished,
             temperature=step.temperature,
@@ -108,9 +107,9 @@ class _Told:
             tokens=[texts[token] for token in step.draft.tolist()],
             noisy=[texts[token] for token in step.renoised.tolist()],
             alternatives=listed,
-            text=drafted.text,
+            text=told.text,
         )
-        return Draft(id=self.id, object=self.draft_object, created=self.created, model=self.model, draft=told)  # type: ignore[arg-type]
+        return Draft(id=self.id, object=self.draft_object, created=self.created, model=self.model, draft=draft)  # type: ignore[arg-type]
 
 
 class ChatShape(_Told):
@@ -124,10 +123,10 @@ class ChatShape(_Told):
         self._begun: set[int] = set()
         self._calls: dict[int, int] = {}
 
-    def piece(self, index: int, piece: Piece) -> ChatChunk:
+    def delta(self, index: int, told: Delta) -> ChatChunk:
         delta = MessageTold(role=None if index in self._begun else "assistant")
         self._begun.add(index)
-        match piece.part:
+        match told.part:
             case Content(text):
                 delta.content = text
             case Reasoning(text):
@@ -135,7 +134,7 @@ class ChatShape(_Told):
             case ToolCall() as call:
                 delta.tool_calls = [self._call(call, self._calls.get(index, 0))]
                 self._calls[index] = self._calls.get(index, 0) + 1
-        return self._chunk([ChunkChoice(index=index, delta=delta, logprobs=self._scored(piece.tokens))])
+        return self._chunk([ChunkChoice(index=index, delta=delta, logprobs=self._scored(told.tokens))])
 
     def end(self, index: int, ended: Ended, answering: Answering) -> ChatChunk:
         delta = MessageTold(role=None if index in self._begun else "assistant")
@@ -157,8 +156,8 @@ class ChatShape(_Told):
 
     def whole(self, happened: Iterable[Happened], answering: Answering) -> ChatCompletion:
         choices = []
-        for index, pieces, finish in _by_choice(happened, len(answering.choices)):
-            parts = [piece.part for piece in pieces]
+        for index, deltas, finish in _by_choice(happened, len(answering.choices)):
+            parts = [delta.part for delta in deltas]
             calls = [part for part in parts if isinstance(part, ToolCall)]
             content = "".join(part.text for part in parts if isinstance(part, Content))
             thought = "".join(part.text for part in parts if isinstance(part, Reasoning))
@@ -168,7 +167,7 @@ class ChatShape(_Told):
                 reasoning_content=thought or None,
                 tool_calls=[self._call(call) for call in calls] or None,
             )
-            tokens = tuple(token for piece in pieces for token in piece.tokens)
+            tokens = tuple(token for delta in deltas for token in delta.tokens)
             choices.append(
                 ChatChoice(
                     index=index,
@@ -217,10 +216,10 @@ class TextShape(_Told):
         self._logprobs = logprobs
         self._offset: dict[int, int] = {}
 
-    def piece(self, index: int, piece: Piece) -> TextCompletion:
-        scored = self._scored(piece.tokens, self._offset.get(index, 0))
-        self._offset[index] = self._offset.get(index, 0) + sum(len(self.texts[token.id]) for token in piece.tokens)
-        return self._chunk([TextChoice(index=index, text=_text(piece), logprobs=scored)])
+    def delta(self, index: int, told: Delta) -> TextCompletion:
+        scored = self._scored([told], self._offset.get(index, 0))
+        self._offset[index] = self._offset.get(index, 0) + len(_text(told))
+        return self._chunk([TextChoice(index=index, text=_text(told), logprobs=scored)])
 
     def end(self, index: int, ended: Ended, answering: Answering) -> TextCompletion:
         finish = _plain(ended.finish_reason)
@@ -235,13 +234,12 @@ class TextShape(_Told):
 
     def whole(self, happened: Iterable[Happened], answering: Answering) -> TextCompletion:
         whole = self._chunk([])
-        for index, pieces, finish in _by_choice(happened, len(answering.choices)):
-            tokens = tuple(token for piece in pieces for token in piece.tokens)
+        for index, deltas, finish in _by_choice(happened, len(answering.choices)):
             whole.choices.append(
                 TextChoice(
                     index=index,
-                    text="".join(map(_text, pieces)),
-                    logprobs=self._scored(tokens, 0),
+                    text="".join(map(_text, deltas)),
+                    logprobs=self._scored(deltas, 0),
                     finish_reason=_plain(finish),  # type: ignore[arg-type]
                     canvas=answering.canvas(index),
                 )
@@ -252,17 +250,19 @@ class TextShape(_Told):
     def _chunk(self, choices: list[TextChoice]) -> TextCompletion:
         return TextCompletion(id=self.id, created=self.created, model=self.model, choices=choices)
 
-    def _scored(self, tokens: tuple[TokenTold, ...], offset: int) -> OldLogprobs | None:
+    def _scored(self, deltas: Sequence[Delta], offset: int) -> OldLogprobs | None:
         if not self._logprobs:
             return None
-        texts = [self.texts[token.id] for token in tokens]
-        offsets = [offset + sum(map(len, texts[:at])) for at in range(len(texts))]
-        return OldLogprobs(
-            tokens=texts,
-            token_logprobs=[token.log_prob for token in tokens],
-            top_logprobs=[{self.texts[other]: score for other, score in token.top} for token in tokens],
-            text_offset=offsets,
-        )
+        told = OldLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+        for delta in deltas:
+            for token in delta.tokens:
+                told.tokens.append(self.texts[token.id])
+                told.token_logprobs.append(token.log_prob)
+                told.top_logprobs.append({self.texts[other]: score for other, score in token.top})
+                # Of several the last brings the text; those before it are parts of its characters, or have none.
+                told.text_offset.append(offset)
+            offset += len(_text(delta))
+        return told
 
 
 async def streamed(
@@ -273,14 +273,18 @@ async def streamed(
         async for one in answering.events():
             index, told = one.index, one.told
             match told:
-                case Piece():
-                    yield event(shape.piece(index, told).model_dump_json(exclude_none=True))
-                case Drafted():
+                case Delta():
+                    yield event(shape.delta(index, told).model_dump_json(exclude_none=True))
+                case StepTold():
                     yield event(shape.draft(index, told, alternatives).model_dump_json(exclude_none=True), "draft")
                 case Ended():
                     yield event(shape.end(index, told, answering).model_dump_json(exclude_none=True))
     except ApiError as error:
         yield event(error.body.model_dump_json())
+        return
+    except Exception as error:
+        # The head has been sent: whatever it is, the client is told where it looks.
+        yield event(answering.failed(error).body.model_dump_json())
         return
     if include_usage:
         yield event(shape.usage(answering.usage).model_dump_json(exclude_none=True))
@@ -292,21 +296,21 @@ async def gathered(shape: Shape, answering: Answering) -> BaseModel:
     return shape.whole([one async for one in answering.events()], answering)
 
 
-def _by_choice(happened: Iterable[Happened], count: int) -> Iterator[tuple[int, list[Piece], str]]:
-    """(index, pieces, finish reason) of each choice."""
-    pieces: list[list[Piece]] = [[] for _ in range(count)]
+def _by_choice(happened: Iterable[Happened], count: int) -> Iterator[tuple[int, list[Delta], str]]:
+    """(index, deltas, finish reason) of each choice."""
+    deltas: list[list[Delta]] = [[] for _ in range(count)]
     finish = ["length"] * count
     for one in happened:
-        if isinstance(one.told, Piece):
-            pieces[one.index].append(one.told)
+        if isinstance(one.told, Delta):
+            deltas[one.index].append(one.told)
         elif isinstance(one.told, Ended):
             finish[one.index] = one.told.finish_reason
-    yield from zip(range(count), pieces, finish, strict=True)
+    yield from zip(range(count), deltas, finish, strict=True)
 
 
-def _text(piece: Piece) -> str:
+def _text(delta: Delta) -> str:
     """Text completions have no place for thoughts and calls of tools: only what is meant to be read is."""
-    return piece.part.text if isinstance(piece.part, Content) else ""
+    return delta.part.text if isinstance(delta.part, Content) else ""
 
 
 def _plain(finish_reason: str) -> str:

@@ -88,6 +88,16 @@ def display_text(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> st
     return tokenizer.decode([token_id, token_id], skip_special_tokens=False)[len(single) :]
 
 
+def byte_form(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> bytes:
+    """The bytes of a token as it stands inside a text."""
+    token = tokenizer.id_to_token(token_id) or ""
+    if decoding == "bytes":
+        return _token_bytes(token)
+    if decoding == "pieces" and _BYTE_TOKEN.fullmatch(token):
+        return bytes([int(token[3:-1].lstrip("+"), 16)])
+    return display_text(tokenizer, token_id, decoding).encode()
+
+
 def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     if tokenizer.decoder is None:
         return []

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel, WordPiece
 
-from redraft.text.detokenizer import REPLACEMENT, Detokenizer, check_ids, display_text, streaming
+from redraft.text.detokenizer import REPLACEMENT, Detokenizer, byte_form, check_ids, display_text, streaming
 from redraft.text.markers import Finder, Markers, replace, strings
 from redraft.text.template import ChatTemplate, TemplateLimits
 
@@ -18,6 +18,8 @@ MIB = 1024 * 1024
 MAX_TOKENIZER = 256 * MIB
 MAX_CONFIG = 16 * MIB
 MAX_TEMPLATE = TemplateLimits().max_source
+SHORT_TEXT = 4096
+"""Characters that are encoded in a millisecond or two."""
 PROBE = ({"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}, {"role": "user", "content": "x"})
 
 
@@ -51,7 +53,9 @@ class TextTokenizer:
         self._special_ids = frozenset(self._control.values())
         self._forbidden = self._special_ids - self._unknown_ids()
         self._finder = Finder(self._control)
-        self._vocab_size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self._vocab_size = 1 + max(vocabulary.values(), default=-1)
+        self._longest = max(map(len, vocabulary), default=1)
         self._streaming = streaming(tokenizer)
         self._template: ChatTemplate | None = None
         if chat_template is not None:
@@ -99,6 +103,11 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """One more than the highest id."""
         return self._vocab_size
+
+    @property
+    def longest_token(self) -> int:
+        """Characters of the longest token: a text of n characters has at least n / longest_token tokens."""
+        return self._longest
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -186,8 +195,20 @@ class TextTokenizer:
             return REPLACEMENT
         return display_text(self._tokenizer, token_id, self._streaming)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token adds to a text, half a character too; of a control token those of its name."""
+        token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < self._vocab_size else None
+        if token is None or token_id in self._special_ids:
+            return (token or "").encode()
+        return byte_form(self._tokenizer, token_id, self._streaming)
+
     def _encode(self, text: str) -> list[int]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        # One text holds the interpreter's lock as long as it takes, a batch does not: others wait for a long one.
+        encoding = (
+            self._tokenizer.encode(text, add_special_tokens=False)
+            if len(text) <= SHORT_TEXT
+            else self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
+        )
         ids: list[int] = encoding.ids
         if self._forbidden.isdisjoint(ids):
             return ids

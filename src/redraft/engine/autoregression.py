@@ -8,7 +8,7 @@ from redraft.generation.loop import check_prompt
 from redraft.model import Transformer
 
 
-class Tokenwise:
+class Autoregression:
     """The answer of one request under way. ValueError for a prompt that the model cannot answer."""
 
     def __init__(self, request: Request, model: Transformer) -> None:

@@ -30,7 +30,7 @@ def of(events: list, id: str, kind: type) -> list:
 
 def test_token_by_token_beside_a_canvas_each_as_it_would_be_alone(model):
     core = EngineCore(model)
-    core.submit(Request(id="t", prompt=PROMPT, settings=SETTINGS, tokenwise=True))
+    core.submit(Request(id="t", prompt=PROMPT, settings=SETTINGS, autoregressive=True))
     core.submit(Request(id="c", prompt=PROMPT, settings=SETTINGS))
     assert core.held == ("c", "t")
     events = run(core)
@@ -46,9 +46,9 @@ def test_token_by_token_beside_a_canvas_each_as_it_would_be_alone(model):
 def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model, monkeypatch):
     core = EngineCore(model)
     for name in ("t", "u"):
-        core.submit(Request(id=name, prompt=PROMPT, settings=SETTINGS, tokenwise=True))
+        core.submit(Request(id=name, prompt=PROMPT, settings=SETTINGS, autoregressive=True))
     with pytest.raises(ValueError, match="already holds a request 't'"):
-        core.submit(Request(id="t", prompt=PROMPT, settings=SETTINGS, tokenwise=True))
+        core.submit(Request(id="t", prompt=PROMPT, settings=SETTINGS, autoregressive=True))
     core.step()
     assert core.cancel("t") == [Cancelled("t")]
     assert core.cancel("t") == []
@@ -67,12 +67,12 @@ def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model, monke
 @pytest.mark.parametrize("more", [{"drafts": True}, {"top": 1}, {"stop_ids": (3,)}])
 def test_token_by_token_has_nothing_else_to_ask_for(more):
     with pytest.raises(ValueError, match="token by token there are no drafts"):
-        Request(id="t", prompt=PROMPT, settings=SETTINGS, tokenwise=True, **more)
+        Request(id="t", prompt=PROMPT, settings=SETTINGS, autoregressive=True, **more)
 
 
 def test_a_prompt_without_room_is_refused_token_by_token_too(model):
     with pytest.raises(ValueError, match="the context holds 64"):
-        EngineCore(model).check(Request(id="t", prompt=PROMPT * 13, settings=SETTINGS, tokenwise=True))
+        EngineCore(model).check(Request(id="t", prompt=PROMPT * 13, settings=SETTINGS, autoregressive=True))
 
 
 def test_the_end_of_a_queue_is_told_with_what_had_been_read(model):

@@ -141,7 +141,7 @@ def test_text_comes_in_pieces_and_from_event_loops(here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-o", "temperature", 9), "temperature: Input should be less than or equal to 2"),
+        (("-o", "temperature", 9), "temperature: must be less than or equal to 2"),
         (("-o", "t_min", 0.9, "-o", "t_max", 0.1), "t_min"),
         (("-o", "max_tokens", 4000), "max_tokens is 4000, the context holds 256"),
         (("-o", "steps", "many"), "steps"),

@@ -112,6 +112,48 @@ def test_each_token_has_its_log_probability_once(within):
     assert not any(one.tokens for one in without if isinstance(one, Delta))
 
 
+def test_text_that_was_held_back_stands_before_what_follows_it(within):
+    happened, _ = told(within, "the dog<|tool_call>call:find{}<tool_call|>", stops=("dogs",))
+    parts = [one.part for one in happened if isinstance(one, Delta)]
+    assert isinstance(parts[-1], ToolCall)
+    assert "".join(part.text for part in parts[:-1]) == "the dog"
+
+
+def test_nothing_is_told_behind_a_stop_text(within):
+    happened, _ = told(within, "the dog<|tool_call>call:find{}<tool_call|>", stops=("dog",), finish="length")
+    assert joined(happened, Content) == "the "
+    assert [one for one in happened if not isinstance(one, Delta)] == [Ended("stop")]
+    assert not any(isinstance(one.part, ToolCall) for one in happened if isinstance(one, Delta))
+
+
+def test_a_stop_text_that_the_very_end_completes(within):
+    happened, _ = told(within, "naïve café", stops=("é",), finish="length")
+    assert joined(happened, Content) == "naïve caf"
+    assert happened[-1] == Ended("stop")
+
+
+def test_tokens_behind_a_stop_text_are_not_scored_and_those_without_text_are(within):
+    def scores(ids):
+        return TopTokens(torch.tensor([[token] for token in ids]), torch.tensor([[-0.5]] * len(ids)))
+
+    def tokens(happened) -> list[int]:
+        return [token.id for one in happened if isinstance(one, Delta) for token in one.tokens]
+
+    happened, _ = told(within, "the quick brown fox", stops=("brown",), top=0, scores=scores)
+    # The token in which the stop text begins brings the space before it; the next one brings nothing.
+    assert len(tokens(happened)) == 3
+    assert len(raw_ids(within, "the quick brown")) > 3
+    text = "hello<|channel>thought\n<channel|>"
+    happened, choice = told(within, text, top=0, scores=scores)
+    assert tokens(happened) == raw_ids(within, text)
+    assert len(tokens(happened)) == choice.counted.tokens
+
+
+def test_a_call_that_cannot_be_read_is_no_reason_to_wait_for_its_answer(within):
+    happened, _ = told(within, "<|tool_call>nonsense<tool_call|>")
+    assert happened[-1] == Ended("stop")
+
+
 def test_the_engines_failure_is_raised(within):
     with pytest.raises(RuntimeError, match="broken"):
         list(Choice(within, REQUEST, (), None).take(Failed("r", RuntimeError("broken"))))

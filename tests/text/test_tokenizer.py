@@ -417,3 +417,19 @@ def test_markers_avoid_the_templates_own_characters() -> None:
     assert markers.literals == {"<a>": chr(LAST_PRIVATE - 1)}
     assert list(markers.split(f"x{chr(LAST_PRIVATE - 1)}")) == ["x", 7, ""]
     assert list(Markers({}, "").split("x")) == ["x"]
+
+
+@pytest.mark.parametrize("make", [gemma_tokenizer, byte_level_tokenizer, llama_tokenizer])
+def test_the_bytes_of_tokens_are_those_of_their_text(make):
+    tokenizer = TextTokenizer(make(), named_tokens=NAMED_TOKENS)
+    text = "the user says: naïve café, 🦊 ok"
+    found = b"".join(map(tokenizer.token_bytes, tokenizer.encode(text)))
+    assert found.decode().lstrip(" ") == text
+    assert tokenizer.token_bytes(tokenizer.bos_id) == b""
+    assert len(text) / tokenizer.longest_token <= len(tokenizer.encode(text))
+
+
+def test_a_long_text_is_encoded_as_its_parts_are():
+    tokenizer = TextTokenizer(gemma_tokenizer(), named_tokens=NAMED_TOKENS)
+    text = "the quick brown fox jumps over the lazy dog " * 1000
+    assert tokenizer.encode(text) == gemma_tokenizer().encode(text, add_special_tokens=False).ids

@@ -255,13 +255,16 @@ class TextShape(_Told):
             return None
         told = OldLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
         for delta in deltas:
+            text = _text(delta)
             for token in delta.tokens:
                 told.tokens.append(self.texts[token.id])
                 told.token_logprobs.append(token.log_prob)
                 told.top_logprobs.append({self.texts[other]: score for other, score in token.top})
-                # Of several the last brings the text; those before it are parts of its characters, or have none.
                 told.text_offset.append(offset)
-            offset += len(_text(delta))
+            if told.tokens and text.endswith(told.tokens[-1]):
+                # Of several the last is whole; those before it are parts of characters, or without text.
+                told.text_offset[-1] += len(text) - len(told.tokens[-1])
+            offset += len(text)
         return told
 
 

@@ -196,10 +196,10 @@ class TextTokenizer:
         return display_text(self._tokenizer, token_id, self._streaming)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one token adds to a text, half a character too; of a control token those of its name."""
-        token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < self._vocab_size else None
-        if token is None or token_id in self._special_ids:
-            return (token or "").encode()
+        """The bytes that one token adds to a text, be it half a character; a control token adds none."""
+        check_ids([token_id], self._vocab_size)
+        if token_id in self._special_ids:
+            return b""
         return byte_form(self._tokenizer, token_id, self._streaming)
 
     def _encode(self, text: str) -> list[int]:

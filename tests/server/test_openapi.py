@@ -15,9 +15,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from redraft.server.app import Served, create_app
-from redraft.server.settings import ServerSettings
-
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
     negative_data_rejection,
@@ -91,8 +88,3 @@ def BOUNDED(examples: int) -> settings:
         max_examples=examples, deadline=None, derandomize=True, database=None, phases=[hypothesis.Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-
-
-def test_the_document_is_there_before_the_model():
-    app = create_app(Served(ServerSettings()))
-    assert app is not None

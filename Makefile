@@ -54,7 +54,7 @@ $(BIN)/pip:
 	  echo "redraft needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)."; \
 	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Making $(VENV). Downloads for running: about 230 MB, 190 of them torch's CPU build; 1 GB on disk."
-	@echo "For test, check and fix about 70 MB more. The model is in the checkout: nothing is downloaded for it."
+	@echo "For test, check and fix about 130 MB more. The model is in the checkout: nothing is downloaded for it."
 	@$(if $(and $(ON_LINUX),$(filter-out file,$(origin TORCH_INDEX))),echo "But TORCH_INDEX is given: a CUDA build of torch is several GB.")
 	@$(PYTHON) -m venv $(VENV)
 

@@ -75,16 +75,17 @@ class Found:
         self.messages.setdefault(outcome, message)
 
 
-def plan(count: int, disconnects: float, seed: int) -> Iterator[Planned]:
-    """So many requests, the same for the same seed."""
+def plan(count: int, disconnects: float, seed: int, steps: int) -> Iterator[Planned]:
+    """So many requests, the same for the same seed; `steps` bounds a canvas's, 0 leaves that to the server."""
     rng = random.Random(f"soak/{seed}")
+    canvas = {"canvas": {"steps": steps}} if steps else {}
     fillers = [filler_prompts(low, high, seed) for low, high in WORDS]
     # The bundled model has much to say to these, and next to nothing to filling text.
     tasks = [case.prompt for task in TASKS.values() for case in task.cases()]
     for _ in range(count):
         yield Planned(
             prompt=rng.choice(tasks) if rng.random() < TASK_SHARE else next(rng.choice(fillers)),
-            settings={"max_tokens": rng.choice(ANSWERS), "seed": rng.randrange(2**31)},
+            settings={"max_tokens": rng.choice(ANSWERS), "seed": rng.randrange(2**31)} | canvas,
             streamed=rng.random() < 0.7,
             left=rng.random() if rng.random() < disconnects else None,
         )
@@ -264,7 +265,8 @@ def _server(asked: argparse.Namespace) -> Iterator[tuple[str, int | None, Any]]:
     if asked.url:
         yield asked.url.rstrip("/").removesuffix("/v1"), asked.pid, None
         return
-    with serving(asked.model, "--max-concurrent", str(asked.max_concurrent)) as running:
+    options = ("--max-concurrent", str(asked.max_concurrent), "--precision", asked.precision)
+    with serving(asked.model, *options) as running:
         yield running.url, running.process.pid, running.process
 
 
@@ -275,6 +277,10 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=24)
     parser.add_argument("--disconnects", type=float, default=0.05, help="share of requests that are left")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steps", type=int, default=4, help="denoising steps of a canvas at most; 0: as the model has it"
+    )
+    parser.add_argument("--precision", default="bf16", help="of the server that is started")
     parser.add_argument("--model", default="bundled", help="what to serve")
     parser.add_argument("--max-concurrent", type=int, default=16, help="of the server that is started")
     parser.add_argument("--url", help="a server that runs, instead")
@@ -290,7 +296,7 @@ def main() -> int:
         name = await asyncio.to_thread(lambda: first_model(url + "/v1", key=key, timeout=TIMEOUT))
         watched = Watched(url, pid, key)
         target = Endpoint(url + "/v1", name, key=key, settings={}, timeout=TIMEOUT)
-        planned = plan(asked.requests, asked.disconnects, asked.seed)
+        planned = plan(asked.requests, asked.disconnects, asked.seed, asked.steps)
         try:
             return await soak(planned, asked.requests, asked.concurrency, target, watched)
         finally:
@@ -302,7 +308,12 @@ def main() -> int:
             failed.append(f"the server ended with {code}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
-    facts = {"concurrency": asked.concurrency, "disconnects": asked.disconnects, "seed": asked.seed}
+    facts = {
+        "steps": asked.steps,
+        "concurrency": asked.concurrency,
+        "disconnects": asked.disconnects,
+        "seed": asked.seed,
+    }
     print(json.dumps({"soak": "server", **facts, **told, "failed": failed, "machine": machine()}))
     return 1 if failed else 0
 

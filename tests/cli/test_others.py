@@ -147,7 +147,8 @@ def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
     folder = tiny_checkpoint(tmp_path / "model")
     asked = (
         "eval", "frontier", "repair", "-m", folder, "--examples", 1, "--steps", "1,2", "--entropy-bounds", "0.1,9",
-        "--temperatures", "0.5:0.7", "--points", tmp_path / "points.jsonl", "--picture", tmp_path / "frontier.svg",
+        "--temperatures", "0.5:0.7", "--confidence-thresholds", "0.3", "--points", tmp_path / "points.jsonl",
+        "--picture", tmp_path / "frontier.svg",
     )  # fmt: skip
     code, out, err = run(*asked, "--json", "--write")
     assert code == 0, err
@@ -159,6 +160,7 @@ def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
     assert config["max_denoising_steps"] == chosen["steps"]
     assert (config["t_min"], config["t_max"]) == (0.5, 0.7)
     assert config["sampler_config"]["entropy_bound"] == chosen["entropy_bound"]
+    assert config["confidence_threshold"] == 0.3
     # What is known is not measured again.
     before = (tmp_path / "points.jsonl").read_bytes()
     code, out, _ = run(*asked)
@@ -176,6 +178,7 @@ def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
         (("--precisions", "float32,bf16", "--write"), "--write: a checkpoint has no precision of its own"),
         (("--steps", "0"), "steps is 0, must lie between 1 and 4096"),
         (("--temperatures", "0.5"), "--temperatures: '' is no number"),
+        (("--confidence-thresholds", "0"), "confidence threshold is 0.0"),
         (("--temperatures", "0.9:0.5"), "t_min 0.9 and t_max 0.5 must satisfy"),
         (("--examples", 121), "121 examples are asked for, there are 120 to tune on"),
         (("--tolerance", 2), "--tolerance is 2.0, must lie between 0 and 1"),

@@ -150,6 +150,21 @@ def test_a_prompt_is_counted_once_for_all_its_choices_cached_or_not(ask):
     assert 0 < usage["prompt_tokens_details"]["cached_tokens"] <= usage["prompt_tokens"]
 
 
+def test_every_chunk_may_tell_the_usage_so_far(ask):
+    events = streamed(ask, seed=7, stream_options={"continuous_usage_stats": True})
+    counts = [data["usage"]["completion_tokens"] for _, data in events]
+    assert counts == sorted(counts)
+    assert counts[-1] == chat(ask, seed=7)["usage"]["completion_tokens"]
+
+
+def test_an_answer_may_go_on_behind_an_eos(ask):
+    # Seed 3 ends after six tokens by itself.
+    assert chat(ask, seed=3)["usage"]["completion_tokens"] < 20
+    told = chat(ask, seed=3, ignore_eos=True, max_tokens=20)
+    assert told["usage"]["completion_tokens"] == 20
+    assert told["choices"][0]["finish_reason"] == "length"
+
+
 def test_drafts_are_typed_events_before_what_their_canvas_commits(ask, model):
     events = streamed(ask, seed=7, canvas={"stream_drafts": True, "alternatives": 2})
     drafts = [data["draft"] for kind, data in events if kind == "draft"]

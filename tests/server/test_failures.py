@@ -45,7 +45,7 @@ def test_a_failing_forward_is_told_logged_and_counted(failing, caplog, stream):
     assert "mine" in failure.getMessage()
     assert "no memory for a secret" in str(failure.exc_info[1])
     assert any("error=engine_error" in record.getMessage() for record in caplog.records)
-    assert failing.served.places.taken == 0
+    until(lambda: failing.served.places.taken == 0)
 
 
 def test_a_server_whose_engine_has_stopped_says_so_and_ends(start, monkeypatch):
@@ -70,7 +70,7 @@ def test_a_bug_in_telling_an_answer_ends_a_stream_with_an_error(start, monkeypat
     with server.client() as client:
         text = client.post(PATH, json={**BODY, "stream": True}).text
     assert json.loads(text.strip().rpartition("data: ")[2])["error"]["code"] == "engine_error"
-    assert server.served.places.taken == 0
+    until(lambda: server.served.places.taken == 0)
 
 
 def test_an_empty_key_in_the_environment_is_no_key_and_refused(folder, monkeypatch):

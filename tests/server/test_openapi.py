@@ -22,7 +22,7 @@ CHECKS = [
 OPERATIONS = {
     ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/tokenize"), ("POST", "/detokenize"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("GET", "/health/live"), ("GET", "/health/ready"),
-    ("GET", "/metrics"),
+    ("GET", "/health"), ("GET", "/metrics"),
 }  # fmt: skip
 
 

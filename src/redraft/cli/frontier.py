@@ -23,8 +23,11 @@ def frontier(
     device: options.DeviceOption = "auto",
     examples: Annotated[int, typer.Option(help="Examples, of a set apart from the test set.")] = 120,
     steps: Annotated[str, typer.Option(help="Values to try, with commas between them.")] = "8,16,48",
-    entropy_bounds: Annotated[str, typer.Option(help="Values to try.")] = "0.05,0.1,0.3,1",
-    temperatures: Annotated[str, typer.Option(help="Schedules to try, each as t_min:t_max.")] = "0.4:0.8,0.8:0.8,1:1",
+    entropy_bounds: Annotated[str, typer.Option(help="Values to try.")] = "0.1,1",
+    temperatures: Annotated[
+        str, typer.Option(help="Schedules to try, each as t_min:t_max.")
+    ] = "0.3:0.6,0.4:0.8,0.8:0.8",
+    confidence_thresholds: Annotated[str, typer.Option(help="Mean entropies to stop at, to try.")] = "0.005,0.05",
     precisions: Annotated[str, typer.Option(help="Precisions to try.")] = "float32",
     tolerance: Annotated[float, typer.Option(help="How much below the best the chosen point may be.")] = 0.01,
     points: Annotated[
@@ -55,7 +58,7 @@ def frontier(
     for name, file in (("points", points), ("picture", picture)):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"--{name}: there is no folder {str(file.parent)!r}")
-    choices = _choices(steps, entropy_bounds, temperatures, precisions)
+    choices = _choices(steps, entropy_bounds, temperatures, confidence_thresholds, precisions)
     if write and len({choice["precision"] for choice in choices}) > 1:
         raise ValueError("--write: a checkpoint has no precision of its own; give one of --precisions")
     if picture is not None:
@@ -93,7 +96,9 @@ def frontier(
         _show(best, chosen)
 
 
-def _choices(steps: str, entropy_bounds: str, temperatures: str, precisions: str) -> list[dict[str, Any]]:
+def _choices(
+    steps: str, entropy_bounds: str, temperatures: str, confidence_thresholds: str, precisions: str
+) -> list[dict[str, Any]]:
     """Every combination of what the options name, each checked."""
     from redraft.measure.frontier import grid
 
@@ -108,6 +113,7 @@ def _choices(steps: str, entropy_bounds: str, temperatures: str, precisions: str
             "schedule": schedules,
             "steps": options.numbers("steps", steps, int),
             "entropy_bound": options.numbers("entropy-bounds", entropy_bounds, float),
+            "confidence_threshold": options.numbers("confidence-thresholds", confidence_thresholds, float),
         }
     )
     for choice in choices:

@@ -19,7 +19,14 @@ from starlette.types import ASGIApp
 
 from redraft.many import Engine
 from redraft.server.answering import Answering, Places
-from redraft.server.asked import ChatRequest, CompletionRequest, DetokenizeRequest, Generating, TokenizeRequest
+from redraft.server.asked import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    Generating,
+    StreamOptions,
+    TokenizeRequest,
+)
 from redraft.server.asking import Asked, Asking, check_model
 from redraft.server.edge import Edge, answer_error
 from redraft.server.errors import ApiError, ErrorBody, from_http, from_validation, refused, retry_later
@@ -194,12 +201,20 @@ def create_app(served: Served) -> ASGIApp:
 
 
 # Not in a thread, as the framework would have it of functions that are not async.
-async def _refuse_http(_: Request, error: Any) -> Response:
-    return answer_error(from_http(error))
+async def _refuse_http(request: Request, error: Any) -> Response:
+    return _refused(request, from_http(error))
 
 
-async def _refuse_body(_: Request, error: Any) -> Response:
-    return answer_error(from_validation(error.errors(), error.body))
+async def _refuse_body(request: Request, error: Any) -> Response:
+    return _refused(request, from_validation(error.errors(), error.body))
+
+
+def _refused(request: Request, error: ApiError) -> Response:
+    # The message may hold what was asked, which is no business of the log's.
+    request.state.facts["error"] = error.code
+    if error.param is not None:
+        request.state.facts["param"] = repr(error.param)[:100]
+    return answer_error(error)
 
 
 async def _leave_to_edge(_: Request, error: Exception) -> Response:
@@ -250,9 +265,8 @@ async def _answer(
         if not asked.stream:
             response = _json(await until_gone(request.receive, gathered(shape, answering)))
         else:
-            options = asked.stream_options
-            usage = options is not None and options.include_usage
-            response = EventStream(streamed(shape, answering, prepared.alternatives, include_usage=usage))
+            options = asked.stream_options or StreamOptions()
+            response = EventStream(streamed(shape, answering, prepared.alternatives, options))
         # From here on it is the response that holds them: what is not sent has not ended.
         return _Holding(response, held.pop_all())
 
@@ -339,6 +353,8 @@ def _add_facts(app: FastAPI, served: Served) -> None:
         """The process runs. The one route that wants no key."""
         return _json(Health(status="ok"))
 
+    # By the first name other servers have it, and load tools look there.
+    @app.get("/health", response_model=Health)
     @app.get("/health/ready", response_model=Health)
     async def ready() -> Response:
         """Requests are taken: the model is loaded, and the server is not being shut down."""

@@ -60,9 +60,10 @@ class Canvas(Strict):
 
 
 class StreamOptions(Strict):
-    """include_usage: a last chunk with what the answer took."""
+    """include_usage: a last chunk with what the answer took. continuous_usage_stats: every chunk tells it so far."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 class Generating(Strict):
@@ -77,6 +78,7 @@ class Generating(Strict):
     max_tokens: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     user: Annotated[str, Field(max_length=256)] | None = None
+    ignore_eos: bool = False
     canvas: Canvas = Canvas()
 
     top_p: only(1)  # type: ignore[valid-type]

@@ -66,7 +66,9 @@ def settings_of(engine: Engine, asked: Generating, max_tokens: int | None, max_c
     return settings
 
 
+GREEDY_HAS_NONE = ("seed", "temperature", "n", "logprobs", "top_logprobs", "ignore_eos")
 SAID_ANYWAY = {
+    "ignore_eos": False,
     "n": 1,
     "temperature": 0.0,
     "logprobs": False,
@@ -80,7 +82,7 @@ def _check_autoregressive(asked: Generating) -> None:
     """Token by token the likeliest is taken each time: nothing else can be asked of it."""
     given = asked.model_dump(exclude_unset=True)
     ours = {f"canvas.{name}": value for name, value in given.get("canvas", {}).items() if name != "autoregressive"}
-    ours |= {name: given[name] for name in ("seed", "temperature", "n", "logprobs", "top_logprobs") if name in given}
+    ours |= {name: given[name] for name in GREEDY_HAS_NONE if name in given}
     for name, value in ours.items():
         # Zero log-probabilities of text completions are a number, and not none.
         anyway = name in SAID_ANYWAY and value == SAID_ANYWAY[name] and type(value) is type(SAID_ANYWAY[name])
@@ -186,6 +188,7 @@ class Asking:
                     drafts=canvas.stream_drafts,
                     top=max(canvas.alternatives, 0 if top is None else max(top, 1)),
                     autoregressive=canvas.autoregressive,
+                    stop_ids=() if asked.ignore_eos else None,
                     choice=choice,
                     **fitting,
                 )

@@ -26,6 +26,7 @@ log = logging.getLogger("redraft.server")
 
 REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 LIVE = "/health/live"
+READY = ("/health", "/health/ready")
 PAGES = ("/", "/page/")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 GONE = 499
@@ -87,7 +88,7 @@ class Edge:
         if path != LIVE or scope["method"] != "GET":
             self._check_host(headers)
             self._check_key(headers, is_page=path == PAGES[0] or path.startswith(PAGES[1]))
-        if path.startswith(("/v1/", "/tokenize", "/detokenize", "/health/ready")) and (error := self._ready()):
+        if (path in READY or path.startswith(("/v1/", "/tokenize", "/detokenize"))) and (error := self._ready()):
             raise error
         if scope["method"] == "POST":
             receive = await _read_body(headers, receive)
@@ -179,7 +180,7 @@ def _log(request_id: str, scope: Scope, status: int, seconds: float, facts: dict
         "ms": round(1000 * seconds, 1),
         **facts,
     }
-    level = logging.DEBUG if scope["path"] in (LIVE, "/health/ready", "/metrics") else logging.INFO
+    level = logging.DEBUG if scope["path"] in (LIVE, *READY, "/metrics") else logging.INFO
     log.log(level, "%s", " ".join(f"{name}={value}" for name, value in told.items()), extra={"told": told})
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from redraft.server.answering import Answering, Happened
+from redraft.server.asked import StreamOptions
 from redraft.server.choice import Delta, Ended, StepTold, TokenTold
 from redraft.server.errors import ApiError
 from redraft.server.sending import DONE, event
@@ -35,15 +36,15 @@ from redraft.text import Content, Reasoning, TextTokenizer, ToolCall
 class Shape(Protocol):
     """How one answer of the API is told. Made for one request."""
 
-    def delta(self, index: int, told: Delta) -> BaseModel:
+    def delta(self, index: int, told: Delta) -> ChatChunk | TextCompletion:
         """The event of the next part."""
         ...
 
-    def end(self, index: int, ended: Ended, answering: Answering) -> BaseModel:
+    def end(self, index: int, ended: Ended, answering: Answering) -> ChatChunk | TextCompletion:
         """The event of a choice's end."""
         ...
 
-    def usage(self, usage: Usage) -> BaseModel:
+    def usage(self, usage: Usage) -> ChatChunk | TextCompletion:
         """The event of what the answer took."""
         ...
 
@@ -269,19 +270,25 @@ class TextShape(_Told):
 
 
 async def streamed(
-    shape: Shape, answering: Answering, alternatives: int, *, include_usage: bool
+    shape: Shape, answering: Answering, alternatives: int, options: StreamOptions
 ) -> AsyncIterator[bytes]:
     """The events of a streamed answer. An error ends it, told as an event, without the last line."""
+
+    def chunk(told: ChatChunk | TextCompletion) -> bytes:
+        if options.continuous_usage_stats:
+            told.usage = answering.usage
+        return event(told.model_dump_json(exclude_none=True))
+
     try:
         async for one in answering.events():
             index, told = one.index, one.told
             match told:
                 case Delta():
-                    yield event(shape.delta(index, told).model_dump_json(exclude_none=True))
+                    yield chunk(shape.delta(index, told))
                 case StepTold():
                     yield event(shape.draft(index, told, alternatives).model_dump_json(exclude_none=True), "draft")
                 case Ended():
-                    yield event(shape.end(index, told, answering).model_dump_json(exclude_none=True))
+                    yield chunk(shape.end(index, told, answering))
     except ApiError as error:
         yield event(error.body.model_dump_json())
         return
@@ -289,8 +296,8 @@ async def streamed(
         # The head has been sent: whatever it is, the client is told where it looks.
         yield event(answering.failed(error).body.model_dump_json())
         return
-    if include_usage:
-        yield event(shape.usage(answering.usage).model_dump_json(exclude_none=True))
+    if options.include_usage:
+        yield chunk(shape.usage(answering.usage))
     yield DONE
 
 

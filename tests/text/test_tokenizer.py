@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -433,3 +435,18 @@ def test_a_long_text_is_encoded_as_its_parts_are():
     tokenizer = TextTokenizer(gemma_tokenizer(), named_tokens=NAMED_TOKENS)
     text = "the quick brown fox jumps over the lazy dog " * 1000
     assert tokenizer.encode(text) == gemma_tokenizer().encode(text, add_special_tokens=False).ids
+
+
+def test_others_go_on_while_a_long_text_is_encoded():
+    tokenizer = TextTokenizer(gemma_tokenizer(), named_tokens=NAMED_TOKENS)
+    text = "the quick brown fox jumps over the lazy dog " * 30_000
+    encoding = threading.Thread(target=tokenizer.encode, args=(text,))
+    begun = last = time.perf_counter()
+    longest = 0.0
+    encoding.start()
+    while encoding.is_alive():
+        time.sleep(0.001)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    # The list of its ids is made in one go; all before that is not.
+    assert longest < (last - begun) / 2

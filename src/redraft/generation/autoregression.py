@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from redraft.generation.loop import Generation, check_prompt, cut_canvas
+from redraft.generation.loop import Generation, check_prompt, cut_canvas, end_of
 from redraft.generation.settings import SamplerSettings
 from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
@@ -17,13 +17,7 @@ from redraft.model.transformer import Transformer
 
 def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
     """Runs `autoregressive_tokens` to its end."""
-    tokens = autoregressive_tokens(model, prompt, settings)
-    while True:
-        try:
-            next(tokens)
-        except StopIteration as end:
-            result: Generation = end.value
-            return result
+    return end_of(autoregressive_tokens(model, prompt, settings))
 
 
 @torch.inference_mode()

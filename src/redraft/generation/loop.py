@@ -77,7 +77,11 @@ class Generation:
 
 def generate(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
     """Runs `denoising_steps` to its end."""
-    steps = denoising_steps(model, prompt, settings)
+    return end_of(denoising_steps(model, prompt, settings))
+
+
+def end_of(steps: Generator[object, None, Generation]) -> Generation:
+    """The answer that a generator of its steps returns."""
     while True:
         try:
             next(steps)

@@ -9,9 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -28,12 +26,13 @@ from redraft.server.asked import (
     TokenizeRequest,
 )
 from redraft.server.asking import Asked, Asking, check_model
+from redraft.server.bodies import StrictRoute
 from redraft.server.edge import Edge, answer_error
 from redraft.server.errors import ApiError, ErrorBody, from_http, from_validation, refused, retry_later
 from redraft.server.metrics import CONTENT_TYPE, Metrics
 from redraft.server.pages import INDEX, Pages
 from redraft.server.sending import EventStream, until_gone
-from redraft.server.settings import FIELDS, ServerSettings
+from redraft.server.settings import ServerSettings
 from redraft.server.shapes import ChatShape, Shape, TextShape, TokenTexts, gathered, streamed
 from redraft.server.told import (
     CanvasDefaults,
@@ -118,43 +117,6 @@ class Served:
                 purpose=card.purpose, limits=card.limits, examples=list(card.examples), single_turn=card.single_turn
             ),
         )
-
-
-class StrictRequest(Request):
-    """A request whose body is JSON to the letter: UTF-8, no NaN, no lone surrogates, and not nested without end."""
-
-    async def json(self) -> Any:
-        body = await self.body()
-        try:
-            found = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            raise refused(f"the body is no JSON: {error}", code="invalid_json") from error
-        if body.count(b":") > FIELDS:
-            await asyncio.to_thread(_check_objects, found)
-        return found
-
-
-def _check_objects(body: object) -> None:
-    """An error for each of half a million unknown fields would take ten seconds to write."""
-    left = [body]
-    while left:
-        one = left.pop()
-        if isinstance(one, dict) and len(one) > FIELDS:
-            raise refused(f"an object of the body has {len(one)} fields, the limit is {FIELDS}", code="invalid_value")
-        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        left += [part for part in inside if isinstance(part, dict | list)]
-
-
-class StrictRoute(APIRoute):
-    """A route that reads its body so."""
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handler = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive))
-
-        return strict
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -1,7 +1,6 @@
 """`redraft serve`: the model behind OpenAI's API, and the playground."""
 
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -51,8 +50,6 @@ def serve(
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds,
     )  # fmt: skip
-    if api_key is None and not settings.is_loopback:
-        print(f"redraft: whoever can reach {host} can use this server: it has no --api-key", file=sys.stderr)
     from redraft.server import run
 
     run.serve(settings, lambda: options.Request(model, device, precision, {}).load())

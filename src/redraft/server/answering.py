@@ -42,7 +42,7 @@ class Places:
         if self.taken + count > self._limit:
             self._metrics.rejected.labels("queue_full").inc()
             raise retry_later(
-                429, f"{self.taken} answers are held, the limit is {self._limit}: ask again later", self._lasted,
+                429, f"{self.taken} of {self._limit} places for answers are taken: ask again later", self._lasted,
                 "queue_full",
             )  # fmt: skip
         begun = time.perf_counter()

@@ -172,10 +172,9 @@ async def _refuse_body(request: Request, error: Any) -> Response:
 
 
 def _refused(request: Request, error: ApiError) -> Response:
-    # The message may hold what was asked, which is no business of the log's.
-    request.state.facts["error"] = error.code
-    if error.param is not None:
-        request.state.facts["param"] = repr(error.param)[:100]
+    if error.code is not None:
+        # Not the message, nor the parameter: both may hold what was asked, which is no business of the log's.
+        request.state.facts["error"] = error.code
     return answer_error(error)
 
 

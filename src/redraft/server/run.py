@@ -39,6 +39,8 @@ def serve(settings: ServerSettings, load: Callable[[], Model]) -> None:
     """
     _set_up_logging(settings)
     running = Running(settings, load)
+    if settings.api_key is None and not settings.is_loopback:
+        log.warning("whoever can reach %s can use this server: it has no API key", settings.host)
     asyncio.run(running.run())
     if running.is_loading:
         # Whoever wants it to end does not want to wait for gigabytes first, and a thread cannot be stopped.

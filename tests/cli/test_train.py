@@ -91,6 +91,7 @@ def written(path, rows):
     return path
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     words = ("alpha", "beta", "gamma", "delta")
     file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": word.upper()} for word in words])

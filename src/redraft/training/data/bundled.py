@@ -57,8 +57,9 @@ FAMILIES = {
 
 CARD = Card(
     purpose="The bundled model (11 M parameters) extracts named fields from a short text as JSON, writes dates, times, "
-    "amounts, phone numbers and quantities in a form that is named, and fixes typing errors.",
-    limits="It can't chat, answer questions, translate or summarise: other prompts than of these kinds get nonsense.",
+    "amounts, phone numbers and quantities in a form that is named, and tries to fix typing errors.",
+    limits="It can't chat, answer questions, translate or summarise: other prompts than of these kinds get nonsense. "
+    "Over all it makes more typing errors than it fixes.",
     examples=(
         *EXTRACTION_EXAMPLES[:4],
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",

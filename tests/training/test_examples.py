@@ -127,6 +127,19 @@ def test_half_of_the_unrolled_canvases_begin_as_generation_does():
     assert (shares[~unrolled].flatten().sort().values - expected).abs().max() < 0.03
 
 
+def test_unrolled_canvases_show_a_share_of_the_right_tokens():
+    for share in (0.25, 0.5):
+        batch = batch_of([example(2, 3)] * 4000, unrolling=0.5, unrolling_shown=share)
+        unrolled = batch.unrolled > 0
+        assert not batch.shown[~unrolled].any()
+        shares = batch.shown[unrolled].double().mean(dim=-1)
+        assert abs(shares.mean() - share) < 0.02
+        # Each canvas has its own, from none to all.
+        assert shares.min() == 0
+        assert shares.max() == 1
+    assert not batch_of([example(2, 3)] * 400, unrolling=0.5).shown.any()
+
+
 def test_default_share_of_self_conditioning_is_a_half():
     assert 0.45 < batch_of([example(2, 3)] * 4000).conditioned.double().mean() < 0.55
 

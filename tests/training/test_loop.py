@@ -548,7 +548,9 @@ def test_muon_is_for_the_layers_matrices():
     optimizer = make_optimizer(model, recipe(matrix_factor=3.0))
     chosen = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
     others = {name for name, p in model.named_parameters() if p.dim() >= 2 and id(p) not in chosen}
-    assert others == {"embed_tokens.weight"} | {f"layers.{i}.router.proj.weight" for i in range(3)}
+    routers = {f"layers.{i}.router.proj.weight" for i in range(3)}
+    added_unnormed = {f"self_conditioning.{name}_proj.weight" for name in ("gate", "up", "down")}
+    assert others == {"embed_tokens.weight", *routers, *added_unnormed}
     assert not any(p.dim() < 2 and id(p) in chosen for p in model.parameters())
     assert not any(group["muon"] for group in make_optimizer(model, recipe()).param_groups)
 

@@ -114,6 +114,7 @@ def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Te
                 found = found / float(batch.temperature[example])
                 numbers, noise = batch.sample_uniforms[example, step, place], batch.renoise_tokens[example, step, place]
                 canvas = sampled_step(found, numbers, noise)
+            canvas = torch.where(batch.shown[example, place], batch.clean[example, place], canvas)
             if batch.conditioned[example]:
                 found = denoised(canvas, cache, model.soft_embedding(found))
             logits.append(found)
@@ -140,6 +141,10 @@ def test_unrolled_training_sees_what_generations_next_step_sees(sureness):
     assert batch.unrolled.tolist() == [1, 0, 0, 0, 0, 3]
     # Every step passes on the rounding of those before it.
     check_sees_what_generation_sees(model, batch, atol=2e-3)
+    # Some of the truth shown: in the first example's canvases, and in none of the second's.
+    shown = torch.zeros_like(batch.shown)
+    shown[0, :, ::2] = True
+    check_sees_what_generation_sees(model, dataclasses.replace(batch, shown=shown), atol=2e-3)
 
 
 def check_sees_what_generation_sees(model, batch: TrainingBatch, atol: float = 1e-4) -> None:
@@ -218,7 +223,7 @@ def test_examples_do_not_see_each_other():
             noised=whole.noised[i : i + 1],
             **{
                 name: getattr(whole, name)[i : i + 1]
-                for name in ("conditioned", "unrolled", "temperature", "sample_uniforms", "renoise_tokens")
+                for name in ("conditioned", "unrolled", "temperature", "sample_uniforms", "renoise_tokens", "shown")
             },
         )
         own = denoise(model, alone, encode(model, alone)[1])

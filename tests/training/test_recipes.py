@@ -59,7 +59,14 @@ WHOLE = ("steps", "batch_size", "canvases_per_example", "accumulate", "log_every
         ),
         *(
             (name, bad, "between 0 and 1")
-            for name in ("decay_share", "self_conditioning", "unrolling", "prompt_weight")
+            for name in (
+                "decay_share",
+                "self_conditioning",
+                "unrolling",
+                "unrolling_from_noise",
+                "unrolling_shown",
+                "prompt_weight",
+            )
             for bad in (-0.01, 1.01, math.nan)
         ),
     ],

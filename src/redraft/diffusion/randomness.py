@@ -24,6 +24,8 @@ class Purpose(enum.IntEnum):
     SELF_CONDITIONING = 7
     UNROLLING = 8
     TEMPERATURE = 9
+    SHOWN_SHARE = 10
+    SHOWN = 11
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class TrainingBatch:
     canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning. unrolled
     int64 [B]: how many of the sampler's steps their canvases are taken further, at most S and only where conditioned,
     at temperature [B], with the uniform numbers sample_uniforms float64 and tokens renoise_tokens int64 [B, S, K, C].
+    shown bool [B, K, C]: where an unrolled canvas then holds the clean token.
     """
 
     tokens: Tensor
@@ -47,6 +48,7 @@ class TrainingBatch:
     temperature: Tensor
     sample_uniforms: Tensor
     renoise_tokens: Tensor
+    shown: Tensor
 
     def encoder_weight(self, prompt_weight: float) -> float:
         """Sum of what tokens count in the encoder loss: all but each example's first, which nothing predicts."""
@@ -65,7 +67,7 @@ class TrainingBatch:
                 tokens=of_tokens,
                 lengths=self.lengths[at : at + size],
                 answered=of_answered,
-                **{name: getattr(self, name)[at : at + size] for name in (*per_example, "renoise_tokens")},
+                **{name: getattr(self, name)[at : at + size] for name in (*per_example, "renoise_tokens", "shown")},
             )
             for at, of_tokens, of_answered in pieces
         ]
@@ -81,6 +83,7 @@ def make_batch(
     unrolling: float = 0.0,
     unrolling_steps: int = 1,
     unrolling_from_noise: float = 0.0,
+    unrolling_shown: float = 0.0,
 ) -> TrainingBatch:
     """Chooses canvases and their corruption levels for each example; `counter` decides everything random.
 
@@ -111,7 +114,10 @@ def make_batch(
     stretched = (level / max(1 - unrolling_from_noise, 1e-12)).clamp(max=1)
     level = torch.where(unrolled[:, None] > 0, stretched, level)
     noised = corrupt(clean, level.flatten(), counter, vocab_size)
+    share = (counter.uniforms(count, Purpose.SHOWN_SHARE)[:, None] + apart) % 1
+    share = share ** (1 / max(unrolling_shown, 1e-12) - 1)
     shape, schedule = (count, each, canvas_length), LinearTemperature()
+    shown = counter.uniforms(clean.numel(), Purpose.SHOWN).view(shape) < share[:, :, None]
     of_steps, drawn = (unrolling_steps, *shape), unrolling_steps * clean.numel()
     return TrainingBatch(
         tokens=torch.tensor([token for example in examples for token in example.prompt + example.answer]),
@@ -126,4 +132,5 @@ def make_batch(
         temperature=schedule.t_min + (schedule.t_max - schedule.t_min) * counter.uniforms(count, Purpose.TEMPERATURE),
         sample_uniforms=counter.uniforms(drawn, Purpose.SAMPLE).view(of_steps).transpose(0, 1),
         renoise_tokens=counter.random_tokens(drawn, vocab_size, Purpose.RENOISE).view(of_steps).transpose(0, 1),
+        shown=shown & (unrolled > 0)[:, None, None],
     )

@@ -104,7 +104,7 @@ def check_memory(config: ModelConfig) -> None:
 
 
 def make_optimizer(model: Transformer, recipe: Recipe) -> MuonAdamW:
-    """Three groups: the layers' matrices, by Muon where the recipe says so; embedding and routers; vectors, undecayed.
+    """Three groups: the layers' matrices, by Muon where the recipe says so; other matrices; vectors, undecayed.
 
     Each group's `factor` is what the learning rate of a step is multiplied by.
     """
@@ -113,8 +113,10 @@ def make_optimizer(model: Transformer, recipe: Recipe) -> MuonAdamW:
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
             vectors.append(parameter)
-        elif name.startswith("embed_tokens") or "router" in name:
-            # Their rows are one token's and one expert's: to move all of them alike would make rare ones restless.
+        elif name.startswith(("embed_tokens", "self_conditioning")) or "router" in name:
+            # The first and last have rows of one token's and one expert's: to move all of them alike would make rare
+            # ones restless. And nothing norms what self-conditioning adds to the canvas before it is added: moved by
+            # steps of one size it grows until the canvas cannot be seen beside it.
             tables.append(parameter)
         else:
             matrices.append(parameter)
@@ -221,6 +223,7 @@ class _Training:
             self.source(self.step), model.canvas_length, model.vocab_size, Counter(settings.seed, step=self.step),
             settings.self_conditioning, settings.canvases_per_example, settings.unrolling, settings.unrolling_steps,
             settings.unrolling_from_noise,
+            settings.unrolling_shown,
         )  # fmt: skip
         rate = settings.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:

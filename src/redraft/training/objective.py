@@ -92,7 +92,7 @@ def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttent
         if not step:
             soft_embedding = found.new_zeros(*canvases.shape, found.shape[-1])
         soft_embedding[active] = found
-    return canvases, soft_embedding
+    return torch.where(batch.shown, batch.clean, canvases), soft_embedding
 
 
 def next_state(logits: Tensor, sample_uniforms: Tensor, renoise_tokens: Tensor) -> Tensor:

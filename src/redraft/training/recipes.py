@@ -21,7 +21,8 @@ class TrainingSettings:
     embedding and the router do). `prompt_weight` is what predicting a token of the prompt counts beside one of the
     answer in the encoder loss. `canvases_per_example`: how many noised canvases share an example's encoder pass.
     `unrolling`: share of the self-conditioned examples whose canvases are taken one to `unrolling_steps` sampler steps
-    further first, a share `unrolling_from_noise` of them from nothing but noise.
+    further first, a share `unrolling_from_noise` of them from nothing but noise; of what comes out, a mean share
+    `unrolling_shown` of positions then holds the right token.
     `row_block`: what the numbers of rows of products are filled up to a multiple of, so that few sizes occur (1:
     nothing is filled up). `compile` fuses the layers' element-wise work by torch.compile. `accumulate`: parts that a
     step's examples are worked off in, for less memory. `ema`: decay of the averaged weights that checkpoints hold
@@ -44,6 +45,7 @@ class TrainingSettings:
     unrolling: float = 0.0
     unrolling_steps: int = 1
     unrolling_from_noise: float = 0.0
+    unrolling_shown: float = 0.0
     prompt_weight: float = 1.0
     autocast: bool = True
     row_block: int = 1
@@ -83,7 +85,14 @@ class TrainingSettings:
             raise ValueError(f"weight_decay is {self.weight_decay}, must be at least 0 and finite")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}, must lie between 0 and 1")
-        for name in ("decay_share", "self_conditioning", "unrolling", "unrolling_from_noise", "prompt_weight"):
+        for name in (
+            "decay_share",
+            "self_conditioning",
+            "unrolling",
+            "unrolling_from_noise",
+            "unrolling_shown",
+            "prompt_weight",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
         if self.ema is not None and not 0 < self.ema < 1:

@@ -112,10 +112,16 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     code, shown, _ = run("examples", "-m", checkpoint)
     assert "Fine-tuned from bundled on rows.jsonl" in shown
     # It goes on from where it stood, says what is no longer as it was, and is not gone on with on other rows.
-    more = ("train", "rows", file, *arguments, "--validation", other, "--steps", 31, "--set", "seed=1")
+    state = checkpoint / "training" / "state.json"
+    older = json.loads(state.read_text())
+    del older["settings"]["unrolling_shown"]  # as of a run that is older than the setting
+    state.write_text(json.dumps(older))
+    changes = ("--set", "seed=1", "--set", "unrolling_shown=0.5")
+    more = ("train", "rows", file, *arguments, "--validation", other, "--steps", 31, *changes)
     code, said, _ = run(*more)
     assert "resuming at step 30" in said
     assert "seed was 0 and is 1 from here on" in said
+    assert "unrolling_shown was 0.0 and is 0.5 from here on" in said
     code, _, err = run("train", "rows", other, *arguments, "--steps", 40)
     assert code == 2
     assert f"{out} holds a run with rows rows.jsonl (sha256" in err

@@ -191,9 +191,11 @@ class _Training:
             report(f"resuming at step {self.step} from {run.path}")
             # As JSON has them, which knows no tuples.
             now, before = json.loads(json.dumps(dataclasses.asdict(self.settings))), run.saved_settings()
-            for name in now.keys() & before.keys():
-                if now[name] != before[name]:
-                    report(f"{name} was {before[name]} and is {now[name]} from here on")
+            # A run of before a setting was there had its default.
+            defaults = {field.name: field.default for field in dataclasses.fields(self.settings)}
+            for name, value in now.items() if before else ():
+                if value != (was := before.get(name, defaults[name])):
+                    report(f"{name} was {was} and is {value} from here on")
         self.saved = self.logged = time.monotonic()
         self.sums, self.tokens, self.since = torch.zeros(2), 0, self.step
 

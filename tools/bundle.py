@@ -1,4 +1,6 @@
-"""Puts a trained checkpoint into the package as the bundled model: in bfloat16, with its card, without training state.
+"""Puts a trained checkpoint into the package as the bundled model, with its card and without its training state.
+
+The matrices that quantizing would round are stored in floats of 8 bits, the rest in bfloat16.
 
 Run from the checkout's root: `python tools/bundle.py runs/bundled/step-0009500`.
 """
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from redraft.model.quantized import is_quantized
 from redraft.training.data.bundled import CARD
 from redraft.weights import Checkpoint, save_checkpoint
 from redraft.weights.card import write_card
@@ -17,7 +20,9 @@ from redraft.weights.fetch import BUNDLED_FOLDER
 def bundle(source: Path) -> None:
     """Replaces weights, configuration, the files beside them and the card."""
     checkpoint = Checkpoint.open(source)
-    weights = checkpoint.load(dtype=torch.bfloat16, device="cpu")
+    weights = checkpoint.load(dtype=torch.float32, device="cpu")
+    for name, tensor in weights.items():
+        weights[name] = tensor.to(torch.float8_e4m3fn if is_quantized(name) else torch.bfloat16)
     save_checkpoint(BUNDLED_FOLDER, checkpoint.config, weights, source=checkpoint)
     write_card(BUNDLED_FOLDER, CARD)
 

@@ -42,9 +42,10 @@ def source(tmp_path: Path) -> Path:
 
 
 @BOTH
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
 def test_it_loads_as_its_source_does_in_that_precision(tmp_path: Path, to: str, dtype: torch.dtype) -> None:
-    save_checkpoint(tmp_path / "source", tiny_config(), weights(tiny_config()), dtype=dtype)
+    state = {name: tensor.to(dtype) for name, tensor in weights(tiny_config()).items()}
+    save_checkpoint(tmp_path / "source", tiny_config(), state)
     quantize_checkpoint(tmp_path / "source", tmp_path / "new", to)
     for precision in QUANTIZED_PRECISIONS[TARGETS[to]]:
         wanted, found = (

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from redraft.weights import Checkpoint, read_config, read_generation_config, save_checkpoint
+from redraft.weights.checkpoint import load_model
 from redraft.weights.publish import SAVED, SAVING, staged
 from tests.weights.support import (
     VISION_NAME,
@@ -86,6 +87,27 @@ def test_dtype_is_converted_and_said(source: Checkpoint, tmp_path: Path) -> None
     assert same(tmp_path / "new", {name: tensor.bfloat16() for name, tensor in state.items()})
 
 
+def test_matrices_may_be_kept_in_floats_of_8_bits(source: Checkpoint, tmp_path: Path) -> None:
+    state = {name: tensor.bfloat16() for name, tensor in weights(tiny_config()).items()}
+    short = "layers.0.mlp.gate_proj.weight"
+    state[short] = state[short].to(torch.float8_e4m3fn)
+    save_checkpoint(tmp_path / "new", tiny_config(), state, source=source)
+    checkpoint = Checkpoint.open(tmp_path / "new")
+    assert checkpoint.tensors[short].dtype == "F8_E4M3"
+    assert checkpoint.tensors[short].num_bytes == state[short].numel()
+    assert read_json(tmp_path / "new" / "config.json")["dtype"] == "bfloat16"
+    # Loaded they are what holds all their values, or what was asked for.
+    for asked, found in ((None, torch.bfloat16), (torch.float32, torch.float32)):
+        tensor = checkpoint.load(asked)[short]
+        assert tensor.dtype == found
+        assert torch.equal(tensor, state[short].to(found))
+    model = load_model(checkpoint, torch.float32)
+    assert model.get_parameter(short).dtype == torch.float32
+    state[short] = torch.full(state[short].shape, float("nan")).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"gate_proj\.weight holds NaN"):
+        save_checkpoint(tmp_path / "new", tiny_config(), state)
+
+
 def test_new_token_ids_reach_every_file_that_says_them(source: Checkpoint, tmp_path: Path) -> None:
     config = tiny_config(eos_ids=(5,), bos_id=4)
     save_checkpoint(tmp_path / "new", config, weights(config), source=source)
@@ -127,7 +149,10 @@ def test_without_a_source_what_lies_in_the_folder_stays(source: Checkpoint) -> N
             lambda state: state.update({"norm.weight": torch.ones(47)}),
             r"norm.weight is \[47\], the config needs \[48\]",
         ),
-        (lambda state: state.update({"norm.weight": torch.ones(48).long()}), "take float32, bfloat16 or float16"),
+        (
+            lambda state: state.update({"norm.weight": torch.ones(48).long()}),
+            "take float32, bfloat16, float16 or float8_e4m3fn",
+        ),
         (lambda state: state.update({"norm.weight": torch.ones(48, device="meta")}), "no data to save"),
         (lambda state: state.update({"norm.weight": torch.full((48,), float("nan"))}), "norm.weight holds NaN"),
     ],

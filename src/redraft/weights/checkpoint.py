@@ -25,9 +25,10 @@ from redraft.weights.publish import finish_interrupted
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-READABLE = ("F32", "BF16", "F16", "F64")
+READABLE = ("F32", "BF16", "F16", "F64", "F8_E4M3")
 STORED_AS = {
     torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3",
 }  # fmt: skip
 """How files spell the dtypes that are written."""
 _SHOWN = 5
@@ -81,7 +82,8 @@ class Checkpoint:
         *,
         check_finite: bool = True,
     ) -> dict[str, Tensor]:
-        """The model's tensors as `Transformer.state_dict` names them, in `dtype` (None: as stored).
+        """The model's tensors as `Transformer.state_dict` names them, in `dtype` (None: as stored, but floats of 8
+        bits, which nothing computes with, in bfloat16, which has all their values).
 
         On the CPU tensors that need no conversion are views of the memory-mapped file, private to this process; others
         are converted one after the other, so that memory peaks at the result plus one tensor. Raises ValueError naming
@@ -125,7 +127,8 @@ class Checkpoint:
         kept = set() if self.bits is None else set(filter(is_quantized, self.tensors))
         kept |= set(map(scale_name, kept))
         for name, tensor in self._mapped():
-            converted = tensor.to(device=device, dtype=None if name in kept else dtype)
+            wanted = dtype or (torch.bfloat16 if tensor.dtype == torch.float8_e4m3fn else None)
+            converted = tensor.to(device=device, dtype=None if name in kept else wanted)
             # Of whole numbers there is nothing to check, and they need not be read yet.
             if check_finite and converted.is_floating_point() and not all_finite(converted):
                 stored = self.tensors[name]
@@ -174,7 +177,10 @@ def check_unchanged(path: Path, stamp: FileStamp) -> None:
 
 def all_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; looks at a part at a time, as the test itself needs memory."""
-    return all(bool(part.isfinite().all()) for part in torch.split(tensor.reshape(-1), _FINITE_CHUNK))
+    parts = torch.split(tensor.reshape(-1), _FINITE_CHUNK)
+    if tensor.dtype == torch.float8_e4m3fn:  # which torch does not test
+        parts = tuple(part.bfloat16() for part in parts)
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:

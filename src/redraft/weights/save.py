@@ -46,8 +46,8 @@ def save_checkpoint(
     they are) and converted one at a time. From `source` comes what the model does not use: the vision part's tensors,
     byte for byte, the unread keys of config.json, generation_config.json (with the config's token ids), tokenizer and
     chat template. `source` may be the checkpoint in `folder` itself. No shard exceeds `max_shard_bytes` unless a single
-    tensor does. Raises ValueError for tensors that do not fit the config, for other dtypes than float32, bfloat16 and
-    float16, and for values that are not finite.
+    tensor does. Raises ValueError for tensors that do not fit the config, for other dtypes than float32, bfloat16,
+    float16 and float8_e4m3fn, and for values that are not finite.
     """
     folder = Path(folder)
     if max_shard_bytes < 1:
@@ -87,8 +87,8 @@ def _own_pieces(config: ModelConfig, state_dict: Mapping[str, Tensor], dtype: to
         if tensor.is_meta:
             raise ValueError(f"{name} lies on the meta device: it has no data to save")
         kept = dtype or tensor.dtype
-        if kept not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f"{name} would be stored as {kept}; take float32, bfloat16 or float16")
+        if kept not in (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn):
+            raise ValueError(f"{name} would be stored as {kept}; take float32, bfloat16, float16 or float8_e4m3fn")
         yield Piece.of_tensor(checkpoint_name(name), STORED_AS[kept], tensor)
 
 
@@ -108,9 +108,13 @@ def _write_generation_config(staging: Path, folder: Path, config: ModelConfig, s
 
 
 def with_dtype(original: dict[str, object], dtypes: set[str]) -> dict[str, object]:
-    """`original` saying in which dtype the weights now are, where they are all in one."""
+    """`original` saying in which dtype the weights now are, where they are all in one.
+
+    Floats of 8 bits do not count: nothing computes with them.
+    """
     spelled = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    dtype = spelled[next(iter(dtypes))] if len(dtypes) == 1 else None
+    wide = dtypes - {"F8_E4M3"}
+    dtype = spelled[next(iter(wide))] if len(wide) == 1 else None
     result = {key: value for key, value in original.items() if key not in ("dtype", "torch_dtype")} | {"dtype": dtype}
     text = result.get("text_config")
     if isinstance(text, dict) and text.keys() & {"dtype", "torch_dtype"}:

@@ -1,13 +1,19 @@
 """The bundled model: what comes with the package runs, is what it says it is, and is not worse than it was shipped."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
 import redraft
+from redraft.diffusion import Counter
 from redraft.measure.tasks import TASKS, Made, run_cases, summarise
+from redraft.training.data.bundled import BundledExamples
+from redraft.training.examples import make_batch
+from redraft.training.objective import losses
 from redraft.weights import Checkpoint
+from redraft.weights.checkpoint import load_model
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 
@@ -19,7 +25,7 @@ def model() -> redraft.Model:
 def test_what_is_shipped():
     weights = list(BUNDLED_FOLDER.glob("*.safetensors"))
     assert [file.name for file in weights] == ["model.safetensors"]
-    assert weights[0].stat().st_size <= 25_000_000
+    assert weights[0].stat().st_size <= 13_000_000
     assert json.loads((BUNDLED_FOLDER / "config.json").read_text())["dtype"] == "bfloat16"
     assert {file.suffix for file in BUNDLED_FOLDER.iterdir()} <= {".json", ".jinja", ".safetensors"}
     config = Checkpoint.open(BUNDLED_FOLDER).config
@@ -53,7 +59,7 @@ def test_it_copies_what_the_prompt_says(model):
     assert result.tokens_per_forward > 1
 
 
-@pytest.mark.parametrize(("name", "seen", "unseen"), [("extract", 0.6, 0.45), ("normalize", 0.7, 0.5)])
+@pytest.mark.parametrize(("name", "seen", "unseen"), [("extract", 0.7, 0.55), ("normalize", 0.8, 0.55)])
 def test_it_is_as_good_as_it_was_shipped(model, name, seen, unseen):
     """Floors well below the measured scores (README): with 24 examples of a kind, chance moves them by ten points."""
 
@@ -66,6 +72,25 @@ def test_it_is_as_good_as_it_was_shipped(model, name, seen, unseen):
     assert summary["exact_seen"] >= seen
     assert summary["exact_unseen"] >= unseen
     assert summary.get("valid_json", 1) >= 0.85
+
+
+@torch.no_grad()
+def test_it_looks_at_its_canvas(model):
+    """Not only at what the last step believed: beside the same beliefs, right tokens say more than noise."""
+    plain = load_model(BUNDLED_FOLDER, torch.float32)
+    examples = BundledExamples(8, model.tokenizer, easy_start=False).validation(24)
+    batch = make_batch(examples, plain.config.canvas_length, plain.config.vocab_size, Counter(0))
+    batch = dataclasses.replace(
+        batch,
+        conditioned=torch.ones_like(batch.conditioned),
+        unrolled=torch.ones_like(batch.unrolled),
+        noised=batch.noised.random_(10, plain.config.vocab_size, generator=torch.Generator().manual_seed(0)),
+    )
+    found = [
+        float(losses(plain, dataclasses.replace(batch, shown=torch.full_like(batch.shown, shown))).canvas)
+        for shown in (False, True)
+    ]
+    assert found[1] < found[0] / 4
 
 
 def test_it_runs_in_bfloat16_too(model):

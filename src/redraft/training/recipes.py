@@ -175,7 +175,12 @@ def extract(**overrides: Any) -> Recipe:
         steps=6600,
         batch_size=16,
         canvases_per_example=4,
+        self_conditioning=0.6,
         unrolling=0.8,
+        unrolling_steps=4,
+        unrolling_from_noise=0.5,
+        # Without it nothing in an unrolled canvas is news beside its beliefs, and the canvas is no longer looked at.
+        unrolling_shown=0.25,
         learning_rate=2e-3,
         warmup_steps=30,
         decay_share=0.4,

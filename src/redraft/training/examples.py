@@ -90,8 +90,9 @@ def make_batch(
     Per canvas: one of the example's non-empty ones uniformly and level t ~ U(1e-4, 1); per example: self-conditioning
     with the given probability (algorithm: "Training objective"), and a share `unrolling` of those is unrolled by one to
     `unrolling_steps` steps, a share `unrolling_from_noise` of their canvases from nothing but noise, as generation
-    begins. Where an example has several canvases, their levels and their places stand evenly apart, each still uniform
-    by itself: less of a step's noise is chance. ValueError for an empty prompt or answer.
+    begins; each then shows some of the right tokens, of all of them a share `unrolling_shown`. Where an example has
+    several canvases, their levels and their places stand evenly apart, each still uniform by itself: less of a step's
+    noise is chance. ValueError for an empty prompt or answer.
     """
     count, each = len(examples), canvases_per_example
     apart = torch.arange(each, dtype=torch.float64) / each
@@ -114,6 +115,7 @@ def make_batch(
     stretched = (level / max(1 - unrolling_from_noise, 1e-12)).clamp(max=1)
     level = torch.where(unrolled[:, None] > 0, stretched, level)
     noised = corrupt(clean, level.flatten(), counter, vocab_size)
+    # Of a uniform number u, u^(1/m - 1) has the mean m.
     share = (counter.uniforms(count, Purpose.SHOWN_SHARE)[:, None] + apart) % 1
     share = share ** (1 / max(unrolling_shown, 1e-12) - 1)
     shape, schedule = (count, each, canvas_length), LinearTemperature()

@@ -18,8 +18,9 @@ class TrainingSettings:
     The learning rate rises linearly over `warmup_steps`, stays, and falls linearly to zero over the last
     `decay_share` of `steps`; so a run can be prolonged from any checkpoint before its decay. Norms and other vectors
     learn at `vector_factor` times it, the layers' matrices by Muon at `matrix_factor` times it (None: by AdamW, as the
-    embedding and the router do). `prompt_weight` is what predicting a token of the prompt counts beside one of the
-    answer in the encoder loss. `canvases_per_example`: how many noised canvases share an example's encoder pass.
+    embedding, the router and self-conditioning do). `prompt_weight` is what predicting a token of the prompt counts
+    beside one of the answer in the encoder loss. `canvases_per_example`: how many noised canvases share an example's
+    encoder pass.
     `unrolling`: share of the self-conditioned examples whose canvases are taken one to `unrolling_steps` sampler steps
     further first, a share `unrolling_from_noise` of them from nothing but noise; of what comes out, a mean share
     `unrolling_shown` of positions then holds the right token.

@@ -85,6 +85,8 @@ def test_purposes_keep_their_numbers():
         ("SELF_CONDITIONING", 7),
         ("UNROLLING", 8),
         ("TEMPERATURE", 9),
+        ("SHOWN_SHARE", 10),
+        ("SHOWN", 11),
     ]
 
 

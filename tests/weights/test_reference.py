@@ -13,6 +13,7 @@ from transformers.models.diffusion_gemma.configuration_diffusion_gemma import Di
 from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaForBlockDiffusion as Reference
 from transformers.utils import logging
 
+from redraft.model.quantized import is_quantized
 from redraft.weights import (
     Checkpoint,
     ModelSizes,
@@ -85,7 +86,7 @@ def reference_logits(model: Reference, prompt: Tensor, canvas: Tensor) -> tuple[
 
 def assert_same_logits(theirs: Reference, folder: Path) -> None:
     prompt, canvas = torch.arange(20) * 3 % 101, torch.arange(8) * 7 % 101
-    ours = load_model(folder)
+    ours = load_model(folder, torch.float32)
     for a, b in zip(logits(ours, prompt, canvas), reference_logits(theirs, prompt, canvas), strict=True):
         assert b.std() > 0.1
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
@@ -181,6 +182,16 @@ def test_bfloat16_goes_both_ways(saved: Path, tmp_path: Path) -> None:
     assert theirs.dtype == torch.bfloat16
     ours = Checkpoint.open(tmp_path / "ours").load()
     assert torch.equal(theirs.model.decoder.embed_tokens.weight, ours["embed_tokens.weight"])
+
+
+def test_transformers_reads_our_floats_of_8_bits(saved: Path, tmp_path: Path) -> None:
+    source = Checkpoint.open(saved)
+    short = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in source.load().items() if is_quantized(name)}
+    save_checkpoint(tmp_path / "ours", source.config, source.load() | short, source=source)
+    theirs = Reference.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
+    found = theirs.model.decoder.layers[0].mlp.gate_proj.weight
+    assert torch.equal(found, short["layers.0.mlp.gate_proj.weight"].float())
+    assert_same_logits(theirs, tmp_path / "ours")
 
 
 def saved_names(model: Reference) -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,8 @@
 """Puts a trained checkpoint into the package as the bundled model, with its card and without its training state.
 
-The matrices that quantizing would round are stored in floats of 8 bits, the rest in bfloat16.
+The matrices that `redraft quantize` would round are stored in floats of 8 bits, the rest in bfloat16.
 
-Run from the checkout's root: `python tools/bundle.py runs/bundled/step-0009500`.
+Run from the checkout's root: `python tools/bundle.py runs/bundled/step-0013500`.
 """
 
 import sys

@@ -90,3 +90,12 @@ def test_parameters_without_gradient_stay():
     first.grad = torch.ones(4, 4)
     MuonAdamW([{"params": [first, second], "lr": 0.5, "weight_decay": 0.5, "muon": True}]).step()
     assert torch.equal(second.detach(), before)
+
+
+def test_state_of_other_parameters_is_refused():
+    (first,), (second,) = parameters((3, 5)), parameters((5, 3))
+    kept, other = (MuonAdamW([{"params": [one], "lr": 0.1}]) for one in (first, second))
+    give_gradients([first], 0)
+    kept.step()
+    with pytest.raises(ValueError, match=r"kept a (mean|square) of \[3, 5\] for \[5, 3\]"):
+        other.load_state_dict(kept.state_dict())

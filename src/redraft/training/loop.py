@@ -191,7 +191,7 @@ class _Training:
             report(f"resuming at step {self.step} from {run.path}")
             # As JSON has them, which knows no tuples.
             now, before = json.loads(json.dumps(dataclasses.asdict(self.settings))), run.saved_settings()
-            # A run of before a setting was there had its default.
+            # A run of before a setting was there had its default. (Those without one were there from the start.)
             defaults = {field.name: field.default for field in dataclasses.fields(self.settings)}
             for name, value in now.items() if before else ():
                 if value != (was := before.get(name, defaults[name])):

@@ -28,13 +28,16 @@ class MuonAdamW(Optimizer):
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "betas": (0.9, 0.999), "muon": False})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As any optimizer's; ValueError where a parameter's state is another algorithm's than its group's."""
+        """As any optimizer's; ValueError where a parameter's state is another algorithm's or another parameter's."""
         super().load_state_dict(state_dict)
         for group in self.param_groups:
             wanted = {"momentum"} if group["muon"] else {"step", "mean", "square"}
             for parameter in group["params"]:
                 if (found := self.state.get(parameter, {}).keys()) and found != wanted:
                     raise ValueError(f"its optimizer kept {', '.join(found)}, this one keeps {', '.join(wanted)}")
+                for name in found - {"step"}:
+                    if (kept := self.state[parameter][name].shape) != parameter.shape:
+                        raise ValueError(f"its optimizer kept a {name} of {list(kept)} for {list(parameter.shape)}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -6,9 +6,16 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.fakes.checkpoints import tiny_checkpoint
+
 # A machine that trains meanwhile is slow now and then; that is no failure.
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(autouse=True, scope="module")

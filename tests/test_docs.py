@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 import redraft
-from redraft.measure.serving import serving
+from redraft.benchmark.load.serving import serving
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -15,7 +15,10 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 FACADE = "the façade"
 ROOMS = frozenset(
-    {"text", "model", "weights", "diffusion", "generation", "engine", "server", "training", "measure", "cli"}
+    {
+        *("text", "diffusion", "model", "weights", "generation", "engine", "training", "evaluation", "benchmark"),
+        *("client", "server", "bundled", "utils", "cli"),
+    }
 )
 
 
@@ -38,19 +41,23 @@ def forbid(*rooms: str, packages: tuple[str, ...] = (), only: tuple[str, ...] | 
 
 
 EVERY_ROOM = (*ROOMS, FACADE)
-PEERS = "measure/peers.py"
+PEERS = "benchmark/peers.py"
 """The one file that may import transformers: it measures it."""
 # The rooms that the façade joins do not import it: that would be a circle.
 RULES = {
-    "text": forbid(*EVERY_ROOM, packages=("torch",)),
+    "text": forbid(*(ROOMS - {"utils"}), FACADE, packages=("torch",)),
+    "diffusion": forbid(*EVERY_ROOM, only=("torch",)),
     "model": forbid(*EVERY_ROOM),
     "weights": forbid("diffusion", "generation", "engine", "server", FACADE),
-    "diffusion": forbid(*EVERY_ROOM, only=("torch",)),
     "generation": forbid("engine", "server", "training", FACADE),
     "engine": forbid("server", "text", "training", FACADE),
-    "server": forbid("model", "diffusion", packages=("torch",)),
     "training": forbid("engine", "server"),
-    "measure": forbid("training"),
+    "evaluation": forbid("training"),
+    "benchmark": forbid("training"),
+    "client": forbid(*(ROOMS - {"text", "utils"}), packages=("torch",)),
+    "server": forbid("model", "diffusion", packages=("torch",)),
+    "bundled": forbid("server", "engine"),
+    "utils": forbid(*EVERY_ROOM),
     "cli": forbid(),
     FACADE: forbid(),
 }
@@ -100,10 +107,10 @@ def broken_rule(room: str, name: str, source: Path) -> str | None:
         return None
     if target in rule.rooms:
         return f"{room} must not import {target}"
-    if room == "measure" and target == "engine":
+    if room == "benchmark" and target == "engine":
         inside = ".".join(name.split(".")[:3])
         if inside != "redraft.engine" and is_module(inside, source):
-            return f"measure must not import the engine's internals ({inside}): use what redraft.engine offers"
+            return f"benchmark must not import the engine's internals ({inside}): use what redraft.engine offers"
     return None
 
 
@@ -113,7 +120,7 @@ def broken_rules(source: Path) -> list[str]:
     for path in sorted((source / "redraft").rglob("*.py")):
         relative = path.relative_to(source)
         room = relative.parts[1].removesuffix(".py")
-        if relative.parts[1] in ("__init__.py", "facade.py", "many.py"):
+        if relative.parts[1] in ("__init__.py", "api.py", "async_engine.py"):
             room = FACADE
         elif room not in ROOMS:
             found.append(f"{relative}: {room} is no room; put the file into one")
@@ -145,9 +152,9 @@ def test_no_file_imports_what_its_room_must_not():
         ("model/fast/experts.py", "from ...text import x", "model must not import text"),
         ("model/__init__.py", "from ..text import x", "model must not import text"),
         ("model/layers.py", "from transformers import AutoModel", "model must not import transformers"),
-        ("measure/speed.py", "import transformers", "measure must not import transformers"),
-        ("measure/peers.py", "import transformers, redraft.training", "measure must not import training"),
-        ("engine/measure/peers.py", "import transformers", "engine must not import transformers"),
+        ("benchmark/speed.py", "import transformers", "benchmark must not import transformers"),
+        ("benchmark/peers.py", "import transformers, redraft.training", "benchmark must not import training"),
+        ("engine/benchmark/peers.py", "import transformers", "engine must not import transformers"),
         ("weights/load.py", "import redraft.generation", "weights must not import generation"),
         ("diffusion/noise.py", "import numpy", "diffusion imports numpy"),
         ("diffusion/noise.py", "import redraft.model.batch", "diffusion must not import model"),
@@ -158,8 +165,8 @@ def test_no_file_imports_what_its_room_must_not():
         ("server/routes.py", "from redraft.diffusion import noise", "server must not import diffusion"),
         ("training/loop.py", "import redraft.engine", "training must not import engine"),
         ("training/loop.py", "if TYPE_CHECKING:\n    import redraft.server", "training must not import server"),
-        ("measure/tasks.py", "import redraft.training.data", "measure must not import training"),
-        ("measure/tasks.py", "from redraft.engine import scheduler", "engine's internals (redraft.engine.scheduler)"),
+        ("evaluation/tasks.py", "import redraft.training.data", "evaluation must not import training"),
+        ("benchmark/steps.py", "from redraft.engine import scheduler", "engine's internals (redraft.engine.scheduler)"),
         ("__init__.py", "import redraft.cli", "the façade must not import cli"),
         ("training/loop.py", "from redraft.cli.main import main", "training must not import cli"),
         ("helpers.py", "", "helpers is no room"),
@@ -182,8 +189,8 @@ def test_a_forbidden_import_is_found(tmp_path: Path, path: str, code: str, reaso
         ("model/layers.py", "import math, torch\nfrom .batch import Segment"),
         ("diffusion/noise.py", "import enum\nimport torch\nfrom redraft.diffusion.randomness import Counter"),
         ("generation/loop.py", "import redraft.model, redraft.diffusion\nfrom redraft import text"),
-        ("measure/speed.py", "from redraft.engine import Engine\nfrom redraft import load"),
-        ("measure/peers.py", "import importlib\nimportlib.import_module('transformers.models')"),
+        ("benchmark/speed.py", "from redraft.engine import Engine\nfrom redraft import load"),
+        ("benchmark/peers.py", "import importlib\nimportlib.import_module('transformers.models')"),
         ("cli/main.py", "import redraft\nfrom redraft.cli import options\nfrom redraft import training, server"),
         ("__init__.py", "from redraft.generation import generate\nfrom .text import Tokenizer"),
     ],

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from redraft.model.quantized import is_quantized
-from redraft.training.data.bundled import CARD
+from redraft.bundled.data.families import CARD
+from redraft.model.linear.quantized import is_quantized
 from redraft.weights import Checkpoint, save_checkpoint
 from redraft.weights.card import write_card
 from redraft.weights.fetch import BUNDLED_FOLDER

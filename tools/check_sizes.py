@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 FILE_LIMIT = 1_000_000
-WEIGHTS_LIMIT = 60_000_000
-BUNDLED_WEIGHTS = "src/redraft/weights/bundled/model.safetensors"
+WEIGHTS_LIMIT = 120_000_000
+BUNDLED_WEIGHTS = "src/redraft/bundled/checkpoint/model.safetensors"
 
 
 def git(*arguments: str, stdin: str | None = None, cwd: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data import topics
 
-TARGET = Path("src/redraft/training/data/repair_sentences.txt")
+TARGET = Path("src/redraft/bundled/data/repair_sentences.txt")
 COUNT = 6000
 WORDS = re.compile(r"[A-Z][A-Za-z ,;'-]+[.!?]")
 

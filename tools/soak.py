@@ -21,11 +21,11 @@ from typing import Any
 
 import httpx2
 
-from redraft.measure.endpoint import Endpoint, first_model, is_here
-from redraft.measure.load import NotAnswered, filler_prompts
-from redraft.measure.serving import end, serving
-from redraft.measure.tasks import TASKS
-from redraft.measure.timing import machine
+from redraft.benchmark.load.driver import NotAnswered, filler_prompts
+from redraft.benchmark.load.serving import end, serving
+from redraft.benchmark.timing import machine
+from redraft.evaluation.endpoint import Endpoint, first_model, is_here
+from redraft.evaluation.tasks import TASKS
 
 FREED_SECONDS, TIMEOUT, PROGRESS_SECONDS = 20.0, 300.0, 5.0
 TASK_SHARE = 0.5

@@ -10,10 +10,10 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from redraft.api import Committed, Draft, Model, Result, load, read_card
+    from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
     from redraft.engine import Limits, QueueFull, Shutdown
-    from redraft.facade import Committed, Draft, Model, Result, load, read_card
     from redraft.generation import DenoisingStep, Generation, SamplerSettings
-    from redraft.many import Answer, CancelledAnswer, Engine, Failure
     from redraft.weights.card import Card
 
 __version__ = "0.1.0"
@@ -37,16 +37,16 @@ __all__ = [
     "read_card",
 ]
 
-_OF_MANY = {"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"}
+_OF_ENGINE = {"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"}
 
 
 def __getattr__(name: str) -> object:
     # Importing torch takes a second: the command's help and its refusals need not wait for it, and ctrl-C meanwhile
     # is heard as everywhere else.
     if name in __all__:
-        from redraft import facade, many
+        from redraft import api, async_engine
 
-        return getattr(many if name in _OF_MANY else facade, name)
+        return getattr(async_engine if name in _OF_ENGINE else api, name)
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 
 

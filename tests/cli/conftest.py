@@ -3,12 +3,6 @@ import sys
 import pytest
 
 from redraft.cli import main
-from tests.fakes.checkpoints import tiny_checkpoint
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from redraft.measure import plan
-from redraft.measure.plan import plan as predict
+from redraft.benchmark.roofline import plan
+from redraft.benchmark.roofline.plan import plan as predict
 
 
 def line(out: str) -> dict[str, object]:
@@ -212,7 +212,7 @@ def test_a_plan_without_a_break_even_is_json_still(run, monkeypatch):
     ],
 )
 def test_bad_numbers_are_refused_before_anything_is_loaded(run, monkeypatch, arguments, message):
-    monkeypatch.setattr("redraft.measure.shapes.subject", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("redraft.benchmark.models.subject", lambda *_: pytest.fail("loaded"))
     code, out, err = run("bench", *arguments)
     assert (code, out) == (2, "")
     assert message in err

@@ -102,7 +102,7 @@ def test_eval_rows(run, checkpoint, tmp_path):
 def test_a_prompt_beyond_the_context_is_refused_before_any_answer(run, checkpoint, tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "hello", "answer": "there"}\n{"prompt": "' + "word " * 400 + '", "answer": "b"}\n')
-    monkeypatch.setattr("redraft.measure.tasks.run_cases", lambda *_: pytest.fail("answered"))
+    monkeypatch.setattr("redraft.evaluation.tasks.run_cases", lambda *_: pytest.fail("answered"))
     code, out, err = run("eval", "rows", rows, "-m", checkpoint)
     assert (code, out) == (2, "")
     assert "the context holds 256" in err

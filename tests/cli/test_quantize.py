@@ -76,7 +76,7 @@ def test_info_of_a_quantized_checkpoint(run, quantized):
 
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(run, checkpoint, monkeypatch):
     monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10_000)
-    monkeypatch.setattr("redraft.facade.load_model", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("redraft.api.load_model", lambda *_, **__: pytest.fail("read"))
     code, out, err = run("generate", "hello", "-m", checkpoint)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "GB of memory are free here: take a smaller --precision; `redraft quantize` writes a smaller" in err
@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     # Writing is slowed down, so that there is a middle to interrupt.
     code = """
 import sys, time
-from redraft.weights import shards
+from redraft.weights.storage import shards
 write = shards._write_tensor
 shards._write_tensor = lambda *a: (time.sleep(0.2), write(*a))
 from redraft.cli.main import main
@@ -140,7 +140,7 @@ def test_a_bench_reads_a_quantized_checkpoint_in_its_precision_or_refuses(run, q
 
 def test_a_bench_refuses_what_memory_cannot_hold(run, checkpoint, monkeypatch):
     monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10_000)
-    monkeypatch.setattr("redraft.measure.shapes.load_model", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("redraft.benchmark.models.load_model", lambda *_, **__: pytest.fail("read"))
     monkeypatch.setattr("redraft.weights.synthetic.write_synthetic", lambda *_: pytest.fail("written"))
     for asked in (("step", "--config", checkpoint, "--context", 5), ("memory", "26b-a4b")):
         code, out, err = run("bench", *asked)
@@ -151,7 +151,7 @@ def test_a_bench_refuses_what_memory_cannot_hold(run, checkpoint, monkeypatch):
 @pytest.mark.parametrize(("code", "said"), [(-9, ""), (1, "RuntimeError: can't allocate memory: you tried")])
 def test_bench_memory_says_that_it_did_not_suffice(run, checkpoint, monkeypatch, code, said):
     killed = subprocess.CompletedProcess([], code, "", said)
-    monkeypatch.setattr("redraft.measure.footprint.subprocess.run", lambda *_, **__: killed)
+    monkeypatch.setattr("redraft.benchmark.memory.subprocess.run", lambda *_, **__: killed)
     code, out, err = run("bench", "memory", checkpoint)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "memory" in err

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from redraft.engine import Began, Cancelled, Committed, Drafted, EngineCore, Failed, Finished, Request
+from redraft.engine import Admitted, Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Request, StepTaken
 from redraft.generation import SamplerSettings, generate, generate_autoregressive
 from redraft.model import FlatBatch, KVCache, Pass, top_tokens
 from tests.fakes.models import tiny_model
@@ -35,7 +35,7 @@ def test_token_by_token_beside_a_canvas_each_as_it_would_be_alone(model):
     assert core.held == ("c", "t")
     events = run(core)
     expected = generate_autoregressive(model, PROMPT, SETTINGS)
-    told = of(events, "t", Committed)
+    told = of(events, "t", CanvasCommitted)
     assert tuple(token for event in told for token in event.token_ids) == expected.token_ids
     assert len(told) == 20
     assert {event.steps for event in told} == {0}
@@ -82,7 +82,7 @@ def test_the_end_of_a_queue_is_told_with_what_had_been_read(model):
     first = run(core)
     core.submit(Request(id="b", prompt=(*long, 9), settings=SETTINGS))
     second = run(core)
-    assert isinstance(first[0], Began)
+    assert isinstance(first[0], Admitted)
     assert (first[0].cached_tokens, second[0].cached_tokens) == (0, len(long))
     assert first[0].at < second[0].at
 
@@ -93,12 +93,12 @@ def test_the_likeliest_tokens_come_with_drafts_and_with_what_is_committed(model)
     core.submit(Request(id="b", prompt=PROMPT, settings=SETTINGS, top=1))
     core.submit(Request(id="c", prompt=PROMPT, settings=SETTINGS))
     events = run(core)
-    assert {event.step.top.ids.shape for event in of(events, "a", Drafted)} == {(8, 3)}
-    for event in of(events, "a", Committed) + of(events, "b", Committed):
+    assert {event.step.top.ids.shape for event in of(events, "a", StepTaken)} == {(8, 3)}
+    for event in of(events, "a", CanvasCommitted) + of(events, "b", CanvasCommitted):
         assert tuple(event.top.ids[: len(event.token_ids), 0].tolist()) == event.token_ids
         assert (event.top.log_probs <= 0).all()
-    assert {event.top for event in of(events, "c", Committed)} == {None}
-    steps = [event.steps for event in of(events, "a", Committed)]
+    assert {event.top for event in of(events, "c", CanvasCommitted)} == {None}
+    steps = [event.steps for event in of(events, "a", CanvasCommitted)]
     assert tuple(steps) == of(events, "a", Finished)[0].generation.steps_per_canvas
 
 

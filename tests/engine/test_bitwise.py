@@ -10,7 +10,7 @@ import redraft
 from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer, base_dtype, prepare
 from redraft.model import attention as attention_module
 from redraft.model.native import kernels_here
-from redraft.model.streamed import streamed_readout
+from redraft.model.readout.streamed import streamed_readout
 from tests.fakes.models import tiny_model
 
 Part = tuple[int, Pass, Tensor, Tensor | None]
@@ -98,7 +98,7 @@ def test_tiny_model(monkeypatch, block, canvas):
 def test_prepared_tiny_model(monkeypatch, way, precision, canvas):
     kernels = kernels_here()
     if way == "torch":
-        monkeypatch.setattr("redraft.model.prepared.kernels_here", lambda: None)
+        monkeypatch.setattr("redraft.model.prepare.kernels_here", lambda: None)
     elif kernels is None:
         pytest.skip("no compiler here")
     elif way != "kernels":

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from redraft.engine import Cancelled, Committed, Drafted, EngineCore, Failed, Finished, Limits, Request
+from redraft.engine import Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Limits, Request, StepTaken
 from redraft.generation import Generation, SamplerSettings, generate
 from redraft.model import attention, base_dtype, prepare
 from tests.fakes.models import tiny_model
@@ -77,9 +77,9 @@ def check_events(events: list, expected: Generation, request: Request) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished), finished
     assert untimed(finished.generation) == expected
-    committed = [event for event in events if isinstance(event, Committed)]
+    committed = [event for event in events if isinstance(event, CanvasCommitted)]
     assert tuple(token for event in committed for token in event.token_ids) == expected.token_ids
-    drafted = [event.step for event in events if isinstance(event, Drafted)]
+    drafted = [event.step for event in events if isinstance(event, StepTaken)]
     assert len(drafted) == (sum(expected.steps_per_canvas) if request.drafts else 0)
     assert [step.draft.tolist() for step in drafted if step.finished] == [
         list(canvas) for canvas in expected.canvases if request.drafts

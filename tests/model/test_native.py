@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, prepare, streamed_readout
 from redraft.model.layers import Experts, RMSNorm, Router, rotate
+from redraft.model.linear.quantized import rows_to_int8
 from redraft.model.native import Kernels, build, kernels_here
 from redraft.model.native.kernels import packed_panels
-from redraft.model.quantized import rows_to_int8
 from tests.fakes.models import tiny_config, tiny_model
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

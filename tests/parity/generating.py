@@ -18,7 +18,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 
 from redraft.diffusion import Counter, Purpose
 from redraft.generation import DenoisingStep, Generation, SamplerSettings, denoising_steps
-from redraft.model.readout import inverse_cdf
+from redraft.model.readout.plain import inverse_cdf
 from tests.parity.reference import Pair, router_margins
 
 NO_TOKEN = -1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from redraft.model import Transformer, plain_readout
-from redraft.model.readout import inverse_cdf
+from redraft.model.readout.plain import inverse_cdf
 from tests.parity.reference import build_pair, make_config
 
 TEMPERATURES = [0.05, 0.4, 0.8, 3.0]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.engine import Began, Committed, Failed, Finished, Request
+from redraft.engine import Admitted, CanvasCommitted, Failed, Finished, Request
 from redraft.generation import Generation, SamplerSettings
 from redraft.model import TopTokens
 from redraft.server.choice import DELTA_TOKENS, Choice, Delta, Ended, StopCutter
@@ -33,10 +33,10 @@ def told(within, text: str, *, stops=(), top=None, finish="stop", canvas=16, sco
     """What is told of an answer that is written so, control tokens spelled out, a canvas at a time."""
     choice = Choice(within, REQUEST, stops, top)
     ids = raw_ids(within, text)
-    happened = list(choice.take(Began("r", 1.0, 3)))
+    happened = list(choice.take(Admitted("r", 1.0, 3)))
     for at in range(0, len(ids), canvas):
         part = ids[at : at + canvas]
-        happened += choice.take(Committed("r", tuple(part), 2, None if scores is None else scores(part)))
+        happened += choice.take(CanvasCommitted("r", tuple(part), 2, None if scores is None else scores(part)))
     happened += choice.take(Finished("r", generation(finish)))
     return happened, choice
 

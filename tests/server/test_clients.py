@@ -11,8 +11,8 @@ import httpx2
 import openai
 import pytest
 
+from redraft.benchmark.load.serving import Serving, serving
 from redraft.cli import main
-from redraft.measure.serving import Serving, serving
 from tests.fakes.checkpoints import tiny_checkpoint
 
 ASKED: Any = {"model": "tiny", "messages": [{"role": "user", "content": "say hello"}], "seed": 0, "max_tokens": 24}

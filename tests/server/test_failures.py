@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from redraft.engine import Drafted
+from redraft.engine import StepTaken
 from redraft.server.answering import MOST_TOLD, Places, _Events
 from redraft.server.errors import ApiError
 from redraft.server.metrics import Metrics
@@ -96,7 +96,7 @@ def test_refusals_say_nothing_of_when_a_place_is_free():
 def test_drafts_for_who_does_not_take_them_do_not_pile_up():
     events = _Events()
     for number in range(3 * MOST_TOLD):
-        events.put_nowait(Drafted("r", number))
+        events.put_nowait(StepTaken("r", number))
     assert events.qsize() == MOST_TOLD
     events.put_nowait("anything else")
     assert events.qsize() == MOST_TOLD + 1

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.engine import Began, Committed, Finished
+from redraft.engine import Admitted, CanvasCommitted, Finished
 from redraft.generation import Generation
 from redraft.server.app import Served, create_app
 from redraft.server.settings import ServerSettings
@@ -67,9 +67,9 @@ def writes(served, monkeypatch):
 
         def events(request, told):
             asked.append(served.engine.model.tokenizer.decode(request.prompt, skip_special=False))
-            told.put_nowait(Began(request.id, 0.0, 0))
+            told.put_nowait(Admitted(request.id, 0.0, 0))
             for at in range(0, len(ids), 8):
-                told.put_nowait(Committed(request.id, tuple(ids[at : at + 8]), 3))
+                told.put_nowait(CanvasCommitted(request.id, tuple(ids[at : at + 8]), 3))
             told.put_nowait(Finished(request.id, Generation((), finish, 1, (3,), 1.0, 0.0, 0.0, 0.0, ())))
 
         monkeypatch.setattr(served.engine, "events", events)

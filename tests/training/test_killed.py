@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from redraft.training.log import read_rows
+from redraft.training.run.log import read_rows
 
 STEPS = 30
 PROGRAM = """
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from redraft.training.loop import train
-from redraft.training.state import RunFolder
+from redraft.training.run.state import RunFolder
 from tests.training.test_loop import recipe, source
 
 folder = Path(sys.argv[1])

@@ -19,12 +19,12 @@ from redraft.diffusion import Counter
 from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention
 from redraft.model.transformer import Transformer
 from redraft.training import loop
-from redraft.training.examples import Example, make_batch
-from redraft.training.log import read_rows
+from redraft.training.data.examples import Example, make_batch
 from redraft.training.loop import initialise, make_optimizer, train
 from redraft.training.objective import Losses
-from redraft.training.recipes import Recipe, TrainingSettings
-from redraft.training.state import RunFolder
+from redraft.training.recipe import Recipe, TrainingSettings
+from redraft.training.run.log import read_rows
+from redraft.training.run.state import RunFolder
 from redraft.training.validation import Scores
 from redraft.weights import Checkpoint
 from tests.fakes.models import tiny_config
@@ -243,7 +243,7 @@ def test_a_training_state_that_cannot_be_read_is_refused(run, damage):
 
 def test_a_folder_belongs_to_one_run_at_a_time(run):
     program = (
-        "import sys; from pathlib import Path; from redraft.training.state import RunFolder\n"
+        "import sys; from pathlib import Path; from redraft.training.run.state import RunFolder\n"
         "with RunFolder(Path(sys.argv[1]), Path()).locked(): pass"
     )
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from redraft.diffusion import Counter
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
 from redraft.training.attention import CanvasAttention, PrefixAttention
-from redraft.training.examples import Example, TrainingBatch, make_batch
+from redraft.training.data.examples import Example, TrainingBatch, make_batch
 from redraft.training.objective import denoise, losses
 from tests.fakes.models import tiny_model
 

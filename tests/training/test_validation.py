@@ -7,7 +7,7 @@ import torch
 
 from redraft.diffusion import Counter
 from redraft.generation import SamplerSettings, generate
-from redraft.training.examples import Example, make_batch
+from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
 from redraft.training.validation import make_validator
 from tests.fakes.models import tiny_model

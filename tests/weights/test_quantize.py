@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from redraft.model import QUANTIZED_PRECISIONS, base_dtype, prepare
-from redraft.model.quantized import is_quantized
+from redraft.model.linear.quantized import is_quantized
 from redraft.weights import Checkpoint, load_model, quantize_checkpoint, save_checkpoint
-from redraft.weights.publish import SAVING
 from redraft.weights.quantize import TARGETS
+from redraft.weights.storage.publish import SAVING
 from tests.weights.support import (
     VISION_NAME,
     add_tensor,

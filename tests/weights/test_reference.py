@@ -13,7 +13,7 @@ from transformers.models.diffusion_gemma.configuration_diffusion_gemma import Di
 from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaForBlockDiffusion as Reference
 from transformers.utils import logging
 
-from redraft.model.quantized import is_quantized
+from redraft.model.linear.quantized import is_quantized
 from redraft.weights import (
     Checkpoint,
     ModelSizes,
@@ -24,7 +24,7 @@ from redraft.weights import (
     read_config,
     save_checkpoint,
 )
-from redraft.weights.names import is_tied_copy, is_unused
+from redraft.weights.storage.names import is_tied_copy, is_unused
 from tests.weights.support import LAYERS, VISION, edit_json, logits, read_json, released_config, tiny_config, weights
 
 TEXT = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redraft.weights import Checkpoint, read_config, read_generation_config, save_checkpoint
 from redraft.weights.checkpoint import load_model
-from redraft.weights.publish import SAVED, SAVING, staged
+from redraft.weights.storage.publish import SAVED, SAVING, staged
 from tests.weights.support import (
     VISION_NAME,
     add_tensor,
@@ -304,7 +304,7 @@ def test_a_kill_while_finishing_a_killed_save(tmp_path: Path, monkeypatch: pytes
     old, new = weights(tiny_config(), 0), weights(tiny_config(), 1)
     save_checkpoint(tmp_path, tiny_config(), old, max_shard_bytes=100_000)
     with monkeypatch.context() as patch:
-        patch.setattr("redraft.weights.publish._finish", lambda folder: None)
+        patch.setattr("redraft.weights.storage.publish._finish", lambda folder: None)
         save_checkpoint(tmp_path, tiny_config(), new)
     assert (tmp_path / SAVED).is_dir()
     for count in range(1, 30):

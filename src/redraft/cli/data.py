@@ -30,9 +30,9 @@ def build(
     options.check_at_least(0, sample=sample)
     for package in ("faker", "codespell_lib"):
         options.needs(package, "train")
-    from redraft.training.data.bundled import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
-    from redraft.training.data.record_examples import DATA_SEED
-    from redraft.weights.whole_file import write_whole
+    from redraft.bundled.data.families import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
+    from redraft.bundled.data.record_examples import DATA_SEED
+    from redraft.utils.files import write_whole
 
     out.mkdir(parents=True, exist_ok=True)
     for name, family in FAMILIES.items():

@@ -9,7 +9,7 @@ import typer
 from redraft.cli import options
 
 if TYPE_CHECKING:
-    from redraft.measure.endpoint import Endpoint
+    from redraft.evaluation.endpoint import Endpoint
 
 TIMEOUT = 600.0
 
@@ -34,7 +34,7 @@ class Server:
 
     def open(self) -> "Endpoint":
         """A client of it, for one event loop."""
-        from redraft.measure.endpoint import Endpoint
+        from redraft.evaluation.endpoint import Endpoint
 
         return Endpoint(self.url, self.model, key=self.key, settings=self.settings, timeout=self.timeout)
 
@@ -42,7 +42,7 @@ class Server:
 def server_of(asked: options.Request, url: str, key_variable: str | None, timeout: float = TIMEOUT) -> Server:
     """The server at `url`, with its first model where --model names none. ValueError for what it cannot be asked."""
     options.needs("httpx2", "load")
-    from redraft.measure.endpoint import check_url, first_model
+    from redraft.evaluation.endpoint import check_url, first_model
 
     if (asked.device, asked.precision) != ("auto", "auto"):
         raise ValueError("--device and --precision are a server's own affair; leave them out with --endpoint")

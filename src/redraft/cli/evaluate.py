@@ -14,8 +14,8 @@ import typer
 from redraft.cli import endpoints, frontier, options
 
 if TYPE_CHECKING:
-    from redraft.measure.cases import Case
-    from redraft.measure.tasks import Made, Score
+    from redraft.evaluation.cases import Case
+    from redraft.evaluation.tasks import Made, Score
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, roughly: for prompts of so many tokens where only a server knows their number."""
@@ -63,7 +63,7 @@ def _command(name: str) -> Callable[..., None]:
         as_json: options.AsJson = False,
         failures: Failures = None,
     ) -> None:
-        from redraft.measure.tasks import TASKS
+        from redraft.evaluation.tasks import TASKS
 
         options.check_at_least(1, examples=examples)
         if name != "extract":
@@ -97,8 +97,8 @@ def rows(
     failures: Failures = None,
 ) -> None:
     """Any prompts with their right answers."""
-    from redraft.measure.cases import read_rows
-    from redraft.measure.tasks import SCORES
+    from redraft.evaluation.cases import read_rows
+    from redraft.evaluation.tasks import SCORES
 
     if score not in SCORES:
         raise ValueError(f"--score is {score!r}, must be one of {', '.join(SCORES)}")
@@ -124,7 +124,7 @@ def sudoku(
     failures: Failures = None,
 ) -> None:
     """Puzzles with one solution in three grades; not what the bundled model is for."""
-    from redraft.measure.sudoku import score_sudoku, sudoku_cases
+    from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
 
     options.check_at_least(1, examples=examples)
     answering = _answering(asked, endpoint, api_key_env)
@@ -147,7 +147,7 @@ def needle(
     failures: Failures = None,
 ) -> None:
     """One fact among filling sentences, at every depth of every length."""
-    from redraft.measure.needle import check_needle, needle_cases, score_needle
+    from redraft.evaluation.needle import check_needle, needle_cases, score_needle
 
     places = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
     check_needle(*places, form)
@@ -188,7 +188,7 @@ def _answering(
 
 
 def _here(asked: options.Request, autoregressive: bool) -> _Answering:
-    from redraft.measure.tasks import Made
+    from redraft.evaluation.tasks import Made
 
     # The same for every example, and if nobody says otherwise the same every time.
     settings = asked.settings if autoregressive else {"seed": 0} | asked.settings
@@ -209,7 +209,7 @@ def _here(asked: options.Request, autoregressive: bool) -> _Answering:
 
 
 def _there(asked: options.Request, endpoint: str, api_key_env: str | None) -> _Answering:
-    from redraft.measure.tasks import Made
+    from redraft.evaluation.tasks import Made
 
     seeded = dataclasses.replace(asked, settings={"seed": 0} | asked.settings)
     server = endpoints.server_of(seeded, endpoint, api_key_env)
@@ -228,7 +228,7 @@ def _there(asked: options.Request, endpoint: str, api_key_env: str | None) -> _A
         )
 
     def answer(prompt: str) -> Made:
-        from redraft.measure.load import NotAnswered
+        from redraft.benchmark.load.driver import NotAnswered
 
         try:
             return asyncio.run(ask(prompt))
@@ -252,7 +252,7 @@ def _measure(
     from rich.progress import Progress
     from rich.table import Table
 
-    from redraft.measure.tasks import run_cases, summarise
+    from redraft.evaluation.tasks import run_cases, summarise
 
     for case in cases:
         # What cannot be answered is refused before any answer is waited for.

@@ -11,9 +11,9 @@ import typer
 from redraft.cli import options
 
 if TYPE_CHECKING:
-    from redraft.measure.cases import Case
-    from redraft.measure.frontier import Point
-    from redraft.measure.tasks import Score
+    from redraft.evaluation.cases import Case
+    from redraft.evaluation.frontier import Point
+    from redraft.evaluation.tasks import Score
 
 
 def frontier(
@@ -44,10 +44,10 @@ def frontier(
     from rich.console import Console
     from rich.progress import Progress
 
-    from redraft.measure.frontier import choose, draw, pareto, sweep
-    from redraft.measure.tasks import TASKS
+    from redraft.evaluation.frontier import choose, draw, pareto, sweep
+    from redraft.evaluation.tasks import TASKS
+    from redraft.utils.files import write_whole
     from redraft.weights import resolve
-    from redraft.weights.whole_file import write_whole
 
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
@@ -100,7 +100,7 @@ def _choices(
     steps: str, entropy_bounds: str, temperatures: str, confidence_thresholds: str, precisions: str
 ) -> list[dict[str, Any]]:
     """Every combination of what the options name, each checked."""
-    from redraft.measure.frontier import grid
+    from redraft.evaluation.frontier import grid
 
     schedules = []
     for schedule in temperatures.split(","):
@@ -131,8 +131,8 @@ def _measure(
 ) -> "Callable[[dict[str, Any]], Point]":
     """What measures one choice of settings; a model is loaded once for each precision."""
     import redraft
-    from redraft.measure.frontier import Point
-    from redraft.measure.tasks import Made, run_cases, summarise
+    from redraft.evaluation.frontier import Point
+    from redraft.evaluation.tasks import Made, run_cases, summarise
 
     loaded: dict[str, redraft.Model] = {}
 

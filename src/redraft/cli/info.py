@@ -23,7 +23,7 @@ def info(
 
     from redraft.model import QUANTIZED_PRECISIONS
     from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
-    from redraft.weights.config_file import parse_quantization, read_config_json
+    from redraft.weights.config.file import parse_quantization, read_config_json
 
     folder = fetch_config(model)
     config = read_config(folder)

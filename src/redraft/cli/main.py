@@ -4,7 +4,8 @@ import sys
 
 import typer
 
-from redraft.cli import bench, chat, data, evaluate, generate, info, quantize, serve, train
+from redraft.cli import chat, data, evaluate, generate, info, quantize, serve, train
+from redraft.cli.bench import group as bench
 
 app = typer.Typer(
     help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from redraft.training.interrupts import ctrl_c_waits
+from redraft.utils.signals import ctrl_c_waits
 
 if TYPE_CHECKING:
     import redraft
@@ -110,7 +110,7 @@ def check_settings(settings: dict[str, Any]) -> None:
 
     # Some of what torch imports takes any exception for a missing package, KeyboardInterrupt too.
     with ctrl_c_waits():
-        import redraft.facade
+        import redraft.api
     if ("t_min" in settings) != ("t_max" in settings):
         # The other end of the schedule is the checkpoint's, and not known yet.
         only = settings.get("t_min", settings.get("t_max"))
@@ -126,7 +126,7 @@ def needs(package: str, extra: str) -> None:
 
 def check_precision(precision: str) -> None:
     """ValueError for a precision that `load` does not know."""
-    from redraft import facade
+    from redraft import api as facade
 
     facade.check_precision(precision)
 

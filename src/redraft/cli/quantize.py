@@ -19,7 +19,7 @@ def quantize(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from redraft.training.interrupts import ctrl_c_waits
+    from redraft.utils.signals import ctrl_c_waits
 
     # Some of what torch imports takes any exception for a missing package, KeyboardInterrupt too.
     with ctrl_c_waits():

@@ -102,7 +102,7 @@ def _lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    from redraft.measure.cases import json_lines
+    from redraft.evaluation.cases import json_lines
 
     return json_lines(path, text.split("\n"))
 

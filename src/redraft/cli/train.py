@@ -18,8 +18,8 @@ from redraft.cli import options
 
 if TYPE_CHECKING:
     from redraft.training.loop import ExampleSource
-    from redraft.training.recipes import Recipe
-    from redraft.training.state import RunFolder
+    from redraft.training.recipe import Recipe
+    from redraft.training.run.state import RunFolder
     from redraft.training.validation import Validator
 
 VALIDATION_EXAMPLES = 128
@@ -100,7 +100,7 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
 
 def _setting(text: str) -> tuple[str, object]:
     """A setting given as name=value, for instance unrolling=0.5 or matrix_factor=null."""
-    from redraft.training.recipes import TrainingSettings
+    from redraft.training.recipe import TrainingSettings
 
     name, _, value = text.partition("=")
     kinds = {
@@ -159,12 +159,13 @@ def rows(
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
     options.needs("matplotlib", "train")
+    from redraft.evaluation.cases import read_rows
     from redraft.generation import SamplerSettings
-    from redraft.measure.cases import read_rows
     from redraft.text import TextTokenizer
-    from redraft.training import loop, recipes
+    from redraft.training import loop
+    from redraft.training import recipe as recipes
     from redraft.training.data.rows import RowExamples, hold_out, make_examples, write_companions, write_rows
-    from redraft.training.state import RunFolder
+    from redraft.training.run.state import RunFolder
     from redraft.training.validation import make_validator
     from redraft.weights import fetch_config, read_config, read_generation_config, resolve
 
@@ -212,11 +213,12 @@ def _digest(file: Path) -> str:
 def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
     for package in ("faker", "codespell_lib", "matplotlib"):
         options.needs(package, "train")
+    from redraft.bundled.data import families as bundled
+    from redraft.bundled.data.extraction import task
     from redraft.text import TextTokenizer
-    from redraft.training import loop, recipes
-    from redraft.training.data import bundled
-    from redraft.training.data.extraction import task
-    from redraft.training.state import RunFolder
+    from redraft.training import loop
+    from redraft.training import recipe as recipes
+    from redraft.training.run.state import RunFolder
     from redraft.training.validation import make_validator
 
     make_recipe, make_source, card = {
@@ -252,8 +254,8 @@ def _go(
     import torch
 
     from redraft.training import loop
-    from redraft.training.log import read_rows
-    from redraft.training.report import REPORT_FILE, summarise, write_report
+    from redraft.training.run.log import read_rows
+    from redraft.training.run.report import REPORT_FILE, summarise, write_report
 
     if run.threads is not None:
         torch.set_num_threads(run.threads)
@@ -292,7 +294,7 @@ def report(
     Of several runs the losses are drawn over each other, by step and by minute.
     """
     options.needs("matplotlib", "train")
-    from redraft.training.report import summarise, write_comparison, write_report
+    from redraft.training.run.report import summarise, write_comparison, write_report
 
     folders = runs or [Path("runs/extract")]
     if out is not None and len(folders) == 1:

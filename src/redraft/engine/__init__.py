@@ -1,28 +1,27 @@
 """Many requests at once, each answered as `generation/` would answer it alone. Token ids only."""
 
 from redraft.engine.core import EngineCore
-from redraft.engine.loop import EngineLoop, EngineState, Shutdown
 from redraft.engine.request import (
     MOST_TOP,
-    Began,
+    Admitted,
     Cancelled,
-    Committed,
-    Drafted,
+    CanvasCommitted,
     Event,
     Failed,
     Finished,
     Phase,
     QueueFull,
     Request,
+    StepTaken,
 )
 from redraft.engine.scheduler import Limits
+from redraft.engine.thread import EngineLoop, EngineState, Shutdown
 
 __all__ = [
     "MOST_TOP",
-    "Began",
+    "Admitted",
     "Cancelled",
-    "Committed",
-    "Drafted",
+    "CanvasCommitted",
     "EngineCore",
     "EngineLoop",
     "EngineState",
@@ -34,4 +33,5 @@ __all__ = [
     "QueueFull",
     "Request",
     "Shutdown",
+    "StepTaken",
 ]

@@ -2,7 +2,7 @@
 
 import time
 
-from redraft.engine.request import Began, Committed, Event, Failed, Finished, Request
+from redraft.engine.request import Admitted, CanvasCommitted, Event, Failed, Finished, Request
 from redraft.generation import autoregressive_tokens
 from redraft.generation.loop import check_prompt
 from redraft.model import Transformer
@@ -21,10 +21,10 @@ class Autoregression:
         """One encoder pass: the token it committed, or how the answer ended. The first time only that it has begun."""
         if not self._begun:
             self._begun = True
-            return Began(self._id, time.perf_counter(), 0)
+            return Admitted(self._id, time.perf_counter(), 0)
         try:
             # Passes, but none of them denoises.
-            return Committed(self._id, (next(self._tokens),), steps=0)
+            return CanvasCommitted(self._id, (next(self._tokens),), steps=0)
         except StopIteration as end:
             return Finished(self._id, end.value)
         except Exception as error:

@@ -3,11 +3,11 @@
 import time
 
 from redraft.engine.autoregression import Autoregression
-from redraft.engine.cache import PrefixCache
-from redraft.engine.progress import Progress
-from redraft.engine.request import Began, Cancelled, Event, Failed, Finished, Phase, Request
+from redraft.engine.prefix_cache import PrefixCache
+from redraft.engine.request import Admitted, Cancelled, Event, Failed, Finished, Phase, Request
 from redraft.engine.runner import Denoised, run_forward
 from redraft.engine.scheduler import Limits, Piece, Scheduler, Task
+from redraft.engine.sequence import Progress
 from redraft.model import Transformer
 
 Part = tuple[Progress, Piece]
@@ -70,7 +70,7 @@ class EngineCore:
         for task in self.scheduler.admit():
             progress = self._by_task[task]
             progress.begin(*self.prefixes.find(progress.request.prompt))
-            events.append(Began(progress.request.id, time.perf_counter(), progress.cache.length))
+            events.append(Admitted(progress.request.id, time.perf_counter(), progress.cache.length))
         parts: list[Part] = [(self._by_task[piece.task], piece) for piece in self.scheduler.plan()]
         events += self._run(parts) if parts else []
         for answer in tuple(self._autoregressive.values()):

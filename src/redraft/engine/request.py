@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Began:
+class Admitted:
     """A request has left the queue.
 
     at: a time of time.perf_counter(). cached_tokens: of its prompt, those that had been read for others.
@@ -65,7 +65,7 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Drafted:
+class StepTaken:
     """A denoising step of one request."""
 
     id: str
@@ -73,7 +73,7 @@ class Drafted:
 
 
 @dataclass(frozen=True)
-class Committed:
+class CanvasCommitted:
     """A canvas is finished: the tokens that it adds to the answer, and how many denoising steps it took.
 
     top: the likeliest tokens of each position of the canvas in its last step, where they were asked for.
@@ -108,4 +108,4 @@ class Cancelled:
     id: str
 
 
-Event = Began | Drafted | Committed | Finished | Failed | Cancelled
+Event = Admitted | StepTaken | CanvasCommitted | Finished | Failed | Cancelled

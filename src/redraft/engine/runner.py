@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from redraft.diffusion import Counter, EntropyBound, Purpose, initial_canvas, uniforms_of_many
-from redraft.engine.progress import Progress
 from redraft.engine.scheduler import Piece
+from redraft.engine.sequence import Progress
 from redraft.generation import DenoisingStep
 from redraft.generation.loop import not_finite
 from redraft.model import FlatBatch, Pass, Segment, Transformer, top_tokens
-from redraft.model.streamed import streamed_readout
+from redraft.model.readout.streamed import streamed_readout
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from redraft.diffusion.noise import initial_canvas, renoise
 from redraft.diffusion.randomness import Counter, Purpose
-from redraft.generation.settings import MAX_SEED, SamplerSettings
+from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
-from redraft.model.readout import TopTokens
-from redraft.model.streamed import streamed_readout
+from redraft.model.readout.plain import TopTokens
+from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 

@@ -3,9 +3,9 @@
 from redraft.model.attention import AttentionContext, KVCache, SegmentedAttention
 from redraft.model.batch import FlatBatch, Pass, Segment
 from redraft.model.config import AttentionShape, ModelConfig
-from redraft.model.prepared import PRECISIONS, QUANTIZED_PRECISIONS, base_dtype, packed_embedding_bytes, prepare
-from redraft.model.readout import Readout, TopTokens, plain_readout, top_tokens
-from redraft.model.streamed import streamed_readout
+from redraft.model.prepare import PRECISIONS, QUANTIZED_PRECISIONS, base_dtype, packed_embedding_bytes, prepare
+from redraft.model.readout.plain import Readout, TopTokens, plain_readout, top_tokens
+from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 __all__ = [

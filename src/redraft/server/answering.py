@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from redraft import engine
-from redraft.many import Engine
+from redraft.async_engine import Engine
 from redraft.server.asking import Asked
 from redraft.server.choice import Choice, Delta, Ended, Told
 from redraft.server.errors import ApiError, refused, retry_later
@@ -65,7 +65,7 @@ class _Events(asyncio.Queue[engine.Event]):
     """What the engine tells, without the drafts that would pile up."""
 
     def put_nowait(self, event: engine.Event) -> None:
-        if not (isinstance(event, engine.Drafted) and self.qsize() >= MOST_TOLD):
+        if not (isinstance(event, engine.StepTaken) and self.qsize() >= MOST_TOLD):
             super().put_nowait(event)
 
 

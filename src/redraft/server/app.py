@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from redraft.many import Engine
+from redraft.async_engine import Engine
 from redraft.server.answering import Answering, Places
 from redraft.server.asked import (
     ChatRequest,

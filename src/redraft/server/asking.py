@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redraft.async_engine import Engine
 from redraft.engine import Request
-from redraft.many import Engine
 from redraft.server.asked import ChatRequest, CompletionRequest, Generating, Message, Tool
 from redraft.server.errors import ApiError, refused
 from redraft.server.settings import LARGEST_SEED

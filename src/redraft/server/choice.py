@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from redraft import engine
+from redraft.async_engine import Engine
 from redraft.generation import DenoisingStep, cut_canvas
-from redraft.many import Engine
 from redraft.text import Content, Part, ToolCall, Transcript
 
 DELTA_TOKENS = 8
@@ -86,20 +86,20 @@ class Choice:
             raise event.error
         if self.ended:
             return
-        if isinstance(event, engine.Began):
+        if isinstance(event, engine.Admitted):
             self.counted.cached, self.counted.begun = event.cached_tokens, event.at
-        elif isinstance(event, engine.Drafted):
+        elif isinstance(event, engine.StepTaken):
             settings, step = self.request.settings, event.step
             part, _ = cut_canvas(step.draft.tolist(), self._eos_ids, settings.max_new_tokens - self.counted.tokens)
             yield StepTold(step, settings.steps - step.step + 1, self._tokenizer.decode(part))
-        elif isinstance(event, engine.Committed):
+        elif isinstance(event, engine.CanvasCommitted):
             yield from self._committed(event)
         elif isinstance(event, engine.Finished):
             self.counted.written += event.generation.finish_reason == "stop"
             yield from self._deltas(self._transcript.finish())
             yield from self._end(event.generation.finish_reason)
 
-    def _committed(self, event: engine.Committed) -> Iterator[Told]:
+    def _committed(self, event: engine.CanvasCommitted) -> Iterator[Told]:
         if event.steps:
             self.counted.steps.append(event.steps)
         told = _tokens_told(event, self._top)
@@ -176,7 +176,7 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
 
 
-def _tokens_told(event: engine.Committed, top: int | None) -> list[TokenTold]:
+def _tokens_told(event: engine.CanvasCommitted, top: int | None) -> list[TokenTold]:
     if event.top is None or top is None:
         return []
     # The likeliest is what was written: a canvas commits its draft.

@@ -20,12 +20,12 @@ INDEX = "index.html"
 
 
 class Pages:
-    """All files of the folder `page`, by name."""
+    """All files of the folder `playground`, by name."""
 
     def __init__(self) -> None:
         self._files = {
             file.name: (file.read_bytes(), kind)
-            for file in files("redraft.server").joinpath("page").iterdir()
+            for file in files("redraft.server").joinpath("playground").iterdir()
             if (kind := KINDS.get("." + file.name.rpartition(".")[2]))
         }
 

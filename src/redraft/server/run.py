@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import uvicorn
 
+from redraft.api import Model
+from redraft.async_engine import Engine
 from redraft.engine import Limits
-from redraft.facade import Model
-from redraft.many import Engine
 from redraft.server.app import Served, create_app
 from redraft.server.edge import JsonFormatter
 from redraft.server.memory import give_back_now_and_then

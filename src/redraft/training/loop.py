@@ -21,14 +21,14 @@ from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
 from redraft.training.average import Average
-from redraft.training.examples import Example, make_batch
-from redraft.training.interrupts import ctrl_c_waits, termination_is_ctrl_c
-from redraft.training.log import RunLog
-from redraft.training.muon import MuonAdamW
+from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
-from redraft.training.recipes import Recipe
-from redraft.training.state import RunFolder
+from redraft.training.optimizer import MuonAdamW
+from redraft.training.recipe import Recipe
+from redraft.training.run.log import RunLog
+from redraft.training.run.state import RunFolder
 from redraft.training.validation import Validator
+from redraft.utils.signals import ctrl_c_waits, termination_is_ctrl_c
 from redraft.weights import Checkpoint, check_available
 
 ExampleSource = Callable[[int], Sequence[Example]]

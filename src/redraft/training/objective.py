@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from redraft.diffusion.acceptance import EntropyBound
 from redraft.model.batch import FlatBatch, Pass, Segment
-from redraft.model.readout import sample_and_entropy
+from redraft.model.readout.plain import sample_and_entropy
 from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
-from redraft.training.examples import TrainingBatch
+from redraft.training.data.examples import TrainingBatch
 
 NO_TARGET = -100
 LENGTH_BLOCK = 32

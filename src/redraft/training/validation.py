@@ -8,7 +8,7 @@ import torch
 from redraft.diffusion.randomness import Counter
 from redraft.generation import SamplerSettings, generate
 from redraft.model.transformer import Transformer
-from redraft.training.examples import Example, make_batch
+from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
 
 BATCH = 16

@@ -1,7 +1,7 @@
 """Checkpoints: reading, checking, writing and fetching them, and what they weigh. Imports no room but `model`."""
 
 from redraft.weights.checkpoint import Checkpoint, load_model
-from redraft.weights.config_file import (
+from redraft.weights.config.file import (
     config_to_json,
     parse_config,
     read_config,
@@ -9,12 +9,12 @@ from redraft.weights.config_file import (
     write_generation_config,
 )
 from redraft.weights.fetch import fetch_config, resolve
-from redraft.weights.header import StoredTensor
 from redraft.weights.memory import MachineMemory, check_available, check_fits, machine_memory
-from redraft.weights.names import checkpoint_name
 from redraft.weights.quantize import quantize_checkpoint
 from redraft.weights.save import save_checkpoint
 from redraft.weights.sizes import ModelSizes
+from redraft.weights.storage.header import StoredTensor
+from redraft.weights.storage.names import checkpoint_name
 
 __all__ = [
     "Checkpoint",

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.weights.json_file import json_bytes, read_json_object
-from redraft.weights.whole_file import write_whole
+from redraft.utils.files import write_whole
+from redraft.utils.json_files import json_bytes, read_json_object
 
 CARD_FILE = "redraft.json"
 

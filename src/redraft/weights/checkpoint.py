@@ -10,18 +10,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from redraft.model import ModelConfig, Transformer
-from redraft.model.quantized import Form, QuantizedMatrix, is_quantized, put
-from redraft.weights.config_file import (
+from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized, put
+from redraft.utils.json_files import read_json_object
+from redraft.weights.config.file import (
     CONFIG_FILE,
     parse_config,
     parse_quantization,
     read_config_json,
     read_generation_config,
 )
-from redraft.weights.header import FileStamp, StoredTensor, read_header
-from redraft.weights.json_file import read_json_object
-from redraft.weights.names import checkpoint_name, is_tied_copy, is_unused, scale_name
-from redraft.weights.publish import finish_interrupted
+from redraft.weights.storage.header import FileStamp, StoredTensor, read_header
+from redraft.weights.storage.names import checkpoint_name, is_tied_copy, is_unused, scale_name
+from redraft.weights.storage.publish import finish_interrupted
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
-from redraft.weights.config_file import CONFIG_FILE
+from redraft import bundled
+from redraft.weights.config.file import CONFIG_FILE
 
 BUNDLED = "bundled"
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+BUNDLED_FOLDER = bundled.CHECKPOINT
 RELEASED = "26b-a4b"
 RELEASED_FOLDER = Path(__file__).parent / "released"
 """The released model's config.json, so that its size can be told without a network. There are no weights in it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redraft.model import ModelConfig, base_dtype, packed_embedding_bytes
-from redraft.model.products import BLOCK
+from redraft.model.linear.products import BLOCK
 from redraft.weights.checkpoint import STORED_AS, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 

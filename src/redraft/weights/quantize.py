@@ -13,21 +13,21 @@ from safetensors import safe_open
 from torch import Tensor
 
 from redraft.model import ModelConfig
-from redraft.model.quantized import Form, QuantizedMatrix, is_quantized
+from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized
+from redraft.utils.json_files import json_bytes
 from redraft.weights.checkpoint import STORED_AS, Checkpoint, all_finite, check_unchanged
-from redraft.weights.config_file import (
+from redraft.weights.config.file import (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     QUANTIZATION_KEY,
     config_to_json,
     quantization_json,
 )
-from redraft.weights.header import StoredTensor
-from redraft.weights.json_file import json_bytes
-from redraft.weights.names import checkpoint_name, scale_name
-from redraft.weights.publish import SAVING, staged, write_synced
 from redraft.weights.save import copy_companions, with_dtype
-from redraft.weights.shards import Item, Piece, write_shards
+from redraft.weights.storage.header import StoredTensor
+from redraft.weights.storage.names import checkpoint_name, scale_name
+from redraft.weights.storage.publish import SAVING, staged, write_synced
+from redraft.weights.storage.shards import Item, Piece, write_shards
 
 TARGETS = {"int8": 8, "int4": 4}
 """What `--to` takes: bits by name."""

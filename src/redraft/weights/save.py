@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from redraft.model import ModelConfig
+from redraft.utils.json_files import json_bytes
 from redraft.weights.checkpoint import STORED_AS, Checkpoint
-from redraft.weights.config_file import (
+from redraft.weights.config.file import (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     QUANTIZATION_KEY,
@@ -17,10 +18,9 @@ from redraft.weights.config_file import (
     read_generation_config,
     token_ids_json,
 )
-from redraft.weights.json_file import json_bytes
-from redraft.weights.names import checkpoint_name
-from redraft.weights.publish import staged, write_synced
-from redraft.weights.shards import DEFAULT_SHARD_BYTES, Piece, write_shards
+from redraft.weights.storage.names import checkpoint_name
+from redraft.weights.storage.publish import staged, write_synced
+from redraft.weights.storage.shards import DEFAULT_SHARD_BYTES, Piece, write_shards
 
 COMPANIONS = (
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "merges.txt", "preprocessor_config.json",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from redraft.model import ModelConfig
-from redraft.model.quantized import Form, is_quantized
+from redraft.model.linear.quantized import Form, is_quantized
 
 _EMBEDDING = "embed_tokens.weight"
 _EXPERTS = ".experts."

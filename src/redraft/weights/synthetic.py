@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from redraft.model import ModelConfig
-from redraft.model.quantized import Form, is_quantized
+from redraft.model.linear.quantized import Form, is_quantized
 from redraft.weights.checkpoint import STORED_AS
-from redraft.weights.names import checkpoint_name, scale_name
 from redraft.weights.quantize import TARGETS, Report, check_quantize, write_quantized
-from redraft.weights.shards import Item, Piece
+from redraft.weights.storage.names import checkpoint_name, scale_name
+from redraft.weights.storage.shards import Item, Piece
 
 
 def write_synthetic(target: Path, config: ModelConfig, to: str, report: Report | None = None) -> None:

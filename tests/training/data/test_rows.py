@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import redraft
-from redraft.measure.cases import Case, read_rows
+from redraft.evaluation.cases import Case, read_rows
 from redraft.text import TextTokenizer
+from redraft.training.data.examples import Example
 from redraft.training.data.rows import (
     RowExamples,
     end_of_answer,
@@ -16,8 +17,7 @@ from redraft.training.data.rows import (
     write_companions,
     write_rows,
 )
-from redraft.training.examples import Example
-from redraft.training.recipes import TrainingSettings, rows
+from redraft.training.recipe import TrainingSettings, rows
 from redraft.weights import Checkpoint, resolve
 from redraft.weights.card import read_card
 

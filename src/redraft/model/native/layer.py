@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from redraft.model.attention import AttentionContext
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer
+from redraft.model.linear.quantized import Matrix, joined
 from redraft.model.native.kernels import Kernels
-from redraft.model.quantized import Matrix, joined
 
 MakeProduct = Callable[[Matrix], nn.Module]
 

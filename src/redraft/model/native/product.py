@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from redraft.model.linear.quantized import Matrix, unquantized
 from redraft.model.native.kernels import SHARE, Kernels, packed_panels
-from redraft.model.quantized import Matrix, unquantized
 
 
 class KernelProduct(nn.Module):

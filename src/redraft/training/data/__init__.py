@@ -1,1 +1,1 @@
-"""What the bundled model learns from: families of records, made on the way."""
+"""Data of a training run: examples, and a user's rows."""

@@ -5,13 +5,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from redraft.measure.cases import Case
+from redraft.evaluation.cases import Case
 from redraft.model.config import ModelConfig
 from redraft.text import TextTokenizer
-from redraft.training.examples import Example
-from redraft.training.recipes import TrainingSettings
+from redraft.training.data.examples import Example
+from redraft.training.recipe import TrainingSettings
+from redraft.utils.files import write_whole
 from redraft.weights.card import Card, write_card
-from redraft.weights.whole_file import write_whole
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 128
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")

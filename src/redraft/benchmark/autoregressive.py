@@ -1,0 +1,154 @@
+"""Token by token, many requests at once: what diffusion has to beat, decoded as well as we can.
+
+All requests take one forward for each token, keys and values are written into room that is there from the start, and of
+the logits nothing is computed but the largest.
+
+B requests, T tokens of each prompt, H query heads, G key-value heads, d head size, D hidden, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from redraft.benchmark.steps import Step
+from redraft.benchmark.timing import Spread, Stopwatch
+from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model.linear.products import PackedProduct, PlainProduct, has_kernels
+
+SHARE = 64
+"""The largest of a long row is found among the largest of shares of it, which is several times as fast."""
+
+
+class TokenByToken:
+    """Greedy decoding of B prompts of one length, int64 [B, T], each of at most `room` tokens. No EOS ends it."""
+
+    @torch.inference_mode()
+    def __init__(self, model: Transformer, prompts: Tensor, room: int) -> None:
+        self._model = model
+        weight = model.embed_tokens.weight
+        requests, length = prompts.shape
+        self._cache = _Cache(model, requests, length + room)
+        packs = has_kernels(weight.device, weight.dtype)
+        self._readout = PackedProduct(weight) if packs else PlainProduct(weight)
+        last = []
+        for request, prompt in enumerate(prompts):
+            batch = FlatBatch.single(prompt, 0, Pass.ENCODER)
+            last.append(model(batch, self._cache.reading(request, batch.segments))[-1:])
+        self._cache.length = length
+        self._next = self._likeliest(torch.cat(last))
+
+    @torch.inference_mode()
+    def token(self) -> Tensor:
+        """The next token of every request, int64 [B]; the encoder pass over it is done."""
+        found, at = self._next, self._cache.length
+        segments = tuple(Segment(i, i, 1, at, Pass.ENCODER) for i in range(len(found)))
+        # Not filled up: what fills would choose experts of its own.
+        batch = FlatBatch(found, torch.full_like(found, at), segments)
+        self._next = self._likeliest(self._model(batch, self._cache))
+        self._cache.length += 1
+        return found
+
+    def _likeliest(self, hidden: Tensor) -> Tensor:
+        """hidden [B, D] → int64 [B]. The softcap changes no order, so it is left out."""
+        logits: Tensor = self._readout(hidden)
+        whole = logits.shape[1] // SHARE * SHARE
+        shares = logits[:, :whole].view(len(logits), -1, SHARE)
+        if not shares.shape[1]:
+            return torch.as_tensor(logits.argmax(dim=-1))
+        peak, share = shares.amax(dim=-1).max(dim=-1)
+        best: Tensor = shares[torch.arange(len(share)), share].argmax(dim=-1) + share * SHARE
+        if whole == logits.shape[1]:
+            return best
+        rest, at = logits[:, whole:].max(dim=-1)
+        found: Tensor = torch.where(rest > peak, at + whole, best)
+        return found
+
+
+class _Cache:
+    """Keys and values of every layer, [B, G, room, d]; attends one token of each request, in step."""
+
+    def __init__(self, model: Transformer, requests: int, room: int) -> None:
+        config, dtype = model.config, model.embed_tokens.weight.dtype
+        self._model, self._config = model, config
+        self.length = 0
+        self._keys, self._values = [], []
+        for layer in range(config.num_layers):
+            shape = config.attention_shape(layer)
+            size = requests, shape.num_kv_heads, room, shape.head_dim
+            self._keys.append(torch.zeros(size, dtype=dtype))
+            self._values.append(torch.zeros(size, dtype=dtype))
+
+    def reading(self, request: int, segments: tuple[Segment, ...]) -> "_Reading":
+        """The attention of one prompt, which is kept here."""
+        return _Reading(self, request, self._model.attention(segments, (KVCache(self._config),)))
+
+    def write(self, layer: int, rows: slice | int, start: int, k: Tensor, v: Tensor) -> None:
+        """k and v [n, G, d] of one request, or [B, n, G, d], from position `start` on."""
+        stop = start + k.shape[-3]
+        self._keys[layer][rows, :, start:stop] = k.transpose(-3, -2)
+        self._values[layer][rows, :, start:stop] = v.transpose(-3, -2)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [B, H, d], k and v [B, G, d] → [B, H, d]."""
+        self.write(layer, slice(None), self.length, k[:, None], v[:, None])
+        past = self._config.visible_past(layer)
+        seen = slice(0 if past is None else max(0, self.length - past), self.length + 1)
+        queries = q.view(q.shape[0], k.shape[1], -1, q.shape[2])
+        scores = queries @ self._keys[layer][:, :, seen].mT
+        mixed: Tensor = scores.float().softmax(dim=-1).to(v.dtype) @ self._values[layer][:, :, seen]
+        return mixed.flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A prompt's own attention, whose keys and values are written into the common cache."""
+
+    cache: _Cache
+    request: int
+    attention: SegmentedAttention
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As SegmentedAttention has it."""
+        n = self.attention.segments[-1].rows.stop
+        self.cache.write(layer, self.request, 0, k[:n], v[:n])
+        return self.attention.attend(layer, q, k, v)
+
+
+@dataclass(frozen=True)
+class TokenComparison:
+    """Seconds of a denoising step, of a commit and of a token, each for all requests.
+
+    break_even: the denoising steps of a canvas with which both ways write as fast, C · token = steps · step + commit.
+    """
+
+    step: Spread
+    commit: Spread
+    token: Spread
+    break_even: Spread
+
+
+def compare_token_by_token(
+    model: Transformer, batch: int, context: int, *, rounds: int, tokens: int = 8
+) -> TokenComparison:
+    """A step, a commit and `tokens` tokens, turn and turn about. Tokens stand where a canvas's middle would."""
+    step = Step(model, batch, context)
+    length = step.length
+    middle = max(1, context + length // 2)
+    prompts = torch.randint(0, model.config.vocab_size, (batch, middle), generator=torch.Generator().manual_seed(0))
+    decoding = TokenByToken(model, prompts, (rounds + 1) * tokens)
+    watch = Stopwatch()
+    for number in range(-1, rounds):
+        if number == 0:
+            watch = Stopwatch()
+        with watch.lap("step"):
+            step.run()
+        with watch.lap("commit"):
+            step.commit()
+        with watch.lap("token"):
+            for _ in range(tokens):
+                decoding.token()
+    steps, commits, whole = watch.seconds["step"], watch.seconds["commit"], watch.seconds["token"]
+    each = [seconds / tokens for seconds in whole]
+    even = [(length * one - commit) / taken for one, commit, taken in zip(each, commits, steps, strict=True)]
+    return TokenComparison(Spread.of(steps), Spread.of(commits), Spread.of(each), Spread.of(even))

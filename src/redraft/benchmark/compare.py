@@ -1,0 +1,85 @@
+"""Denoising steps of the same weights by two programs, turn and turn about.
+
+B requests, C canvas length, S steps of a canvas.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from redraft.benchmark.timing import Spread, ratio
+from redraft.engine import EngineCore, Limits, Request
+from redraft.generation import SamplerSettings
+from redraft.model import Transformer
+
+NEVER = 1e-9
+"""A mean entropy that no canvas falls below: each takes all its steps."""
+
+
+class Steps(Protocol):
+    """A program that denoises one canvas of S steps for B requests."""
+
+    def seconds(self) -> list[float]:
+        """Seconds of each step but the first, which has no self-conditioning and may read the prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of a step on both sides, a median for each round, and how many times as long the other took."""
+
+    ours: Spread
+    theirs: Spread
+    ratio: Spread
+
+
+def compare(ours: Steps, theirs: Steps, rounds: int) -> Comparison:
+    """Both sides once a round, in turning order: what slows the machine for a while slows both alike.
+
+    One round before them warms up. A ratio is of the two medians of a round.
+    """
+    sides = ours, theirs
+    found: tuple[list[float], list[float]] = [], []
+    for number in range(-1, rounds):
+        for side in (0, 1) if number % 2 else (1, 0):
+            taken = sides[side].seconds()
+            if number >= 0:
+                found[side].append(Spread.of(taken).median)
+    return Comparison(Spread.of(found[0]), Spread.of(found[1]), ratio(found[1], found[0]))
+
+
+def random_prompts(vocab_size: int, requests: int, context: int, seed: int = 0) -> Tensor:
+    """int64 [B, context]."""
+    return torch.randint(0, vocab_size, (requests, context), generator=torch.Generator().manual_seed(seed))
+
+
+class EngineSteps:
+    """Our engine, with prompts int64 [B, T]."""
+
+    def __init__(self, model: Transformer, prompts: Tensor, steps: int) -> None:
+        self._model, self._prompts, self._steps = model, prompts.tolist(), steps
+
+    def seconds(self) -> list[float]:
+        """Seconds of each step but the first, which reads the prompts too."""
+        length = self._model.config.canvas_length
+        tokens = sum(len(prompt) + length for prompt in self._prompts)
+        core = EngineCore(
+            self._model,
+            Limits(
+                forward_tokens=tokens, admitted_tokens=tokens, admitted_requests=len(self._prompts),
+                queued_requests=len(self._prompts), prefix_tokens=0,
+            ),
+        )  # fmt: skip
+        settings = SamplerSettings(steps=self._steps, max_new_tokens=length, confidence_threshold=NEVER, seed=0)
+        for number, prompt in enumerate(self._prompts):
+            core.submit(Request(id=str(number), prompt=tuple(prompt), settings=settings))
+        found = []
+        while core.held:
+            begun = time.perf_counter()
+            core.step()
+            found.append(time.perf_counter() - begun)
+        assert len(found) == self._steps, "not every request was in every forward"
+        return found[1:]

@@ -1,0 +1,116 @@
+"""What a model takes of a machine: loaded in a process of its own, with one canvas denoised for some steps.
+
+`python -m redraft.benchmark.memory FOLDER STEPS` is that process; it prints one JSON object.
+"""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_KINDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}
+_INTERVAL = 0.05
+_TOO_LITTLE = ("MemoryError", "t allocate memory", "Cannot allocate memory")
+"""What Python, torch and the system say where they get no memory; the kernel kills without a word."""
+
+
+def measure_footprint(folder: Path, steps: int) -> dict[str, Any]:
+    """Loads and runs the checkpoint in `folder` in a fresh process.
+
+    ValueError where the memory did not suffice or somebody killed it, RuntimeError with what it said if it fails else.
+
+    Bytes: `peak_resident` is the most that was resident at a time, mapped pages of the checkpoint's files included;
+    `peak_anonymous` the most that no file is behind, which the kernel cannot drop. `seconds_per_step` is the median
+    of all steps but the first, which reads the file: `first_step_seconds`.
+    """
+    command = [sys.executable, "-m", "redraft.benchmark.memory", str(folder), str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGKILL or any(sign in done.stderr for sign in _TOO_LITTLE):
+        what = "was killed, as the system does where memory runs out" if done.returncode < 0 else "got no more memory"
+        raise ValueError(f"the process that measures {folder} {what}: free some, or run it where there is more")
+    if done.returncode:
+        raise RuntimeError(f"the measuring process ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure(folder: Path, steps: int) -> dict[str, Any]:
+    with _peaks() as peaks:
+        import torch
+
+        from redraft.model import FlatBatch, KVCache, Pass, base_dtype, prepare, streamed_readout
+        from redraft.weights import Checkpoint, load_model
+
+        checkpoint = Checkpoint.open(folder)
+        assert checkpoint.bits is not None
+        precision = "int4-weight-only" if checkpoint.bits == 4 else "int8"
+        start = time.perf_counter()
+        model = prepare(load_model(checkpoint, base_dtype(precision)), precision)
+        load_seconds = time.perf_counter() - start
+        config = model.config
+        seconds, faults = [], []
+        with torch.inference_mode():
+            cache, soft = KVCache(config), None
+            ids = torch.randint(config.vocab_size, (config.canvas_length,), generator=torch.Generator().manual_seed(0))
+            uniform = torch.rand(config.canvas_length, dtype=torch.float64)
+            for _ in range(steps):
+                start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                batch = FlatBatch.single(ids, 0, Pass.DENOISER, soft_embedding=soft)
+                hidden = model(batch, model.attention(batch.segments, (cache,)))
+                read = streamed_readout(model, hidden, 0.6, uniform)
+                ids, soft = read.sample, read.soft_embedding
+                seconds.append(time.perf_counter() - start)
+                faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        assert bool(read.entropy.isfinite().all())
+    from redraft.benchmark.timing import machine
+
+    later = sorted(seconds[1:]) or seconds
+    return {
+        "precision": precision,
+        "canvas_length": config.canvas_length,
+        "load_seconds": round(load_seconds, 2),
+        "first_step_seconds": round(seconds[0], 2),
+        "seconds_per_step": round(later[len(later) // 2], 2),
+        "page_faults_per_step": faults[-1],
+        "peak_resident": peaks["resident"],
+        "peak_anonymous": peaks["anonymous"],
+        "peak_mapped": peaks["mapped"],
+        "file_bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        "machine": machine(),
+    }
+
+
+@contextmanager
+def _peaks() -> Iterator[dict[str, int]]:
+    """The most bytes of each kind that were resident while the body ran, looked at every twentieth of a second."""
+    peaks = dict.fromkeys(_KINDS.values(), 0)
+    ended = threading.Event()
+
+    def look() -> None:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        for key, kind in _KINDS.items():
+            peaks[kind] = max(peaks[kind], int(status[key].split()[0]) * 1024)
+
+    def watch() -> None:
+        while not ended.wait(_INTERVAL):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        look()
+        ended.set()
+        watcher.join()
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,157 @@
+"""The ceiling: what the matrix products of a denoising step take alone, one after the other, on this machine.
+
+B canvases, C tokens each, T cached tokens; n rows, I inputs, O outputs.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from redraft.model import ModelConfig, base_dtype
+from redraft.model.linear.products import PackedProduct, has_kernels
+from redraft.model.native import kernels_here
+from redraft.model.native.product import KernelProduct
+
+REPEAT_SECONDS = 1e-3
+"""A product is repeated for about so long: one alone may be over sooner than the clock can tell."""
+MOST_REPEATS = 50
+
+
+@dataclass(frozen=True)
+class Product:
+    """[n, I] × [I, O], `count` of them at once (attention's heads) or one. layer: with a weight of a layer."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    count: int = 1
+    layer: bool = False
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.count * self.rows * self.inputs * self.outputs
+
+
+def products(
+    config: ModelConfig, batch: int, context: int, *, tokens: int | None = None, readout: int = 2
+) -> Counter[Product]:
+    """Every product of a forward of `tokens` of each of B requests, and how often it is made.
+
+    Without `tokens` it is a denoising step's canvas. readout: how often the embedding is multiplied with, 2 in a
+    denoising step, whose self-conditioning is counted then too. Experts are taken as if tokens chose them evenly;
+    products that can be made as one (queries, keys and values) are one.
+    """
+    canvas = tokens or config.canvas_length
+    n, d = batch * canvas, config.hidden_size
+    found: Counter[Product] = Counter()
+
+    def layer(rows: int, inputs: int, outputs: int, times: int = 1) -> None:
+        found[Product(rows, inputs, outputs, layer=True)] += times
+
+    share = max(1, n * config.experts_per_token // config.num_experts)
+    used = min(config.num_experts, n * config.experts_per_token)
+    for index in range(config.num_layers):
+        shape = config.attention_shape(index)
+        projections = config.num_heads + (2 if config.is_sliding(index) else 1) * shape.num_kv_heads
+        layer(n, d, projections * shape.head_dim)
+        layer(n, config.num_heads * shape.head_dim, d)
+        past = config.visible_past(index)
+        keys = (context if past is None else min(context, past)) + canvas
+        queries = config.num_heads // shape.num_kv_heads * canvas
+        found[Product(queries, shape.head_dim, keys, count=shape.num_kv_heads)] += batch
+        found[Product(queries, keys, shape.head_dim, count=shape.num_kv_heads)] += batch
+        layer(share, d, 2 * config.expert_size, used)
+        layer(share, config.expert_size, d, used)
+    # The dense branch of each layer, and self-conditioning.
+    dense = config.num_layers + (readout == 2)
+    layer(n, d, 2 * config.dense_size, dense)
+    layer(n, config.dense_size, d, dense)
+    if readout:
+        found[Product(n, d, config.vocab_size)] += 1
+    if readout == 2:
+        found[Product(n, config.vocab_size, d)] += 1
+    return found
+
+
+def flops(shapes: Mapping[Product, int]) -> int:
+    """Floating-point operations of all of them."""
+    return sum(product.flops * times for product, times in shapes.items())
+
+
+class Ceiling:
+    """Times products in a precision, each in the ways there are for it: weights as they are, packed, by our own kernel.
+
+    The weights of one product are read from the cache where they fit, as those of a whole model may not be.
+    """
+
+    def __init__(self, shapes: Mapping[Product, int], precision: str) -> None:
+        self._shapes = shapes
+        self._runs = {product: ways(product, precision) for product in shapes}
+        self._repeats = dict.fromkeys(shapes, 1)
+        self._seconds: list[dict[Product, list[float]]] = []
+        # Once to warm up, and again to know how often to repeat.
+        self.measure()
+        for product, taken in self._measured().items():
+            self._repeats[product] = max(1, min(MOST_REPEATS, int(REPEAT_SECONDS / min(taken))))
+
+    def measure(self) -> None:
+        """One round over all products."""
+        self._seconds.append(self._measured())
+
+    def best(self) -> dict[Product, list[float]]:
+        """Seconds of each product, once, in the rounds measured, in the way that is fastest on the whole."""
+        found = {}
+        for product in self._shapes:
+            by_way = zip(*(one[product] for one in self._seconds[1:]), strict=True)
+            found[product] = list(min(by_way, key=statistics.median))
+        return found
+
+    def seconds(self) -> list[float]:
+        """Seconds of all products of a step, round by round."""
+        best = self.best()
+        return [
+            sum(times * best[product][number] for product, times in self._shapes.items())
+            for number in range(len(self._seconds) - 1)
+        ]
+
+    @torch.inference_mode()
+    def _measured(self) -> dict[Product, list[float]]:
+        found: dict[Product, list[float]] = {}
+        for product, runs in self._runs.items():
+            found[product] = []
+            for run in runs:
+                begun = time.perf_counter()
+                for _ in range(self._repeats[product]):
+                    run()
+                found[product].append((time.perf_counter() - begun) / self._repeats[product])
+        return found
+
+
+def ways(product: Product, precision: str) -> list[Callable[[], Tensor]]:
+    """The ways to make a product in `precision`, with random numbers; ValueError for an unknown precision."""
+    dtype = base_dtype(precision)
+    n, i, o = product.rows, product.inputs, product.outputs
+    if product.count > 1:
+        x, y = torch.randn(product.count, n, i).to(dtype), torch.randn(product.count, i, o).to(dtype)
+        return [lambda: torch.bmm(x, y)]
+    if precision == "int8" and product.layer:
+        a = torch.randint(-127, 128, (n, i), dtype=torch.int8)
+        b = torch.randint(-127, 128, (o, i), dtype=torch.int8)
+        c = b.t().contiguous()
+        return [lambda: torch._int_mm(a, b.t()), lambda: torch._int_mm(a, c)]
+    x, weight = torch.randn(n, i).to(dtype), torch.randn(o, i).to(dtype)
+    found: list[Callable[[], Tensor]] = [lambda: F.linear(x, weight)]
+    if has_kernels(weight.device, dtype):
+        packed = PackedProduct(weight)
+        found.append(lambda: packed(x))
+    kernels = kernels_here()
+    if kernels is not None and kernels.multiplies(dtype, i):
+        own = KernelProduct(weight, kernels=kernels)
+        found.append(lambda: own(x))
+    return found

@@ -1,0 +1,143 @@
+"""The machine that we run on as a device of a plan: measured for a model's shape, before any weights are there.
+
+A forward takes the sum of three things:
+
+- its products, each timed alone, or the reading of what weights it needs, if that takes longer;
+- its operations, each with the time that one costs however little it does;
+- the passes over what is no product: N · D in each layer and N · V in a readout of a denoising step, each with the time
+  of one `tanh`.
+
+How many operations and passes there are was counted, and fitted where it can't be counted, with this package's own step
+on one machine (docs/speed.md has predictions beside measurements). Products are timed with at most MOST_ROWS rows and
+MOST_WIDTH outputs or inputs; larger ones take as much longer as they are larger.
+
+N tokens, D hidden, V vocabulary, B requests.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from redraft.benchmark.roofline.ceiling import Ceiling, Product, products
+from redraft.benchmark.roofline.plan import Device
+from redraft.model import ModelConfig
+from redraft.model.native import kernels_here
+from redraft.weights import machine_memory
+
+MOST_ROWS, MOST_WIDTH = 512, 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a forward consists of beside its products.
+
+    Operations: of a layer without its experts, what each further request adds to it, and each expert; of a readout, and
+    of each of its tiles, which is TILE tokens for row_block rows. Passes over [N, D] in a layer, over [N, V] in a
+    denoising step's readout, in units of a `tanh`.
+    """
+
+    layer_ops: float
+    canvas_ops: float
+    expert_ops: float
+    readout_ops: float
+    tile_ops: float
+    row_block: int
+    layer_passes: float
+    readout_passes: float
+
+
+WITH_TORCH = Costs(
+    layer_ops=160, canvas_ops=12, expert_ops=8, readout_ops=90, tile_ops=46, row_block=128, layer_passes=17,
+    readout_passes=4.5,
+)  # fmt: skip
+WITH_KERNELS = Costs(
+    layer_ops=30, canvas_ops=1, expert_ops=0, readout_ops=60, tile_ops=4, row_block=256, layer_passes=4,
+    readout_passes=0.4,
+)  # fmt: skip
+TILE = 1024
+ROUNDS = 5
+
+
+@dataclass
+class Here:
+    """What was measured: seconds of an operation, of an element of a pass, bytes/s, and of each product asked for."""
+
+    precision: str
+    bytes_per_weight: float
+    op: float
+    element: float
+    bandwidth: float
+    _products: dict[Product, float] = field(default_factory=dict)
+
+    def __call__(self, config: ModelConfig, requests: int, context: int, tokens: int, readout: int) -> float:
+        """Seconds of a forward, as redraft.benchmark.roofline.plan.Forward has it."""
+        rows = requests * tokens
+        needed = products(config, requests, context, tokens=tokens, readout=readout)
+        multiplying = sum(times * self._seconds(product) for product, times in needed.items())
+        # Of a weight that is used by no product of this forward nothing is read.
+        read = sum(times * one.inputs * one.outputs for one, times in needed.items() if one.count == 1)
+        used = min(config.num_experts, rows * config.experts_per_token)
+        costs = WITH_TORCH if kernels_here() is None else WITH_KERNELS
+        ops = config.num_layers * (costs.layer_ops + costs.canvas_ops * (requests - 1) + costs.expert_ops * used)
+        elements = costs.layer_passes * config.num_layers * rows * config.hidden_size
+        if readout == 2:
+            ops += costs.readout_ops + costs.tile_ops * -(-config.vocab_size // TILE) * -(-rows // costs.row_block)
+            elements += costs.readout_passes * rows * config.vocab_size
+        reading = read * self.bytes_per_weight / self.bandwidth
+        return max(multiplying, reading) + ops * self.op + elements * self.element
+
+    def _seconds(self, product: Product) -> float:
+        small = Product(
+            min(product.rows, MOST_ROWS), min(product.inputs, MOST_WIDTH), min(product.outputs, MOST_WIDTH),
+            product.count, product.layer,
+        )  # fmt: skip
+        if small not in self._products:
+            ceiling = Ceiling(Counter([small]), self.precision)
+            for _ in range(ROUNDS):
+                ceiling.measure()
+            self._products[small] = statistics.median(ceiling.seconds())
+        return self._products[small] * product.flops / small.flops
+
+
+WEIGHT_BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0}
+"""By what a plan for this machine can be made for."""
+
+
+def measure_here(precision: str) -> Device:
+    """The machine that we run on, measured in less than a second; its products are, when a plan first asks for them.
+
+    ValueError for a precision other than float32, bf16 and int8.
+    """
+    if precision not in WEIGHT_BYTES:
+        raise ValueError(f"precision is {precision!r}; for this machine it must be one of {', '.join(WEIGHT_BYTES)}")
+    small, tile, large = torch.ones(8, 64), torch.randn(128, TILE), torch.ones(2**25)
+    op = _median(lambda: small.add(small), 2000)
+    element = _median(lambda: tile.tanh(), 50) / tile.numel()
+    bandwidth = large.numel() * large.element_size() / _median(lambda: large.sum(), 3)
+    here = Here(precision, WEIGHT_BYTES[precision], op * OP_WEIGHT, element, bandwidth)
+    square = Product(MOST_ROWS, 1024, 1024, layer=True)
+    peak = square.flops / here._seconds(square)
+    return Device(
+        name="here", flops={precision: peak}, bandwidth=bandwidth, memory=float(machine_memory().total),
+        source="measured just now", forward=here,
+    )  # fmt: skip
+
+
+OP_WEIGHT = 4.0
+"""The operations of a forward, on the average, in units of adding two small tensors."""
+
+
+def _median(run: Callable[[], object], repeats: int) -> float:
+    """Seconds of one run, the median of ROUNDS times so many."""
+    run()
+    taken = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        taken.append((time.perf_counter() - begun) / repeats)
+    return statistics.median(taken)

@@ -1,0 +1,149 @@
+"""A denoising step, stage by stage.
+
+B canvases at once, C tokens each.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redraft.diffusion import Counter, EntropyBound, Purpose, uniforms_of_many
+from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, Transformer
+from redraft.model.readout.streamed import streamed_readout
+
+STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
+"""attention: its projections too; dense: feed-forward and self-conditioning; experts: the router too; overhead: what is
+left, which is embedding, norms, residuals and whatever runs between the parts."""
+
+
+class Step:
+    """A denoising step of B canvases behind `context` random cached tokens, to be run again and again.
+
+    length: that of the canvases; None is the model's.
+    ValueError for a batch below 1 and a context that leaves no room for a canvas.
+    """
+
+    def __init__(
+        self, model: Transformer, batch: int, context: int, *, length: int | None = None, seed: int = 0
+    ) -> None:
+        config = model.config
+        length = length or config.canvas_length
+        check_step(batch, context, length, config.max_context)
+        self.model, self.batch, self.length, self.context = model, batch, length, context
+        generator = torch.Generator().manual_seed(seed)
+
+        def tokens(count: int) -> Tensor:
+            return torch.randint(0, config.vocab_size, (count,), generator=generator)
+
+        self.caches = tuple(KVCache(config) for _ in range(batch))
+        with torch.inference_mode():
+            for cache in self.caches if context else ():
+                flat = FlatBatch.single(tokens(context), 0, Pass.ENCODER)
+                attention = model.attention(flat.segments, (cache,))
+                model(flat, attention)
+                attention.advance()
+        self._positions = torch.arange(context, context + length).repeat(batch)
+        self._canvas = tokens(batch * length)
+        self._counters = [Counter(seed, choice=i, step=1) for i in range(batch)]
+        self._soft_embedding: Tensor | None = None
+        # The signal of a first step, so that every timed one has one.
+        self._soft_embedding = self.run().soft_embedding
+
+    @torch.inference_mode()
+    def run(self, clock: "Clock | None" = None) -> Readout:
+        """One step: the network, the readout, the sampler."""
+        clock = clock or Clock()
+        hidden = self._forward(Pass.DENOISER, self._soft_embedding, self.caches)
+        lengths = [self.length] * self.batch
+        with clock.stage("sampler"):
+            uniform = uniforms_of_many(self._counters, lengths, Purpose.SAMPLE)
+        with clock.stage("readout"):
+            read = streamed_readout(self.model, hidden, 0.8, uniform)
+        with clock.stage("sampler"):
+            accepted = EntropyBound().accept(read.entropy.view(self.batch, -1), 1, 1).flatten()
+            noise = uniforms_of_many(self._counters, lengths, Purpose.RENOISE) * self.model.config.vocab_size
+            torch.where(accepted, read.sample, noise.long())
+        return read
+
+    @torch.inference_mode()
+    def commit(self) -> None:
+        """The encoder pass over the B canvases; the caches stay as they were."""
+        self._forward(Pass.ENCODER, None, tuple(cache.copy() for cache in self.caches))
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage of one step, and of the whole ("step")."""
+        clock = Clock()
+        with clock.watching(self.model):
+            begun = time.perf_counter()
+            self.run(clock)
+            whole = time.perf_counter() - begun
+        spent = {stage: clock.spent.get(stage, 0.0) for stage in STAGES}
+        return {**spent, "overhead": whole - sum(spent.values()), "step": whole}
+
+    def _forward(self, kind: Pass, soft_embedding: Tensor | None, caches: tuple[KVCache, ...]) -> Tensor:
+        segments = tuple(
+            Segment(slot, slot * self.length, self.length, self.context, kind) for slot in range(self.batch)
+        )
+        flat = FlatBatch(self._canvas, self._positions, segments, soft_embedding).filled()
+        hidden: Tensor = self.model(flat, self.model.attention(segments, caches))
+        return hidden
+
+
+def check_step(batch: int, context: int, canvas_length: int, max_context: int) -> None:
+    """ValueError for a batch below 1 and a context that leaves no room for a canvas."""
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, must be at least 1")
+    if not 0 <= context <= max_context - canvas_length:
+        raise ValueError(
+            f"context is {context}, must lie between 0 and {max_context - canvas_length}: "
+            f"the model's context of {max_context} less a canvas of {canvas_length}"
+        )
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds what the block takes."""
+        begun = time.perf_counter()
+        yield
+        self._add(name, begun)
+
+    @contextmanager
+    def watching(self, model: Transformer) -> Iterator[None]:
+        """Times the parts of a model's layers and its self-conditioning."""
+        parts: list[tuple[Any, str]] = [(model.self_conditioning, "dense")]
+        for layer in model.layers:
+            parts += [(layer.self_attn, "attention"), (layer.mlp, "dense")]
+            parts += [(layer.router, "experts"), (layer.experts, "experts")]
+        hooks: list[Any] = []
+        for module, name in parts:
+            hooks += self._hooks(module, name)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hooks(self, module: nn.Module, name: str) -> list[Any]:
+        begun = 0.0
+
+        def before(*_: object) -> None:
+            nonlocal begun
+            begun = time.perf_counter()
+
+        def after(*_: object) -> None:
+            self._add(name, begun)
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    def _add(self, name: str, begun: float) -> None:
+        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - begun

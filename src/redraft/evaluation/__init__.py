@@ -1,0 +1,1 @@
+"""How good a model is: tasks, cases, scores, and the frontier of quality and speed."""

@@ -1,0 +1,98 @@
+"""Sudoku: puzzles with one solution, generated, in three grades.
+
+A text model that denoises can fill any cell first, which one that writes from left to right can't.
+"""
+
+import random
+
+from redraft.evaluation.cases import Case
+
+GRADES = {"easy": 50, "medium": 40, "hard": 30}
+"""Cells that are given."""
+SIDE = 9
+PROMPT = "Solve this Sudoku. Write all nine rows, one a line, with a digit for every dot.\n"
+Grid = list[int]
+"""81 digits, row by row; 0 is empty."""
+
+
+def sudoku_cases(count: int, seed: int = 0) -> list[Case]:
+    """So many puzzles of each grade; the same for the same seed."""
+    return [
+        puzzle(random.Random(f"sudoku/{grade}/{seed}/{index}"), GRADES[grade], grade)
+        for grade in GRADES
+        for index in range(count)
+    ]
+
+
+def puzzle(rng: random.Random, given: int, grade: str) -> Case:
+    """A puzzle with about `given` cells and exactly one solution."""
+    solution = _solved(rng)
+    grid = list(solution)
+    left = SIDE * SIDE
+    for cell in rng.sample(range(SIDE * SIDE), SIDE * SIDE):
+        if left == given:
+            break
+        grid[cell] = 0
+        if _solutions(grid, 2) == 1:
+            left -= 1
+        else:
+            grid[cell] = solution[cell]
+    return Case(PROMPT + _text(grid), _text(solution), group=grade)
+
+
+def score_sudoku(case: Case, text: str) -> dict[str, float]:
+    """exact: the solution; cells_right: share of the empty cells; clues_kept: whether no given digit was changed."""
+    clues = case.prompt.removeprefix(PROMPT).replace("\n", "")
+    wanted = case.answer.replace("\n", "")
+    found = "".join(text.split())
+    whole = found if len(found) == SIDE * SIDE else " " * (SIDE * SIDE)
+    empty = [cell for cell, clue in enumerate(clues) if clue == "."]
+    return {
+        "exact": float(found == wanted),
+        "cells_right": sum(whole[cell] == wanted[cell] for cell in empty) / max(1, len(empty)),
+        "clues_kept": float(all(whole[cell] == clue for cell, clue in enumerate(clues) if clue != ".")),
+    }
+
+
+def _solved(rng: random.Random) -> Grid:
+    """A full grid: a known one with its digits, rows and columns exchanged as the rules allow."""
+
+    def shuffled() -> list[int]:
+        return [band * 3 + line for band in rng.sample(range(3), 3) for line in rng.sample(range(3), 3)]
+
+    rows, columns, digits = shuffled(), shuffled(), rng.sample(range(1, 10), 9)
+    return [digits[(3 * (row % 3) + row // 3 + column) % 9] for row in rows for column in columns]
+
+
+def _solutions(grid: Grid, most: int) -> int:
+    """How many solutions there are, counted up to `most`; the cell with the fewest choices is tried first."""
+    best: tuple[int, list[int]] | None = None
+    for cell in range(SIDE * SIDE):
+        if not grid[cell]:
+            choices = _choices(grid, cell)
+            if best is None or len(choices) < len(best[1]):
+                best = cell, choices
+    if best is None:
+        return 1
+    cell, choices = best
+    found = 0
+    for digit in choices:
+        grid[cell] = digit
+        found += _solutions(grid, most - found)
+        if found == most:
+            break
+    grid[cell] = 0
+    return found
+
+
+def _choices(grid: Grid, cell: int) -> list[int]:
+    row, column = divmod(cell, SIDE)
+    corner = row // 3 * 27 + column // 3 * 3
+    seen = {grid[row * SIDE + i] for i in range(SIDE)} | {grid[i * SIDE + column] for i in range(SIDE)}
+    seen |= {grid[corner + i // 3 * SIDE + i % 3] for i in range(SIDE)}
+    return [digit for digit in range(1, 10) if digit not in seen]
+
+
+def _text(grid: Grid) -> str:
+    digits = "".join(str(digit) if digit else "." for digit in grid)
+    return "\n".join(digits[at : at + SIDE] for at in range(0, SIDE * SIDE, SIDE))

@@ -1,1 +1,0 @@
-"""Measuring: evaluation tasks and their scores. One JSON object per result."""

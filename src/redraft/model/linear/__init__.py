@@ -1,0 +1,1 @@
+"""Matrices of weights in the precisions there are, and products with them."""

@@ -1,0 +1,1 @@
+"""A run of training: its checkpoints, log and report."""

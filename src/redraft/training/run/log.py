@@ -1,0 +1,71 @@
+"""What a run wrote down about itself: one JSON object a line, for its report and for what depends on its past."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from redraft.utils.files import write_whole
+
+LOG_FILE = "log.jsonl"
+
+
+class RunLog:
+    """The rows of a run up to a step. Each has a kind ("progress" or "validation"), a step and numbers."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Opens the log of a run that goes on from `step`: what is said of later steps will be said again."""
+        self.path = folder / LOG_FILE
+        self.rows = [row for row in read_rows(folder) if row["step"] <= step]
+        if self.path.exists():
+            write_whole(self.path, "".join(map(_line, self.rows)))
+
+    def add(self, kind: str, step: int, **values: float) -> None:
+        """Writes a row. OSError, naming the file, where it cannot be written, for instance on a full disk."""
+        row = {"kind": kind, "step": step} | {name: float(f"{value:.6g}") for name, value in values.items()}
+        self.rows.append(row)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {error}; the checkpoints beside it are untouched") from None
+
+    @property
+    def validations(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["kind"] == "validation"]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        return best_of(self.validations)
+
+    def is_stale(self, patience: int) -> bool:
+        """Whether `patience` validations have passed since the best one; never for 0."""
+        best = self.best
+        if not patience or best is None:
+            return False
+        return len([row for row in self.validations if row["step"] > best["step"]]) >= patience
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows that a run has written so far; a last line that a kill cut off is left out."""
+    path = folder / LOG_FILE
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if line.endswith("\n"):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise ValueError(f"{path}, line {number} is damaged; take it out to go on") from None
+
+
+def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The one with the most exact answers; the lower canvas loss and then the earlier one decides a tie."""
+    return max(validations, key=lambda row: (row["exact"], -row["canvas_loss"]), default=None)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -1,0 +1,1 @@
+"""Files of a checkpoint: headers, names, shards, and replacing one as a whole."""

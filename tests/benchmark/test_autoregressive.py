@@ -1,0 +1,29 @@
+"""Decoding many requests at once gives each the tokens that it gets alone from generation's plain loop."""
+
+import pytest
+import torch
+
+from redraft.benchmark.autoregressive import TokenByToken, compare_token_by_token
+from redraft.benchmark.compare import random_prompts
+from redraft.generation import SamplerSettings, generate_autoregressive
+from redraft.model import prepare
+from tests.fakes.models import tiny_model
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(("vocab_size", "length"), [(61, 3), (61, 9), (128, 1), (150, 30)])
+def test_tokens_are_those_of_the_plain_loop(prepared, vocab_size, length):
+    model = tiny_model(vocab_size=vocab_size, eos_ids=(), seed=length)
+    prompts = random_prompts(vocab_size, 3, length)
+    settings = SamplerSettings(max_new_tokens=20)
+    alone = [generate_autoregressive(model, prompt.tolist(), settings).token_ids for prompt in prompts]
+    decoding = TokenByToken(prepare(model, "float32") if prepared else model, prompts, 20)
+    together = torch.stack([decoding.token() for _ in range(20)], dim=1)
+    assert together.tolist() == [list(tokens) for tokens in alone]
+    assert len({tuple(tokens) for tokens in alone}) == 3
+
+
+def test_at_the_break_even_a_canvas_takes_as_long_as_its_tokens():
+    found = compare_token_by_token(tiny_model(), 2, 5, rounds=1, tokens=2)
+    c = tiny_model().config.canvas_length
+    assert found.break_even.median * found.step.median + found.commit.median == pytest.approx(c * found.token.median)

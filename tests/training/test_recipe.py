@@ -1,0 +1,108 @@
+"""Training settings: the learning rate over a run, and what is refused."""
+
+import math
+
+import pytest
+
+from redraft.training.recipe import TrainingSettings, extract
+
+
+def settings(**changes) -> TrainingSettings:
+    return TrainingSettings(**{"steps": 1000, "batch_size": 2, "learning_rate": 0.5} | changes)
+
+
+def test_rises_stays_and_falls():
+    run = settings(warmup_steps=100, decay_share=0.3)
+    rates = [run.learning_rate_at(step) / 0.5 for step in range(1000)]
+    assert rates[:4] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert rates[98] == pytest.approx(0.99)
+    assert rates[99:701] == [1.0] * 602
+    assert rates[701] == pytest.approx(299 / 300)
+    assert rates[850] == pytest.approx(0.5)
+    assert rates[-2:] == pytest.approx([2 / 300, 1 / 300])
+
+
+def test_no_step_is_wasted_on_rate_zero():
+    run = settings(warmup_steps=100, decay_share=1.0)
+    assert all(run.learning_rate_at(step) > 0 for step in range(1000))
+
+
+def test_without_warmup_and_decay_it_is_constant():
+    run = settings(warmup_steps=0, decay_share=0.0)
+    assert {run.learning_rate_at(step) for step in range(1000)} == {0.5}
+
+
+def test_a_longer_run_agrees_until_the_shorter_one_decays():
+    short, long = settings(steps=1000), settings(steps=4000)
+    assert [short.learning_rate_at(step) for step in range(700)] == [long.learning_rate_at(step) for step in range(700)]
+    assert short.learning_rate_at(750) < long.learning_rate_at(750)
+
+
+def test_short_runs_take_the_smaller_of_rise_and_fall():
+    run = settings(steps=10, warmup_steps=8, decay_share=0.5)
+    assert [run.learning_rate_at(step) / 0.5 for step in range(10)] == pytest.approx(
+        [1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 4 / 5, 3 / 5, 2 / 5, 1 / 5]
+    )
+
+
+WHOLE = ("steps", "batch_size", "canvases_per_example", "accumulate", "log_every", "row_block")
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "limit"),
+    [
+        *((name, bad, "at least 1") for name in WHOLE for bad in (0, -1)),
+        *(
+            (name, bad, "above 0")
+            for name in ("learning_rate", "matrix_factor", "vector_factor", "clip_norm", "checkpoint_minutes")
+            for bad in (0, -1e-9, math.nan)
+        ),
+        *(
+            (name, bad, "between 0 and 1")
+            for name in (
+                "decay_share",
+                "self_conditioning",
+                "unrolling",
+                "unrolling_from_noise",
+                "unrolling_shown",
+                "prompt_weight",
+            )
+            for bad in (-0.01, 1.01, math.nan)
+        ),
+    ],
+)
+def test_bad_values(name, bad, limit):
+    with pytest.raises(ValueError, match=rf"^{name} is {bad}, must (be|lie) {limit}$"):
+        settings(**{name: bad})
+
+
+def test_the_recipe_takes_overrides_and_checks_them():
+    assert extract().settings.steps > 1
+    assert extract(steps=7, seed=3).settings.steps == 7
+    assert extract(steps=7).model == extract().model
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        extract(batch_size=0)
+    with pytest.raises(TypeError, match="step"):
+        extract(step=7)
+
+
+def test_the_recipes_model_fits_its_task():
+    model = extract().model
+    assert model.max_context > 10 * model.canvas_length
+    assert all(token < model.vocab_size for token in model.eos_ids)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"patience": 3},
+        {"warmup_steps": -5},
+        {"betas": (2, -1)},
+        {"weight_decay": -1},
+        {"learning_rate": float("inf")},
+        {"steps": 1.5},
+    ],
+)
+def test_training_settings_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        TrainingSettings(**({"steps": 5, "batch_size": 2, "learning_rate": 0.1} | bad))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redraft.api import Committed, Draft, Model, Result, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
+    from redraft.diffusion.settings import SamplerSettings
     from redraft.engine import Limits, QueueFull, Shutdown
-    from redraft.generation import DenoisingStep, Generation, SamplerSettings
+    from redraft.generation import DenoisingStep, Generation
     from redraft.weights.card import Card
 
 __version__ = "0.1.0"

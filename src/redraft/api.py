@@ -7,15 +7,9 @@ from typing import Any
 
 import torch
 
-from redraft.generation import (
-    DenoisingStep,
-    Generation,
-    SamplerSettings,
-    cut_canvas,
-    denoising_steps,
-    generate_autoregressive,
-)
-from redraft.generation.loop import check_prompt
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import DenoisingStep, Generation, cut_canvas, denoising_steps, generate_autoregressive
+from redraft.generation.result import check_prompt
 from redraft.model import PRECISIONS, QUANTIZED_PRECISIONS, Transformer, base_dtype, prepare
 from redraft.text import TextTokenizer
 from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve

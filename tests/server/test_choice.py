@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import Admitted, CanvasCommitted, Failed, Finished, Request
-from redraft.generation import Generation, SamplerSettings
+from redraft.generation import Generation
 from redraft.model import TopTokens
 from redraft.server.choice import DELTA_TOKENS, Choice, Delta, Ended, StopCutter
 from redraft.text import Content, Reasoning, TextTokenizer, ToolCall

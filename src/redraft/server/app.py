@@ -99,19 +99,19 @@ class Served:
     def described(self) -> ModelTold:
         """The model as the API lists it."""
         model = self.engine.model
-        defaults, card = model.defaults, model.card
+        defaults, card = model.defaults.flat(), model.card
         return ModelTold(
             id=self.name,
             created=self.created,
             max_model_len=self.max_context,
             canvas=CanvasDefaults(
-                canvas_length=defaults.canvas_length or model.transformer.config.canvas_length,
-                steps=defaults.steps,
-                entropy_bound=defaults.entropy_bound,
-                t_min=defaults.t_min,
-                t_max=defaults.t_max,
-                temperature=defaults.temperature,
-                max_tokens=min(defaults.max_new_tokens, self.max_context),
+                canvas_length=defaults["canvas_length"] or model.transformer.config.canvas_length,
+                steps=defaults["steps"],
+                entropy_bound=defaults["entropy_bound"],
+                t_min=defaults["t_min"],
+                t_max=defaults["t_max"],
+                temperature=defaults["temperature"],
+                max_tokens=min(defaults["max_new_tokens"], self.max_context),
             ),
             card=CardTold(
                 purpose=card.purpose, limits=card.limits, examples=list(card.examples), single_turn=card.single_turn

@@ -11,7 +11,7 @@ from typing import Any
 
 from redraft import engine
 from redraft.api import Committed, Draft, Model, Prompt, Result
-from redraft.engine import EngineLoop, Limits, QueueFull, Request, Shutdown
+from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.generation import cut_canvas
 from redraft.text import Detokenizer
 
@@ -106,7 +106,7 @@ class Engine:
             )
         self.model = model
         self.limits = chosen
-        self._loop = EngineLoop(model.transformer, chosen)
+        self._loop = EngineThread(model.transformer, chosen)
         self._numbers = itertools.count()
 
     async def submit(
@@ -131,7 +131,7 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        autoregressive: bool = False,
+        mode: str = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
         **settings: Any,
     ) -> Request:
@@ -143,7 +143,7 @@ class Engine:
             stop_ids=stop_ids,
             drafts=drafts,
             top=top,
-            autoregressive=autoregressive,
+            mode=mode,
         )
 
     def events(

@@ -145,13 +145,13 @@ def test_random_schedules(model, answers):
 
 def test_a_request_that_is_not_finite_fails_alone(model, answers):
     core = EngineCore(model)
-    for request in answers.requests[:3]:
-        core.submit(request)
+    sequences = [core.sequence(request) for request in answers.requests[:3]]
+    for sequence in sequences:
+        core.submit(sequence)
     events = core.step()
-    victim = core.held[0]
-    progress = core._held[victim]
-    place = progress.counter
-    progress.cache._keys[2] = torch.full_like(progress.cache._keys[2], float("nan"))
+    sequence = next(one for one in sequences if one.canvas is not None)
+    victim, (place,) = sequence.request.id, sequence.canvas.counters
+    sequence.cache._keys[2] = torch.full_like(sequence.cache._keys[2], float("nan"))
     while core.held:
         events += core.step()
     (failed,) = [event for event in events if isinstance(event, Failed)]

@@ -1,12 +1,15 @@
 import gc
 import random
+from collections import OrderedDict
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Finished, Limits, Request
-from redraft.engine.prefix_cache import LEAST_TOKENS, PrefixCache
+from redraft.engine.prefix_cache import MIN_TOKENS, PrefixCache
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
 from tests.fakes.models import tiny_config, tiny_model
 
@@ -45,7 +48,7 @@ def test_the_limit_is_kept_and_what_was_used_last_stays():
     for _ in range(50):
         prefixes.find((*SYSTEM, 1))
         prefixes.publish(SYSTEM, holding(30))
-        other = [rng.randrange(60) for _ in range(rng.randrange(LEAST_TOKENS, 60))]
+        other = [rng.randrange(60) for _ in range(rng.randrange(MIN_TOKENS, 60))]
         prefixes.publish(other, holding(len(other)))
         assert prefixes.tokens <= 100
         assert prefixes.find(other)[0] is not None
@@ -147,3 +150,37 @@ def test_cancelling_at_any_step_frees_everything(model, steps):
     assert core.step() == []
     assert not core.scheduler.admitted
     assert caches() == before
+
+
+tokens = st.lists(st.integers(0, 2), min_size=1, max_size=24).map(tuple)
+
+
+@given(st.lists(st.tuples(st.booleans(), tokens, st.sampled_from([None, "a"]), st.integers(0, 24)), max_size=40))
+def test_the_tree_finds_what_comparing_with_every_entry_finds(operations):
+    """Published and looked up in any order, with little room, so that much is evicted."""
+    prefixes, entries = PrefixCache(120), OrderedDict()
+    for publishes, run, adapter, instead_of in operations:
+        run = (9,) * (MIN_TOKENS - 2) + run
+        if publishes:
+            prefixes.publish(run, holding(len(run)), adapter=adapter, instead_of=instead_of)
+            if MIN_TOKENS <= len(run) <= 120:
+                entries.pop((adapter, run[:instead_of]), None)
+                entries[adapter, run] = None
+                entries.move_to_end((adapter, run))
+            while sum(len(held) for _, held in entries) > 120:
+                entries.popitem(last=False)
+        else:
+            held = [other for name, other in entries if name == adapter]
+            best = max((len(other) for other in held if run[: len(other)] == other), default=0)
+            parts_at = max((shared(run, other) for other in held), default=0)
+            cache, branch = prefixes.find(run, adapter)
+            assert (0 if cache is None else cache.length) == best
+            assert branch == (parts_at if MIN_TOKENS <= parts_at and best < parts_at < len(run) else None)
+            if best:
+                entries.move_to_end((adapter, run[:best]))
+        assert len(prefixes) == len(entries)
+        assert prefixes.tokens == sum(len(held) for _, held in entries)
+
+
+def shared(one, other):
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -7,17 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import redraft.engine
-from redraft.engine import Limits, Phase, QueueFull
-from redraft.engine.scheduler import Piece, Scheduler, Task
+from redraft.engine import Limits, QueueFull
+from redraft.engine.scheduler import Scheduler
+from redraft.engine.sequence import Chunk, Phase, Sequence
 
 
-def task(unread: int = 0, *, canvas: int = 8, most: int = 100, phase: Phase = Phase.PREFILL, branch=None) -> Task:
-    return Task(canvas_length=canvas, most_tokens=most, phase=phase, unread=unread, branch=branch)
+def sequence(pending: int = 0, *, canvas: int = 8, most: int = 100, phase: Phase = Phase.PREFILL, branch=None):
+    """A sequence with no more to it than the scheduler looks at."""
+    nothing = dict.fromkeys(("request", "mode", "record", "cache"))
+    return Sequence(
+        canvas_length=canvas, max_tokens=most, phase=phase, pending=[0] * pending, branch=branch, **nothing
+    )
 
 
-def scheduler(*tasks: Task, **limits: int) -> Scheduler:
+def scheduler(*sequences: Sequence, **limits: int) -> Scheduler:
     made = Scheduler(Limits(**limits))
-    for one in tasks:
+    for one in sequences:
         made.submit(one)
     made.admit()
     return made
@@ -41,49 +46,49 @@ Scheduler(Limits()).plan()
 
 
 def test_a_forward_is_filled_with_all_three_kinds_of_work():
-    prompt, canvas, commit = task(90), task(phase=Phase.DENOISE), task(8, phase=Phase.COMMIT)
+    prompt, canvas, commit = sequence(90), sequence(), sequence(8, phase=Phase.COMMIT)
     made = scheduler(prompt, canvas, commit, forward_tokens=60)
     # The prompt has its share, the commit takes the next canvas's first step along, and the prompt gets the rest.
-    assert set(made.plan()) == {Piece(prompt, 36, False), Piece(canvas, 0, True), Piece(commit, 8, True)}
+    assert set(made.plan()) == {Chunk(prompt, 36, False), Chunk(canvas, 0, True), Chunk(commit, 8, True)}
 
 
 def test_a_last_chunk_takes_the_first_canvas_along_where_it_fits():
-    one = task(10)
-    assert scheduler(one, forward_tokens=18).plan() == [Piece(one, 10, True)]
-    one = task(10)
-    assert scheduler(one, forward_tokens=17).plan() == [Piece(one, 10, False)]
+    one = sequence(10)
+    assert scheduler(one, forward_tokens=18).plan() == [Chunk(one, 10, True)]
+    one = sequence(10)
+    assert scheduler(one, forward_tokens=17).plan() == [Chunk(one, 10, False)]
 
 
 def test_a_chunk_ends_where_a_shared_prefix_does():
-    one = task(30, branch=12)
-    assert scheduler(one).plan() == [Piece(one, 12, False)]
+    one = sequence(30, branch=12)
+    assert scheduler(one).plan() == [Chunk(one, 12, False)]
 
 
 def test_admission_by_count_and_by_tokens_in_order():
-    tasks = [task(1, most=most) for most in (50, 60, 10)]
-    made = scheduler(*tasks, admitted_tokens=100)
+    sequences = [sequence(1, most=most) for most in (50, 60, 10)]
+    made = scheduler(*sequences, admitted_tokens=100)
     # The third would fit, but it came after the second.
-    assert made.admitted == tasks[:1]
-    made.remove(tasks[0])
-    assert made.admit() == tasks[1:]
-    assert scheduler(*[task(1) for _ in range(5)], admitted_requests=2).admitted != []
-    assert len(scheduler(*[task(1) for _ in range(5)], admitted_requests=2).admitted) == 2
+    assert made.admitted == sequences[:1]
+    made.remove(sequences[0])
+    assert made.admit() == sequences[1:]
+    assert scheduler(*[sequence(1) for _ in range(5)], admitted_requests=2).admitted != []
+    assert len(scheduler(*[sequence(1) for _ in range(5)], admitted_requests=2).admitted) == 2
 
 
 def test_a_full_queue_refuses():
-    made = scheduler(task(1), admitted_requests=1, queued_requests=2)
-    made.submit(task(1))
-    made.submit(task(1))
+    made = scheduler(sequence(1), admitted_requests=1, queued_requests=2)
+    made.submit(sequence(1))
+    made.submit(sequence(1))
     with pytest.raises(QueueFull, match="2 requests are waiting, the limit is 2"):
-        made.submit(task(1))
+        made.submit(sequence(1))
     assert len(made.waiting) == 2
 
 
 def test_what_can_never_fit_is_refused_with_the_numbers():
     with pytest.raises(ValueError, match=r"canvas of 8 tokens .* at most 7.*raise forward_tokens"):
-        scheduler(task(1), forward_tokens=7)
+        scheduler(sequence(1), forward_tokens=7)
     with pytest.raises(ValueError, match=r"may come to hold 100 tokens, more than the engine's 99"):
-        scheduler(task(1), admitted_tokens=99)
+        scheduler(sequence(1), admitted_tokens=99)
 
 
 @pytest.mark.parametrize("name", ["forward_tokens", "admitted_requests", "admitted_tokens", "queued_requests"])
@@ -102,41 +107,39 @@ def test_nobody_starves_and_no_forward_is_too_large(asked, budget, admitted):
     made = Scheduler(Limits(forward_tokens=budget, admitted_requests=admitted))
     canvases = {}
     for prompt, canvas, count in asked:
-        made.submit(one := task(prompt, canvas=canvas, most=prompt + canvas * count))
+        made.submit(one := sequence(prompt, canvas=canvas, most=prompt + canvas * count))
         canvases[one] = count
-    since: dict[Task, int] = {}
+    since: dict[Sequence, int] = {}
     while made.waiting or made.admitted:
         for one in made.admit():
             since[one] = 0
-        pieces = made.plan()
-        assert pieces
-        assert 0 < sum(piece.tokens for piece in pieces) <= budget
-        assert len({piece.task for piece in pieces}) == len(pieces)
-        served = {piece.task for piece in pieces}
+        chunks = made.plan()
+        assert chunks
+        assert 0 < sum(chunk.tokens for chunk in chunks) <= budget
+        assert len({chunk.sequence for chunk in chunks}) == len(chunks)
+        served = {chunk.sequence for chunk in chunks}
         for one in made.admitted:
             since[one] = 0 if one in served else since[one] + 1
             # At most once after each of the others.
             assert since[one] < admitted
-        for piece in pieces:
-            one = piece.task
-            assert piece.tokens > 0
-            one.unread -= piece.encoded
-            assert one.unread >= 0
-            if piece.denoises:
-                assert one.unread == 0
+        for chunk in chunks:
+            one = chunk.sequence
+            assert chunk.tokens > 0
+            assert chunk.encode <= len(one.pending)
+            del one.pending[: chunk.encode]
+            if chunk.denoises:
+                assert not one.pending
                 canvases[one] -= 1
-                one.unread, one.phase = one.canvas_length, Phase.COMMIT
+                one.pending, one.phase = [0] * one.canvas_length, Phase.COMMIT
                 if not canvases[one]:
                     made.remove(one)
-            elif not one.unread:
-                one.phase = Phase.DENOISE
     assert not any(canvases.values())
 
 
 def test_a_short_answer_does_not_wait_for_a_long_prompt():
-    long, short = task(10_000, most=20_000), task(5)
+    long, short = sequence(10_000, most=20_000), sequence(5)
     made = scheduler(long, short, forward_tokens=64)
-    pieces = {piece.task: piece for piece in made.plan()}
-    assert pieces[short] == Piece(short, 5, True)
+    chunks = {chunk.sequence: chunk for chunk in made.plan()}
+    assert chunks[short] == Chunk(short, 5, True)
     # And a long prompt is not put off by those that denoise: what they leave is its own.
-    assert pieces[long].encoded == 64 - 13
+    assert chunks[long].encode == 64 - 13

@@ -11,7 +11,7 @@ from redraft.engine import (
     Admitted,
     Cancelled,
     CanvasCommitted,
-    EngineLoop,
+    EngineThread,
     Failed,
     Finished,
     Limits,
@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture
 def loop(model):
-    made = EngineLoop(model, Limits(admitted_tokens=100_000_000, admitted_requests=4, queued_requests=2))
+    made = EngineThread(model, Limits(admitted_tokens=100_000_000, admitted_requests=4, queued_requests=2))
     yield made
     made.shutdown(finish=False)
 
@@ -61,7 +61,7 @@ class Listener:
             return next(event for event in self.events if isinstance(event, kinds))
 
 
-def submit(loop: EngineLoop, id: str, settings=SETTINGS, **more) -> Listener:
+def submit(loop: EngineThread, id: str, settings=SETTINGS, **more) -> Listener:
     listener = Listener()
     loop.submit(Request(id=id, prompt=PROMPT, settings=settings, **more), listener)
     return listener
@@ -123,7 +123,7 @@ def test_a_full_queue_refuses(loop):
 
 
 def test_the_queue_is_counted_right_from_many_threads(model):
-    loop = EngineLoop(model, Limits(admitted_requests=2, queued_requests=2))
+    loop = EngineThread(model, Limits(admitted_requests=2, queued_requests=2))
     listeners = []
 
     def ask(name: str) -> None:
@@ -149,7 +149,7 @@ def test_the_queue_is_counted_right_from_many_threads(model):
 
 
 def test_shutdown_finishes_what_it_holds(model):
-    loop = EngineLoop(model)
+    loop = EngineThread(model)
     listeners = [submit(loop, str(i)) for i in range(3)]
     done = loop.shutdown()
     assert set(done.finished) | {str(i) for i in range(3) if listeners[i].events} == {"0", "1", "2"}
@@ -199,7 +199,7 @@ def test_a_readout_that_raises_leaves_the_caches_as_they_were(loop, model, monke
 
 
 def test_what_is_cancelled_while_the_engine_ends_was_not_finished(model):
-    loop = EngineLoop(model, Limits(admitted_tokens=100_000_000))
+    loop = EngineThread(model, Limits(admitted_tokens=100_000_000))
     listeners = {name: submit(loop, name, ENDLESS if name == "b" else SETTINGS, drafts=True) for name in "ab"}
     listeners["b"].wait(StepTaken)
     threading.Thread(target=lambda: (time.sleep(0.2), loop.cancel("b"))).start()
@@ -209,7 +209,7 @@ def test_what_is_cancelled_while_the_engine_ends_was_not_finished(model):
 
 
 def test_a_bug_leaves_nobody_waiting(model, monkeypatch):
-    loop = EngineLoop(model)
+    loop = EngineThread(model)
     monkeypatch.setattr(loop.core, "step", lambda: 1 / 0)
     assert "division by zero" in str(submit(loop, "a").wait(Failed).error)
     with pytest.raises(RuntimeError, match=r"the engine has stopped: .*division by zero"):
@@ -222,7 +222,7 @@ def test_ten_thousand_short_requests_leave_memory_flat(model):
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-    loop = EngineLoop(model, Limits(prefix_tokens=2000))
+    loop = EngineThread(model, Limits(prefix_tokens=2000))
     settings = SETTINGS.replace(max_new_tokens=8, canvas_length=4, steps=1)
 
     def run(start: int) -> None:

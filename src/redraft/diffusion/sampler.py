@@ -79,11 +79,6 @@ class CanvasState:
             for settings, counter in zip(self.settings, self.counters, strict=True)
         )
 
-    @property
-    def ok(self) -> Tensor:
-        """bool [B]: false where the last entropies are not finite, and so the model's logits were not."""
-        return self.entropy.isfinite().all(dim=-1)
-
     @classmethod
     def starting(
         cls,
@@ -240,6 +235,13 @@ class Sampler:
             together = self.step(CanvasState.joined([states[i] for i in members]), one)
             stepped |= zip(members, together.split(), strict=True)
         return [stepped[i] for i in range(len(states))]
+
+    @staticmethod
+    def verdicts(*states: CanvasState) -> list[tuple[bool, bool]]:
+        """Fetches of each canvas whether its last entropies are finite and whether it is active: one synchronisation."""
+        finite = torch.cat([state.entropy.isfinite().all(dim=-1) for state in states])
+        active = torch.cat([state.active for state in states])
+        return [(bool(ok), bool(goes_on)) for ok, goes_on in torch.stack((finite, active), dim=1).tolist()]
 
     def finalize(self, state: CanvasState) -> Tensor:
         """Returns the result of each canvas, int64 [B, C]: its last draft."""

@@ -1,35 +1,24 @@
 """Many requests at once, each answered as `generation/` would answer it alone. Token ids only."""
 
 from redraft.engine.core import EngineCore
-from redraft.engine.request import (
-    MOST_TOP,
-    Admitted,
-    Cancelled,
-    CanvasCommitted,
-    Event,
-    Failed,
-    Finished,
-    Phase,
-    QueueFull,
-    Request,
-    StepTaken,
-)
+from redraft.engine.events import Admitted, Cancelled, CanvasCommitted, Event, Failed, Finished, StepTaken
+from redraft.engine.request import MAX_TOP, MODE_NAMES, QueueFull, Request
 from redraft.engine.scheduler import Limits
-from redraft.engine.thread import EngineLoop, EngineState, Shutdown
+from redraft.engine.thread import EngineState, EngineThread, Shutdown
 
 __all__ = [
-    "MOST_TOP",
+    "MAX_TOP",
+    "MODE_NAMES",
     "Admitted",
     "Cancelled",
     "CanvasCommitted",
     "EngineCore",
-    "EngineLoop",
     "EngineState",
+    "EngineThread",
     "Event",
     "Failed",
     "Finished",
     "Limits",
-    "Phase",
     "QueueFull",
     "Request",
     "Shutdown",

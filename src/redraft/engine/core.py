@@ -2,21 +2,20 @@
 
 import time
 
-from redraft.engine.autoregression import Autoregression
+from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
+from redraft.engine.modes import decoding_modes
 from redraft.engine.prefix_cache import PrefixCache
-from redraft.engine.request import Admitted, Cancelled, Event, Failed, Finished, Phase, Request
-from redraft.engine.runner import Denoised, run_forward
-from redraft.engine.scheduler import Limits, Piece, Scheduler, Task
-from redraft.engine.sequence import Progress
-from redraft.model import Transformer
-
-Part = tuple[Progress, Piece]
+from redraft.engine.request import Request
+from redraft.engine.runner import Step, run_forward
+from redraft.engine.scheduler import Limits, Scheduler
+from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.model import KVCache, Transformer
 
 
 class EngineCore:
-    """Many requests at once, each answered token for token as `generation.generate` would answer it alone.
+    """Many requests at once, each answered token for token as `generation/` would answer it alone.
 
-    For one caller at a time; `EngineLoop` gives it a thread.
+    For one caller at a time; `EngineThread` gives it a thread.
     """
 
     def __init__(self, model: Transformer, limits: Limits | None = None) -> None:
@@ -24,91 +23,104 @@ class EngineCore:
         self.limits = limits or Limits()
         self.prefixes = PrefixCache(self.limits.prefix_tokens)
         self.scheduler = Scheduler(self.limits)
-        self._held: dict[str, Progress] = {}
-        self._by_task: dict[Task, Progress] = {}
-        self._autoregressive: dict[str, Autoregression] = {}
+        self._modes = decoding_modes(model.config, model.embed_tokens.weight.device)
+        self._held: dict[str, Sequence] = {}
 
     @property
     def held(self) -> tuple[str, ...]:
         """The ids of all requests that wait or are in work."""
-        return (*self._held, *self._autoregressive)
+        return tuple(self._held)
 
-    def check(self, request: Request) -> None:
-        """ValueError for a request that cannot be answered, whatever else the engine holds."""
-        if request.autoregressive:
-            Autoregression(request, self.model)
-        else:
-            self.scheduler.check(Progress(request, self.model.config).task)
+    def sequence(self, request: Request) -> Sequence:
+        """Makes the state of a request. Changes nothing, and may be called from any thread.
 
-    def submit(self, request: Request) -> None:
-        """Takes a request on. ValueError as `check` has it and for an id that is held; QueueFull where that is so."""
-        if request.id in self.held:
-            raise ValueError(f"the engine already holds a request {request.id!r}; give each an id of its own")
-        if request.autoregressive:
-            self._autoregressive[request.id] = Autoregression(request, self.model)
-            return
-        progress = Progress(request, self.model.config)
-        self.scheduler.submit(progress.task)
-        self._held[request.id] = self._by_task[progress.task] = progress
+        Raises ValueError for a request that cannot be answered, whatever else the engine holds.
+        """
+        mode, config = self._modes[request.mode], self.model.config
+        mode.check(request)
+        record, length = mode.record(request), mode.canvas_length(request)
+        longest = len(request.prompt) + -(-record.room // max(1, length)) * max(1, length)
+        sequence = Sequence(
+            request=request,
+            mode=mode,
+            record=record,
+            cache=KVCache(config),
+            canvas_length=length,
+            max_tokens=min(longest, config.max_context),
+        )
+        self.scheduler.check(sequence)
+        return sequence
+
+    def submit(self, request: Request | Sequence) -> None:
+        """Takes a request on, or the sequence that was made of it.
+
+        Raises ValueError as `sequence` does and for an id that is held; QueueFull where too many wait.
+        """
+        sequence = self.sequence(request) if isinstance(request, Request) else request
+        id = sequence.request.id
+        if id in self._held:
+            raise ValueError(f"the engine already holds a request {id!r}; give each an id of its own")
+        self.scheduler.submit(sequence)
+        self._held[id] = sequence
 
     def cancel(self, id: str) -> list[Event]:
         """Gives a request up and frees all it held; its last event, or nothing where no such request is held."""
-        if id not in self.held:
+        if id not in self._held:
             return []
-        if id not in self._autoregressive:
-            self._release(self._held[id])
-        self._autoregressive.pop(id, None)
+        self._release(self._held[id])
         return [Cancelled(id)]
 
     def step(self) -> list[Event]:
         """Runs one forward over what the scheduler chose; returns what happened, in order.
 
-        Where a forward raises, each of its requests is run alone, and only those fail that raise again. What is decoded
-        token by token has a pass of its own for its next one.
+        Where a forward raises, each of its sequences is run alone, and only those fail that raise again.
         """
         events: list[Event] = []
-        for task in self.scheduler.admit():
-            progress = self._by_task[task]
-            progress.begin(*self.prefixes.find(progress.request.prompt))
-            events.append(Admitted(progress.request.id, time.perf_counter(), progress.cache.length))
-        parts: list[Part] = [(self._by_task[piece.task], piece) for piece in self.scheduler.plan()]
-        events += self._run(parts) if parts else []
-        for answer in tuple(self._autoregressive.values()):
-            events.append(event := answer.step())
-            if isinstance(event, Finished | Failed):
-                del self._autoregressive[event.id]
-        return events
+        for sequence in self.scheduler.admit():
+            prompt = sequence.request.prompt
+            sequence.begin(*self.prefixes.find(prompt[:-1] if sequence.mode.reads_prompt else prompt))
+            events.append(Admitted(sequence.request.id, time.perf_counter(), sequence.cache.length))
+        chunks = self.scheduler.plan()
+        return events + (self._run(chunks) if chunks else [])
 
-    def _run(self, parts: list[Part]) -> list[Event]:
+    def _run(self, chunks: list[Chunk]) -> list[Event]:
         try:
-            outcomes = run_forward(self.model, parts)
+            steps = run_forward(self.model, chunks)
         except Exception as error:
-            if len(parts) == 1:
-                return self._fail(parts[0][0], error)
-            return [event for part in parts for event in self._run([part])]
-        failed = {outcome.progress for outcome in outcomes if outcome.error is not None}
-        for progress, piece in parts:
-            if piece.encoded and progress.encoded(piece) and progress not in failed:
-                tokens, prompt = progress.committed, len(progress.request.prompt)
-                before = len(tokens) - progress.task.canvas_length
-                self.prefixes.publish(tokens, progress.cache, instead_of=before if before > prompt else 0)
-        return [event for outcome in outcomes for event in self._take(outcome)]
+            if len(chunks) == 1:
+                return self._fail(chunks[0].sequence, error)
+            return [event for chunk in chunks for event in self._run([chunk])]
+        return [event for step in steps for event in self._take(step)]
 
-    def _take(self, outcome: Denoised) -> list[Event]:
-        progress = outcome.progress
-        if outcome.error is not None:
-            return self._fail(progress, outcome.error)
-        assert outcome.step is not None and outcome.state is not None
-        events = list(progress.denoised(outcome.step, outcome.state))
-        if progress.task.phase is Phase.DONE:
-            self._release(progress)
+    def _take(self, step: Step) -> list[Event]:
+        sequence, outcome = step.chunk.sequence, step.outcome
+        if outcome is not None and outcome.error is not None:
+            return self._fail(sequence, outcome.error)
+        sequence.cache = step.cache
+        if step.chunk.encode and sequence.encoded(step.chunk.encode):
+            self._publish(sequence)
+            if outcome is None:
+                sequence.record.lap(sequence.phase.value)
+        if outcome is None:
+            return []
+        events = list(sequence.mode.take(sequence, outcome))
+        if isinstance(events[-1] if events else None, Finished):
+            self._release(sequence)
         return events
 
-    def _fail(self, progress: Progress, error: Exception) -> list[Event]:
-        self._release(progress)
-        return [Failed(progress.request.id, error)]
+    def _publish(self, sequence: Sequence) -> None:
+        """Offers what a sequence has encoded to others: its prompt, and in place of one commit the next."""
+        tokens, prompt = sequence.committed, len(sequence.request.prompt)
+        if sequence.phase is Phase.PREFILL:
+            self.prefixes.publish(tokens, sequence.cache)
+        elif sequence.canvas_length:
+            before = len(tokens) - sequence.canvas_length
+            self.prefixes.publish(tokens, sequence.cache, instead_of=before if before > prompt else 0)
 
-    def _release(self, progress: Progress) -> None:
-        progress.task.phase = Phase.DONE
-        self.scheduler.remove(progress.task)
-        del self._held[progress.request.id], self._by_task[progress.task]
+    def _fail(self, sequence: Sequence, error: Exception) -> list[Event]:
+        self._release(sequence)
+        return [Failed(sequence.request.id, error)]
+
+    def _release(self, sequence: Sequence) -> None:
+        self.scheduler.remove(sequence)
+        del self._held[sequence.request.id]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from redraft.engine.core import EngineCore
-from redraft.engine.request import Cancelled, Event, Failed, Finished, QueueFull, Request
+from redraft.engine.events import Cancelled, Event, Failed, Finished
+from redraft.engine.request import QueueFull, Request
 from redraft.engine.scheduler import Limits
+from redraft.engine.sequence import Sequence
 from redraft.model import Transformer
 
 Sink = Callable[[Event], None]
@@ -34,13 +36,13 @@ class EngineState:
     cached_tokens: int
 
 
-class EngineLoop:
+class EngineThread:
     """Runs an EngineCore until it is shut down; may be used from any number of threads."""
 
     def __init__(self, model: Transformer, limits: Limits | None = None) -> None:
         self.core = EngineCore(model, limits)
         self._changed = threading.Condition()
-        self._submitted: deque[Request] = deque()
+        self._submitted: deque[Sequence] = deque()
         self._cancelled: set[str] = set()
         self._sinks: dict[str, Sink] = {}
         self._closing: bool | None = None
@@ -80,7 +82,7 @@ class EngineLoop:
         ValueError for one that cannot be answered or whose id is held, QueueFull where too many wait, RuntimeError
         where the engine is shut down.
         """
-        self.core.check(request)
+        sequence = self.core.sequence(request)
         with self._changed:
             if self._broken is not None:
                 raise RuntimeError(f"the engine has stopped: {self._broken!r}") from self._broken
@@ -93,7 +95,7 @@ class EngineLoop:
             if (waiting := len(self._submitted) + len(self.core.scheduler.waiting)) >= limit:
                 raise QueueFull(f"{waiting} requests are waiting, the limit is {limit}: ask again later")
             self._sinks[request.id] = sink
-            self._submitted.append(request)
+            self._submitted.append(sequence)
             self._changed.notify_all()
 
     def cancel(self, id: str) -> bool:

@@ -1,17 +1,18 @@
-"""Token by token through the encoder pass: what the same weights do without a canvas, for comparison.
+"""Token by token through the encoder pass: what the same weights do without a canvas.
 
 The encoder is trained to predict the next token: decoding it greedily is the autoregressive reading of the one stack.
 """
 
-import time
 from collections.abc import Generator, Sequence
 
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation.result import Generation, check_prompt, cut_canvas, not_finite, result_of
-from redraft.model.attention import KVCache
+from redraft.generation.result import AnswerRecord, Generation, check_prompt, not_finite, result_of
 from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
+from redraft.model.config import ModelConfig
+from redraft.model.readout import ReadoutQuery, streamed_readout
 from redraft.model.transformer import Transformer
 
 
@@ -26,44 +27,52 @@ def autoregressive_tokens(
 ) -> Generator[int, None, Generation]:
     """Yields the likeliest token, one encoder pass after the other; the generator's return value is the answer.
 
-    It ends at an EOS, after `max_new_tokens` or at the end of the context. Of the settings only
-    max_new_tokens counts. In the result a canvas is as many tokens as the model's is long, filled up with the last one,
-    and a step is one encoder pass, the first of them the prompt's. Raises what `generate` raises, when first asked.
+    It ends at an EOS, after `max_new_tokens` or at the end of the context. Of the settings only max_new_tokens counts.
+    In the result a canvas is as many tokens as the model's is long, filled up with the last one, and a step is one
+    encoder pass, the first of them the prompt's. Raises what `generate` raises, when first asked.
     """
-    config = model.config
+    config, device = model.config, model.embed_tokens.weight.device
     check_prompt(prompt, 1, config.vocab_size, config.max_context)
-    cache, pending = KVCache(config), list(prompt)
-    written: list[int] = []
-    marks = [time.perf_counter()]
-    room = min(settings.max_new_tokens, config.max_context - len(prompt))
-    while not written or (written[-1] not in config.eos_ids and len(written) <= room):
-        batch = FlatBatch.single(
-            torch.tensor(pending, device=model.embed_tokens.weight.device), cache.length, Pass.ENCODER
-        )
-        context = model.attention(batch.segments, (cache,))
-        logits = model.logits(model(batch, context)[-1:])
-        context.advance()
-        if not logits.isfinite().all():
+    record = TokenRecord(len(prompt), settings, config)
+    cache, pending, phase = KVCache(config), list(prompt), "prefill"
+    while True:
+        batch = FlatBatch.single(torch.tensor(pending, device=device), cache.length, Pass.ENCODER)
+        result = model.run(batch, (cache,))
+        (cache,) = result.caches
+        readout = streamed_readout(model.head, result.hidden[-1:], greedy_query(1, device))
+        if not readout.entropy.isfinite().all():
             raise not_finite(f"behind token {cache.length}")
-        written.append(int(logits.argmax()))
-        pending = written[-1:]
-        marks.append(time.perf_counter())
-        if written[-1] not in config.eos_ids and len(written) <= room:
-            yield written[-1]
-    answer, finish_reason = cut_canvas(written, config.eos_ids, room)
-    # The loop ends with an EOS or with a token for which there is no room.
-    assert finish_reason is not None
-    length = config.canvas_length
-    blocks = [written[at : at + length] for at in range(0, len(written), length)]
-    blocks[-1] += written[-1:] * (length - len(blocks[-1]))
-    return Generation(
-        token_ids=tuple(answer),
-        finish_reason=finish_reason,
-        seed=0,
-        steps_per_canvas=tuple(min(length, len(written) - at) for at in range(0, len(written), length)),
-        tokens_per_forward=(len(answer) + (finish_reason == "stop")) / len(written),
-        prefill_seconds=marks[1] - marks[0],
-        denoising_seconds=0.0,
-        commit_seconds=marks[-1] - marks[1],
-        canvases=tuple(map(tuple, blocks)),
-    )
+        record.lap(phase)
+        pending, phase = readout.argmax.tolist(), "commit"
+        finish_reason = record.write(pending[0])
+        if finish_reason is not None:
+            return record.generation(finish_reason)
+        yield pending[0]
+
+
+def greedy_query(rows: int, device: torch.device) -> ReadoutQuery:
+    """Asks for the likeliest token of each row; the sample, which nobody looks at, takes no random number."""
+    return ReadoutQuery(temperature=1.0, uniforms=torch.zeros(rows, dtype=torch.float64, device=device))
+
+
+class TokenRecord(AnswerRecord):
+    """The record of an answer that is written token by token. Nothing about it is random."""
+
+    def __init__(self, prompt_length: int, settings: SamplerSettings, config: ModelConfig) -> None:
+        room = min(settings.max_new_tokens, config.max_context - prompt_length)
+        super().__init__(room=room, stop_ids=config.eos_ids, seed=0, max_context=config.max_context)
+        self._length = config.canvas_length
+        self._written: list[int] = []
+
+    def write(self, token: int) -> str | None:
+        """Adds a token; returns why the answer ends there: "stop" at an EOS, "length" without room for it, or None."""
+        self._written.append(token)
+        if token in self.stop_ids:
+            return "stop"
+        return "length" if len(self._written) > self.room else None
+
+    def generation(self, finish_reason: str) -> Generation:
+        for start in range(0, len(self._written), self._length):
+            block = self._written[start : start + self._length]
+            self.add(block + block[-1:] * (self._length - len(block)), len(block), committed=0)
+        return super().generation(finish_reason)

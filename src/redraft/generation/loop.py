@@ -19,9 +19,9 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
-from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
-from redraft.model.readout.streamed import streamed_readout
+from redraft.model.cache import KVCache
+from redraft.model.readout import ReadoutQuery, streamed_readout
 from redraft.model.transformer import Transformer
 
 
@@ -43,11 +43,14 @@ def denoising_steps(
     length = settings.canvas_length or config.canvas_length
     check_prompt(prompt, length, config.vocab_size, config.max_context)
     seed = secrets.randbelow(MAX_SEED) if settings.seed is None else settings.seed
-    record = AnswerRecord(settings.max_new_tokens, config.eos_ids, seed)
-    cache, pending = KVCache(config), list(prompt)
-    finish_reason = None
+    record = AnswerRecord(
+        room=settings.max_new_tokens, stop_ids=config.eos_ids, seed=seed, max_context=config.max_context
+    )
+    cache, pending, finish_reason = KVCache(config), list(prompt), None
     while finish_reason is None:
-        _encode(model, pending, cache)
+        # Prefill and commit are the same: an encoder pass that appends to the cache.
+        tokens = torch.tensor(pending, device=model.embed_tokens.weight.device)
+        (cache,) = model.run(FlatBatch.single(tokens, cache.length, Pass.ENCODER), (cache,)).caches
         record.lap("commit" if record.canvases else "prefill")
         place = Counter(seed, settings.choice, canvas=len(record.canvases))
         for step in denoise(model, cache, settings, place, length):
@@ -55,9 +58,7 @@ def denoising_steps(
             yield step
             record.restart()
         pending = step.draft.tolist()
-        _, finish_reason = record.add(pending, steps=settings.steps - step.step + 1)
-        if finish_reason is None and cache.length + 2 * length > config.max_context:
-            finish_reason = "length"
+        _, finish_reason = record.add(pending, settings.steps - step.step + 1, committed=cache.length)
     return record.generation(finish_reason)
 
 
@@ -72,22 +73,13 @@ def denoise(
         (temperature,), step = state.temperatures, state.counters[0].step
         soft_embedding = None if state.soft_embedding is None else state.soft_embedding[0]
         batch = FlatBatch.single(state.tokens[0], cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
-        hidden = model(batch, model.attention(batch.segments, (cache,)))
-        readout = streamed_readout(model, hidden, temperature, sampler.uniforms(state))
-        if not readout.entropy.isfinite().all():
-            raise not_finite(f"in canvas {place.canvas}, step {step}")
+        hidden = model.run(batch, (cache,)).hidden
+        readout = streamed_readout(model.head, hidden, ReadoutQuery(temperature, sampler.uniforms(state)))
         state = sampler.step(state, readout)
-        finished = not state.active
-        (draft,) = sampler.finalize(state)
+        ((is_finite, is_active),) = sampler.verdicts(state)
+        if not is_finite:
+            raise not_finite(f"in canvas {place.canvas}, step {step}")
+        finished, (draft,) = not is_active, sampler.finalize(state)
         yield DenoisingStep(
             place.canvas, step, temperature, draft, state.tokens[0], state.accepted[0], state.entropy[0], finished
         )
-
-
-def _encode(model: Transformer, tokens: list[int], cache: KVCache) -> None:
-    """Prefill and commit are the same: an encoder pass that appends to the cache."""
-    device = model.embed_tokens.weight.device
-    batch = FlatBatch.single(torch.tensor(tokens, device=device), cache.length, Pass.ENCODER)
-    context = model.attention(batch.segments, (cache,))
-    model(batch, context)
-    context.advance()

@@ -62,11 +62,11 @@ class Generation:
 class AnswerRecord:
     """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
 
-    room: how many tokens it may have at most; stop_ids: tokens that end it.
+    room: how many tokens it may have at most; stop_ids: tokens that end it; max_context: tokens of prompt and canvases.
     """
 
-    def __init__(self, room: int, stop_ids: Sequence[int], seed: int) -> None:
-        self.room, self.stop_ids, self.seed = room, stop_ids, seed
+    def __init__(self, *, room: int, stop_ids: Sequence[int], seed: int, max_context: int) -> None:
+        self.room, self.stop_ids, self.seed, self.max_context = room, stop_ids, seed, max_context
         self.token_ids: list[int] = []
         self.canvases: list[tuple[int, ...]] = []
         self.steps_per_canvas: list[int] = []
@@ -83,12 +83,18 @@ class AnswerRecord:
         self._seconds[phase] += now - self._last
         self._last = now
 
-    def add(self, canvas: Sequence[int], steps: int) -> tuple[list[int], str | None]:
-        """Takes a finished canvas that took so many steps; returns what `cut_canvas` makes of it."""
+    def add(self, canvas: Sequence[int], steps: int, *, committed: int) -> tuple[list[int], str | None]:
+        """Takes a finished canvas that took so many steps and follows `committed` tokens.
+
+        Returns what it adds to the answer and why that ends there, as `cut_canvas` does, or since no further canvas
+        fits into the context.
+        """
         part, finish_reason = cut_canvas(canvas, self.stop_ids, self.room - len(self.token_ids))
         self.token_ids += part
         self.canvases.append(tuple(canvas))
         self.steps_per_canvas.append(steps)
+        if finish_reason is None and committed + 2 * len(canvas) > self.max_context:
+            finish_reason = "length"
         return part, finish_reason
 
     def generation(self, finish_reason: str) -> Generation:

@@ -187,7 +187,7 @@ class Asking:
                     prompt,
                     drafts=canvas.stream_drafts,
                     top=max(canvas.alternatives, 0 if top is None else max(top, 1)),
-                    autoregressive=canvas.autoregressive,
+                    mode="autoregressive" if canvas.autoregressive else "diffusion",
                     stop_ids=() if asked.ignore_eos else None,
                     choice=choice,
                     **fitting,

@@ -24,7 +24,7 @@ from redraft.benchmark.load.driver import (
 from redraft.benchmark.load.efficiency import efficiency, steady_rate
 from redraft.benchmark.steps import Step
 from redraft.diffusion.settings import SamplerSettings
-from redraft.engine import EngineLoop, Limits
+from redraft.engine import EngineThread, Limits
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.models import tiny_model
 
@@ -174,10 +174,10 @@ def test_under_steady_load_all_requests_are_admitted(monkeypatch):
 
     def loop(model, limits):
         made.append(limits)
-        return EngineLoop(model, limits)
+        return EngineThread(model, limits)
 
     monkeypatch.setattr(steady, "Limits", partial(Limits, admitted_tokens=20, queued_requests=1))
-    monkeypatch.setattr(steady, "EngineLoop", loop)
+    monkeypatch.setattr(steady, "EngineThread", loop)
     settings = SamplerSettings(max_new_tokens=10, steps=3)
     assert steady_rate(tiny_model(eos_ids=()), [(3,) * 20], settings, 5, 0.05) > 0
     assert (made[0].admitted_tokens, made[0].queued_requests) == (5 * (20 + 16), 5)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, ratio
 from redraft.diffusion.settings import SamplerSettings
-from redraft.engine import EngineLoop, Event, Failed, Finished, Limits, Request, StepTaken
+from redraft.engine import EngineThread, Event, Failed, Finished, Limits, Request, StepTaken
 from redraft.model import ModelConfig, Transformer
 
 
@@ -68,7 +68,7 @@ def steady_rate(
         queued_requests=max(Limits().queued_requests, concurrency),
         prefix_tokens=0,
     )
-    loop = EngineLoop(model, limits)
+    loop = EngineThread(model, limits)
     crowd = _Crowd(loop, prompts, settings)
     try:
         for _ in range(concurrency):
@@ -94,7 +94,7 @@ def most_held(prompt: int, settings: SamplerSettings, config: ModelConfig, reque
 class _Crowd:
     """Requests of which each is followed by the next. Its sink runs in the engine's thread."""
 
-    def __init__(self, loop: EngineLoop, prompts: Sequence[Sequence[int]], settings: SamplerSettings) -> None:
+    def __init__(self, loop: EngineThread, prompts: Sequence[Sequence[int]], settings: SamplerSettings) -> None:
         self._loop, self._settings = loop, settings
         self._prompts = itertools.cycle(prompts)
         self._numbers = itertools.count()

@@ -1,0 +1,68 @@
+"""What the engine tells of its requests: the one family of events. Token ids only, no torch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redraft.generation import DenoisingStep, Generation
+    from redraft.model import TopTokens
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request has left the queue.
+
+    at: a time of time.perf_counter(). cached_tokens: of its prompt, those that had been read for others.
+    """
+
+    id: str
+    at: float
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class StepTaken:
+    """A denoising step of one request, for those that ask for drafts."""
+
+    id: str
+    step: "DenoisingStep"
+
+
+@dataclass(frozen=True)
+class CanvasCommitted:
+    """Tokens are final: those that a finished canvas adds to the answer, and how many denoising steps it took.
+
+    A token that is decoded autoregressively is committed alone and took none. top: the likeliest tokens of each
+    position of the canvas in its last step, where they were asked for.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    steps: int
+    top: "TopTokens | None" = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a request that was answered."""
+
+    id: str
+    generation: "Generation"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The last event of a request that cannot be answered, and why."""
+
+    id: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The last event of a request that was given up: by its caller, or because the engine was shut down."""
+
+    id: str
+
+
+Event = Admitted | StepTaken | CanvasCommitted | Finished | Failed | Cancelled

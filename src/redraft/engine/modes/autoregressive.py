@@ -1,0 +1,58 @@
+"""Decoding token by token: the causal reading of the one stack of weights, an encoder pass for each token."""
+
+from collections.abc import Iterator
+
+import torch
+
+from redraft.engine.events import CanvasCommitted, Event, Finished
+from redraft.engine.modes.mode import Outcome, WorkItem
+from redraft.engine.request import Request
+from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.generation.autoregressive import TokenRecord, greedy_query
+from redraft.generation.result import AnswerRecord, check_prompt, not_finite
+from redraft.model import ModelConfig, Readout, ReadoutQuery
+
+
+class Autoregressive:
+    """The decoding mode of `generation/autoregressive.py`: the likeliest token each time, until EOS or no more room."""
+
+    # The first token comes from the row of the prompt's last.
+    reads_prompt = True
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
+
+    def check(self, request: Request) -> None:
+        check_prompt(request.prompt, 1, self._config.vocab_size, self._config.max_context)
+
+    def canvas_length(self, request: Request) -> int:
+        return 0
+
+    def record(self, request: Request) -> AnswerRecord:
+        return TokenRecord(len(request.prompt), request.settings, self._config)
+
+    def work(self, chunk: Chunk) -> WorkItem:
+        return WorkItem(chunk, chunk.sequence.pending[: chunk.encode], read_last=int(chunk.is_last))
+
+    def query(self, items: list[WorkItem], top: int) -> ReadoutQuery:
+        return greedy_query(len(items), self._device)
+
+    def read(self, items: list[WorkItem], readout: Readout) -> list[Outcome]:
+        facts = torch.stack([readout.argmax, readout.entropy.isfinite().long()])
+        return [
+            Outcome(token_ids=(token,))
+            if ok
+            else Outcome(error=not_finite(f"behind token {item.sequence.cache.length + len(item.encode)}"))
+            for item, token, ok in zip(items, *facts.tolist(), strict=True)
+        ]
+
+    def take(self, sequence: Sequence, outcome: Outcome) -> Iterator[Event]:
+        record, (token,) = sequence.record, outcome.token_ids
+        assert isinstance(record, TokenRecord)
+        record.lap(sequence.phase.value)
+        finish_reason = record.write(token)
+        if finish_reason is not None:
+            yield Finished(sequence.request.id, record.generation(finish_reason))
+            return
+        yield CanvasCommitted(sequence.request.id, (token,), steps=0)
+        sequence.pending, sequence.phase = [token], Phase.COMMIT

@@ -1,0 +1,115 @@
+"""Decoding by diffusion: canvases are denoised, and each finished one is committed together with the next one's start.
+
+C canvas length.
+"""
+
+import secrets
+from collections.abc import Iterator
+
+import torch
+
+from redraft.diffusion.randomness import Counter
+from redraft.diffusion.sampler import Sampler
+from redraft.diffusion.settings import MAX_SEED
+from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
+from redraft.engine.modes.mode import Outcome, WorkItem
+from redraft.engine.request import Request
+from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
+from redraft.model import ModelConfig, Readout, ReadoutQuery, TopTokens
+
+
+class Diffusion:
+    """The decoding mode of `generation/loop.py`, whose tokens its sequences have one for one."""
+
+    reads_prompt = False
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._sampler = Sampler(config.vocab_size)
+
+    def check(self, request: Request) -> None:
+        config = self._config
+        check_prompt(request.prompt, self.canvas_length(request), config.vocab_size, config.max_context)
+        if bad := [token for token in request.stop_ids or () if not 0 <= token < config.vocab_size]:
+            raise ValueError(f"stop ids {bad} lie outside the vocabulary of {config.vocab_size}")
+
+    def canvas_length(self, request: Request) -> int:
+        return request.settings.canvas_length or self._config.canvas_length
+
+    def record(self, request: Request) -> AnswerRecord:
+        seed, stop_ids = request.settings.seed, request.stop_ids
+        return AnswerRecord(
+            room=request.settings.max_new_tokens,
+            stop_ids=self._config.eos_ids if stop_ids is None else stop_ids,
+            seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
+            max_context=self._config.max_context,
+        )
+
+    def work(self, chunk: Chunk) -> WorkItem:
+        sequence = chunk.sequence
+        canvas = None
+        if chunk.denoises and (canvas := sequence.canvas) is None:
+            settings, record = sequence.request.settings, sequence.record
+            place = Counter(record.seed, settings.choice, len(record.canvases))
+            canvas = self._sampler.init([settings], [place], sequence.canvas_length, device=self._device)
+        return WorkItem(chunk, sequence.pending[: chunk.encode], canvas)
+
+    def query(self, items: list[WorkItem], top: int) -> ReadoutQuery:
+        states = [item.canvas for item in items if item.canvas is not None]
+        lengths = torch.tensor([state.length for state in states])
+        temperatures = torch.tensor([state.temperatures[0] for state in states], dtype=torch.float64)
+        return ReadoutQuery(
+            temperature=temperatures.repeat_interleave(lengths).to(self._device),
+            uniforms=self._sampler.uniforms(*states),
+            top=top,
+        )
+
+    def read(self, items: list[WorkItem], readout: Readout) -> list[Outcome]:
+        states = [item.canvas for item in items if item.canvas is not None]
+        stepped = self._sampler.step_each(states, readout)
+        outcomes, row = [], 0
+        for item, before, state, verdict in zip(items, states, stepped, self._sampler.verdicts(*stepped), strict=True):
+            (is_finite, is_active), at = verdict, before.counters[0]
+            rows = slice(row, row + state.length)
+            row = rows.stop
+            if not is_finite:
+                outcomes.append(Outcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
+                continue
+            step = DenoisingStep(
+                canvas=at.canvas,
+                step=at.step,
+                temperature=before.temperatures[0],
+                draft=state.draft[0],
+                renoised=state.tokens[0],
+                accepted=state.accepted[0],
+                entropy=state.entropy[0],
+                finished=not is_active,
+                top=_top(readout, rows, item.sequence.request.top),
+            )
+            outcomes.append(Outcome(step=step, canvas=state))
+        return outcomes
+
+    def take(self, sequence: Sequence, outcome: Outcome) -> Iterator[Event]:
+        step, request, record = outcome.step, sequence.request, sequence.record
+        assert step is not None
+        record.lap("denoising")
+        if request.drafts:
+            yield StepTaken(request.id, step)
+        if not step.finished:
+            sequence.canvas = outcome.canvas
+            return
+        sequence.canvas = None
+        canvas, steps = step.draft.tolist(), request.settings.steps - step.step + 1
+        part, finish_reason = record.add(canvas, steps, committed=sequence.cache.length)
+        yield CanvasCommitted(request.id, tuple(part), steps, step.top)
+        if finish_reason is not None:
+            yield Finished(request.id, record.generation(finish_reason))
+            return
+        sequence.pending, sequence.phase = canvas, Phase.COMMIT
+
+
+def _top(readout: Readout, rows: slice, count: int) -> TopTokens | None:
+    if not count or readout.top is None:
+        return None
+    return TopTokens(readout.top.ids[rows, :count], readout.top.log_probs[rows, :count])

@@ -105,7 +105,7 @@ def test_the_likeliest_tokens_come_with_drafts_and_with_what_is_committed(model)
 @torch.inference_mode()
 def test_the_likeliest_tokens_are_those_of_the_whole_distribution(model):
     batch = FlatBatch.single(torch.arange(3, 3 + 130) % 60, 0, Pass.ENCODER)
-    hidden = model(batch, model.attention(batch.segments, (KVCache(model.config),)))
+    hidden = model.run(batch, [KVCache(model.config)]).hidden
     top = top_tokens(model, hidden, 100)
     expected = model.logits(hidden).double().log_softmax(dim=-1).sort(dim=-1, descending=True)
     assert top.ids.shape == (130, model.config.vocab_size)

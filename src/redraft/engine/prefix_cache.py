@@ -47,7 +47,7 @@ class PrefixCache:
         if not best:
             return None, branch
         self._entries.move_to_end(best)
-        return self._entries[best].copy(), branch
+        return self._entries[best].fork(), branch
 
     def publish(self, tokens: Sequence[int], cache: KVCache, *, instead_of: int = 0) -> None:
         """Keeps what `cache` holds now, the keys and values of just `tokens`, if that is worth it and fits.
@@ -63,7 +63,7 @@ class PrefixCache:
             self.tokens -= instead_of
         if key not in self._entries:
             self.tokens += len(key)
-            self._entries[key] = cache.copy()
+            self._entries[key] = cache.fork()
         self._entries.move_to_end(key)
         while self.tokens > self.limit:
             evicted, _ = self._entries.popitem(last=False)

@@ -36,18 +36,16 @@ def run_forward(model: Transformer, parts: Sequence[tuple[Progress, Piece]]) -> 
     The requests' caches are replaced by longer ones after the whole forward has succeeded: one that raises has changed
     nothing.
     """
-    caches = tuple(progress.cache.copy() for progress, _ in parts)
     canvases = [_canvas(progress) if piece.denoises else None for progress, piece in parts]
     batch = _flat_batch(model, parts, canvases)
-    context = model.attention(batch.segments, caches)
-    hidden = model(batch, context)
-    context.advance()
+    forward = model.run(batch, [progress.cache for progress, _ in parts])
+    hidden = forward.hidden
     outcomes: list[Denoised] = []
     canvas_rows = [segment.rows for segment in batch.segments if segment.kind is Pass.DENOISER]
     if canvas_rows:
         hidden = torch.cat([hidden[rows] for rows in canvas_rows])
         outcomes = _sample(model, [progress for progress, piece in parts if piece.denoises], hidden)
-    for (progress, _), cache in zip(parts, caches, strict=True):
+    for (progress, _), cache in zip(parts, forward.caches, strict=True):
         progress.cache = cache
     return outcomes
 
@@ -92,7 +90,7 @@ def _flat_batch(
         soft_embedding = torch.zeros(len(positions), model.config.hidden_size, device=device)
         for segment, signal in signals:
             soft_embedding[segment.rows] = signal
-    return FlatBatch(torch.cat(tokens), positions, tuple(segments), soft_embedding).filled()
+    return FlatBatch(torch.cat(tokens), positions, tuple(segments), soft_embedding)
 
 
 def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) -> list[Denoised]:

@@ -10,8 +10,8 @@ import torch
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.loop import Generation, check_prompt, cut_canvas, end_of
-from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from redraft.model.transformer import Transformer
 
 
@@ -40,9 +40,8 @@ def autoregressive_tokens(
         batch = FlatBatch.single(
             torch.tensor(pending, device=model.embed_tokens.weight.device), cache.length, Pass.ENCODER
         )
-        context = model.attention(batch.segments, (cache,))
-        logits = model.logits(model(batch, context)[-1:])
-        context.advance()
+        forward = model.run(batch, (cache,))
+        (cache,), logits = forward.caches, model.logits(forward.hidden[-1:])
         if not logits.isfinite().all():
             raise ValueError(
                 f"the model's logits are not finite behind token {cache.length}: "

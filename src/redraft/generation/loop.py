@@ -21,8 +21,8 @@ from torch import Tensor
 from redraft.diffusion.noise import initial_canvas, renoise
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
-from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from redraft.model.readout.plain import TopTokens
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
@@ -111,7 +111,7 @@ def denoising_steps(
 
     pending = list(prompt)
     while True:
-        _encode(model, pending, cache)
+        cache = _encode(model, pending, cache)
         clock.lap("prefill" if not canvases else "commit")
 
         counter = Counter(seed, settings.choice, canvas=len(canvases))
@@ -163,7 +163,7 @@ def denoise(
         at_step = Counter(counter.seed, counter.choice, counter.canvas, step)
 
         batch = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
-        hidden = model(batch, model.attention(batch.segments, (cache,)))
+        hidden = model.run(batch, (cache,)).hidden
         uniform = at_step.uniforms(length, Purpose.SAMPLE, device=device)
         read = streamed_readout(model, hidden, temperature, uniform)
         if not read.entropy.isfinite().all():
@@ -217,13 +217,11 @@ def check_prompt(prompt: Sequence[int], canvas_length: int, vocab_size: int, max
         )
 
 
-def _encode(model: Transformer, tokens: list[int], cache: KVCache) -> None:
-    """Prefill and commit are the same: an encoder pass that appends to the cache."""
+def _encode(model: Transformer, tokens: list[int], cache: KVCache) -> KVCache:
+    """Prefill and commit are the same: an encoder pass that extends the cache."""
     device = model.embed_tokens.weight.device
     batch = FlatBatch.single(torch.tensor(tokens, device=device), cache.length, Pass.ENCODER)
-    context = model.attention(batch.segments, (cache,))
-    model(batch, context)
-    context.advance()
+    return model.run(batch, (cache,)).caches[0]
 
 
 class _Clock:

@@ -29,7 +29,7 @@ def test_a_step_reads_each_canvas_with_its_own_cache():
         rows = slice(slot * c, (slot + 1) * c)
         assert cache.length == 7
         flat = FlatBatch.single(step._canvas[rows], 7, Pass.DENOISER, soft_embedding=signal[rows])
-        hidden = model(flat, SegmentedAttention(model.config, flat.segments, (cache,)))
+        hidden = model.run(flat, [cache]).hidden
         assert torch.equal(model.logits(hidden).argmax(dim=-1), found.argmax[rows])
 
 

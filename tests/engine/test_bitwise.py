@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer, base_dtype, prepare
+from redraft.model import FlatBatch, KVCache, Pass, SegmentInput, Transformer, base_dtype, prepare
 from redraft.model import attention as attention_module
 from redraft.model.native import kernels_here
 from redraft.model.readout.streamed import streamed_readout
@@ -16,21 +16,16 @@ from tests.fakes.models import tiny_model
 Part = tuple[int, Pass, Tensor, Tensor | None]
 
 
-def forward(model: Transformer, parts: Sequence[Part], caches: Sequence[KVCache]) -> list[Tensor]:
-    """(slot, pass, tokens, soft embedding) of each segment → its hidden states."""
-    lengths, segments, signal = [cache.length for cache in caches], [], []
+def forward(model: Transformer, parts: Sequence[Part], caches: list[KVCache]) -> list[Tensor]:
+    """(slot, pass, tokens, soft embedding) of each segment → its hidden states; `caches` become those after it."""
+    lengths, inputs = [cache.length for cache in caches], []
     for slot, kind, tokens, soft in parts:
-        start = segments[-1].rows.stop if segments else 0
-        segments.append(Segment(slot, start, len(tokens), lengths[slot], kind))
-        signal.append(torch.zeros(len(tokens), model.config.hidden_size) if soft is None else soft)
+        inputs.append(SegmentInput(tokens, lengths[slot], kind, soft, slot))
         lengths[slot] += len(tokens) if kind is Pass.ENCODER else 0
-    positions = torch.cat([torch.arange(s.position, s.position + s.length) for s in segments])
-    tokens = torch.cat([tokens for _, _, tokens, _ in parts])
-    batch = FlatBatch(tokens, positions, tuple(segments), torch.cat(signal)).filled()
-    context = model.attention(batch.segments, tuple(caches))
-    hidden = model(batch, context)
-    context.advance()
-    return [hidden[segment.rows] for segment in batch.segments]
+    batch = FlatBatch.of(inputs)
+    forward = model.run(batch, caches)
+    caches[:] = forward.caches
+    return [forward.hidden[segment.rows] for segment in batch.segments]
 
 
 def compare(model: Transformer, prompts: Sequence[int], canvas: int) -> None:

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.engine import Admitted, Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Limits, Request, StepTaken
+from redraft.engine import (
+    Admitted,
+    Cancelled,
+    CanvasCommitted,
+    EngineCore,
+    Failed,
+    Finished,
+    Limits,
+    Request,
+    StepTaken,
+)
 from redraft.generation import generate, generate_autoregressive
 from tests.fakes.models import tiny_model
 
@@ -45,7 +55,7 @@ def test_token_by_token_beside_a_canvas_each_as_it_would_be_alone(model):
     assert of(events, "c", Finished)[0].generation.token_ids == generate(model, PROMPT, SETTINGS).token_ids
 
 
-def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model, monkeypatch):
+def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model):
     core = EngineCore(model)
     for name in ("t", "u"):
         core.submit(Request(id=name, prompt=PROMPT, settings=SETTINGS, mode="autoregressive"))

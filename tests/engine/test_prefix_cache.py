@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Finished, Limits, Request
 from redraft.engine.prefix_cache import MIN_TOKENS, PrefixCache
-from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
+from redraft.model import FlatBatch, KVCache, Pass
 from tests.fakes.models import tiny_config, tiny_model
 
 SYSTEM = tuple(range(2, 32))
@@ -24,7 +24,7 @@ def model():
 
 def holding(length: int) -> KVCache:
     cache = KVCache(tiny_config())
-    cache.length = length
+    cache.advance(length)
     return cache
 
 
@@ -117,16 +117,13 @@ def test_a_conversation_goes_on_from_what_was_committed(model, monkeypatch):
 
 
 def test_sliding_layers_keep_only_their_window(model):
-    cache = KVCache(model.config)
-    tokens = torch.arange(50)
     with torch.inference_mode():
-        batch = FlatBatch.single(tokens, 0, Pass.ENCODER)
-        context = SegmentedAttention(model.config, batch.segments, (cache,))
-        model(batch, context)
-        context.advance()
-    assert [keys.shape[0] for keys in cache._keys] == [4, 4, 50]
+        batch = FlatBatch.single(torch.arange(50), 0, Pass.ENCODER)
+        (cache,) = model.run(batch, [KVCache(model.config)]).caches
+    held = [cache.content(layer)[0] for layer in range(model.config.num_layers)]
+    assert [keys.shape[0] for keys in held] == [4, 4, 50]
     # And hold on to nothing else.
-    assert [keys.untyped_storage().nbytes() for keys in cache._keys] == [4 * 2 * 8 * 4, 4 * 2 * 8 * 4, 50 * 16 * 4]
+    assert [keys.untyped_storage().nbytes() for keys in held] == [4 * 2 * 8 * 4, 4 * 2 * 8 * 4, 50 * 16 * 4]
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -175,7 +172,7 @@ def test_the_tree_finds_what_comparing_with_every_entry_finds(operations):
             parts_at = max((shared(run, other) for other in held), default=0)
             cache, branch = prefixes.find(run, adapter)
             assert (0 if cache is None else cache.length) == best
-            assert branch == (parts_at if MIN_TOKENS <= parts_at and best < parts_at < len(run) else None)
+            assert branch == (parts_at if parts_at >= MIN_TOKENS and best < parts_at < len(run) else None)
             if best:
                 entries.move_to_end((adapter, run[:best]))
         assert len(prefixes) == len(entries)

@@ -15,9 +15,7 @@ from redraft.engine.sequence import Chunk, Phase, Sequence
 def sequence(pending: int = 0, *, canvas: int = 8, most: int = 100, phase: Phase = Phase.PREFILL, branch=None):
     """A sequence with no more to it than the scheduler looks at."""
     nothing = dict.fromkeys(("request", "mode", "record", "cache"))
-    return Sequence(
-        canvas_length=canvas, max_tokens=most, phase=phase, pending=[0] * pending, branch=branch, **nothing
-    )
+    return Sequence(canvas_length=canvas, max_tokens=most, phase=phase, pending=[0] * pending, branch=branch, **nothing)
 
 
 def scheduler(*sequences: Sequence, **limits: int) -> Scheduler:

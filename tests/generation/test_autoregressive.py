@@ -5,7 +5,7 @@ import torch
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation import generate_autoregressive
-from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
+from redraft.model import FlatBatch, KVCache, Pass
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7, 8, 9)
@@ -14,7 +14,7 @@ PROMPT = (3, 4, 5, 6, 7, 8, 9)
 @torch.no_grad()
 def likeliest(model, tokens) -> int:
     batch = FlatBatch.single(torch.tensor(tokens), 0, Pass.ENCODER)
-    hidden = model(batch, SegmentedAttention(model.config, batch.segments, (KVCache(model.config),)))
+    hidden = model.run(batch, [KVCache(model.config)]).hidden
     return int(model.logits(hidden[-1:]).argmax())
 
 

@@ -8,7 +8,7 @@ import torch
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation import DenoisingStep, Generation, cut_canvas, denoise, denoising_steps, generate
-from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
+from redraft.model import FlatBatch, KVCache, Pass
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7, 8, 9)
@@ -32,12 +32,8 @@ def run(model, settings, prompt=PROMPT) -> tuple[list[DenoisingStep], Generation
 
 
 def filled_cache(model, tokens) -> KVCache:
-    cache = KVCache(model.config)
     batch = FlatBatch.single(torch.tensor(tokens), 0, Pass.ENCODER)
-    context = SegmentedAttention(model.config, batch.segments, (cache,))
-    model(batch, context)
-    context.advance()
-    return cache
+    return model.run(batch, [KVCache(model.config)]).caches[0]
 
 
 def sure_positions(entropy: list[float], bound: float) -> list[bool]:
@@ -69,7 +65,7 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
 
             cache = filled_cache(model, written)
             batch = FlatBatch.single(canvas, len(written), Pass.DENOISER, soft_embedding=signal)
-            logits = model.logits(model(batch, SegmentedAttention(config, batch.segments, (cache,)))) / temperature
+            logits = model.logits(model.run(batch, [cache]).hidden) / temperature
             probs = logits.softmax(-1)
             entropy = torch.distributions.Categorical(logits=logits).entropy()
             torch.testing.assert_close(step.entropy, entropy, atol=2e-5, rtol=1e-4)
@@ -417,13 +413,8 @@ def test_seconds_belong_to_their_phase(monkeypatch):
 
 
 def contents(model, cache) -> list[torch.Tensor]:
-    """What each layer would read: the cache extended by nothing."""
-    found = []
-    for layer in range(model.config.num_layers):
-        shape = model.config.attention_shape(layer)
-        nothing = torch.empty(0, shape.num_kv_heads, shape.head_dim)
-        found += cache.extended(layer, nothing, nothing)
-    return found
+    """What each layer would read."""
+    return [tensor for layer in range(model.config.num_layers) for tensor in cache.content(layer)]
 
 
 @torch.no_grad()
@@ -445,9 +436,7 @@ def test_sliding_caches_hold_what_can_still_be_seen(model, chunks):
     at = 0
     for chunk in chunks:
         batch = FlatBatch.single(tokens[at : at + chunk], at, Pass.ENCODER)
-        context = SegmentedAttention(model.config, batch.segments, (cache,))
-        model(batch, context)
-        context.advance()
+        (cache,) = model.run(batch, [cache]).caches
         at += chunk
         window = model.config.sliding_window - 1
         held = [tensor.shape[0] for tensor in contents(model, cache)[::2]]

@@ -209,15 +209,13 @@ def test_attention(kernels: Kernels, dtype: torch.dtype, data: st.DataObject) ->
             for i, heads in enumerate((config.num_heads, shape.num_kv_heads, shape.num_kv_heads))
         )
         contexts = [
-            SegmentedAttention(config, tuple(segments), tuple(caches), way)
-            for caches, way in ((found, kernels), (wanted, None))
+            SegmentedAttention(config, segments, caches, way) for caches, way in ((found, kernels), (wanted, None))
         ]
         one, other = (context.attend(layer, q, k, v) for context in contexts)
         torch.testing.assert_close(
             one, other, rtol=0, atol=0.03 if dtype == torch.bfloat16 else 1e-5
         )  # fmt: skip
-        for context in contexts:
-            context.advance()
+        found, wanted = (list(context.extended_caches()) for context in contexts)
 
 
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,8 +278,7 @@ def test_what_the_programs_default_dtype_is_does_not_matter(kernels: Kernels) ->
             torch.arange(9), torch.arange(9), (Segment(0, 0, 9, 0, Pass.ENCODER),), embeddings=embeddings,
             embedded=torch.ones(9, dtype=torch.bool),
         )  # fmt: skip
-        context = SegmentedAttention(model.config, batch.segments, (KVCache(model.config),), kernels)
-        found: Tensor = model(batch, context)
+        found = model.run(batch, [KVCache(model.config)]).hidden
         assert bool(streamed_readout(model, found, 0.7, uniform).entropy.isfinite().all())
         return found
 

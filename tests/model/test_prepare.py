@@ -54,9 +54,9 @@ def hidden_states(model: Transformer, prompt_length: int = 19) -> Tensor:
         ids = torch.randint(0, config.vocab_size, (length,), generator=generator)
         soft = torch.randn(length, config.hidden_size, generator=generator) if len(found) == 3 else None
         batch = FlatBatch.single(ids, cache.length, kind, soft_embedding=soft)
-        context = model.attention(batch.segments, (cache,))
-        found.append(model(batch, context))
-        context.advance()
+        forward = model.run(batch, [cache])
+        (cache,) = forward.caches
+        found.append(forward.hidden)
     return torch.cat(found).float()
 
 

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaForBlockDiffusion
 
-from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, Transformer
 from redraft.model.config import FULL, SLIDING, AttentionShape
 from redraft.model.layers import Router
 
@@ -190,18 +190,15 @@ class Ours:
     def encode(self, tokens: Tensor) -> Tensor:
         """tokens [N] → hidden states [N, D], committed."""
         batch = FlatBatch.single(tokens, self.cache.length, Pass.ENCODER)
-        context = SegmentedAttention(self.model.config, batch.segments, (self.cache,))
-        hidden: Tensor = self.model(batch, context)
-        context.advance()
-        return hidden
+        forward = self.model.run(batch, (self.cache,))
+        (self.cache,) = forward.caches
+        return forward.hidden
 
     def denoise(self, canvas: Tensor, before: Tensor | None = None) -> Tensor:
         """canvas [C], and the logits [C, V] of the step before it → logits [C, V]."""
         soft = None if before is None else self.model.soft_embedding(before)
         batch = FlatBatch.single(canvas, self.cache.length, Pass.DENOISER, soft_embedding=soft)
-        return self.model.logits(
-            self.model(batch, SegmentedAttention(self.model.config, batch.segments, (self.cache,)))
-        )
+        return self.model.logits(self.model.run(batch, (self.cache,)).hidden)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import FlatBatch, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, Pass, SegmentInput, Transformer
 from redraft.model import attention as attention_module
 from tests.parity.reference import Ours, build_pair, first_settled, make_config, max_difference, pattern, router_margins
 
@@ -36,24 +36,20 @@ def flat(
 ) -> FlatBatch:
     """(slot, pass, tokens) of each segment, in order; `soft` by segment index. Positions continue within a slot."""
     lengths = [side.cache.length for side in sides]
-    segments, positions, start = [], [], 0
-    signal = torch.zeros(sum(len(tokens) for _, _, tokens in parts), CONFIG.hidden_size)
+    inputs = []
     for i, (slot, kind, tokens) in enumerate(parts):
-        segments.append(Segment(slot, start, len(tokens), lengths[slot], kind))
-        positions.append(torch.arange(lengths[slot], lengths[slot] + len(tokens)))
-        signal[start : start + len(tokens)] = (soft or {}).get(i, 0.0)
-        start += len(tokens)
+        inputs.append(SegmentInput(tokens, lengths[slot], kind, (soft or {}).get(i), slot))
         if kind is Pass.ENCODER:
             lengths[slot] += len(tokens)
-    return FlatBatch(torch.cat([tokens for _, _, tokens in parts]), torch.cat(positions), tuple(segments), signal)
+    return FlatBatch.of(inputs)
 
 
 def run(batch: FlatBatch, sides: Sequence[Ours]) -> list[Tensor]:
     """Hidden states of each segment, after one forward for all of them."""
-    context = SegmentedAttention(CONFIG, batch.segments, tuple(side.cache for side in sides))
-    hidden = sides[0].model(batch, context)
-    context.advance()
-    return [hidden[segment.rows] for segment in batch.segments]
+    forward = sides[0].model.run(batch, [side.cache for side in sides])
+    for side, cache in zip(sides, forward.caches, strict=True):
+        side.cache = cache
+    return [forward.hidden[segment.rows] for segment in batch.segments]
 
 
 def settled(case: str, compare: Callable[[Scene], list[tuple[Tensor, Tensor]]]) -> None:

@@ -616,7 +616,7 @@ def test_a_new_models_scores_are_of_size_one_and_its_branches_small(monkeypatch)
     for layer in model.layers:
         layer.register_forward_hook(lambda _, inputs, out: branches.append((out - inputs[0]).std() / inputs[0].std()))
     batch = FlatBatch.single(torch.arange(3, 60), 0, Pass.ENCODER)
-    hidden = model(batch, SegmentedAttention(model.config, batch.segments, (KVCache(model.config),)))
+    hidden = model.run(batch, [KVCache(model.config)]).hidden
     assert all(0.6 < score < 1.4 for score in scores)
     assert all(share < 0.6 for share in branches)
     # Not much worse than knowing nothing: at size 1 the tied output would be sure of the token it has just read.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from redraft.diffusion.randomness import Counter
-from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
+from redraft.model import FlatBatch, KVCache, Pass
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.data.examples import Example, TrainingBatch, make_batch
 from redraft.training.objective import denoise, losses
@@ -91,15 +91,12 @@ def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Te
     """Encoder hidden states [N, D] and denoiser logits [B · K, C, V], as generation has them: one canvas at a time."""
 
     def encoded(tokens: torch.Tensor) -> tuple[torch.Tensor, KVCache]:
-        cache, flat = KVCache(model.config), FlatBatch.single(tokens, 0, Pass.ENCODER)
-        context = SegmentedAttention(model.config, flat.segments, (cache,))
-        hidden = model(flat, context)
-        context.advance()
-        return hidden, cache
+        forward = model.run(FlatBatch.single(tokens, 0, Pass.ENCODER), [KVCache(model.config)])
+        return forward.hidden, forward.caches[0]
 
     def denoised(canvas: torch.Tensor, cache: KVCache, signal: torch.Tensor | None) -> torch.Tensor:
         flat = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=signal)
-        return model.logits(model(flat, SegmentedAttention(model.config, flat.segments, (cache,))))
+        return model.logits(model.run(flat, [cache]).hidden)
 
     hidden, logits = [], []
     for example, tokens in enumerate(batch.tokens.split(batch.lengths)):

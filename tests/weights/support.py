@@ -14,7 +14,6 @@ from redraft.model import (
     KVCache,
     ModelConfig,
     Pass,
-    SegmentedAttention,
     Transformer,
 )
 from redraft.weights import save_checkpoint
@@ -111,13 +110,9 @@ def add_tensor(path: Path, name: str, values: bytes, dtype: str = "F32", shape: 
 @torch.no_grad()
 def logits(model: Transformer, prompt: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
     """Denoiser logits [C, V] of the first and, self-conditioned on it, of the second step after `prompt`."""
-    cache = KVCache(model.config)
-    batch = FlatBatch.single(prompt, 0, Pass.ENCODER)
-    context = SegmentedAttention(model.config, batch.segments, (cache,))
-    model(batch, context)
-    context.advance()
+    caches = model.run(FlatBatch.single(prompt, 0, Pass.ENCODER), [KVCache(model.config)]).caches
     found: list[Tensor] = []
     for soft in (lambda: None, lambda: model.soft_embedding(found[0])):
         batch = FlatBatch.single(canvas, prompt.shape[0], Pass.DENOISER, soft_embedding=soft())
-        found.append(model.logits(model(batch, SegmentedAttention(model.config, batch.segments, (cache,)))))
+        found.append(model.logits(model.run(batch, caches).hidden))
     return found[0], found[1]

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from redraft.model import KVCache, Transformer, attention, base_dtype, prepare
-from redraft.model.attention import SegmentedAttention
 from redraft.model.batch import FlatBatch, Pass
 from redraft.weights import ModelSizes
 from redraft.weights.sizes import precision_bytes
@@ -45,7 +44,7 @@ def test_kv_bytes_are_what_the_cache_holds(context: int) -> None:
     if context:
         batch = FlatBatch.single(torch.zeros(context, dtype=torch.long), 0, Pass.ENCODER)
         with torch.no_grad():
-            model(batch, SegmentedAttention(config, batch.segments, (cache,)))
+            (cache,) = model.run(batch, [cache]).caches
     sizes = ModelSizes.of(config)
     assert sizes.kv_bytes(context, bytes_per_value=4) == cache.num_bytes
     assert sizes.kv_bytes(1040) - sizes.kv_bytes(40) == sizes.kv_bytes_per_1000_tokens()
@@ -63,8 +62,7 @@ def test_flops_of_the_products_are_counted_by_torch(monkeypatch: pytest.MonkeyPa
         torch.nn.init.normal_(parameter, std=0.1)
     batch = FlatBatch.single(torch.arange(8), 0, Pass.DENOISER, soft_embedding=torch.ones(8, 48))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        context = SegmentedAttention(config, batch.segments, (KVCache(config),))
-        model.soft_embedding(model.logits(model(batch, context)))
+        model.soft_embedding(model.logits(model.run(batch, [KVCache(config)]).hidden))
     estimate = ModelSizes.of(config).step_flops(0)
     # The estimate counts vectors (norms, scales) as if they were products.
     vectors = sum(tensor.numel() for tensor in model.state_dict().values() if tensor.dim() < 2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, Stopwatch
-from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer
 from redraft.model.linear.products import PackedProduct, PlainProduct, has_kernels
 
 SHARE = 64
@@ -33,8 +33,9 @@ class TokenByToken:
         self._readout = PackedProduct(weight) if packs else PlainProduct(weight)
         last = []
         for request, prompt in enumerate(prompts):
-            batch = FlatBatch.single(prompt, 0, Pass.ENCODER)
-            last.append(model(batch, self._cache.reading(request, batch.segments))[-1:])
+            read = model.run(FlatBatch.single(prompt, 0, Pass.ENCODER), (KVCache(model.config),))
+            self._cache.take(request, read.caches[0])
+            last.append(read.hidden[-1:])
         self._cache.length = length
         self._next = self._likeliest(torch.cat(last))
 
@@ -70,7 +71,7 @@ class _Cache:
 
     def __init__(self, model: Transformer, requests: int, room: int) -> None:
         config, dtype = model.config, model.embed_tokens.weight.dtype
-        self._model, self._config = model, config
+        self._config = config
         self.length = 0
         self._keys, self._values = [], []
         for layer in range(config.num_layers):
@@ -79,40 +80,24 @@ class _Cache:
             self._keys.append(torch.zeros(size, dtype=dtype))
             self._values.append(torch.zeros(size, dtype=dtype))
 
-    def reading(self, request: int, segments: tuple[Segment, ...]) -> "_Reading":
-        """The attention of one prompt, which is kept here."""
-        return _Reading(self, request, self._model.attention(segments, (KVCache(self._config),)))
-
-    def write(self, layer: int, rows: slice | int, start: int, k: Tensor, v: Tensor) -> None:
-        """k and v [n, G, d] of one request, or [B, n, G, d], from position `start` on."""
-        stop = start + k.shape[-3]
-        self._keys[layer][rows, :, start:stop] = k.transpose(-3, -2)
-        self._values[layer][rows, :, start:stop] = v.transpose(-3, -2)
+    def take(self, request: int, cache: KVCache) -> None:
+        """Copies what a prompt has left in its own cache."""
+        for layer, held in enumerate(zip(self._keys, self._values, strict=True)):
+            stop = cache.length
+            for place, content in zip(held, cache.content(layer), strict=True):
+                assert content is not None
+                place[request, :, stop - len(content) : stop] = content.transpose(0, 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, d], k and v [B, G, d] → [B, H, d]."""
-        self.write(layer, slice(None), self.length, k[:, None], v[:, None])
+        self._keys[layer][:, :, self.length] = k
+        self._values[layer][:, :, self.length] = v
         past = self._config.visible_past(layer)
         seen = slice(0 if past is None else max(0, self.length - past), self.length + 1)
         queries = q.view(q.shape[0], k.shape[1], -1, q.shape[2])
         scores = queries @ self._keys[layer][:, :, seen].mT
         mixed: Tensor = scores.float().softmax(dim=-1).to(v.dtype) @ self._values[layer][:, :, seen]
         return mixed.flatten(1, 2)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """A prompt's own attention, whose keys and values are written into the common cache."""
-
-    cache: _Cache
-    request: int
-    attention: SegmentedAttention
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As SegmentedAttention has it."""
-        n = self.attention.segments[-1].rows.stop
-        self.cache.write(layer, self.request, 0, k[:n], v[:n])
-        return self.attention.attend(layer, q, k, v)
 
 
 @dataclass(frozen=True)

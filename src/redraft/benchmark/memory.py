@@ -63,7 +63,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
             for _ in range(steps):
                 start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
                 batch = FlatBatch.single(ids, 0, Pass.DENOISER, soft_embedding=soft)
-                hidden = model(batch, model.attention(batch.segments, (cache,)))
+                hidden = model.run(batch, (cache,)).hidden
                 read = streamed_readout(model, hidden, 0.6, uniform)
                 ids, soft = read.sample, read.soft_embedding
                 seconds.append(time.perf_counter() - start)

@@ -42,12 +42,10 @@ class Step:
             return torch.randint(0, config.vocab_size, (count,), generator=generator)
 
         self.caches = tuple(KVCache(config) for _ in range(batch))
-        with torch.inference_mode():
-            for cache in self.caches if context else ():
-                flat = FlatBatch.single(tokens(context), 0, Pass.ENCODER)
-                attention = model.attention(flat.segments, (cache,))
-                model(flat, attention)
-                attention.advance()
+        if context:
+            with torch.inference_mode():
+                prompts = (FlatBatch.single(tokens(context), 0, Pass.ENCODER) for _ in range(batch))
+                self.caches = tuple(model.run(prompt, (KVCache(config),)).caches[0] for prompt in prompts)
         self._positions = torch.arange(context, context + length).repeat(batch)
         self._canvas = tokens(batch * length)
         settings = SamplerSettings()
@@ -62,7 +60,7 @@ class Step:
     def run(self, clock: "Clock | None" = None) -> Readout:
         """One step: the network, the readout, the sampler."""
         clock = clock or Clock()
-        hidden = self._forward(Pass.DENOISER, self._soft_embedding, self.caches)
+        hidden = self._forward(Pass.DENOISER, self._soft_embedding)
         with clock.stage("sampler"):
             uniforms = self._sampler.uniforms(self._state)
         with clock.stage("readout"):
@@ -74,7 +72,7 @@ class Step:
     @torch.inference_mode()
     def commit(self) -> None:
         """The encoder pass over the B canvases; the caches stay as they were."""
-        self._forward(Pass.ENCODER, None, tuple(cache.copy() for cache in self.caches))
+        self._forward(Pass.ENCODER, None)
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage of one step, and of the whole ("step")."""
@@ -86,13 +84,12 @@ class Step:
         spent = {stage: clock.spent.get(stage, 0.0) for stage in STAGES}
         return {**spent, "overhead": whole - sum(spent.values()), "step": whole}
 
-    def _forward(self, kind: Pass, soft_embedding: Tensor | None, caches: tuple[KVCache, ...]) -> Tensor:
+    def _forward(self, kind: Pass, soft_embedding: Tensor | None) -> Tensor:
         segments = tuple(
             Segment(slot, slot * self.length, self.length, self.context, kind) for slot in range(self.batch)
         )
-        flat = FlatBatch(self._canvas, self._positions, segments, soft_embedding).filled()
-        hidden: Tensor = self.model(flat, self.model.attention(segments, caches))
-        return hidden
+        flat = FlatBatch(self._canvas, self._positions, segments, soft_embedding)
+        return self.model.run(flat, self.caches).hidden
 
 
 def check_step(batch: int, context: int, canvas_length: int, max_context: int) -> None:

@@ -238,7 +238,7 @@ class Sampler:
 
     @staticmethod
     def verdicts(*states: CanvasState) -> list[tuple[bool, bool]]:
-        """Fetches of each canvas whether its last entropies are finite and whether it is active: one synchronisation."""
+        """Fetches whether each canvas's last entropies are finite and whether it is active: one synchronisation."""
         finite = torch.cat([state.entropy.isfinite().all(dim=-1) for state in states])
         active = torch.cat([state.active for state in states])
         return [(bool(ok), bool(goes_on)) for ok, goes_on in torch.stack((finite, active), dim=1).tolist()]

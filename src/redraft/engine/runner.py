@@ -1,4 +1,4 @@
-"""One forward for many sequences: their tokens in one flat batch, then one readout for the rows that each mode wants."""
+"""One forward for many sequences: their tokens in one flat batch, then a readout of the rows that each mode wants."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -37,13 +37,12 @@ def run_forward(model: Transformer, chunks: list[Chunk]) -> list[Step]:
         readout = streamed_readout(model.head, hidden, query)
         outcomes |= zip(members, mode.read(of_mode, readout), strict=True)
     return [
-        Step(chunk, cache, outcomes.get(i))
-        for i, (chunk, cache) in enumerate(zip(chunks, result.caches, strict=True))
+        Step(chunk, cache, outcomes.get(i)) for i, (chunk, cache) in enumerate(zip(chunks, result.caches, strict=True))
     ]
 
 
 def _segments(items: list[WorkItem], device: torch.device) -> tuple[list[SegmentInput], list[slice]]:
-    """Lays out each sequence's pending tokens and then its canvas; the slices are the rows that are read out of each."""
+    """Lays out each sequence's pending tokens, then its canvas; the slices are the rows of each that are read out."""
     parts: list[SegmentInput] = []
     rows: list[slice] = []
     end = 0

@@ -1,12 +1,13 @@
 """The network: configuration, flat batch, KV cache, layers, readout. Imports no other room."""
 
-from redraft.model.attention import AttentionContext, KVCache, SegmentedAttention
-from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.attention import AttentionContext, SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass, Segment, SegmentInput
+from redraft.model.cache import KVCache
 from redraft.model.config import AttentionShape, ModelConfig
 from redraft.model.prepare import PRECISIONS, QUANTIZED_PRECISIONS, base_dtype, packed_embedding_bytes, prepare
 from redraft.model.readout.plain import Readout, TopTokens, plain_readout, top_tokens
 from redraft.model.readout.streamed import streamed_readout
-from redraft.model.transformer import Transformer
+from redraft.model.transformer import ForwardResult, Transformer
 
 __all__ = [
     "PRECISIONS",
@@ -14,11 +15,13 @@ __all__ = [
     "AttentionContext",
     "AttentionShape",
     "FlatBatch",
+    "ForwardResult",
     "KVCache",
     "ModelConfig",
     "Pass",
     "Readout",
     "Segment",
+    "SegmentInput",
     "SegmentedAttention",
     "TopTokens",
     "Transformer",

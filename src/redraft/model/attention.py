@@ -1,11 +1,10 @@
-"""Attention over segments, and the KV cache it reads and writes.
+"""Attention over segments and the caches of their sequences.
 
 N tokens, H query heads, G key-value heads, d head size, T keys, W sliding window.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from redraft.model.batch import Pass, Segment
+from redraft.model.cache import KVCache
 from redraft.model.config import ModelConfig
-from redraft.model.native.kernels import Kernels, Run
+from redraft.model.native.kernels import AttentionSpan, Kernels
 
 QUERY_BLOCK = 64
 """Causal queries attended at a time, those of positions [i · QUERY_BLOCK, (i + 1) · QUERY_BLOCK).
@@ -23,8 +23,7 @@ Bounds the score matrix to [H, QUERY_BLOCK, T] however long the prompt is. And s
 that follows from its position alone, a token's result does not depend on how its prompt was cut into chunks.
 """
 
-
-EVERYTHING = 2**62
+UNLIMITED = 2**62
 """More tokens than any context has."""
 
 KEY_BLOCK = 64
@@ -32,6 +31,10 @@ KEY_BLOCK = 64
 
 MAX_SCORES = 2**25
 """Scores of canvases computed at a time, unless one canvas has more."""
+
+
+Canvas = tuple[slice, Tensor | None, Tensor | None]
+"""Rows of a denoiser segment, and the cached keys and values that it reads."""
 
 
 class AttentionContext(Protocol):
@@ -42,150 +45,106 @@ class AttentionContext(Protocol):
         ...
 
 
-class KVCache:
-    """Keys and values of one request's committed tokens, per layer [T, G, d].
-
-    Sliding layers keep only what a later token can still see, the last W - 1 tokens.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        self._config = config
-        self._keys: list[Tensor | None] = [None] * config.num_layers
-        self._values: list[Tensor | None] = [None] * config.num_layers
-        self.length = 0
-        """Committed tokens; advanced by whoever runs the forward, after all layers have appended."""
-
-    def extended(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The cached keys and values with k and v [n, G, d] after them; the cache itself stays as it was."""
-        keys, values = self._keys[layer], self._values[layer]
-        if keys is None or values is None:
-            # Copies, so that the cache does not hold on to a whole flat batch.
-            return k.clone(), v.clone()
-        return torch.cat((keys, k)), torch.cat((values, v))
-
-    def content(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
-        """The cached keys and values of a layer, None where there are none."""
-        return self._keys[layer], self._values[layer]
-
-    def stored(self, layer: int) -> int:
-        """How many tokens' keys a layer holds."""
-        keys = self._keys[layer]
-        return 0 if keys is None else keys.shape[0]
-
-    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Takes what `extended` returned as the layer's new content, less what nobody can see any more."""
-        visible = self._config.visible_past(layer)
-        if visible is not None and keys.shape[0] > visible:
-            # A copy, so that the evicted part is really freed.
-            keys, values = keys[keys.shape[0] - visible :].clone(), values[values.shape[0] - visible :].clone()
-        self._keys[layer], self._values[layer] = keys, values
-
-    def copy(self) -> "KVCache":
-        """Another cache with the same content, which shares its tensors: nobody writes into them."""
-        other = KVCache(self._config)
-        other._keys, other._values, other.length = list(self._keys), list(self._values), self.length
-        return other
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values) if t is not None)
-
-
-@dataclass(frozen=True)
 class SegmentedAttention:
-    """Attention of all segments of a batch, each with its request's cache (`caches[segment.slot]`).
+    """The attention of all segments of a batch, each with the cache of its sequence (`caches[segment.slot]`).
 
-    Encoder segments append to the cache and attend causally, one after the other; denoiser segments only read it, and
-    those of one length with as many blocks of keys do so together. Of two segments of one request in a batch the later
-    sees what the earlier committed.
+    Encoder segments attend causally, one after the other, to their cache and themselves, and extend a fork of it;
+    denoiser segments only read it, and those of one length with as many blocks of keys do so together. Of two segments
+    of one sequence in a batch the later sees what the earlier committed. The caches that it is given stay as they are.
     """
 
-    config: ModelConfig
-    segments: tuple[Segment, ...]
-    caches: tuple[KVCache, ...]
-    kernels: Kernels | None = None
+    def __init__(
+        self,
+        config: ModelConfig,
+        segments: Sequence[Segment],
+        caches: Sequence[KVCache],
+        kernels: Kernels | None = None,
+    ) -> None:
+        self.config, self.segments, self.kernels = config, segments, kernels
+        extended = {segment.slot for segment in segments if segment.kind is Pass.ENCODER}
+        self.caches = tuple(cache.fork() if slot in extended else cache for slot, cache in enumerate(caches))
+
+    def extended_caches(self) -> tuple[KVCache, ...]:
+        """Returns the caches with what the segments committed, once every layer has attended.
+
+        That of a slot without encoder segments is the object that was given.
+        """
+        for segment in self.segments:
+            if segment.kind is Pass.ENCODER:
+                self.caches[segment.slot].advance(segment.length)
+        return self.caches
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Returns what `AttentionContext.attend` does; each layer once, since it extends the caches."""
         if self.kernels is not None and self.kernels.attends(q.dtype):
             return self._attend_by_kernels(self.kernels, layer, q, k, v)
         out = torch.zeros_like(q)
-        canvases: dict[tuple[int, int], list[Segment]] = defaultdict(list)
+        canvases: dict[tuple[int, int], list[Canvas]] = defaultdict(list)
         for segment in self.segments:
             rows, cache = segment.rows, self.caches[segment.slot]
             if segment.kind is Pass.ENCODER:
-                keys, values = cache.extended(layer, k[rows], v[rows])
+                keys, values = cache.append(layer, k[rows], v[rows])
                 out[rows] = _attend_causal(q[rows], keys, values, segment.position, self.config.visible_past(layer))
-                cache.store(layer, keys, values)
             else:
                 blocks = -(-(cache.stored(layer) + segment.length) // KEY_BLOCK)
-                canvases[segment.length, blocks].append(segment)
+                canvases[segment.length, blocks].append((rows, *cache.content(layer)))
         for (length, blocks), group in canvases.items():
             room = blocks * KEY_BLOCK
             most = max(1, MAX_SCORES // (q.shape[1] * length * room))
             for start in range(0, len(group), most):
-                self._attend_canvases(layer, q, k, v, out, group[start : start + most], room)
+                _attend_canvases(q, k, v, out, group[start : start + most], room)
         return out
 
     def _attend_by_kernels(self, kernels: Kernels, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        runs, held = [], []
+        spans, held = [], []
         for segment in self.segments:
             cache, causal = self.caches[segment.slot], segment.kind is Pass.ENCODER
             keys, values = cache.content(layer)
-            # Until the kernel has read them: storing may let go of them.
+            # Until the kernel has read them: appending may let go of them.
             held.append((keys, values))
             visible = self.config.visible_past(layer)
-            runs.append(
-                Run(
+            spans.append(
+                AttentionSpan(
                     start=segment.start, length=segment.length, position=segment.position,
                     cached=cache.stored(layer),
-                    visible=-1 if not causal else EVERYTHING if visible is None else visible,
+                    visible=-1 if not causal else UNLIMITED if visible is None else visible,
                     keys=None if keys is None else keys.data_ptr(),
                     values=None if values is None else values.data_ptr(),
                 )
             )  # fmt: skip
             if causal:
-                cache.store(layer, *cache.extended(layer, k[segment.rows], v[segment.rows]))
-        return kernels.attend(q, k, v, runs)
+                cache.append(layer, k[segment.rows], v[segment.rows])
+        return kernels.attend(q, k, v, spans)
 
-    def _attend_canvases(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor, group: Sequence[Segment], room: int
-    ) -> None:
-        """Writes into `out` what canvases of one length, each with at most `room` keys, attend to.
 
-        A cache holds just what its canvas may see, the same from each of the canvas's positions.
-        """
-        heads, d = q.shape[1:]
-        groups, n = k.shape[1], group[0].length
-        queries = q.new_empty(len(group), groups, heads // groups, n, d)
-        keys, values = (x.new_empty(len(group), groups, room, d) for x in (k, v))
-        counts = []
-        for i, segment in enumerate(group):
-            rows = segment.rows
-            queries[i] = q[rows].view(n, groups, heads // groups, d).permute(1, 2, 0, 3)
-            for new, cached, place in zip(
-                (k, v), self.caches[segment.slot].content(layer), (keys, values), strict=True
-            ):
-                before = 0 if cached is None else cached.shape[0]
-                if cached is not None:
-                    place[i, :, :before] = cached.transpose(0, 1)
-                place[i, :, before : before + n] = new[rows].transpose(0, 1)
-                # Whatever was there, zero times it has to be zero.
-                place[i, :, before + n :] = 0
-            counts.append(before + n)
-        # Query heads that share a key-value head become rows of one product.
-        scores = queries.flatten(2, 3).flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)
-        for i, count in enumerate(counts):
-            if count < room:
-                scores.view(len(group), groups, -1, room)[i, ..., count:] = -torch.inf
-        mixed = (scores.softmax(dim=-1) @ values.flatten(0, 1)).view_as(queries)
-        for i, segment in enumerate(group):
-            out[segment.rows] = mixed[i].permute(2, 0, 1, 3).reshape(n, heads, d)
+def _attend_canvases(q: Tensor, k: Tensor, v: Tensor, out: Tensor, group: Sequence[Canvas], room: int) -> None:
+    """Writes into `out` what canvases of one length, each with at most `room` keys, attend to.
 
-    def advance(self) -> None:
-        """Moves each cache's length past what the forward appended to it."""
-        for segment in self.segments:
-            if segment.kind is Pass.ENCODER:
-                self.caches[segment.slot].length += segment.length
+    A cache holds just what its canvas may see, the same from each of the canvas's positions.
+    """
+    heads, d = q.shape[1:]
+    groups, n = k.shape[1], group[0][0].stop - group[0][0].start
+    queries = q.new_empty(len(group), groups, heads // groups, n, d)
+    keys, values = (x.new_empty(len(group), groups, room, d) for x in (k, v))
+    counts = []
+    for i, (rows, *content) in enumerate(group):
+        queries[i] = q[rows].view(n, groups, heads // groups, d).permute(1, 2, 0, 3)
+        for new, cached, place in zip((k, v), content, (keys, values), strict=True):
+            before = 0 if cached is None else cached.shape[0]
+            if cached is not None:
+                place[i, :, :before] = cached.transpose(0, 1)
+            place[i, :, before : before + n] = new[rows].transpose(0, 1)
+            # Whatever was there, zero times it has to be zero.
+            place[i, :, before + n :] = 0
+        counts.append(before + n)
+    # Query heads that share a key-value head become rows of one product.
+    scores = queries.flatten(2, 3).flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)
+    for i, count in enumerate(counts):
+        if count < room:
+            scores.view(len(group), groups, -1, room)[i, ..., count:] = -torch.inf
+    mixed = (scores.softmax(dim=-1) @ values.flatten(0, 1)).view_as(queries)
+    for i, (rows, *_) in enumerate(group):
+        out[rows] = mixed[i].permute(2, 0, 1, 3).reshape(n, heads, d)
 
 
 def _attend_causal(q: Tensor, keys: Tensor, values: Tensor, position: int, visible: int | None) -> Tensor:

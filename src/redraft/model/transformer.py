@@ -3,14 +3,17 @@
 N tokens, D hidden, V vocabulary.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from redraft.model.attention import AttentionContext, KVCache, SegmentedAttention
-from redraft.model.batch import FlatBatch, Pass, Segment, filled
+from redraft.model.attention import AttentionContext, SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass, pad_rows
+from redraft.model.cache import KVCache
 from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
 from redraft.model.native.kernels import Kernels
@@ -33,6 +36,17 @@ class SelfConditioning(GatedMLP):
         return out
 
 
+@dataclass(frozen=True)
+class ForwardResult:
+    """What a forward gives: hidden states [N, D] after the last norm, and the caches as they are after it.
+
+    The cache of a slot that has committed nothing may be the one that was given.
+    """
+
+    hidden: Tensor
+    caches: tuple[KVCache, ...]
+
+
 class Transformer(nn.Module):
     """One stack of weights, read causally (encoder pass) or bidirectionally over a canvas (denoiser pass)."""
 
@@ -51,14 +65,16 @@ class Transformer(nn.Module):
     def embedding_scale(self) -> float:
         return float(self.config.hidden_size**0.5)
 
-    def attention(self, segments: tuple[Segment, ...], caches: tuple[KVCache, ...]) -> SegmentedAttention:
-        """The attention of a batch of `segments` with their requests' caches, by kernels where `prepare` found any."""
-        return SegmentedAttention(self.config, segments, caches, self.kernels)
+    def run(self, batch: FlatBatch, caches: Sequence[KVCache]) -> ForwardResult:
+        """Runs a batch whose segments go on from `caches[segment.slot]`, which stay as they are."""
+        context = SegmentedAttention(self.config, batch.segments, caches, self.kernels)
+        hidden = self(batch.padded(), context)
+        return ForwardResult(hidden, context.extended_caches())
 
     def forward(self, batch: FlatBatch, context: AttentionContext) -> Tensor:
         """Runs every row of the batch through the stack; returns the hidden states [N, D] after the last norm.
 
-        Of rows that fill up the batch nothing is returned.
+        Nothing is returned of padding.
         """
         x = self._embed(batch)
         ropes = {
@@ -80,12 +96,12 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [N, D] → softcapped logits float32 [N, V]."""
-        raw = F.linear(filled(hidden), self.embed_tokens.weight)[: hidden.shape[0]].float()
+        raw = F.linear(pad_rows(hidden), self.embed_tokens.weight)[: hidden.shape[0]].float()
         return self.config.softcap * torch.tanh(raw / self.config.softcap)
 
     def soft_embedding(self, logits: Tensor) -> Tensor:
         """softmax(logits) · E · √D in float32: logits [N, V] → [N, D]."""
-        probs = filled(logits.softmax(dim=-1))
+        probs = pad_rows(logits.softmax(dim=-1))
         return (probs @ self.embed_tokens.weight.float())[: logits.shape[0]] * self.embedding_scale
 
     def _embed(self, batch: FlatBatch) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from redraft.model.batch import filled
+from redraft.model.batch import pad_rows
 from redraft.model.linear.quantized import Matrix, QuantizedMatrix, quantized, rows_to_int8, unquantized
 from redraft.model.native.kernels import Kernels
 
@@ -53,7 +53,7 @@ class PlainProduct(nn.Module):
         self.register_buffer("weight", unquantized(weight).detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        return multiply(filled(x), self.weight)[: x.shape[0]]
+        return multiply(pad_rows(x), self.weight)[: x.shape[0]]
 
 
 class PackedProduct(nn.Module):
@@ -70,7 +70,7 @@ class PackedProduct(nn.Module):
         self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(plain))
 
     def forward(self, x: Tensor) -> Tensor:
-        return multiply(filled(x), self.packed)[: x.shape[0]]
+        return multiply(pad_rows(x), self.packed)[: x.shape[0]]
 
 
 class Int8Product(nn.Module):
@@ -112,7 +112,7 @@ class WeightOnlyProduct(nn.Module):
         self.register_buffer("scale", matrix.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = filled(x)
+        rows = pad_rows(x)
         block = max(1, BLOCK // self.inputs)
         parts = [
             multiply(rows, QuantizedMatrix(self.bits, self.inputs, values, scale).dense(x.dtype))

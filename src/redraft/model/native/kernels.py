@@ -15,7 +15,7 @@ from torch.nn import functional as F
 PANEL, ROWS = 32, 8
 """Outputs and rows that `multiply` computes together, as in kernels.cpp."""
 
-LONG = 10**9
+MIN_RELEASING = 10**9
 """Multiplications from which on a call gives back the interpreter's lock: some milliseconds."""
 
 SHARE = 32
@@ -38,10 +38,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Run(ctypes.Structure):
+class AttentionSpan(ctypes.Structure):
     """A segment in `attend`: rows, position of the first, cached keys and values [cached, G, d] before its own.
 
-    visible: how many tokens before its own a query sees; negative where each sees all there are.
+    `Run` in kernels.cpp. visible: how many tokens before its own a query sees; negative where each sees all there are.
     """
 
     _fields_ = (
@@ -72,7 +72,7 @@ class Kernels:
         self._release_workers: Callable[[], int] = library.redraft_release_workers
         found = {name: of_both(name) for name in _SIGNATURES}
         # Of these a call may take seconds, and others shall not wait for so long.
-        self._long = {name: of_both(name, releasing=True) for name in ("multiply", "attend")}
+        self._releasing = {name: of_both(name, releasing=True) for name in ("multiply", "attend")}
         self._norm, self._branch, self._merge = found["norm"], found["branch"], found["merge"]
         self._heads, self._gate, self._route = found["heads"], found["gate"], found["route"]
         self._quantize, self._scale_sums = found["quantize"], found["scale_sums"]
@@ -203,13 +203,13 @@ class Kernels:
         """Whether there is an `attend` for queries of this dtype here."""
         return dtype in self._attend
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run]) -> Tensor:
-        """What `SegmentedAttention.attend` does for q [N, H, d], k and v [N, G, d]; rows of no run stay zero."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, spans: Sequence[AttentionSpan]) -> Tensor:
+        """What `SegmentedAttention.attend` does for q [N, H, d], k and v [N, G, d]; rows of no span stay zero."""
         heads, d = q.shape[1:]
         groups = k.shape[1]
         # As Extent in kernels.cpp has it.
         padded = [
-            -(-((run.position - run.cached) % PANEL + run.cached + run.length) // PANEL) * PANEL for run in runs
+            -(-((span.position - span.cached) % PANEL + span.cached + span.length) // PANEL) * PANEL for span in spans
         ]  # fmt: skip
         threads, most = torch.get_num_threads(), max(padded)
         # Taken here, since what a kernel cannot get ends the process.
@@ -217,11 +217,12 @@ class Kernels:
         values = _new(groups * sum(padded) * -(-d // PANEL) * PANEL, dtype=q.dtype)
         scratch, buffer = _new(threads, ROWS * (most + 2 * d), dtype=q.dtype), _new(threads, most)
         out = torch.zeros_like(q)
-        work = heads * d * sum(run.length * one for run, one in zip(runs, padded, strict=True))
-        chosen = self._long["attend"] if work > LONG else self._attend
+        work = heads * d * sum(span.length * one for span, one in zip(spans, padded, strict=True))
+        chosen = self._releasing["attend"] if work > MIN_RELEASING else self._attend
         chosen[q.dtype](
-            q.data_ptr(), k.data_ptr(), v.data_ptr(), (Run * len(runs))(*runs), len(runs), out.data_ptr(), heads,
-            groups, d, most, keys.data_ptr(), values.data_ptr(), scratch.data_ptr(), buffer.data_ptr(),
+            q.data_ptr(), k.data_ptr(), v.data_ptr(), (AttentionSpan * len(spans))(*spans), len(spans),
+            out.data_ptr(), heads, groups, d, most, keys.data_ptr(), values.data_ptr(), scratch.data_ptr(),
+            buffer.data_ptr(),
         )  # fmt: skip
         return out
 
@@ -243,7 +244,7 @@ class Kernels:
         out = _new(x.shape[0], outputs, dtype=x.dtype)
         rows = ctypes.byref(INTEGER(x.shape[0])) if counts is None else counts.data_ptr()
         matrices = 1 if counts is None else counts.shape[0]
-        chosen = self._long["multiply"] if x.numel() * outputs > LONG else self._multiply
+        chosen = self._releasing["multiply"] if x.numel() * outputs > MIN_RELEASING else self._multiply
         chosen[x.dtype](
             x.data_ptr(), packed.data_ptr(), rows, out.data_ptr(), matrices, x.shape[1], outputs
         )  # fmt: skip
@@ -262,6 +263,6 @@ def packed_panels(weights: Tensor) -> Tensor:
     """
     matrices, outputs, inputs = weights.shape
     side_by_side = 4 // weights.element_size()
-    filled = F.pad(weights, (0, 0, 0, -outputs % PANEL))
-    panels = filled.view(matrices, -1, PANEL, inputs // side_by_side, side_by_side)
+    padded = F.pad(weights, (0, 0, 0, -outputs % PANEL))
+    panels = padded.view(matrices, -1, PANEL, inputs // side_by_side, side_by_side)
     return panels.transpose(2, 3).contiguous()

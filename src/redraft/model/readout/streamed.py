@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.model.batch import filled
+from redraft.model.batch import pad_rows
 from redraft.model.linear.products import multiply
 from redraft.model.native.kernels import SHARE
 from redraft.model.readout.plain import Readout
@@ -94,7 +94,7 @@ class _Stream:
         self._scale = model.embedding_scale
         self._softcap = model.config.softcap
         self._rows = hidden.shape[0]
-        self._hidden = filled(hidden)
+        self._hidden = pad_rows(hidden)
         filling = self._hidden.shape[0] - self._rows
         # z · sharpness is a logit under its temperature.
         self._sharpness = F.pad(self._softcap / temperature.double(), (0, filling), value=1.0).float()[:, None]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, Readout, ReadoutQuery, Segment, Transformer
 from redraft.model.readout.streamed import streamed_readout
 
 STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
@@ -64,7 +64,7 @@ class Step:
         with clock.stage("sampler"):
             uniforms = self._sampler.uniforms(self._state)
         with clock.stage("readout"):
-            read = streamed_readout(self.model, hidden, self._state.temperatures[0], uniforms)
+            read = streamed_readout(self.model.head, hidden, ReadoutQuery(self._state.temperatures[0], uniforms))
         with clock.stage("sampler"):
             self._sampler.step(self._state, read)
         return read

@@ -42,6 +42,10 @@ class CanvasReadout(Protocol):
     @property
     def soft_embedding(self) -> Tensor: ...
 
+    def select(self, rows: Tensor) -> "CanvasReadout":
+        """Returns what is said of some rows."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasState:
@@ -231,8 +235,7 @@ class Sampler:
         stepped: dict[int, CanvasState] = {}
         for length, members in groups.items():
             rows = torch.cat([torch.arange(ends[i] - length, ends[i]) for i in members])
-            one = _Rows(readout.sample[rows], readout.argmax[rows], readout.entropy[rows], readout.soft_embedding[rows])
-            together = self.step(CanvasState.joined([states[i] for i in members]), one)
+            together = self.step(CanvasState.joined([states[i] for i in members]), readout.select(rows))
             stepped |= zip(members, together.split(), strict=True)
         return [stepped[i] for i in range(len(states))]
 
@@ -246,16 +249,6 @@ class Sampler:
     def finalize(self, state: CanvasState) -> Tensor:
         """Returns the result of each canvas, int64 [B, C]: its last draft."""
         return state.draft
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A CanvasReadout of some rows."""
-
-    sample: Tensor
-    argmax: Tensor
-    entropy: Tensor
-    soft_embedding: Tensor
 
 
 def stacked(rules: Sequence[Rule], like: Tensor) -> Rule:

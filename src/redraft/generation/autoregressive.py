@@ -12,7 +12,8 @@ from redraft.generation.result import AnswerRecord, Generation, check_prompt, no
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
 from redraft.model.config import ModelConfig
-from redraft.model.readout import ReadoutQuery, streamed_readout
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 

@@ -21,7 +21,8 @@ from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
-from redraft.model.readout import ReadoutQuery, streamed_readout
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 

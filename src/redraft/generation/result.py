@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from redraft.model.readout.plain import TopTokens
+from redraft.model.readout.query import TopTokens
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
 from redraft.model.batch import FlatBatch, Pass, Segment
-from redraft.model.readout.plain import Readout, sample_and_entropy
+from redraft.model.readout.plain import sample_and_entropy
+from redraft.model.readout.query import Readout
 from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.data.examples import TrainingBatch
@@ -54,7 +55,7 @@ def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prom
     following = F.pad(batch.tokens[1:], (0, filling + 1), value=NO_TARGET)
     following[torch.tensor(batch.lengths).cumsum(0) - 1] = NO_TARGET
     weights = torch.where(F.pad(batch.answered[1:], (0, filling + 1)), 1.0, prompt_weight) * (following != NO_TARGET)
-    each = F.cross_entropy(model.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
+    each = F.cross_entropy(model.head.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
     encoder = (each * weights).sum() / weights.sum()
 
     canvas = F.cross_entropy(denoise(model, batch, prefix), batch.clean.flatten())
@@ -87,7 +88,7 @@ def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttent
         if unrolled.any():
             temperature = torch.where(unrolled, batch.temperature.float(), 1.0)[active]
             logits = logits / temperature[:, None, None, None]
-        found = model.soft_embedding(logits)
+        found = model.head.soft_embedding(logits)
         if not step:
             soft_embedding = found.new_zeros(*canvases.shape, found.shape[-1])
         soft_embedding[active] = found
@@ -123,7 +124,7 @@ def _denoise(
     lengths = (noised.shape[2],) * starts.numel()
     flat = _flat(noised.flatten(), lengths, tuple(starts.flatten().tolist()), Pass.DENOISER)
     flat = dataclasses.replace(flat, soft_embedding=soft_embedding)
-    return model.logits(model(flat, CanvasAttention(model.config, prefix, starts, noised.shape[2])))
+    return model.head.logits(model(flat, CanvasAttention(model.config, prefix, starts, noised.shape[2])))
 
 
 def _flat(tokens: Tensor, lengths: tuple[int, ...], positions: tuple[int, ...], kind: Pass) -> FlatBatch:

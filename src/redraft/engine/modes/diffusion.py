@@ -16,7 +16,7 @@ from redraft.engine.modes.mode import Outcome, WorkItem
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Phase, Sequence
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
-from redraft.model import ModelConfig, Readout, ReadoutQuery, TopTokens
+from redraft.model import ModelConfig, Readout, ReadoutQuery
 
 
 class Diffusion:
@@ -85,7 +85,7 @@ class Diffusion:
                 accepted=state.accepted[0],
                 entropy=state.entropy[0],
                 finished=not is_active,
-                top=_top(readout, rows, item.sequence.request.top),
+                top=None if readout.top is None else readout.top.select(rows).first(item.sequence.request.top),
             )
             outcomes.append(Outcome(step=step, canvas=state))
         return outcomes
@@ -107,9 +107,3 @@ class Diffusion:
             yield Finished(request.id, record.generation(finish_reason))
             return
         sequence.pending, sequence.phase = canvas, Phase.COMMIT
-
-
-def _top(readout: Readout, rows: slice, count: int) -> TopTokens | None:
-    if not count or readout.top is None:
-        return None
-    return TopTokens(readout.top.ids[rows, :count], readout.top.log_probs[rows, :count])

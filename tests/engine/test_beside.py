@@ -5,7 +5,7 @@ import torch
 
 from redraft.engine import Admitted, Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Request, StepTaken
 from redraft.generation import SamplerSettings, generate, generate_autoregressive
-from redraft.model import FlatBatch, KVCache, Pass, top_tokens
+from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, streamed_readout
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)
@@ -106,8 +106,8 @@ def test_the_likeliest_tokens_come_with_drafts_and_with_what_is_committed(model)
 def test_the_likeliest_tokens_are_those_of_the_whole_distribution(model):
     batch = FlatBatch.single(torch.arange(3, 3 + 130) % 60, 0, Pass.ENCODER)
     hidden = model.run(batch, [KVCache(model.config)]).hidden
-    top = top_tokens(model, hidden, 100)
-    expected = model.logits(hidden).double().log_softmax(dim=-1).sort(dim=-1, descending=True)
+    top = streamed_readout(model.head, hidden, ReadoutQuery(0.7, torch.zeros(130).double(), top=100)).top
+    expected = model.head.logits(hidden).double().log_softmax(dim=-1).sort(dim=-1, descending=True)
     assert top.ids.shape == (130, model.config.vocab_size)
     assert torch.equal(top.ids[:, :5], expected.indices[:, :5])
     torch.testing.assert_close(top.log_probs.double(), expected.values, atol=1e-5, rtol=0)

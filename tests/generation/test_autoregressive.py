@@ -14,7 +14,7 @@ PROMPT = (3, 4, 5, 6, 7, 8, 9)
 def likeliest(model, tokens) -> int:
     batch = FlatBatch.single(torch.tensor(tokens), 0, Pass.ENCODER)
     hidden = model.run(batch, [KVCache(model.config)]).hidden
-    return int(model.logits(hidden[-1:]).argmax())
+    return int(model.head.logits(hidden[-1:]).argmax())
 
 
 def expected(model, count: int) -> list[int]:

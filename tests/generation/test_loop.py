@@ -72,7 +72,7 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
 
             cache = filled_cache(model, written)
             batch = FlatBatch.single(canvas, len(written), Pass.DENOISER, soft_embedding=signal)
-            logits = model.logits(model.run(batch, [cache]).hidden) / temperature
+            logits = model.head.logits(model.run(batch, [cache]).hidden) / temperature
             probs = logits.softmax(-1)
             entropy = torch.distributions.Categorical(logits=logits).entropy()
             torch.testing.assert_close(step.entropy, entropy, atol=2e-5, rtol=1e-4)

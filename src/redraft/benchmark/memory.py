@@ -45,7 +45,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
     with _peaks() as peaks:
         import torch
 
-        from redraft.model import FlatBatch, KVCache, Pass, base_dtype, prepare, streamed_readout
+        from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, base_dtype, prepare, streamed_readout
         from redraft.weights import Checkpoint, load_model
 
         checkpoint = Checkpoint.open(folder)
@@ -64,7 +64,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
                 start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
                 batch = FlatBatch.single(ids, 0, Pass.DENOISER, soft_embedding=soft)
                 hidden = model.run(batch, (cache,)).hidden
-                read = streamed_readout(model, hidden, 0.6, uniform)
+                read = streamed_readout(model.head, hidden, ReadoutQuery(0.6, uniform))
                 ids, soft = read.sample, read.soft_embedding
                 seconds.append(time.perf_counter() - start)
                 faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

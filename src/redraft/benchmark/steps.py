@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from redraft.diffusion import Counter, EntropyBound, Purpose, uniforms_of_many
-from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, Readout, ReadoutQuery, Segment, Transformer
 from redraft.model.readout.streamed import streamed_readout
 
 STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
@@ -60,7 +60,7 @@ class Step:
         with clock.stage("sampler"):
             uniform = uniforms_of_many(self._counters, lengths, Purpose.SAMPLE)
         with clock.stage("readout"):
-            read = streamed_readout(self.model, hidden, 0.8, uniform)
+            read = streamed_readout(self.model.head, hidden, ReadoutQuery(0.8, uniform))
         with clock.stage("sampler"):
             accepted = EntropyBound().accept(read.entropy.view(self.batch, -1), 1, 1).flatten()
             noise = uniforms_of_many(self._counters, lengths, Purpose.RENOISE) * self.model.config.vocab_size

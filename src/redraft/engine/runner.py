@@ -15,7 +15,7 @@ from redraft.engine.scheduler import Piece
 from redraft.engine.sequence import Progress
 from redraft.generation import DenoisingStep
 from redraft.generation.loop import not_finite
-from redraft.model import FlatBatch, Pass, Segment, Transformer, top_tokens
+from redraft.model import FlatBatch, Pass, ReadoutQuery, Segment, TopTokens, Transformer
 from redraft.model.readout.streamed import streamed_readout
 
 
@@ -105,7 +105,8 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
 
     temperatures = [progress.temperature for progress in progresses]
     uniform = uniforms_of_many(counters, lengths, Purpose.SAMPLE, device)
-    read = streamed_readout(model, hidden, by_row(temperatures, torch.float64), uniform)
+    count = max(progress.request.top for progress in progresses)
+    read = streamed_readout(model.head, hidden, ReadoutQuery(by_row(temperatures, torch.float64), uniform, top=count))
     sample = torch.where(
         by_row([progress.settings.temperature == 0 for progress in progresses], torch.bool), read.argmax, read.sample
     )
@@ -126,7 +127,9 @@ def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) 
         finished = progress.stops(entropy, draft)
         top = None
         if (count := progress.request.top) and (finished or progress.request.drafts):
-            top = top_tokens(model, torch.split(hidden, lengths)[i], count)
+            assert read.top is not None
+            rows = slice(sum(lengths[:i]), sum(lengths[: i + 1]))
+            top = TopTokens(read.top.ids[rows, :count], read.top.log_probs[rows, :count])
         step = DenoisingStep(
             at.canvas, at.step, temperatures[i], draft, renoised[i], accepted[i], entropy, finished, top
         )

@@ -41,7 +41,7 @@ def autoregressive_tokens(
             torch.tensor(pending, device=model.embed_tokens.weight.device), cache.length, Pass.ENCODER
         )
         forward = model.run(batch, (cache,))
-        (cache,), logits = forward.caches, model.logits(forward.hidden[-1:])
+        (cache,), logits = forward.caches, model.head.logits(forward.hidden[-1:])
         if not logits.isfinite().all():
             raise ValueError(
                 f"the model's logits are not finite behind token {cache.length}: "

@@ -23,7 +23,7 @@ from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
-from redraft.model.readout.plain import TopTokens
+from redraft.model.readout.query import ReadoutQuery, TopTokens
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
@@ -165,7 +165,7 @@ def denoise(
         batch = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
         hidden = model.run(batch, (cache,)).hidden
         uniform = at_step.uniforms(length, Purpose.SAMPLE, device=device)
-        read = streamed_readout(model, hidden, temperature, uniform)
+        read = streamed_readout(model.head, hidden, ReadoutQuery(temperature, uniform))
         if not read.entropy.isfinite().all():
             raise not_finite(counter.canvas, step)
 

@@ -52,7 +52,7 @@ def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prom
     following = F.pad(batch.tokens[1:], (0, filling + 1), value=NO_TARGET)
     following[torch.tensor(batch.lengths).cumsum(0) - 1] = NO_TARGET
     weights = torch.where(F.pad(batch.answered[1:], (0, filling + 1)), 1.0, prompt_weight) * (following != NO_TARGET)
-    each = F.cross_entropy(model.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
+    each = F.cross_entropy(model.head.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
     encoder = (each * weights).sum() / weights.sum()
 
     canvas = F.cross_entropy(denoise(model, batch, prefix), batch.clean.flatten())
@@ -88,7 +88,7 @@ def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttent
             uniforms, noise = batch.sample_uniforms[unrolled, step], batch.renoise_tokens[unrolled, step]
             canvases = canvases.clone()
             canvases[unrolled] = next_state(logits[unrolled[active]], uniforms, noise)
-        found = model.soft_embedding(logits)
+        found = model.head.soft_embedding(logits)
         if not step:
             soft_embedding = found.new_zeros(*canvases.shape, found.shape[-1])
         soft_embedding[active] = found
@@ -112,7 +112,7 @@ def _denoise(
     lengths = (noised.shape[2],) * starts.numel()
     flat = _flat(noised.flatten(), lengths, tuple(starts.flatten().tolist()), Pass.DENOISER)
     flat = dataclasses.replace(flat, soft_embedding=soft_embedding)
-    return model.logits(model(flat, CanvasAttention(model.config, prefix, starts, noised.shape[2])))
+    return model.head.logits(model(flat, CanvasAttention(model.config, prefix, starts, noised.shape[2])))
 
 
 def _flat(tokens: Tensor, lengths: tuple[int, ...], positions: tuple[int, ...], kind: Pass) -> FlatBatch:

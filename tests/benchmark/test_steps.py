@@ -30,7 +30,7 @@ def test_a_step_reads_each_canvas_with_its_own_cache():
         assert cache.length == 7
         flat = FlatBatch.single(step._canvas[rows], 7, Pass.DENOISER, soft_embedding=signal[rows])
         hidden = model.run(flat, [cache]).hidden
-        assert torch.equal(model.logits(hidden).argmax(dim=-1), found.argmax[rows])
+        assert torch.equal(model.head.logits(hidden).argmax(dim=-1), found.argmax[rows])
 
 
 def test_steps_and_commits_leave_the_caches_as_they_were():

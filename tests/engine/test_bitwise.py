@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.model import FlatBatch, KVCache, Pass, SegmentInput, Transformer, base_dtype, prepare
+from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, SegmentInput, Transformer, base_dtype, prepare
 from redraft.model import attention as attention_module
 from redraft.model.native import kernels_here
 from redraft.model.readout.streamed import streamed_readout
@@ -68,11 +68,10 @@ def compare(model: Transformer, prompts: Sequence[int], canvas: int) -> None:
 
     uniform = torch.rand(len(later) * canvas, generator=generator, dtype=torch.float64)
     heats = [0.3 + 0.1 * i for i in range(len(later))]
-    together = streamed_readout(
-        model, torch.cat(later), torch.tensor(heats, dtype=torch.float64).repeat_interleave(canvas), uniform
-    )
+    by_row = torch.tensor(heats, dtype=torch.float64).repeat_interleave(canvas)
+    together = streamed_readout(model.head, torch.cat(later), ReadoutQuery(by_row, uniform))
     for i, (hidden, chance) in enumerate(zip(later, uniform.split(canvas), strict=True)):
-        one = streamed_readout(model, hidden, heats[i], chance)
+        one = streamed_readout(model.head, hidden, ReadoutQuery(heats[i], chance))
         rows = slice(i * canvas, (i + 1) * canvas)
         for name in ("sample", "argmax", "entropy", "soft_embedding"):
             assert torch.equal(getattr(one, name), getattr(together, name)[rows]), name

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.model import FlatBatch, KVCache, Pass, Segment, SegmentedAttention, prepare, streamed_readout
+from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, Segment, SegmentedAttention, prepare, streamed_readout
 from redraft.model.layers import Experts, RMSNorm, Router, rotate
 from redraft.model.linear.quantized import rows_to_int8
 from redraft.model.native import Kernels, build, kernels_here
@@ -279,7 +279,7 @@ def test_what_the_programs_default_dtype_is_does_not_matter(kernels: Kernels) ->
             embedded=torch.ones(9, dtype=torch.bool),
         )  # fmt: skip
         found = model.run(batch, [KVCache(model.config)]).hidden
-        assert bool(streamed_readout(model, found, 0.7, uniform).entropy.isfinite().all())
+        assert bool(streamed_readout(model.head, found, ReadoutQuery(0.7, uniform)).entropy.isfinite().all())
         return found
 
     wanted = hidden()

@@ -196,9 +196,9 @@ class Ours:
 
     def denoise(self, canvas: Tensor, before: Tensor | None = None) -> Tensor:
         """canvas [C], and the logits [C, V] of the step before it → logits [C, V]."""
-        soft = None if before is None else self.model.soft_embedding(before)
+        soft = None if before is None else self.model.head.soft_embedding(before)
         batch = FlatBatch.single(canvas, self.cache.length, Pass.DENOISER, soft_embedding=soft)
-        return self.model.logits(self.model.run(batch, (self.cache,)).hidden)
+        return self.model.head.logits(self.model.run(batch, (self.cache,)).hidden)
 
 
 @dataclass

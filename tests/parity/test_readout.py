@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import Transformer, plain_readout
+from redraft.model import ReadoutQuery, Transformer, plain_readout
 from redraft.model.readout.plain import inverse_cdf
 from tests.parity.reference import build_pair, make_config
 
@@ -46,7 +46,7 @@ def test_readout_is_exact(softcap: float, size: float, temperature: float) -> No
     wanted = torch.multinomial(probs, 1, generator=generator).squeeze(-1)
     share = probs.gather(1, wanted[:, None]).squeeze(-1)
     uniform = cumulated.gather(1, wanted[:, None]).squeeze(-1) - share / 2
-    read = plain_readout(model, hidden, temperature, uniform)
+    read = plain_readout(model.head, hidden, ReadoutQuery(temperature, uniform))
 
     sure = share > 10 * noise
     assert sure.float().mean() > 0.5
@@ -73,7 +73,7 @@ def test_samples_follow_the_distribution() -> None:
     count = 5000
     probs = exact_logits(model, hidden[:1], 0.7).softmax(dim=-1)[0]
     uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    read = plain_readout(model, hidden[:1].expand(count, -1), 0.7, uniform)
+    read = plain_readout(model.head, hidden[:1].expand(count, -1), ReadoutQuery(0.7, uniform))
     frequencies = torch.bincount(read.sample, minlength=257).double() / count
     assert float((frequencies - probs).abs().max()) <= 1.5 / count
     assert read.sample.diff().min() >= 0

@@ -620,7 +620,7 @@ def test_a_new_models_scores_are_of_size_one_and_its_branches_small(monkeypatch)
     assert all(0.6 < score < 1.4 for score in scores)
     assert all(share < 0.6 for share in branches)
     # Not much worse than knowing nothing: at size 1 the tied output would be sure of the token it has just read.
-    loss = nn.functional.cross_entropy(model.logits(hidden)[:-1], batch.token_ids[1 : batch.covered])
+    loss = nn.functional.cross_entropy(model.head.logits(hidden)[:-1], batch.token_ids[1 : batch.covered])
     assert float(loss) < 1.5 * math.log(VOCAB)
 
 

@@ -96,7 +96,7 @@ def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Te
 
     def denoised(canvas: torch.Tensor, cache: KVCache, signal: torch.Tensor | None) -> torch.Tensor:
         flat = FlatBatch.single(canvas, cache.length, Pass.DENOISER, soft_embedding=signal)
-        return model.logits(model.run(flat, [cache]).hidden)
+        return model.head.logits(model.run(flat, [cache]).hidden)
 
     hidden, logits = [], []
     for example, tokens in enumerate(batch.tokens.split(batch.lengths)):
@@ -107,13 +107,13 @@ def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Te
             place = len(logits) % batch.noised.shape[1]
             for step in range(batch.unrolled[example]):
                 if step:
-                    found = denoised(canvas, cache, model.soft_embedding(found))
+                    found = denoised(canvas, cache, model.head.soft_embedding(found))
                 found = found / float(batch.temperature[example])
                 numbers, noise = batch.sample_uniforms[example, step, place], batch.renoise_tokens[example, step, place]
                 canvas = sampled_step(found, numbers, noise)
             canvas = torch.where(batch.shown[example, place], batch.clean[example, place], canvas)
             if batch.conditioned[example]:
-                found = denoised(canvas, cache, model.soft_embedding(found))
+                found = denoised(canvas, cache, model.head.soft_embedding(found))
             logits.append(found)
     return torch.cat(hidden), torch.stack(logits)
 
@@ -163,7 +163,7 @@ def test_losses_are_means_over_what_generation_sees(conditioned, canvases):
         predicted.append(rows[:-1])
         targets.append(tokens[1:])
     found = losses(model, batch)
-    encoder = F.cross_entropy(model.logits(torch.cat(predicted)), torch.cat(targets))
+    encoder = F.cross_entropy(model.head.logits(torch.cat(predicted)), torch.cat(targets))
     canvas = F.cross_entropy(logits.flatten(0, 1), batch.clean.flatten())
     assert float(found.encoder) == pytest.approx(float(encoder), rel=1e-5)
     assert float(found.canvas) == pytest.approx(float(canvas), rel=1e-5)
@@ -179,7 +179,7 @@ def test_tokens_of_the_prompt_count_their_weight(weight):
     for rows, tokens, (prompt, _) in zip(
         hidden.split(batch.lengths), batch.tokens.split(batch.lengths), SIZES, strict=True
     ):
-        each = F.cross_entropy(model.logits(rows[:-1]), tokens[1:], reduction="none")
+        each = F.cross_entropy(model.head.logits(rows[:-1]), tokens[1:], reduction="none")
         total += weight * float(each[: prompt - 1].sum()) + float(each[prompt - 1 :].sum())
         count += weight * (prompt - 1) + len(each[prompt - 1 :])
     found = losses(model, batch, prompt_weight=weight, row_block=4)
@@ -278,6 +278,10 @@ class Oracle(nn.Module):
         super().__init__()
         self.config = tiny_model().config
         self.says = {Pass.ENCODER: encoder_says, Pass.DENOISER: canvas_says}
+
+    @property
+    def head(self):
+        return self
 
     def forward(self, batch, context):
         return F.one_hot(self.says[batch.segments[0].kind], VOCAB).float()

@@ -112,7 +112,7 @@ def logits(model: Transformer, prompt: Tensor, canvas: Tensor) -> tuple[Tensor, 
     """Denoiser logits [C, V] of the first and, self-conditioned on it, of the second step after `prompt`."""
     caches = model.run(FlatBatch.single(prompt, 0, Pass.ENCODER), [KVCache(model.config)]).caches
     found: list[Tensor] = []
-    for soft in (lambda: None, lambda: model.soft_embedding(found[0])):
+    for soft in (lambda: None, lambda: model.head.soft_embedding(found[0])):
         batch = FlatBatch.single(canvas, prompt.shape[0], Pass.DENOISER, soft_embedding=soft())
-        found.append(model.logits(model.run(batch, caches).hidden))
+        found.append(model.head.logits(model.run(batch, caches).hidden))
     return found[0], found[1]

@@ -62,7 +62,7 @@ def test_flops_of_the_products_are_counted_by_torch(monkeypatch: pytest.MonkeyPa
         torch.nn.init.normal_(parameter, std=0.1)
     batch = FlatBatch.single(torch.arange(8), 0, Pass.DENOISER, soft_embedding=torch.ones(8, 48))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.soft_embedding(model.logits(model.run(batch, [KVCache(config)]).hidden))
+        model.head.soft_embedding(model.head.logits(model.run(batch, [KVCache(config)]).hidden))
     estimate = ModelSizes.of(config).step_flops(0)
     # The estimate counts vectors (norms, scales) as if they were products.
     vectors = sum(tensor.numel() for tensor in model.state_dict().values() if tensor.dim() < 2)

@@ -1,6 +1,6 @@
-"""The network: embedding, self-conditioning, the stack of layers, and logits from the tied embedding.
+"""The network: embedding, self-conditioning and the stack of layers.
 
-N tokens, D hidden, V vocabulary.
+N tokens, D hidden.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext, SegmentedAttention
-from redraft.model.batch import FlatBatch, Pass, pad_rows
+from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
 from redraft.model.config import FULL, SLIDING, ModelConfig
+from redraft.model.head import OutputHead
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
 from redraft.model.native.kernels import Kernels
 from redraft.model.native.product import PackedEmbedding
@@ -65,6 +65,17 @@ class Transformer(nn.Module):
     def embedding_scale(self) -> float:
         return float(self.config.hidden_size**0.5)
 
+    @property
+    def head(self) -> OutputHead:
+        """What reads hidden states out."""
+        return OutputHead(
+            embedding=self.embed_tokens.weight,
+            softcap=self.config.softcap,
+            scale=self.embedding_scale,
+            kernels=self.kernels,
+            packed=self.packed_embedding,
+        )
+
     def run(self, batch: FlatBatch, caches: Sequence[KVCache]) -> ForwardResult:
         """Runs a batch whose segments go on from `caches[segment.slot]`, which stay as they are."""
         context = SegmentedAttention(self.config, batch.segments, caches, self.kernels)
@@ -93,16 +104,6 @@ class Transformer(nn.Module):
             x = layer(x, ropes[kind_of_layer], scalar, context)
         out: Tensor = self.norm(x)
         return out[: batch.covered]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [N, D] → softcapped logits float32 [N, V]."""
-        raw = F.linear(pad_rows(hidden), self.embed_tokens.weight)[: hidden.shape[0]].float()
-        return self.config.softcap * torch.tanh(raw / self.config.softcap)
-
-    def soft_embedding(self, logits: Tensor) -> Tensor:
-        """softmax(logits) · E · √D in float32: logits [N, V] → [N, D]."""
-        probs = pad_rows(logits.softmax(dim=-1))
-        return (probs @ self.embed_tokens.weight.float())[: logits.shape[0]] * self.embedding_scale
 
     def _embed(self, batch: FlatBatch) -> Tensor:
         x = self.embed_tokens(batch.token_ids)

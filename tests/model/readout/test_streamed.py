@@ -2,24 +2,27 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from redraft.model import Transformer, plain_readout, streamed_readout
+from redraft.model import AllowedTokens, OutputHead, Readout, ReadoutQuery, plain_readout, streamed_readout
 from redraft.model.native import kernels_here
 from redraft.model.native.kernels import SHARE
 from redraft.model.native.product import PackedEmbedding
-from redraft.model.readout.streamed import ROW_BLOCK, TILE
+from redraft.model.readout.streamed import STREAM_ROWS, TILE
 from tests.fakes.models import tiny_model
 
 VOCAB_SIZES = [1, 61, TILE, TILE + 1, 2 * TILE + SHARE // 2]
 
 
-@pytest.fixture(params=["torch", "kernels", "kernels and packed embedding"])
+@pytest.fixture(scope="module", params=["torch", "kernels", "kernels and packed embedding"])
 def way(request: pytest.FixtureRequest) -> str:
     """The three ways to read a tile."""
     chosen: str = request.param
@@ -28,15 +31,14 @@ def way(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
-def readied(model: Transformer, way: str) -> Transformer:
+def made_ready(head: OutputHead, way: str) -> OutputHead:
     kernels = kernels_here() if way != "torch" else None
-    weight = model.embed_tokens.weight
-    model.kernels = kernels
+    packed = None
     if kernels is not None and "packed" in way:
-        if not kernels.multiplies(weight.dtype, weight.shape[1]):
+        if not kernels.multiplies(head.embedding.dtype, head.embedding.shape[1]):
             pytest.skip("no products of our own here")
-        model.packed_embedding = PackedEmbedding(weight, TILE, kernels)
-    return model
+        packed = PackedEmbedding(head.embedding, TILE, kernels)
+    return replace(head, kernels=kernels, packed=packed)
 
 
 def make(
@@ -47,32 +49,32 @@ def make(
     rows: int = 40,
     softcap: float = 30.0,
     dtype: torch.dtype = torch.float32,
-) -> tuple[Transformer, Tensor]:
-    """A model, and hidden states whose raw logits have a standard deviation of about `size`."""
-    model = readied(tiny_model(vocab_size=vocab_size, softcap=softcap, eos_ids=(0,)).to(dtype), way)
-    hidden = size * torch.randn(rows, model.config.hidden_size, generator=torch.Generator().manual_seed(1))
-    return model, hidden.to(dtype)
+) -> tuple[OutputHead, Tensor]:
+    """A head, and hidden states whose raw logits have a standard deviation of about `size`."""
+    head = made_ready(tiny_model(vocab_size=vocab_size, softcap=softcap, eos_ids=(0,)).to(dtype).head, way)
+    hidden = size * torch.randn(rows, head.embedding.shape[1], generator=torch.Generator().manual_seed(1))
+    return head, hidden.to(dtype)
 
 
-def exact_logits(model: Transformer, hidden: Tensor, temperature: Tensor) -> Tensor:
-    raw = hidden.double() @ model.embed_tokens.weight.double().T
-    return model.config.softcap * torch.tanh(raw / model.config.softcap) / temperature.double()[:, None]
+def exact_logits(head: OutputHead, hidden: Tensor, temperature: Tensor) -> Tensor:
+    raw = hidden.double() @ head.embedding.double().T
+    return head.softcap * torch.tanh(raw / head.softcap) / temperature.double()[:, None]
 
 
 def uniforms(rows: int) -> Tensor:
     return torch.rand(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
-def check(model: Transformer, hidden: Tensor, temperature: Tensor, *, noise: float = 1e-5) -> None:
+def check(head: OutputHead, hidden: Tensor, temperature: Tensor, *, noise: float = 1e-5) -> None:
     """Every figure of the readout within `noise` of what it is by definition."""
     uniform = uniforms(hidden.shape[0])
-    asked = torch.randint(0, model.config.vocab_size, (hidden.shape[0], 3), generator=torch.Generator().manual_seed(3))
-    read = streamed_readout(model, hidden, temperature, uniform, asked=asked)
-    logits = exact_logits(model, hidden, temperature)
+    asked = torch.randint(0, head.vocab_size, (hidden.shape[0], 3), generator=torch.Generator().manual_seed(3))
+    read = streamed_readout(head, hidden, ReadoutQuery(temperature, uniform, token_ids=asked))
+    logits = exact_logits(head, hidden, temperature)
     log_probs = logits.log_softmax(dim=-1)
     probs = log_probs.exp()
 
-    soft = probs @ model.embed_tokens.weight.double() * model.embedding_scale
+    soft = probs @ head.embedding.double() * head.scale
     assert float(((read.soft_embedding - soft).norm(dim=-1) / soft.norm(dim=-1)).max()) <= noise
     entropy = -torch.special.xlogy(probs, probs).sum(dim=-1)
     assert bool(((read.entropy - entropy).abs() <= noise * (1 + entropy)).all())
@@ -97,14 +99,14 @@ def check(model: Transformer, hidden: Tensor, temperature: Tensor, *, noise: flo
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
 @torch.inference_mode()
 def test_each_figure_is_what_it_is_by_definition(way: str, vocab_size: int, size: float, temperature: float) -> None:
-    model, hidden = make(way, vocab_size, size)
-    check(model, hidden, torch.full((len(hidden),), temperature))
+    head, hidden = make(way, vocab_size, size)
+    check(head, hidden, torch.full((len(hidden),), temperature))
 
 
 @torch.inference_mode()
 def test_each_row_has_its_own_temperature(way: str) -> None:
-    model, hidden = make(way, 3000)
-    check(model, hidden, torch.linspace(0.3, 2.0, len(hidden)))
+    head, hidden = make(way, 3000)
+    check(head, hidden, torch.linspace(0.3, 2.0, len(hidden)))
 
 
 @pytest.mark.parametrize(("softcap", "size"), [(0.5, 1e4), (0.5, 1.0), (30.0, 1e4), (1000.0, 40.0)])
@@ -112,54 +114,54 @@ def test_each_row_has_its_own_temperature(way: str) -> None:
 @torch.inference_mode()
 def test_softcap_at_its_extremes(way: str, softcap: float, size: float, temperature: float) -> None:
     # The rounding of a logit of size x is about 1e-7 x, and temperature magnifies it: no float32 readout knows better.
-    model, hidden = make(way, 2 * TILE + 7, size, softcap=softcap)
+    head, hidden = make(way, 2 * TILE + 7, size, softcap=softcap)
     temperatures = torch.full((len(hidden),), temperature)
-    largest = float(exact_logits(model, hidden, temperatures).abs().max())
-    check(model, hidden, temperatures, noise=max(1e-5, 1e-6 * largest))
+    largest = float(exact_logits(head, hidden, temperatures).abs().max())
+    check(head, hidden, temperatures, noise=max(1e-5, 1e-6 * largest))
 
 
 @torch.inference_mode()
 def test_it_reads_what_the_plain_one_reads(way: str) -> None:
-    model, hidden = make(way, 2 * TILE + 500, rows=2 * ROW_BLOCK + 9)
+    head, hidden = make(way, 2 * TILE + 500, rows=2 * STREAM_ROWS + 9)
     uniform = uniforms(len(hidden))
     asked = torch.arange(len(hidden))[:, None] * torch.tensor([[1, 7]])
     for temperature in (0.7, torch.linspace(0.4, 0.9, len(hidden))):
-        fast = streamed_readout(model, hidden, temperature, uniform, asked=asked)
-        plain = plain_readout(model, hidden, temperature, uniform, asked=asked)
+        fast = streamed_readout(head, hidden, ReadoutQuery(temperature, uniform, token_ids=asked))
+        plain = plain_readout(head, hidden, ReadoutQuery(temperature, uniform, token_ids=asked))
         assert torch.equal(fast.argmax, plain.argmax)
         assert torch.equal(fast.sample, plain.sample)
         torch.testing.assert_close(fast.entropy, plain.entropy, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(fast.soft_embedding, plain.soft_embedding, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(fast.log_probs, plain.log_probs, rtol=1e-5, atol=1e-5)
         assert fast.soft_embedding.dtype == fast.entropy.dtype == torch.float32
-    assert streamed_readout(model, hidden, 0.7, uniform).log_probs is None
+    assert streamed_readout(head, hidden, ReadoutQuery(0.7, uniform)).log_probs is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_a_row_does_not_depend_on_the_rows_beside_it(way: str, dtype: torch.dtype) -> None:
-    model, hidden = make(way, 2 * TILE + 500, rows=2 * ROW_BLOCK + 30, dtype=dtype)
+    head, hidden = make(way, 2 * TILE + 500, rows=2 * STREAM_ROWS + 30, dtype=dtype)
     uniform = uniforms(len(hidden))
-    together = streamed_readout(model, hidden, 0.6, uniform)
-    for rows in (slice(0, 1), slice(20, 27), slice(3, 67), slice(100, 2 * ROW_BLOCK + 30)):
-        alone = streamed_readout(model, hidden[rows], 0.6, uniform[rows])
+    together = streamed_readout(head, hidden, ReadoutQuery(0.6, uniform))
+    for rows in (slice(0, 1), slice(20, 27), slice(3, 67), slice(100, 2 * STREAM_ROWS + 30)):
+        alone = streamed_readout(head, hidden[rows], ReadoutQuery(0.6, uniform[rows]))
         for name in ("sample", "argmax", "entropy", "soft_embedding"):
             assert torch.equal(getattr(alone, name), getattr(together, name)[rows]), name
 
 
 @torch.inference_mode()
 def test_bfloat16_weights_are_read_within_their_rounding(way: str) -> None:
-    model, hidden = make(way, 2 * TILE + 500, 2.0, rows=200, dtype=torch.bfloat16)
+    head, hidden = make(way, 2 * TILE + 500, 2.0, rows=200, dtype=torch.bfloat16)
     temperature = torch.full((len(hidden),), 0.7)
-    read = streamed_readout(model, hidden, temperature, uniforms(len(hidden)))
-    logits = exact_logits(model, hidden, temperature)
+    read = streamed_readout(head, hidden, ReadoutQuery(temperature, uniforms(len(hidden))))
+    logits = exact_logits(head, hidden, temperature)
     probs = logits.softmax(dim=-1)
     # bfloat16 keeps 8 bits: a logit of 16 is rounded to a sixteenth, less than 1/256 of it on either side.
     rounding = float(logits.abs().max()) / 256
     assert float((logits.amax(dim=-1) - logits.gather(1, read.argmax[:, None])[:, 0]).max()) <= 2 * rounding
     entropy = -torch.special.xlogy(probs, probs).sum(dim=-1)
     assert float((read.entropy - entropy).abs().mean()) <= rounding / 4
-    soft = probs @ model.embed_tokens.weight.double() * model.embedding_scale
+    soft = probs @ head.embedding.double() * head.scale
     assert float(((read.soft_embedding - soft).norm(dim=-1) / soft.norm(dim=-1)).mean()) <= 0.01
     ends = probs.cumsum(dim=-1)
     end = ends.gather(1, read.sample[:, None])[:, 0]
@@ -173,10 +175,10 @@ def test_bfloat16_weights_are_read_within_their_rounding(way: str) -> None:
 @torch.inference_mode()
 def test_samples_follow_the_distribution(way: str) -> None:
     # Pearson's chi-square of 10,000 samples over 60 tokens: its mean is 59, a standard deviation 11.
-    model, hidden = make(way, 60, 1.0, rows=1)
+    head, hidden = make(way, 60, 1.0, rows=1)
     count = 10_000
-    read = streamed_readout(model, hidden.expand(count, -1), 0.8, uniforms(count))
-    expected = exact_logits(model, hidden, torch.tensor([0.8])).softmax(dim=-1)[0] * count
+    read = streamed_readout(head, hidden.expand(count, -1), ReadoutQuery(0.8, uniforms(count)))
+    expected = exact_logits(head, hidden, torch.tensor([0.8])).softmax(dim=-1)[0] * count
     assert float(expected.min()) > 5
     observed = torch.bincount(read.sample, minlength=60)
     assert 20 < float(((observed - expected) ** 2 / expected).sum()) < 120
@@ -185,11 +187,11 @@ def test_samples_follow_the_distribution(way: str) -> None:
 @torch.inference_mode()
 def test_samples_follow_the_distribution_over_tiles_and_shares(way: str) -> None:
     # Even uniforms visit each token as often as its probability says, in order.
-    model, hidden = make(way, TILE + 100, 1.0, rows=1)
+    head, hidden = make(way, TILE + 100, 1.0, rows=1)
     count = 4_000
     even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    read = streamed_readout(model, hidden.expand(count, -1), 0.8, even)
-    probs = exact_logits(model, hidden, torch.tensor([0.8])).softmax(dim=-1)[0]
+    read = streamed_readout(head, hidden.expand(count, -1), ReadoutQuery(0.8, even))
+    probs = exact_logits(head, hidden, torch.tensor([0.8])).softmax(dim=-1)[0]
     frequencies = torch.bincount(read.sample, minlength=len(probs)).double() / count
     assert float((frequencies - probs).abs().max()) <= 1.5 / count
     assert int(read.sample.diff().min()) >= 0
@@ -197,10 +199,12 @@ def test_samples_follow_the_distribution_over_tiles_and_shares(way: str) -> None
 
 @torch.inference_mode()
 def test_the_ends_of_the_unit_interval(way: str) -> None:
-    model, hidden = make(way, 2100, 20.0, rows=30)
+    head, hidden = make(way, 2100, 20.0, rows=30)
     for u in (0.0, 1 - 2.0**-53):
-        read = streamed_readout(model, hidden, 0.4, torch.full((30,), u, dtype=torch.float64))
-        chosen = streamed_readout(model, hidden, 0.4, uniforms(30), asked=read.sample[:, None]).log_probs
+        read = streamed_readout(head, hidden, ReadoutQuery(0.4, torch.full((30,), u, dtype=torch.float64)))
+        chosen = streamed_readout(
+            head, hidden, ReadoutQuery(0.4, uniforms(30), token_ids=read.sample[:, None])
+        ).log_probs
         assert chosen is not None
         # Not one that float32 gives no probability at all.
         assert float(chosen.min()) > -104
@@ -208,16 +212,139 @@ def test_the_ends_of_the_unit_interval(way: str) -> None:
 
 @torch.inference_mode()
 def test_a_row_that_is_not_finite_stays_alone(way: str) -> None:
-    model, hidden = make(way, 2100, rows=12)
+    head, hidden = make(way, 2100, rows=12)
     hidden[5, 3] = float("nan")
-    read = streamed_readout(model, hidden, 0.7, uniforms(12))
+    read = streamed_readout(head, hidden, ReadoutQuery(0.7, uniforms(12)))
     assert read.entropy.isnan().nonzero().flatten().tolist() == [5]
     assert read.soft_embedding.isnan().any(dim=-1).nonzero().flatten().tolist() == [5]
     assert bool(((read.sample >= 0) & (read.sample < 2100)).all())
     assert bool(((read.argmax >= 0) & (read.argmax < 2100)).all())
     healthy = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-    plain = plain_readout(model, hidden[healthy], 0.7, uniforms(12)[healthy])
+    plain = plain_readout(head, hidden[healthy], ReadoutQuery(0.7, uniforms(12)[healthy]))
     assert torch.equal(read.sample[healthy], plain.sample)
+
+
+SETS = st.one_of(st.sampled_from(["one token", "the last token", "a tile's end", "all"]), st.floats(0.001, 1))
+
+
+def allowed_tokens(sets: list[str | float], rows: list[int], vocab_size: int) -> AllowedTokens:
+    """Sets of the tokens that their names say, or of a share of all."""
+    masks = torch.zeros(len(sets), vocab_size, dtype=torch.bool)
+    for i, (mask, which) in enumerate(zip(masks, sets, strict=True)):
+        match which:
+            case "one token":
+                mask[vocab_size // 2] = True
+            case "the last token":
+                mask[-1] = True
+            case "a tile's end":
+                mask[max(0, min(TILE, vocab_size) - 3) : TILE] = True
+            case "all":
+                mask[:] = True
+            case _:
+                chosen = torch.rand(vocab_size, generator=torch.Generator().manual_seed(i))
+                mask[:] = chosen <= max(float(which), float(chosen.min()))
+    return AllowedTokens(masks, torch.tensor(rows))
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+@torch.inference_mode()
+def test_any_query_is_answered_as_the_plain_one_answers(way: str, data: st.DataObject) -> None:
+    vocab_size, count = data.draw(st.sampled_from(VOCAB_SIZES)), data.draw(st.integers(1, 40))
+    head, hidden = make(way, vocab_size, data.draw(st.sampled_from([0.3, 3.0, 8.0])), rows=count)
+    sets = data.draw(st.lists(SETS, min_size=1, max_size=3))
+    rows = data.draw(st.lists(st.integers(-1, len(sets) - 1), min_size=count, max_size=count))
+    query = ReadoutQuery(
+        torch.linspace(data.draw(st.sampled_from([0.4, 0.9])), 1.2, count),
+        uniforms(count),
+        allowed=allowed_tokens(sets, rows, vocab_size) if data.draw(st.booleans()) else None,
+        token_ids=torch.randint(0, vocab_size, (count, 3), generator=torch.Generator().manual_seed(3)),
+        top=data.draw(st.sampled_from([0, 1, 5, 70])),
+    )
+    fast, plain = streamed_readout(head, hidden, query), plain_readout(head, hidden, query)
+    assert torch.equal(fast.argmax, plain.argmax)
+    torch.testing.assert_close(fast.entropy, plain.entropy, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fast.soft_embedding, plain.soft_embedding, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast.log_probs, plain.log_probs, rtol=1e-5, atol=1e-5)
+    forbidden = torch.zeros(count, vocab_size, dtype=torch.bool)
+    if query.allowed is not None:
+        forbidden = ~query.allowed.allows(torch.arange(vocab_size).expand(count, -1))
+    assert not forbidden.gather(1, torch.stack((fast.sample, fast.argmax), dim=1)).any()
+    # A uniform number near a boundary may fall to either side.
+    assert isinstance(query.temperature, Tensor)
+    logits = exact_logits(head, hidden, query.temperature).masked_fill(forbidden, -torch.inf)
+    ends = logits.softmax(dim=-1).cumsum(dim=-1)
+    clear = ((ends - query.uniforms[:, None]).abs() > 1e-5).all(dim=-1)
+    assert torch.equal(fast.sample[clear], plain.sample[clear])
+    if not query.top:
+        assert fast.top is plain.top is None
+        return
+    assert fast.top is not None and plain.top is not None
+    assert fast.top.ids.shape == (count, min(query.top, vocab_size))
+    torch.testing.assert_close(fast.top.log_probs, plain.top.log_probs, rtol=1e-5, atol=2e-5)
+    # Tokens may swap where they are as likely.
+    at_one = (logits * query.temperature.double()[:, None]).log_softmax(dim=-1)
+    there = ~fast.top.log_probs.isneginf()
+    found = at_one.gather(1, fast.top.ids)
+    torch.testing.assert_close(found[there], fast.top.log_probs.double()[there], rtol=1e-5, atol=2e-5)
+    assert torch.equal(there.sum(dim=1), (~forbidden).sum(dim=1).clamp_max(there.shape[1]))
+    assert not fast.top.ids[~there].any()
+
+
+@torch.inference_mode()
+def test_a_row_with_one_allowed_token_has_no_choice(way: str) -> None:
+    head, hidden = make(way, 2 * TILE + 500, rows=9)
+    mask = torch.zeros(1, head.vocab_size, dtype=torch.bool)
+    mask[0, TILE + 7] = True
+    allowed = AllowedTokens(mask, torch.zeros(9, dtype=torch.int64))
+    ids = torch.tensor([[TILE + 7, 3]]).expand(9, -1)
+    read = streamed_readout(head, hidden, ReadoutQuery(0.7, uniforms(9), allowed, ids, top=2))
+    assert read.sample.tolist() == read.argmax.tolist() == [TILE + 7] * 9
+    assert read.entropy.tolist() == [0.0] * 9
+    torch.testing.assert_close(read.soft_embedding, (head.embedding[TILE + 7] * head.scale).expand(9, -1))
+    assert read.log_probs is not None and read.top is not None
+    assert read.top.log_probs.tolist() == [[0.0, -torch.inf]] * 9
+    # The logit is computed again.
+    torch.testing.assert_close(read.log_probs, read.top.log_probs, rtol=0, atol=1e-5)
+    assert read.top.ids.tolist() == [[TILE + 7, 0]] * 9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_row_does_not_depend_on_what_is_allowed_beside_it(way: str, dtype: torch.dtype) -> None:
+    head, hidden = make(way, 2 * TILE + 500, rows=2 * STREAM_ROWS + 30, dtype=dtype)
+    count = len(hidden)
+    rows = (torch.arange(count) % 5 - 1).clamp_max(2).tolist()
+    allowed = allowed_tokens(["one token", "a tile's end", 0.1], rows, head.vocab_size)
+    ids = torch.arange(count)[:, None]
+    query = ReadoutQuery(torch.linspace(0.4, 1.0, count), uniforms(count), allowed, ids, top=4)
+    together = figures(streamed_readout(head, hidden, query))
+    for part in (slice(0, 1), slice(1, 2), slice(20, 27), slice(3, 67), slice(100, count)):
+        for name, alone in figures(streamed_readout(head, hidden[part], query.select(part))).items():
+            assert torch.equal(alone, together[name][part]), name
+    # And where nothing is allowed or asked beside it, a row is read as ever.
+    free = allowed.rows < 0
+    assert free.any()
+    as_ever = figures(streamed_readout(head, hidden, ReadoutQuery(query.temperature, query.uniforms)))
+    for name, figure in as_ever.items():
+        assert torch.equal(figure[free], together[name][free]), name
+
+
+def figures(read: Readout) -> dict[str, Tensor]:
+    found = {name: getattr(read, name) for name in ("sample", "argmax", "entropy", "soft_embedding", "log_probs")}
+    if read.top is not None:
+        found |= {"top ids": read.top.ids, "top log_probs": read.top.log_probs}
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def test_a_set_that_allows_nothing_is_refused() -> None:
+    masks = torch.ones(3, 5, dtype=torch.bool)
+    masks[1] = False
+    with pytest.raises(ValueError, match="allowed set 1 has no tokens, must have at least one"):
+        AllowedTokens(masks, torch.tensor([0]))
+    for row in (-2, 3):
+        with pytest.raises(ValueError, match="rows of allowed tokens must lie between -1 and 2, the last set"):
+            AllowedTokens(torch.ones(3, 5, dtype=torch.bool), torch.tensor([row]))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -235,49 +362,41 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_has_the_size_of_all_logits(way: str) -> None:
-    model, hidden = make(way, 12 * TILE, rows=ROW_BLOCK)
+    head, hidden = make(way, 12 * TILE, rows=STREAM_ROWS)
     with torch.no_grad(), LargestTensor() as largest:
-        streamed_readout(model, hidden, 0.7, uniforms(ROW_BLOCK), asked=torch.zeros(ROW_BLOCK, 2, dtype=torch.int64))
+        streamed_readout(
+            head,
+            hidden,
+            ReadoutQuery(0.7, uniforms(STREAM_ROWS), token_ids=torch.zeros(STREAM_ROWS, 2, dtype=torch.int64)),
+        )
     # A tile and what is gathered for samples.
     assert 0 < largest.elements <= 2**20
     with torch.no_grad(), LargestTensor() as largest:
-        plain_readout(model, hidden, 0.7, uniforms(ROW_BLOCK))
-    assert largest.elements == ROW_BLOCK * 12 * TILE
+        plain_readout(head, hidden, ReadoutQuery(0.7, uniforms(STREAM_ROWS)))
+    assert largest.elements == STREAM_ROWS * 12 * TILE
 
 
 MEASURE = """
-import resource, sys, torch
-from redraft.model.readout.plain import plain_readout
+import dataclasses, resource, sys, torch
+from redraft.model import OutputHead, ReadoutQuery, streamed_readout
 from redraft.model.native import kernels_here
-from redraft.model.readout.streamed import streamed_readout
 torch.set_num_threads(1)
-dtype = getattr(torch, sys.argv[1])
-
-class Config:
-    softcap, vocab_size = 30.0, 262144
-
-class Embedding:
-    weight = torch.empty(262144, 2816, dtype=dtype)
-
-class Model:
-    config, embed_tokens, embedding_scale = Config, Embedding, 2816.0**0.5
-    kernels, packed_embedding = kernels_here() if sys.argv[2] == "kernels" else None, None
+embedding = torch.empty(262144, 2816, dtype=getattr(torch, sys.argv[1]))
+kernels = kernels_here() if sys.argv[2] == "kernels" else None
+head = OutputHead(embedding=embedding, softcap=30.0, scale=2816.0**0.5, kernels=kernels)
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 with torch.inference_mode():
-    for part in Embedding.weight.split(4096):
+    for part in embedding.split(4096):
         part.normal_(std=2816.0**-0.5)
-    hidden = torch.randn(256, 2816).to(dtype)
-    uniform = torch.rand(256, dtype=torch.float64)
-    class Small(Model):
-        class embed_tokens:
-            weight = Embedding.weight[:1024]
+    hidden = torch.randn(256, 2816).to(embedding.dtype)
+    uniforms = torch.rand(256, dtype=torch.float64)
     # Loads the libraries' code, which is not what a readout needs.
-    streamed_readout(Small, hidden[:8], 0.7, uniform[:8])
+    streamed_readout(dataclasses.replace(head, embedding=embedding[:1024]), hidden[:8], ReadoutQuery(0.7, uniforms[:8]))
     before = peak_mib()
-    read = streamed_readout(Model, hidden, 0.7, uniform)
+    read = streamed_readout(head, hidden, ReadoutQuery(0.7, uniforms))
     assert read.entropy.isfinite().all()
     print(peak_mib() - before)
 """

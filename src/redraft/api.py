@@ -10,7 +10,8 @@ import torch
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation import DenoisingStep, Generation, cut_canvas, denoising_steps, generate_autoregressive
 from redraft.generation.result import check_prompt
-from redraft.model import PRECISIONS, QUANTIZED_PRECISIONS, Transformer, base_dtype, prepare
+from redraft.model import PRECISIONS, Precision, Transformer, prepare
+from redraft.model.precision import precision_choices
 from redraft.text import TextTokenizer
 from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
@@ -184,7 +185,7 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     chosen = choose_precision(checkpoint, place, precision)
     if place.type == "cpu":
         check_fits(checkpoint, chosen)
-    transformer = prepare(load_model(checkpoint, dtype=base_dtype(chosen), device=place), chosen)
+    transformer = prepare(load_model(checkpoint, dtype=Precision.named(chosen).dtype, device=place), chosen)
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
@@ -207,17 +208,17 @@ def pick_device(device: str) -> torch.device:
 
 def check_precision(precision: str) -> None:
     """ValueError for a precision that `load` does not know."""
-    if precision not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision is {precision!r}, must be auto, {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
+    if precision not in ("auto", *(one.name for one in PRECISIONS)):
+        raise ValueError(f"precision is {precision!r}, must be {precision_choices('auto')}")
 
 
 def choose_precision(checkpoint: Checkpoint, device: torch.device, precision: str) -> str:
     """The precision that "auto" is for a checkpoint, or the one asked for; ValueError where it cannot give it."""
     if checkpoint.bits is not None:
-        possible = QUANTIZED_PRECISIONS[checkpoint.bits]
+        possible = [one.name for one in Precision.of_bits(checkpoint.bits)]
         if precision == "auto":
-            # Integer products, where there are any, run on the CPU only.
-            return possible[0] if device.type == "cpu" else possible[-1]
+            usable = (one for one in Precision.of_bits(checkpoint.bits) if device.type == "cpu" or not one.is_integer)
+            return next(usable).name
         if precision not in possible:
             raise ValueError(
                 f"precision is {precision!r}, but the matrices of {checkpoint.folder} are stored in {checkpoint.bits} "

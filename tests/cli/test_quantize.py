@@ -9,7 +9,7 @@ import time
 import pytest
 
 import redraft
-from redraft.model import QUANTIZED_PRECISIONS
+from redraft.model import PRECISIONS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_the_command_writes_what_can_be_run(run, checkpoint, tmp_path):
     assert "new is not empty" in err
 
 
-@pytest.mark.parametrize(("bits", "precision"), [(b, p) for b, all_of in QUANTIZED_PRECISIONS.items() for p in all_of])
+@pytest.mark.parametrize(("bits", "precision"), [(one.weight_bits, one.name) for one in PRECISIONS if one.is_quantized])
 def test_it_writes_what_its_source_writes_in_that_precision(checkpoint, quantized, bits, precision):
     wanted = redraft.load(checkpoint, precision=precision).generate("hello", seed=3)
     assert redraft.load(quantized / f"int{bits}", precision=precision).generate("hello", seed=3) == _but(wanted)
@@ -54,8 +54,8 @@ def _but(wanted):
 
 def test_auto_is_what_is_stored_and_nothing_else_is_given(run, quantized):
     four, eight = (redraft.load(quantized / to).transformer.layers[0].mlp.down for to in ("int4", "int8"))
-    assert (type(four).__name__, four.bits) == ("WeightOnlyProduct", 4)
-    assert type(eight).__name__ == "Int8Product"
+    assert (type(four).__name__, four.bits) == ("WeightOnlyLinear", 4)
+    assert type(eight).__name__ == "Int8Linear"
     for to, precision in (("int4", "float32"), ("int4", "int8"), ("int8", "bf16"), ("int8", "int4-weight-only")):
         code, out, err = run("generate", "hello", "-m", quantized / to, "--precision", precision)
         assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,5 +1,6 @@
 """Hidden states and readout are the same bits alone and in a batch (docs/architecture.md, decision 5)."""
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, SegmentInput, Transformer, base_dtype, prepare
+from redraft.model import FlatBatch, KVCache, Pass, Precision, ReadoutQuery, SegmentInput, Transformer, prepare
 from redraft.model import attention as attention_module
-from redraft.model.native import kernels_here
+from redraft.model.native import load_kernels
 from redraft.model.readout.streamed import streamed_readout
 from tests.fakes.models import tiny_model
 
@@ -89,16 +90,15 @@ def test_tiny_model(monkeypatch, block, canvas):
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize("canvas", [1, 5, 8])
 @torch.inference_mode()
-def test_prepared_tiny_model(monkeypatch, way, precision, canvas):
-    kernels = kernels_here()
-    if way == "torch":
-        monkeypatch.setattr("redraft.model.prepare.kernels_here", lambda: None)
-    elif kernels is None:
+def test_prepared_tiny_model(way, precision, canvas):
+    kernels = load_kernels()
+    if way != "torch" and kernels is None:
         pytest.skip("no compiler here")
-    elif way != "kernels":
-        monkeypatch.setattr(kernels, "_multiply", {})
-        monkeypatch.setattr(kernels, "_attend", {})
-    model = prepare(tiny_model(max_context=512).to(base_dtype(precision)), precision)
+    if "torch's" in way:
+        kernels = copy.copy(kernels)
+        kernels.has_multiply = kernels.has_attend = lambda *_: False
+    plain = tiny_model(max_context=512).to(Precision.named(precision).dtype)
+    model = prepare(plain, precision, find_kernels=lambda: None if way == "torch" else kernels)
     compare(model, (1, 2, 7, 9, 30, 64, 65, 100), canvas)
 
 

@@ -11,7 +11,7 @@ from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.stopping import EveryPositionConfident, StableAndConfident
 from redraft.engine import Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Limits, Request, StepTaken
 from redraft.generation import Generation, generate
-from redraft.model import attention, base_dtype, prepare
+from redraft.model import Precision, attention, prepare
 from tests.fakes.models import tiny_model
 
 SECONDS = ("prefill_seconds", "denoising_seconds", "commit_seconds")
@@ -25,7 +25,7 @@ def model(request):
     model = tiny_model(max_context=160)
     if request.param == "plain":
         return model
-    return prepare(model.to(base_dtype(request.param)), request.param)
+    return prepare(model.to(Precision.named(request.param).dtype), request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, Segment, SegmentedAttention, prepare, streamed_readout
 from redraft.model.layers import Experts, RMSNorm, Router, rotate
 from redraft.model.linear.quantized import rows_to_int8
-from redraft.model.native import Kernels, build, kernels_here
+from redraft.model.native import Kernels, build, load_kernels
 from redraft.model.native.kernels import packed_panels
 from tests.fakes.models import tiny_config, tiny_model
 
@@ -26,7 +26,7 @@ EPS = 1e-6
 def kernels() -> Kernels:
     if shutil.which("g++") is None:
         pytest.skip("no compiler here")
-    found = kernels_here()
+    found = load_kernels()
     assert found is not None
     return found
 
@@ -173,7 +173,7 @@ def test_quantizing(kernels: Kernels, dtype: torch.dtype) -> None:
 @given(data=st.data())
 def test_products(kernels: Kernels, dtype: torch.dtype, data: st.DataObject) -> None:
     inputs, outputs = 2 * data.draw(st.integers(1, 40)), data.draw(st.integers(1, 100))
-    if not kernels.multiplies(dtype, inputs):
+    if not kernels.has_multiply(dtype, inputs):
         pytest.skip("no products of our own here")
     counts = torch.tensor(data.draw(st.lists(st.integers(0, 20), min_size=1, max_size=5)))
     x, weights = normal(int(counts.sum()), inputs, dtype=dtype), normal(len(counts), outputs, inputs, dtype=dtype)
@@ -187,7 +187,7 @@ def test_products(kernels: Kernels, dtype: torch.dtype, data: st.DataObject) -> 
 @given(data=st.data())
 def test_attention(kernels: Kernels, dtype: torch.dtype, data: st.DataObject) -> None:
     """Of up to three requests, each with a prompt in chunks and a canvas, in one batch."""
-    if not kernels.attends(dtype):
+    if not kernels.has_attend(dtype):
         pytest.skip("no attention of our own here")
     config = tiny_config(sliding_window=data.draw(st.sampled_from([2, 5, 40, 200])), max_context=400)
     layer = data.draw(st.sampled_from([0, 2]))
@@ -220,19 +220,19 @@ def test_attention(kernels: Kernels, dtype: torch.dtype, data: st.DataObject) ->
 
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(build.SWITCH, "off")
-    assert build.kernels_here.__wrapped__() is None
+    assert build.load_kernels.__wrapped__() is None
     monkeypatch.setenv(build.SWITCH, "perhaps")
     with pytest.raises(ValueError, match="REDRAFT_KERNELS is 'perhaps', must be on or off"):
-        build.kernels_here.__wrapped__()
+        build.load_kernels.__wrapped__()
 
 
 @pytest.mark.usefixtures("kernels")
 def test_they_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.kernels_here.__wrapped__() is not None
+    assert build.load_kernels.__wrapped__() is not None
     (library,) = (tmp_path / "redraft").iterdir()
     before = library.stat().st_mtime_ns
-    assert build.kernels_here.__wrapped__() is not None
+    assert build.load_kernels.__wrapped__() is not None
     assert library.stat().st_mtime_ns == before
 
 
@@ -240,20 +240,20 @@ def test_they_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", compiler)
-    assert build.kernels_here.__wrapped__() is None
+    assert build.load_kernels.__wrapped__() is None
     assert not any((tmp_path / "redraft").glob("*"))
 
 
 @pytest.mark.usefixtures("kernels")
 def test_a_broken_library_is_built_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build.kernels_here.__wrapped__()
+    build.load_kernels.__wrapped__()
     (library,) = (tmp_path / "redraft").iterdir()
     whole = library.read_bytes()
     library.unlink()
     # Not in place: the one that is loaded is mapped.
     library.write_bytes(whole[:5000])
-    assert build.kernels_here.__wrapped__() is not None
+    assert build.load_kernels.__wrapped__() is not None
     assert [len(file.read_bytes()) for file in (tmp_path / "redraft").iterdir()] == [len(whole)]
 
 
@@ -263,7 +263,7 @@ def test_without_a_place_to_keep_them_they_are_built_for_this_process(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert build.kernels_here.__wrapped__() is not None
+    assert build.load_kernels.__wrapped__() is not None
 
 
 @torch.inference_mode()

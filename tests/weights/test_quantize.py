@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from redraft.model import QUANTIZED_PRECISIONS, base_dtype, prepare
+from redraft.model import Precision, prepare
 from redraft.model.linear.quantized import is_quantized
 from redraft.weights import Checkpoint, load_model, quantize_checkpoint, save_checkpoint
 from redraft.weights.quantize import TARGETS
@@ -47,9 +47,9 @@ def test_it_loads_as_its_source_does_in_that_precision(tmp_path: Path, to: str, 
     state = {name: tensor.to(dtype) for name, tensor in weights(tiny_config()).items()}
     save_checkpoint(tmp_path / "source", tiny_config(), state)
     quantize_checkpoint(tmp_path / "source", tmp_path / "new", to)
-    for precision in QUANTIZED_PRECISIONS[TARGETS[to]]:
+    for precision in (one.name for one in Precision.of_bits(TARGETS[to])):
         wanted, found = (
-            prepare(load_model(tmp_path / name, base_dtype(precision)), precision).state_dict()
+            prepare(load_model(tmp_path / name, Precision.named(precision).dtype), precision).state_dict()
             for name in ("source", "new")
         )
         assert found.keys() == wanted.keys()

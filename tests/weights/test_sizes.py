@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from redraft.model import KVCache, Transformer, attention, base_dtype, prepare
+from redraft.model import KVCache, Precision, Transformer, attention, prepare
 from redraft.model.batch import FlatBatch, Pass
 from redraft.weights import ModelSizes
 from redraft.weights.sizes import precision_bytes
@@ -89,7 +89,7 @@ def test_fits() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8", "int8-weight-only", "int4-weight-only"])
 def test_weight_bytes_are_what_a_prepared_model_holds(precision: str) -> None:
     config = tiny_config(expert_size=64, dense_size=64, hidden_size=64)
-    model = prepare(Transformer(config).to(base_dtype(precision)), precision)
+    model = prepare(Transformer(config).to(Precision.named(precision).dtype), precision)
     held = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     # Packed, a matrix is filled up to whole blocks: all of them in float32 and bf16, the small routers' otherwise.
     assert precision_bytes(config, precision) == pytest.approx(held, rel=0.06 if precision.startswith("int") else 0.2)

@@ -14,7 +14,7 @@ from torch import Tensor
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, Stopwatch
 from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer
-from redraft.model.linear.products import PackedProduct, PlainProduct, has_kernels
+from redraft.model.linear.methods import PackedLinear, PlainLinear, has_onednn
 
 SHARE = 64
 """The largest of a long row is found among the largest of shares of it, which is several times as fast."""
@@ -29,8 +29,8 @@ class TokenByToken:
         weight = model.embed_tokens.weight
         requests, length = prompts.shape
         self._cache = _Cache(model, requests, length + room)
-        packs = has_kernels(weight.device, weight.dtype)
-        self._readout = PackedProduct(weight) if packs else PlainProduct(weight)
+        packs = has_onednn(weight.device, weight.dtype)
+        self._readout = PackedLinear(weight) if packs else PlainLinear(weight)
         last = []
         for request, prompt in enumerate(prompts):
             read = model.run(FlatBatch.single(prompt, 0, Pass.ENCODER), (KVCache(model.config),))

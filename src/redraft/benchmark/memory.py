@@ -45,14 +45,14 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
     with _peaks() as peaks:
         import torch
 
-        from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, base_dtype, prepare, streamed_readout
+        from redraft.model import FlatBatch, KVCache, Pass, Precision, ReadoutQuery, prepare, streamed_readout
         from redraft.weights import Checkpoint, load_model
 
         checkpoint = Checkpoint.open(folder)
         assert checkpoint.bits is not None
-        precision = "int4-weight-only" if checkpoint.bits == 4 else "int8"
+        chosen = Precision.of_bits(checkpoint.bits)[0]
         start = time.perf_counter()
-        model = prepare(load_model(checkpoint, base_dtype(precision)), precision)
+        model = prepare(load_model(checkpoint, chosen.dtype), chosen.name)
         load_seconds = time.perf_counter() - start
         config = model.config
         seconds, faults = [], []
@@ -73,7 +73,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
 
     later = sorted(seconds[1:]) or seconds
     return {
-        "precision": precision,
+        "precision": chosen.name,
         "canvas_length": config.canvas_length,
         "load_seconds": round(load_seconds, 2),
         "first_step_seconds": round(seconds[0], 2),

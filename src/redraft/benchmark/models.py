@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from redraft.api import choose_precision
-from redraft.model import AttentionShape, ModelConfig, Transformer, base_dtype
+from redraft.model import AttentionShape, ModelConfig, Precision, Transformer
 from redraft.model.config import FULL, SLIDING
 from redraft.weights import Checkpoint, check_fits, fetch_config, load_model, read_config, resolve
 
@@ -63,7 +63,7 @@ def subject(name: str, precision: str, *, whole: bool = False) -> Transformer:
     any weights are read for a checkpoint that is not there, does not have that precision, is quantized though it is to
     be whole, or does not fit into memory.
     """
-    dtype = base_dtype(precision)
+    dtype = Precision.named(precision).dtype
     if name in CONFIGS:
         return synthetic(CONFIGS[name], dtype)
     checkpoint = Checkpoint.open(resolve(name))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from redraft.model.native import kernels_here
+from redraft.model.native import load_kernels
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "kernels": kernels_here() is not None,
+        "kernels": load_kernels() is not None,
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -21,14 +21,15 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
-    from redraft.model import QUANTIZED_PRECISIONS
+    from redraft.model import Precision
     from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
     from redraft.weights.config.file import parse_quantization, read_config_json
 
     folder = fetch_config(model)
     config = read_config(folder)
     bits = parse_quantization(read_config_json(folder), folder=folder)
-    stored = None if bits is None else f"int{bits}"
+    runs_as = () if bits is None else Precision.of_bits(bits)
+    stored = runs_as[0].stored if runs_as else None
     sizes, memory = ModelSizes.of(config), machine_memory()
     # What has been rounded cannot be loaded as anything else.
     weight_bytes = {name: size for name, size in sizes.weight_bytes.items() if stored in (None, name)}
@@ -57,8 +58,8 @@ def info(
         return
     table = Table(show_header=False)
     table.add_row("model", model)
-    if bits is not None:
-        table.add_row("quantized", f"to {stored}; runs as {' or '.join(QUANTIZED_PRECISIONS[bits])}")
+    if runs_as:
+        table.add_row("quantized", f"to {stored}; runs as {' or '.join(one.name for one in runs_as)}")
     table.add_row("parameters", f"{_count(sizes.parameters)} in all ({sizes.parameters:,})")
     table.add_row("active", f"{_count(sizes.active_parameters)} per token ({sizes.active_parameters:,})")
     table.add_row("shape", f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from redraft.model.precision import precision_choices
 from redraft.utils.signals import ctrl_c_waits
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bf16, int8, int8-weight-only or int4-weight-only.")]
+PrecisionOption = Annotated[str, typer.Option(help=f"{precision_choices('auto')}.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 
 

@@ -76,7 +76,7 @@ class SegmentedAttention:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Returns what `AttentionContext.attend` does; each layer once, since it extends the caches."""
-        if self.kernels is not None and self.kernels.attends(q.dtype):
+        if self.kernels is not None and self.kernels.has_attend(q.dtype):
             return self._attend_by_kernels(self.kernels, layer, q, k, v)
         out = torch.zeros_like(q)
         canvases: dict[tuple[int, int], list[Canvas]] = defaultdict(list)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROW_BLOCK = 8
+ROW_MULTIPLE = 8
 """The number whose multiple the rows of products are padded to.
 
 A product's kernel is chosen by its number of rows, and with few of them sums in another order; the vectorised part of
@@ -22,7 +22,7 @@ bfloat16 with one and two threads; docs/architecture.md, decision 5).
 """
 
 
-def pad_rows(rows: Tensor, block: int = ROW_BLOCK) -> Tensor:
+def pad_rows(rows: Tensor, block: int = ROW_MULTIPLE) -> Tensor:
     """Appends zeros to rows [N, ...], up to a multiple of `block`."""
     missing = -rows.shape[0] % block
     return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
@@ -98,7 +98,7 @@ class FlatBatch:
         return self.segments[-1].start + self.segments[-1].length
 
     def padded(self) -> "FlatBatch":
-        """Returns the same batch, padded to a multiple of ROW_BLOCK rows."""
+        """Returns the same batch, padded to a multiple of ROW_MULTIPLE rows."""
         rows = (self.token_ids, self.positions, self.soft_embedding, self.embeddings, self.embedded)
         token_ids, positions, *others = (None if each is None else pad_rows(each) for each in rows)
         assert token_ids is not None and positions is not None

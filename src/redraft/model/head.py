@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from redraft.model.batch import pad_rows
 from redraft.model.native.kernels import Kernels
-from redraft.model.native.product import PackedEmbedding
+from redraft.model.native.linear import PackedEmbedding
 
 
 @dataclass(frozen=True, kw_only=True)

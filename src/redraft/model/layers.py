@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
-from redraft.model.batch import ROW_BLOCK
+from redraft.model.batch import ROW_MULTIPLE
 from redraft.model.config import AttentionShape, ModelConfig
 
 
@@ -125,7 +125,7 @@ class Experts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         e, m, d = config.num_experts, config.expert_size, config.hidden_size
-        self.row_block = ROW_BLOCK
+        self.row_block = ROW_MULTIPLE
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 

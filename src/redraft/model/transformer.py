@@ -17,7 +17,7 @@ from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.head import OutputHead
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
 from redraft.model.native.kernels import Kernels
-from redraft.model.native.product import PackedEmbedding
+from redraft.model.native.linear import PackedEmbedding
 
 
 class SelfConditioning(GatedMLP):

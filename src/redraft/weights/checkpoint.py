@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from redraft.model import ModelConfig, Transformer
-from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized, put
+from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized, set_matrix
 from redraft.utils.json_files import read_json_object
 from redraft.weights.config.file import (
     CONFIG_FILE,
@@ -111,7 +111,7 @@ class Checkpoint:
             for name, shape in self.config.parameter_shapes().items():
                 if is_quantized(name):
                     values, scale = loaded.pop(name), loaded.pop(scale_name(name))
-                    put(model, name, QuantizedMatrix(self.bits, shape[-1], values, scale))
+                    set_matrix(model, name, QuantizedMatrix(self.bits, shape[-1], values, scale))
         model.load_state_dict(loaded, assign=True)
 
     def check_unquantized(self) -> None:

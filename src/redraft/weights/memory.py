@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.model import ModelConfig, base_dtype, packed_embedding_bytes
-from redraft.model.linear.products import BLOCK
+from redraft.model import PRECISIONS, ModelConfig, Precision, packed_embedding_bytes
+from redraft.model.linear.methods import BLOCK
 from redraft.weights.checkpoint import STORED_AS, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 
@@ -54,7 +54,8 @@ def check_fits(checkpoint: Checkpoint, precision: str) -> None:
     """ValueError where loading `checkpoint` in `precision`, and a step with it, takes more memory than is free here."""
     way_out = "free some, or run it where there is more"
     if checkpoint.bits is None:
-        smaller = "" if precision == "int4-weight-only" else "take a smaller --precision; "
+        smallest = min(PRECISIONS, key=lambda one: one.weight_bits).name
+        smaller = "" if precision == smallest else "take a smaller --precision; "
         way_out = f"{smaller}`redraft quantize` writes a smaller checkpoint (--to int8 or int4)"
     check_available(loading_bytes(checkpoint, precision), f"{checkpoint.folder} in {precision}", way_out)
 
@@ -70,7 +71,7 @@ def loading_bytes(checkpoint: Checkpoint, precision: str) -> int:
     running = running_bytes(config, precision)
     if checkpoint.bits is not None:
         return running
-    base = base_dtype(precision)
+    base = Precision.named(precision).dtype
     converted = any(tensor.dtype != STORED_AS[base] for tensor in checkpoint.tensors.values())
     loaded = ModelSizes.of(config).parameters * base.itemsize if converted else 0
     kept = precision_bytes(config, precision)
@@ -79,7 +80,7 @@ def loading_bytes(checkpoint: Checkpoint, precision: str) -> int:
 
 def running_bytes(config: ModelConfig, precision: str) -> int:
     """Bytes of a model that is ready to run in a precision, and of a 256-token step: known from its config alone."""
-    packed = packed_embedding_bytes(config, base_dtype(precision))
+    packed = packed_embedding_bytes(config, Precision.named(precision).dtype)
     return precision_bytes(config, precision) + packed + _step_bytes(config)
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.model import ModelConfig
+from redraft.model import PRECISIONS, ModelConfig
 from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized
 from redraft.utils.json_files import json_bytes
 from redraft.weights.checkpoint import STORED_AS, Checkpoint, all_finite, check_unchanged
@@ -29,7 +29,7 @@ from redraft.weights.storage.names import checkpoint_name, scale_name
 from redraft.weights.storage.publish import SAVING, staged, write_synced
 from redraft.weights.storage.shards import Item, Piece, write_shards
 
-TARGETS = {"int8": 8, "int4": 4}
+TARGETS = {one.stored: one.weight_bits for one in PRECISIONS if one.is_quantized}
 """What `--to` takes: bits by name."""
 
 Report = Callable[[int, int], None]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redraft.model import ModelConfig
+from redraft.model import PRECISIONS, ModelConfig, Precision
 from redraft.model.linear.quantized import Form, is_quantized
 
 _EMBEDDING = "embed_tokens.weight"
@@ -46,12 +46,7 @@ class ModelSizes:
             active_parameters=total - experts + experts * config.experts_per_token // config.num_experts,
             embedding_parameters=counts[_EMBEDDING],
             self_conditioning_parameters=sum(n for name, n in counts.items() if name.startswith(_SELF_CONDITIONING)),
-            weight_bytes={
-                "float32": 4 * total,
-                "bfloat16": 2 * total,
-                "int8": _quantized_bytes(shapes, 8),
-                "int4": _quantized_bytes(shapes, 4),
-            },
+            weight_bytes={precision.stored: _weight_bytes(shapes, precision) for precision in PRECISIONS},
         )
 
     def kv_bytes_per_1000_tokens(self, bytes_per_value: int = 2) -> int:
@@ -90,8 +85,8 @@ class ModelSizes:
         What a forward needs besides is not counted; leave some room.
         """
         return {
-            precision: weights + self.kv_bytes(context, 4 if precision == "float32" else 2) <= memory_bytes
-            for precision, weights in self.weight_bytes.items()
+            one.stored: self.weight_bytes[one.stored] + self.kv_bytes(context, one.dtype.itemsize) <= memory_bytes
+            for one in PRECISIONS
         }
 
     def _kv_values(self, *, sliding: bool) -> int:
@@ -103,13 +98,15 @@ class ModelSizes:
 
 def precision_bytes(config: ModelConfig, precision: str) -> int:
     """Bytes of a model's weights as `prepare` leaves them in a precision."""
-    kept = {"float32": "float32", "bf16": "bfloat16"}.get(precision, precision.split("-")[0])
-    return ModelSizes.of(config).weight_bytes[kept]
+    return ModelSizes.of(config).weight_bytes[Precision.named(precision).stored]
 
 
-def _quantized_bytes(shapes: Mapping[str, tuple[int, ...]], bits: int) -> int:
+def _weight_bytes(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> int:
     return sum(
-        Form.of(shape, bits).num_bytes if is_quantized(name) else 2 * math.prod(shape) for name, shape in shapes.items()
+        Form.of(shape, precision.weight_bits).num_bytes
+        if precision.is_quantized and is_quantized(name)
+        else precision.dtype.itemsize * math.prod(shape)
+        for name, shape in shapes.items()
     )
 
 

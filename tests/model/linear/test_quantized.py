@@ -5,9 +5,17 @@ import torch
 from torch import Tensor
 
 from redraft.model import Transformer, prepare
-from redraft.model.linear.products import PackedProduct, PlainProduct, WeightOnlyProduct
-from redraft.model.linear.quantized import GROUP, Form, QuantizedMatrix, is_quantized, joined, quantized, unquantized
-from redraft.model.native.product import KernelProduct, KernelStack
+from redraft.model.linear.methods import PackedLinear, PlainLinear, WeightOnlyLinear
+from redraft.model.linear.quantized import (
+    GROUP,
+    Form,
+    QuantizedMatrix,
+    concat_outputs,
+    is_quantized,
+    quantized,
+    unquantized,
+)
+from redraft.model.native.linear import KernelGroupedLinear, KernelLinear
 from tests.fakes.models import tiny_config, tiny_model
 
 
@@ -72,7 +80,10 @@ def test_stacked_ones_are_the_single_ones(bits: int) -> None:
 @pytest.mark.parametrize("bits", [8, 4])
 def test_joining_and_rounding_can_be_exchanged(bits: int) -> None:
     parts = [matrix(20, 70), matrix(12, 70)]
-    first, second = joined([QuantizedMatrix.of(one, bits) for one in parts]), QuantizedMatrix.of(torch.cat(parts), bits)
+    first, second = (
+        concat_outputs([QuantizedMatrix.of(one, bits) for one in parts]),
+        QuantizedMatrix.of(torch.cat(parts), bits),
+    )
     assert isinstance(first, QuantizedMatrix)
     assert torch.equal(first.values, second.values)
     assert torch.equal(first.scale, second.scale)
@@ -86,11 +97,10 @@ def test_other_bits_are_refused() -> None:
         unquantized(stored)
 
 
-def test_quantized_are_just_the_products_of_the_prepared_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantized_are_just_the_products_of_the_prepared_model() -> None:
     # With kernels the rest has other names.
-    monkeypatch.setattr("redraft.model.prepare.kernels_here", lambda: None)
     names = set(Transformer(tiny_config()).state_dict())
-    left = set(prepare(tiny_model().bfloat16(), "int4-weight-only").state_dict())
+    left = set(prepare(tiny_model().bfloat16(), "int4-weight-only", find_kernels=lambda: None).state_dict())
     assert {name for name in names if is_quantized(name)} == names - left
     assert "layers.0.router.proj.weight" in left
     assert "embed_tokens.weight" in left
@@ -98,11 +108,11 @@ def test_quantized_are_just_the_products_of_the_prepared_model(monkeypatch: pyte
 
 def test_products_keep_what_is_stored() -> None:
     stored = QuantizedMatrix.of(matrix(4, 64), 4)
-    assert WeightOnlyProduct(stored, 4).values.data_ptr() == stored.values.data_ptr()
+    assert WeightOnlyLinear(stored, 4).values.data_ptr() == stored.values.data_ptr()
 
 
-@pytest.mark.parametrize("product", [PlainProduct, PackedProduct, KernelProduct, KernelStack])
+@pytest.mark.parametrize("product", [PlainLinear, PackedLinear, KernelLinear, KernelGroupedLinear])
 def test_plain_products_refuse_rounded_weights(product: type) -> None:
-    more = {"kernels": None} if product in (KernelProduct, KernelStack) else {}
+    more = {"kernels": None} if product in (KernelLinear, KernelGroupedLinear) else {}
     with pytest.raises(ValueError, match="stored in 8 bits, this precision needs them unquantized"):
         product(QuantizedMatrix.of(matrix(4, 6, 8), 8), **more)

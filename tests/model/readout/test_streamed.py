@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from redraft.model import AllowedTokens, OutputHead, Readout, ReadoutQuery, plain_readout, streamed_readout
-from redraft.model.native import kernels_here
+from redraft.model.native import load_kernels
 from redraft.model.native.kernels import SHARE
-from redraft.model.native.product import PackedEmbedding
+from redraft.model.native.linear import PackedEmbedding
 from redraft.model.readout.streamed import STREAM_ROWS, TILE
 from tests.fakes.models import tiny_model
 
@@ -26,16 +26,16 @@ VOCAB_SIZES = [1, 61, TILE, TILE + 1, 2 * TILE + SHARE // 2]
 def way(request: pytest.FixtureRequest) -> str:
     """The three ways to read a tile."""
     chosen: str = request.param
-    if chosen != "torch" and kernels_here() is None:
+    if chosen != "torch" and load_kernels() is None:
         pytest.skip("no compiler here")
     return chosen
 
 
 def made_ready(head: OutputHead, way: str) -> OutputHead:
-    kernels = kernels_here() if way != "torch" else None
+    kernels = load_kernels() if way != "torch" else None
     packed = None
     if kernels is not None and "packed" in way:
-        if not kernels.multiplies(head.embedding.dtype, head.embedding.shape[1]):
+        if not kernels.has_multiply(head.embedding.dtype, head.embedding.shape[1]):
             pytest.skip("no products of our own here")
         packed = PackedEmbedding(head.embedding, TILE, kernels)
     return replace(head, kernels=kernels, packed=packed)
@@ -379,10 +379,10 @@ def test_no_tensor_has_the_size_of_all_logits(way: str) -> None:
 MEASURE = """
 import dataclasses, resource, sys, torch
 from redraft.model import OutputHead, ReadoutQuery, streamed_readout
-from redraft.model.native import kernels_here
+from redraft.model.native import load_kernels
 torch.set_num_threads(1)
 embedding = torch.empty(262144, 2816, dtype=getattr(torch, sys.argv[1]))
-kernels = kernels_here() if sys.argv[2] == "kernels" else None
+kernels = load_kernels() if sys.argv[2] == "kernels" else None
 head = OutputHead(embedding=embedding, softcap=30.0, scale=2816.0**0.5, kernels=kernels)
 
 def peak_mib():

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.model import ModelConfig, base_dtype
-from redraft.model.linear.products import PackedProduct, has_kernels
-from redraft.model.native import kernels_here
-from redraft.model.native.product import KernelProduct
+from redraft.model import ModelConfig, Precision
+from redraft.model.linear.methods import PackedLinear, has_onednn
+from redraft.model.native import load_kernels
+from redraft.model.native.linear import KernelLinear
 
 REPEAT_SECONDS = 1e-3
 """A product is repeated for about so long: one alone may be over sooner than the clock can tell."""
@@ -135,23 +135,24 @@ class Ceiling:
 
 def ways(product: Product, precision: str) -> list[Callable[[], Tensor]]:
     """The ways to make a product in `precision`, with random numbers; ValueError for an unknown precision."""
-    dtype = base_dtype(precision)
+    chosen = Precision.named(precision)
+    dtype = chosen.dtype
     n, i, o = product.rows, product.inputs, product.outputs
     if product.count > 1:
         x, y = torch.randn(product.count, n, i).to(dtype), torch.randn(product.count, i, o).to(dtype)
         return [lambda: torch.bmm(x, y)]
-    if precision == "int8" and product.layer:
+    if chosen.is_integer and product.layer:
         a = torch.randint(-127, 128, (n, i), dtype=torch.int8)
         b = torch.randint(-127, 128, (o, i), dtype=torch.int8)
         c = b.t().contiguous()
         return [lambda: torch._int_mm(a, b.t()), lambda: torch._int_mm(a, c)]
     x, weight = torch.randn(n, i).to(dtype), torch.randn(o, i).to(dtype)
     found: list[Callable[[], Tensor]] = [lambda: F.linear(x, weight)]
-    if has_kernels(weight.device, dtype):
-        packed = PackedProduct(weight)
+    if has_onednn(weight.device, dtype):
+        packed = PackedLinear(weight)
         found.append(lambda: packed(x))
-    kernels = kernels_here()
-    if kernels is not None and kernels.multiplies(dtype, i):
-        own = KernelProduct(weight, kernels=kernels)
+    kernels = load_kernels()
+    if kernels is not None and kernels.has_multiply(dtype, i):
+        own = KernelLinear(weight, kernels=kernels)
         found.append(lambda: own(x))
     return found

@@ -24,8 +24,9 @@ import torch
 
 from redraft.benchmark.roofline.ceiling import Ceiling, Product, products
 from redraft.benchmark.roofline.plan import Device
-from redraft.model import ModelConfig
-from redraft.model.native import kernels_here
+from redraft.model import PRECISIONS, ModelConfig
+from redraft.model.native import load_kernels
+from redraft.model.readout.streamed import KERNEL_STREAM_ROWS, STREAM_ROWS, TILE
 from redraft.weights import machine_memory
 
 MOST_ROWS, MOST_WIDTH = 512, 8192
@@ -51,14 +52,13 @@ class Costs:
 
 
 WITH_TORCH = Costs(
-    layer_ops=160, canvas_ops=12, expert_ops=8, readout_ops=90, tile_ops=46, row_block=128, layer_passes=17,
+    layer_ops=160, canvas_ops=12, expert_ops=8, readout_ops=90, tile_ops=46, row_block=STREAM_ROWS, layer_passes=17,
     readout_passes=4.5,
 )  # fmt: skip
 WITH_KERNELS = Costs(
-    layer_ops=30, canvas_ops=1, expert_ops=0, readout_ops=60, tile_ops=4, row_block=256, layer_passes=4,
+    layer_ops=30, canvas_ops=1, expert_ops=0, readout_ops=60, tile_ops=4, row_block=KERNEL_STREAM_ROWS, layer_passes=4,
     readout_passes=0.4,
 )  # fmt: skip
-TILE = 1024
 ROUNDS = 5
 
 
@@ -81,7 +81,7 @@ class Here:
         # Of a weight that is used by no product of this forward nothing is read.
         read = sum(times * one.inputs * one.outputs for one, times in needed.items() if one.count == 1)
         used = min(config.num_experts, rows * config.experts_per_token)
-        costs = WITH_TORCH if kernels_here() is None else WITH_KERNELS
+        costs = WITH_TORCH if load_kernels() is None else WITH_KERNELS
         ops = config.num_layers * (costs.layer_ops + costs.canvas_ops * (requests - 1) + costs.expert_ops * used)
         elements = costs.layer_passes * config.num_layers * rows * config.hidden_size
         if readout == 2:
@@ -103,7 +103,7 @@ class Here:
         return self._products[small] * product.flops / small.flops
 
 
-WEIGHT_BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0}
+WEIGHT_BYTES = {one.name: one.weight_bits / 8 for one in PRECISIONS if not one.is_weight_only}
 """By what a plan for this machine can be made for."""
 
 

@@ -35,7 +35,7 @@ def memory(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     from redraft.benchmark.memory import measure_footprint
-    from redraft.model import QUANTIZED_PRECISIONS
+    from redraft.model import Precision
     from redraft.weights import Checkpoint, check_available, fetch_config, read_config
     from redraft.weights.memory import running_bytes
     from redraft.weights.quantize import TARGETS
@@ -44,7 +44,7 @@ def memory(
     if to not in TARGETS:
         raise ValueError(f"--to is {to!r}, must be {' or '.join(TARGETS)}")
     config = read_config(fetch_config(model))
-    precision = QUANTIZED_PRECISIONS[TARGETS[to]][0]
+    precision = Precision.of_bits(TARGETS[to])[0].name
     # Before gigabytes are written.
     check_available(
         running_bytes(config, precision), f"{model} in {precision}", "free some, or run it where there is more"

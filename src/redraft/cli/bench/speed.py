@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from redraft.cli import options
+from redraft.model.precision import Precision, precision_choices
 
 if TYPE_CHECKING:
     from redraft.benchmark.timing import Spread
@@ -17,7 +18,7 @@ ConfigOption = Annotated[
     str, typer.Option("--config", help='"a" or "b" (synthetic weights), "bundled", a folder, or a name on the hub.')
 ]
 BatchOption = Annotated[int, typer.Option(help="Canvases at once.")]
-StepPrecision = Annotated[str, typer.Option(help="float32, bf16, int8, int8-weight-only or int4-weight-only.")]
+StepPrecision = Annotated[str, typer.Option(help=f"{precision_choices()}.")]
 ContextOption = Annotated[int, typer.Option(help="Cached tokens before each canvas.")]
 RoundsOption = Annotated[int, typer.Option(help="How often everything is measured.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The JSON line alone, without the table on standard error.")]
@@ -189,9 +190,8 @@ def check_subject(config: str, batch: int, precision: str, context: int) -> None
     """ValueError for what cannot be measured, before weights are read."""
     from redraft.benchmark.models import subject_config
     from redraft.benchmark.steps import check_step
-    from redraft.model import base_dtype
 
-    base_dtype(precision)
+    Precision.named(precision)
     shape = subject_config(config)
     check_step(batch, context, shape.canvas_length, shape.max_context)
 

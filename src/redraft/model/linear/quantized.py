@@ -124,7 +124,7 @@ def unquantized(weight: Matrix) -> Tensor:
     raise ValueError(f"the weights are stored in {weight.bits} bits, this precision needs them unquantized")
 
 
-def joined(weights: Sequence[Matrix]) -> Matrix:
+def concat_outputs(weights: Sequence[Matrix]) -> Matrix:
     """Matrices of the same inputs under each other, as one with the outputs of all."""
     first = weights[0]
     if isinstance(first, Tensor):
@@ -135,7 +135,7 @@ def joined(weights: Sequence[Matrix]) -> Matrix:
     )
 
 
-def put(model: nn.Module, name: str, matrix: QuantizedMatrix) -> None:
+def set_matrix(model: nn.Module, name: str, matrix: QuantizedMatrix) -> None:
     """Takes `matrix` for the parameter `name` of a model, which then can be prepared, and nothing else."""
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)

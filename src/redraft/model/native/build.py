@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @functools.cache
-def kernels_here() -> Kernels | None:
+def load_kernels() -> Kernels | None:
     """The kernels, built if they are not in the cache yet (some seconds); None where torch has to do without.
 
     That is on another system than Linux, without a compiler, and with REDRAFT_KERNELS=off in the environment, which

@@ -1,7 +1,7 @@
 // What lies between a step's matrix products, row by row, each in one pass over memory; and, where there is AVX-512, the
 // products of small models and attention.
 //
-// Every function is the twin of a few lines of plain PyTorch in layers.py, attention.py, products.py or streamed.py, rounds
+// Every function is the twin of a few lines of plain PyTorch in layers.py, attention.py, methods.py or streamed.py, rounds
 // where those round, and gives a row the same bits whatever rows are beside it. Shapes are the caller's business: nothing
 // is checked here. What may be large the caller allocates, since an exception could go nowhere.
 //

@@ -199,7 +199,7 @@ class Kernels:
         """soft float32 [N, D] becomes soft · shrunk [N, 1] + part [N, D]."""
         self._accumulate[part.dtype](soft.data_ptr(), shrunk.data_ptr(), part.data_ptr(), *part.shape)
 
-    def attends(self, dtype: torch.dtype) -> bool:
+    def has_attend(self, dtype: torch.dtype) -> bool:
         """Whether there is an `attend` for queries of this dtype here."""
         return dtype in self._attend
 
@@ -226,7 +226,7 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def multiplies(self, dtype: torch.dtype, *inputs: int) -> bool:
+    def has_multiply(self, dtype: torch.dtype, *inputs: int) -> bool:
         """Whether `multiply` is the better product here, for rows of each of these numbers of inputs.
 
         Where the processor multiplies bfloat16 matrices by itself (AMX), torch's products are.

@@ -11,19 +11,20 @@ from torch import Tensor, nn
 
 from redraft.model.attention import AttentionContext
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer
-from redraft.model.linear.quantized import Matrix, joined
+from redraft.model.linear.quantized import Matrix, concat_outputs
 from redraft.model.native.kernels import Kernels
 
-MakeProduct = Callable[[Matrix], nn.Module]
+LinearMethod = Callable[[Matrix], nn.Module]
+"""Makes a module that multiplies with the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Products:
-    """What makes a layer's products from their weights: of all matrices, of the router's, of the experts' stacked."""
+class LayerMethods:
+    """The linear methods of a layer: of all its matrices, of the router's, of the experts' stacked ones."""
 
-    dense: MakeProduct
-    router: MakeProduct
-    stack: MakeProduct
+    dense: LinearMethod
+    router: LinearMethod
+    stack: LinearMethod
 
 
 class KernelLayer(nn.Module):
@@ -41,15 +42,15 @@ class KernelLayer(nn.Module):
     layer_scalar: Tensor
     encoder_layer_scalar: Tensor
 
-    def __init__(self, plain: Layer, products: Products, kernels: Kernels) -> None:
+    def __init__(self, plain: Layer, methods: LayerMethods, kernels: Kernels) -> None:
         super().__init__()
         self._kernels = kernels
         self._eps = plain.input_layernorm.eps
         self._experts_per_token = plain.router.k
-        self.self_attn = KernelAttention(plain.self_attn, products.dense, kernels)
-        self.mlp = KernelMLP(plain.mlp, products.dense, kernels)
-        self.router = products.router(plain.router.proj.weight)
-        self.experts = KernelExperts(plain.experts, products.stack, kernels)
+        self.self_attn = KernelAttention(plain.self_attn, methods.dense, kernels)
+        self.mlp = KernelMLP(plain.mlp, methods.dense, kernels)
+        self.router = methods.router(plain.router.proj.weight)
+        self.experts = KernelExperts(plain.experts, methods.stack, kernels)
 
         def keep(name: str, weight: Any) -> None:
             self.register_buffer(name, weight.detach())
@@ -86,15 +87,15 @@ class KernelLayer(nn.Module):
 class KernelAttention(nn.Module):
     """`Attention` with one product for queries, keys and values."""
 
-    def __init__(self, plain: Attention, product: MakeProduct, kernels: Kernels) -> None:
+    def __init__(self, plain: Attention, method: LinearMethod, kernels: Kernels) -> None:
         super().__init__()
         projections = [one for one in (plain.q_proj, plain.k_proj, plain.v_proj) if one is not None]
         self._kernels = kernels
         self._layer, self._eps = plain.layer, plain.q_norm.eps
         self._heads = plain.q_proj.out_features // plain.head_dim
         self._groups = plain.k_proj.out_features // plain.head_dim
-        self.qkv = product(joined([one.weight for one in projections]))
-        self.o_proj = product(plain.o_proj.weight)
+        self.qkv = method(concat_outputs([one.weight for one in projections]))
+        self.o_proj = method(plain.o_proj.weight)
         self.q_norm, self.k_norm = plain.q_norm, plain.k_norm
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], context: AttentionContext) -> Tensor:
@@ -109,11 +110,11 @@ class KernelAttention(nn.Module):
 class KernelMLP(nn.Module):
     """`GatedMLP` with one product for gate and up."""
 
-    def __init__(self, plain: GatedMLP, product: MakeProduct, kernels: Kernels) -> None:
+    def __init__(self, plain: GatedMLP, method: LinearMethod, kernels: Kernels) -> None:
         super().__init__()
         self._kernels = kernels
-        self.gate_up = product(joined((plain.gate_proj.weight, plain.up_proj.weight)))
-        self.down = product(plain.down_proj.weight)
+        self.gate_up = method(concat_outputs((plain.gate_proj.weight, plain.up_proj.weight)))
+        self.down = method(plain.down_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(self._kernels.gate(self.gate_up(x)))
@@ -123,7 +124,7 @@ class KernelMLP(nn.Module):
 class KernelExperts(nn.Module):
     """The products of `Experts`."""
 
-    def __init__(self, plain: Experts, stack: MakeProduct, kernels: Kernels) -> None:
+    def __init__(self, plain: Experts, stack: LinearMethod, kernels: Kernels) -> None:
         super().__init__()
         self._kernels = kernels
         self.gate_up = stack(plain.gate_up_proj)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from redraft.model.batch import pad_rows
 from redraft.model.head import OutputHead
-from redraft.model.linear.products import multiply
+from redraft.model.linear.methods import multiply
 from redraft.model.native.kernels import SHARE
 from redraft.model.readout.plain import NO_LOGIT
 from redraft.model.readout.query import Readout, ReadoutQuery, TopTokens, concatenate

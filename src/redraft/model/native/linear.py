@@ -13,7 +13,7 @@ from redraft.model.linear.quantized import Matrix, unquantized
 from redraft.model.native.kernels import SHARE, Kernels, packed_panels
 
 
-class KernelProduct(nn.Module):
+class KernelLinear(nn.Module):
     """x [n, I] with weights [O, I], packed: they take as much memory, O filled up to whole panels."""
 
     packed: Tensor
@@ -28,7 +28,7 @@ class KernelProduct(nn.Module):
         return self._kernels.multiply(x, self.packed, None, self._outputs)
 
 
-class KernelStack(nn.Module):
+class KernelGroupedLinear(nn.Module):
     """Rows sorted by matrix, each with its own of the weights [m, O, I], packed."""
 
     packed: Tensor
@@ -44,12 +44,12 @@ class KernelStack(nn.Module):
         return self._kernels.multiply(x, self.packed, counts, self._outputs)
 
 
-class LoopedStack(nn.Module):
-    """The same with a product of another kind for each matrix."""
+class GroupedLinear(nn.Module):
+    """`KernelGroupedLinear` with a linear method of another kind for each matrix."""
 
-    def __init__(self, weights: Tensor, *, product: Callable[[Tensor], nn.Module]) -> None:
+    def __init__(self, weights: Tensor, *, method: Callable[[Tensor], nn.Module]) -> None:
         super().__init__()
-        self.products = nn.ModuleList(product(weight) for weight in weights)
+        self.products = nn.ModuleList(method(weight) for weight in weights)
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """x [n, I], of which counts int64 [m] rows belong to each matrix → [n, O]."""

@@ -22,7 +22,7 @@ after each use, and every page of the next one is a fault; and a core's cache ho
 
 
 @functools.cache
-def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN's kernels, which torch brings along for CPUs, multiply in `dtype` here."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -37,13 +37,13 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     torch gives float32 products to another library, which on some CPUs is half as fast as oneDNN (Zen 5: 105 and 240
     GFLOP/s on a core).
     """
-    if not has_kernels(x.device, x.dtype):
+    if not has_onednn(x.device, x.dtype):
         return F.linear(x, weight)
     out: Tensor = _LINEAR(x, weight, None, "none", [], "")
     return out
 
 
-class PlainProduct(nn.Module):
+class PlainLinear(nn.Module):
     """The weights [O, I] as they are."""
 
     weight: Tensor
@@ -56,7 +56,7 @@ class PlainProduct(nn.Module):
         return multiply(pad_rows(x), self.weight)[: x.shape[0]]
 
 
-class PackedProduct(nn.Module):
+class PackedLinear(nn.Module):
     """Weights in the order in which oneDNN's kernels read them, instead of ordering them at each call.
 
     They take the place of the weights and as much memory, O and I filled up to whole blocks.
@@ -73,7 +73,7 @@ class PackedProduct(nn.Module):
         return multiply(pad_rows(x), self.packed)[: x.shape[0]]
 
 
-class Int8Product(nn.Module):
+class Int8Linear(nn.Module):
     """Integer products: weights with a scale for each output, x with a scale for each row, found as it comes.
 
     The sums are exact, so that only the two roundings to 8 bits distinguish it from the plain product.
@@ -98,7 +98,7 @@ class Int8Product(nn.Module):
         return (sums * scale * self.scale).to(x.dtype)
 
 
-class WeightOnlyProduct(nn.Module):
+class WeightOnlyLinear(nn.Module):
     """Weights in 8 or 4 bits, turned back before each product: saves memory, not time."""
 
     values: Tensor

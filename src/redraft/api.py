@@ -11,13 +11,13 @@ from redraft.generation import (
     DenoisingStep,
     Generation,
     SamplerSettings,
-    cut_canvas,
     denoising_steps,
+    generate,
     generate_autoregressive,
 )
 from redraft.generation.loop import check_prompt
 from redraft.model import PRECISIONS, QUANTIZED_PRECISIONS, Transformer, base_dtype, prepare
-from redraft.text import TextTokenizer
+from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
 from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
@@ -99,9 +99,9 @@ class Model:
 
         ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range.
         """
-        *_, last = self.stream(prompt, **settings)
-        assert isinstance(last, Result)
-        return last
+        chosen = self.defaults.replace(**settings)
+        generation = generate(self.transformer, self.encode(prompt), chosen)
+        return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
 
     def stream(self, prompt: Prompt, **settings: Any) -> Iterator[Draft | Committed | Result]:
         """Answers one prompt and shows how: a Draft for each step, Committed text for each canvas, the Result at last.
@@ -151,27 +151,53 @@ class Model:
         return ([] if bos is None else [bos]) + self.tokenizer.encode(text)
 
     def _events(self, ids: list[int], settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
-        eos_ids = self.transformer.config.eos_ids
-        detokenizer = self.tokenizer.detokenizer()
-        room, text = settings.max_new_tokens, ""
+        answer = AnswerText(self, settings)
         steps = denoising_steps(self.transformer, ids, settings)
         while True:
             try:
                 step = next(steps)
             except StopIteration as end:
-                # Where the context was full, `cut_canvas` gave no reason to finish the text.
-                if rest := detokenizer.finish():
-                    text += rest
-                    yield Committed(rest)
-                yield Result(text, end.value, self.name)
+                yield from answer.finish(end.value)
                 return
-            part, finish_reason = cut_canvas(step.draft.tolist(), eos_ids, room)
-            yield Draft(step, self.tokenizer.decode(part))
+            yield answer.draft(step)
             if step.finished:
-                room -= len(part)
-                new = detokenizer.push(part) + (detokenizer.finish() if finish_reason else "")
-                text += new
-                yield Committed(new)
+                yield answer.commit(step.draft.tolist())
+
+
+class AnswerText:
+    """The façade's events of one answer, from its denoising steps and finished canvases.
+
+    stop_ids: tokens that end the answer; None takes the model's EOS ids.
+    """
+
+    def __init__(self, model: Model, settings: SamplerSettings, stop_ids: Sequence[int] | None = None) -> None:
+        self._name = model.name
+        self._stream = AnswerStream(
+            model.tokenizer,
+            stop_ids=model.transformer.config.eos_ids if stop_ids is None else stop_ids,
+            max_tokens=settings.max_new_tokens,
+        )
+        self._text = ""
+
+    def draft(self, step: DenoisingStep) -> Draft:
+        """A step and the text of its draft."""
+        return Draft(step, self._stream.draft(step.draft.tolist()))
+
+    def commit(self, token_ids: Sequence[int]) -> Committed:
+        """The text that a finished canvas makes certain."""
+        return self._committed(self._stream.commit(token_ids))
+
+    def finish(self, generation: Generation) -> Iterator[Committed | Result]:
+        """The rest of the text, where there is any, and the result."""
+        if (rest := self._committed(self._stream.finish(generation.finish_reason))).text:
+            yield rest
+        yield Result(self._text, generation, self._name)
+
+    def _committed(self, told: Iterable[Delta | End]) -> Committed:
+        parts = [event.part for event in told if isinstance(event, Delta)]
+        text = "".join(part.text for part in parts if isinstance(part, Content))
+        self._text += text
+        return Committed(text)
 
 
 def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", precision: str = "auto") -> Model:

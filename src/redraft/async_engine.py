@@ -10,20 +10,18 @@ from types import TracebackType
 from typing import Any
 
 from redraft import engine
-from redraft.api import Committed, Draft, Model, Prompt, Result
+from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result
 from redraft.engine import EngineLoop, Limits, QueueFull, Request, Shutdown
-from redraft.generation import cut_canvas
-from redraft.text import Detokenizer
 
-Told = Draft | Committed | Result
-AHEAD = 2
-"""`generate_many` keeps so many times as many prompts in the engine as that works on at once."""
+AnswerEvent = Draft | Committed | Result
+
+PREFETCH_FACTOR = 2
+"""`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
+
+MAX_HELD_FACTOR = 8
+"""`generate_many` holds at most this many times the prompts in the engine: answers wait for the ones before them."""
 
 POLL_SECONDS = 0.01
-
-MOST_HELD = 8
-"""And so many times as many as those are begun before the first of them has ended: answers, failures included, wait for
-the ones before them."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,23 @@ class Answer(Awaitable[Result]):
     where it was given up. An event is told once, to whoever asks first; the Result can be awaited by many, and again.
     """
 
-    def __init__(self, id: str, told: "asyncio.Queue[engine.Event]", text: "_Text") -> None:
+    def __init__(self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader") -> None:
         self.id = id
-        self._queue = told
-        self._text = text
+        self._queue = queue
+        self._reader = reader
         self._end: Result | Exception | None = None
 
     def has_ended(self) -> bool:
         """Whether the last event has been taken."""
         return self._end is not None
 
-    def __aiter__(self) -> AsyncIterator[Told]:
-        return self._told()
+    def __aiter__(self) -> AsyncIterator[AnswerEvent]:
+        return self._events()
 
     def __await__(self) -> Generator[Any, None, Result]:
         return self._wait().__await__()
 
-    async def _told(self) -> AsyncIterator[Told]:
+    async def _events(self) -> AsyncIterator[AnswerEvent]:
         while not self.has_ended():
             event = await self._queue.get()
             if isinstance(event, engine.Finished | engine.Failed | engine.Cancelled):
@@ -69,18 +67,18 @@ class Answer(Awaitable[Result]):
                 if self.has_ended():
                     return
             try:
-                told = list(self._text.take(event))
+                read = list(self._reader.read(event))
             except Exception as error:
                 self._end = error
                 raise
-            if told and isinstance(told[-1], Result):
-                self._end = told[-1]
-            for one in told:
+            if read and isinstance(read[-1], Result):
+                self._end = read[-1]
+            for one in read:
                 yield one
 
     async def _wait(self) -> Result:
         if self._end is None:
-            async for _ in self._told():
+            async for _ in self._events():
                 pass
         if isinstance(self._end, Exception):
             raise self._end
@@ -123,7 +121,7 @@ class Engine:
         request = self.request(
             await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, **settings
         )
-        return Answer(request.id, self.events(request), _Text(self.model, request))
+        return Answer(request.id, self.events(request), _AnswerReader(self.model, request))
 
     def request(
         self,
@@ -168,7 +166,7 @@ class Engine:
         """What is in work and what waits, as of now."""
         return self._loop.state
 
-    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[Told]:
+    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[AnswerEvent]:
         """Answers a prompt and shows how, as `Model.stream` does. Leaving the loop early cancels the answer."""
         answer = await self.submit(prompt, drafts=True, **settings)
         try:
@@ -214,7 +212,7 @@ class Engine:
         await asyncio.to_thread(self.shutdown, finish=False)
 
     def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
-        work = _Many(self, prompts, settings)
+        work = _Batch(self, prompts, settings)
         try:
             while True:
                 work.take_on()
@@ -226,15 +224,15 @@ class Engine:
             work.cancel()
 
 
-class _Many:
+class _Batch:
     """What `generate_many` has under way: prompts taken, answers that have ended, and the order they came in."""
 
     def __init__(self, within: Engine, prompts: Iterator[Prompt], settings: dict[str, Any]) -> None:
         limits = within.limits
         self._engine, self._prompts, self._settings = within, prompts, settings
-        self._ahead = min(AHEAD * limits.admitted_requests, limits.queued_requests)
+        self._ahead = min(PREFETCH_FACTOR * limits.admitted_requests, limits.queued_requests)
         self._told: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
-        self._texts: dict[str, _Text] = {}
+        self._readers: dict[str, _AnswerReader] = {}
         self._ended: dict[str, Result | Failure] = {}
         self._order: list[str] = []
         # Refused by a queue that others have filled: asked again after the next event.
@@ -248,7 +246,7 @@ class _Many:
 
     def take_on(self) -> None:
         """Takes prompts as far ahead as there is room."""
-        while len(self._texts) < self._ahead and len(self._order) < MOST_HELD * self._ahead:
+        while len(self._readers) < self._ahead and len(self._order) < MAX_HELD_FACTOR * self._ahead:
             if (request := self._again or self._next()) is None:
                 if self._exhausted:
                     return
@@ -261,7 +259,7 @@ class _Many:
             except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
-                self._texts[request.id] = _Text(self._engine.model, request)
+                self._readers[request.id] = _AnswerReader(self._engine.model, request)
             self._again = None
             self._order.append(request.id)
 
@@ -272,18 +270,18 @@ class _Many:
 
     def wait(self) -> None:
         """Waits for the next event, or where others have filled the queue until it may have room again."""
-        if not self._texts:
+        if not self._readers:
             if self._again is not None:
                 time.sleep(POLL_SECONDS)
             return
         event = self._told.get()
-        if (end := self._texts[event.id].end(event)) is not None:
+        if (end := self._readers[event.id].read_end(event)) is not None:
             self._ended[event.id] = end
-            del self._texts[event.id]
+            del self._readers[event.id]
 
     def cancel(self) -> None:
         """Gives up what is under way."""
-        for name in self._texts:
+        for name in self._readers:
             self._engine._loop.cancel(name)
 
     def _next(self) -> Request | None:
@@ -302,45 +300,32 @@ class _Many:
             return None
 
 
-class _Text:
-    """What the events of one request mean as text."""
+class _AnswerReader:
+    """The façade's events of one request, from the engine's."""
 
     def __init__(self, model: Model, request: Request) -> None:
-        eos_ids = model.transformer.config.eos_ids
-        self._model = model
-        self._stop_ids = eos_ids if request.stop_ids is None else request.stop_ids
-        self._detokenizer: Detokenizer = model.tokenizer.detokenizer()
-        self._room = request.settings.max_new_tokens
-        self._text = ""
+        self._text = AnswerText(model, request.settings, request.stop_ids)
 
-    def take(self, event: engine.Event) -> Iterator[Told]:
-        """The events of the façade. Raises the error of a request that failed, CancelledAnswer for one given up."""
+    def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
+        """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
         if isinstance(event, engine.Failed):
             raise event.error
         if isinstance(event, engine.Cancelled):
             raise CancelledAnswer(f"answer {event.id} was cancelled")
         if isinstance(event, engine.StepTaken):
-            part, _ = cut_canvas(event.step.draft.tolist(), self._stop_ids, self._room)
-            yield Draft(event.step, self._model.tokenizer.decode(part))
+            yield self._text.draft(event.step)
         elif isinstance(event, engine.CanvasCommitted):
-            self._room -= len(event.token_ids)
-            yield self._committed(self._detokenizer.push(event.token_ids))
+            yield self._text.commit(event.token_ids)
         elif isinstance(event, engine.Finished):
-            if rest := self._detokenizer.finish():
-                yield self._committed(rest)
-            yield Result(self._text, event.generation, self._model.name)
+            yield from self._text.finish(event.generation)
 
-    def end(self, event: engine.Event) -> Result | Failure | None:
-        """The Result or Failure that an event is, if it is the last."""
+    def read_end(self, event: engine.Event) -> Result | Failure | None:
+        """Returns the Result or Failure that an event is, or None if it is not the last."""
         try:
-            told = list(self.take(event))
+            read = list(self.read(event))
         except Exception as error:
             return Failure(error)
-        return told[-1] if told and isinstance(told[-1], Result) else None
-
-    def _committed(self, text: str) -> Committed:
-        self._text += text
-        return Committed(text)
+        return read[-1] if read and isinstance(read[-1], Result) else None
 
 
 def _call(running: asyncio.AbstractEventLoop, told: "asyncio.Queue[engine.Event]", event: engine.Event) -> None:

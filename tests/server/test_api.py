@@ -7,7 +7,8 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.server.app import Served, create_app
+from redraft.server.app import create_app
+from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 
@@ -23,21 +24,21 @@ def model(tmp_path_factory) -> redraft.Model:
 @pytest.fixture(scope="module")
 def ask(model):
     """Sends a request and gives the response; one event loop for the module, as a server has one."""
-    served = Served(ServerSettings(max_concurrent=4, max_queue=8))
+    service = Service(ServerSettings(max_concurrent=4, max_queue=8))
     loop = asyncio.new_event_loop()
 
     async def send(method: str, path: str, body: object, headers: dict[str, str]) -> httpx2.Response:
-        transport = httpx2.ASGITransport(create_app(served))
+        transport = httpx2.ASGITransport(create_app(service))
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, json=body, headers=headers)
 
     with redraft.Engine(model, queued_requests=64) as engine:
-        served.begin(engine, "tiny")
+        service.attach_engine(engine, "tiny")
 
         def asked(path: str, body: object = None, *, expect: int = 200, **headers: str) -> httpx2.Response:
             response = loop.run_until_complete(send("GET" if body is None else "POST", path, body, headers))
             assert response.status_code == expect, response.text
-            assert served.places.taken == 0
+            assert service.slots.taken == 0
             return response
 
         yield asked
@@ -163,6 +164,14 @@ def test_an_answer_may_go_on_behind_an_eos(ask):
     told = chat(ask, seed=3, ignore_eos=True, max_tokens=20)
     assert told["usage"]["completion_tokens"] == 20
     assert told["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_draft_goes_on_behind_an_eos_as_its_answer_does(ask):
+    events = streamed(ask, seed=3, ignore_eos=True, max_tokens=20, canvas={"stream_drafts": True})
+    drafts = [data["draft"] for kind, data in events if kind == "draft"]
+    last = [draft for draft in drafts if draft["finished"]]
+    assert any("<eos>" in draft["tokens"][:-1] for draft in last[:-1])
+    assert "".join(draft["text"] for draft in last) == content(events)
 
 
 def test_drafts_are_typed_events_before_what_their_canvas_commits(ask, model):

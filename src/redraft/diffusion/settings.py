@@ -82,6 +82,10 @@ class SamplerSettings:
             return EveryPositionConfident(limit=self.entropy_limit)
         return StableAndConfident(stability=self.stability_threshold, confidence=self.confidence_threshold)
 
+    def flat(self) -> dict[str, Any]:
+        """Stand-in."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def replace(self, **changes: Any) -> "SamplerSettings":
         """A copy with some settings changed; ValueError for a name that is not a setting."""
         if unknown := sorted(changes.keys() - {field.name for field in dataclasses.fields(self)}):
@@ -151,3 +155,42 @@ def _check_type(name: str, value: object, declared: str) -> None:
 
 
 KINDS = {"str": "a string", "float": "a finite number", "int": "an integer"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Stand-in until the table lands."""
+
+    name: str
+    type: type
+    help: str
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    is_optional: bool = False
+    belongs_to_request: bool = False
+
+
+SETTINGS = (
+    Setting(
+        name="max_new_tokens", type=int, minimum=1, maximum=2**31 - 1, help="Cut the answer after this many tokens."
+    ),
+    Setting(
+        name="canvas_length", type=int, minimum=1, maximum=2**16, is_optional=True, help="Tokens written at a time."
+    ),
+    Setting(name="steps", type=int, minimum=1, maximum=4096, help="At most this many denoising steps for each canvas."),
+    Setting(name="t_min", type=float, help="Temperature at which the schedule ends."),
+    Setting(name="t_max", type=float, help="Temperature at which the schedule starts."),
+    Setting(name="temperature", type=float, minimum=0, maximum=100, help="Scales the schedule."),
+    Setting(name="acceptance", type=str, choices=ACCEPTANCES, help="Which positions keep their sample after a step."),
+    Setting(
+        name="entropy_bound", type=float, minimum=0, help="Accept more positions a step (higher) or fewer (lower)."
+    ),
+    Setting(name="stopping", type=str, choices=STOPPINGS, help="When a canvas is finished early."),
+    Setting(name="stability_threshold", type=int, minimum=0, help="Stop only when the draft has not changed."),
+    Setting(name="confidence_threshold", type=float, above=0, help="Stop only when the mean entropy is below."),
+    Setting(name="entropy_limit", type=float, above=0, help="Stop when no position's entropy is above this many nats."),
+    Setting(name="seed", type=int, minimum=0, maximum=MAX_SEED, is_optional=True, belongs_to_request=True, help="S."),
+    Setting(name="choice", type=int, minimum=0, maximum=2**31 - 1, belongs_to_request=True, help="C."),
+)

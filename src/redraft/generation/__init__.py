@@ -2,7 +2,8 @@
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.autoregressive import autoregressive_tokens, generate_autoregressive
-from redraft.generation.loop import DenoisingStep, Generation, cut_canvas, denoise, denoising_steps, generate
+from redraft.generation.loop import DenoisingStep, Generation, denoise, denoising_steps, generate
+from redraft.utils.canvas import cut_canvas
 
 __all__ = [
     "DenoisingStep",

@@ -9,10 +9,11 @@ from collections.abc import Generator, Sequence
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation.loop import Generation, check_prompt, cut_canvas, end_of
+from redraft.generation.loop import Generation, check_prompt, end_of
 from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.transformer import Transformer
+from redraft.utils.canvas import cut_canvas
 
 
 def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:

@@ -26,6 +26,7 @@ from redraft.model.batch import FlatBatch, Pass
 from redraft.model.readout.plain import TopTokens
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
+from redraft.utils.canvas import cut_canvas
 
 
 @dataclass(frozen=True)
@@ -178,19 +179,6 @@ def denoise(
         yield DenoisingStep(counter.canvas, step, temperature, read.argmax, canvas, accepted, read.entropy, finished)
         if finished:
             return
-
-
-def cut_canvas(canvas: Sequence[int], eos_ids: Sequence[int], room: int) -> tuple[list[int], str | None]:
-    """What a finished canvas adds to an answer that has `room` for more tokens, and why the answer ends there.
-
-    "stop": an EOS, which is cut off with what follows it; "length": no more room; None: it goes on.
-    """
-    end = next((i for i, token in enumerate(canvas) if token in eos_ids), None)
-    if end is not None and end <= room:
-        return list(canvas[:end]), "stop"
-    if len(canvas) >= room:
-        return list(canvas[:room]), "length"
-    return list(canvas), None
 
 
 def not_finite(canvas: int, step: int) -> ValueError:

@@ -50,7 +50,7 @@ class Detokenizer:
         self._stream = self._fresh()
         return rest
 
-    def _fresh(self) -> "_Stream":
+    def _fresh(self) -> "_TextStream":
         if self._streaming == "bytes":
             return _ByteStream()
         if self._streaming == "pieces":
@@ -117,7 +117,7 @@ def _is_local(decoder: dict[str, Any]) -> bool:
     return False
 
 
-class _Stream(Protocol):
+class _TextStream(Protocol):
     def push(self, tokens: list[tuple[int, str]]) -> str: ...
     def finish(self) -> str: ...
 

@@ -48,7 +48,7 @@ class Transcript:
         self._detokenizer = tokenizer.detokenizer()
         self._vocab_size = tokenizer.vocab_size
         self._marks = _marks(tokenizer)
-        self._section: _Section = _Text()
+        self._section: _Section = _ContentSection()
 
     def push(self, ids: Sequence[int]) -> list[Part]:
         """What these ids make certain; no text is empty, and neighbours of one kind are one part.
@@ -71,18 +71,18 @@ class Transcript:
     def finish(self) -> list[Part]:
         """The rest of an answer that ends here; afterwards the transcript is ready for a new one."""
         parts = [*self._section.take(self._detokenizer.finish()), *self._section.end()]
-        self._section = _Text()
+        self._section = _ContentSection()
         return _joined(parts)
 
     def _turn(self, mark: "_Mark") -> list[Part]:
-        if isinstance(self._section, _Call) and mark is _Mark.QUOTE:
+        if isinstance(self._section, _CallSection) and mark is _Mark.QUOTE:
             self._section.quote()
             return []
         parts = self._section.end()
         if mark is _Mark.CHANNEL:
-            self._section = _Channel()
+            self._section = _ChannelSection()
         else:
-            self._section = _Call() if mark is _Mark.CALL else _Text()
+            self._section = _CallSection() if mark is _Mark.CALL else _ContentSection()
         return parts
 
 
@@ -117,7 +117,7 @@ class _Section(Protocol):
     def end(self) -> list[Part]: ...
 
 
-class _Text:
+class _ContentSection:
     heeds = _OPENING
 
     def take(self, text: str) -> list[Part]:
@@ -127,7 +127,7 @@ class _Text:
         return []
 
 
-class _Channel:
+class _ChannelSection:
     """Its first line is its name and part of nothing; only the channel of that name is thought."""
 
     heeds = _OPENING | {_Mark.CHANNEL_END}
@@ -149,7 +149,7 @@ class _Channel:
         return []
 
 
-class _Call:
+class _CallSection:
     heeds = _OPENING | {_Mark.CALL_END, _Mark.QUOTE}
 
     def __init__(self) -> None:

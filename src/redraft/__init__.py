@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redraft.api import Committed, Draft, Model, Result, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
-    from redraft.diffusion.settings import SETTINGS, Setting
+    from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
-    from redraft.generation import DenoisingStep, Generation, SamplerSettings
+    from redraft.generation import DenoisingStep, Generation
     from redraft.weights.card import Card
 
 __version__ = "0.1.0"
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _OF_ENGINE = {"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"}
-_OF_SETTINGS = {"SETTINGS", "Setting"}
+_OF_SETTINGS = {"SETTINGS", "SamplerSettings", "Setting"}
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,8 @@ import torch
 
 from redraft.benchmark.autoregressive import TokenByToken, compare_token_by_token
 from redraft.benchmark.compare import random_prompts
-from redraft.generation import SamplerSettings, generate_autoregressive
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import generate_autoregressive
 from redraft.model import prepare
 from tests.fakes.models import tiny_model
 

@@ -8,7 +8,7 @@ import torch
 
 import redraft
 from redraft.bundled.data.families import BundledExamples
-from redraft.diffusion import Counter
+from redraft.diffusion.randomness import Counter
 from redraft.evaluation.tasks import TASKS, Made, run_cases, summarise
 from redraft.training.data.examples import make_batch
 from redraft.training.objective import losses

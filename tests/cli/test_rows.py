@@ -8,7 +8,7 @@ import pytest
 import redraft
 from redraft.cli import options
 from redraft.cli.rows import Row, parse_template, read_prompts
-from redraft.generation import SamplerSettings
+from redraft.diffusion.settings import SamplerSettings
 from tests.fakes.models import tiny_model
 
 

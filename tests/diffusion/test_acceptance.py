@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.diffusion import EntropyBound, LinearQuota
+from redraft.diffusion.acceptance import EntropyBound, LinearQuota
 
 # Entropies and bounds in multiples of 1/64: their float32 sums are exact, so a bound can be met exactly.
 GRAIN = 64
@@ -17,9 +17,13 @@ grains = st.lists(st.integers(0, 300), min_size=1, max_size=24)
 bounds = st.integers(0, 400)
 
 
+def to_go(step: int, steps: int, canvases: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((canvases,), step), torch.full((canvases,), steps)
+
+
 def accept(grain_entropies: list[int], bound: int) -> list[bool]:
     entropy = torch.tensor(grain_entropies, dtype=torch.float32) / GRAIN
-    return EntropyBound(bound=bound / GRAIN).accept(entropy, 1, 4).tolist()
+    return EntropyBound(bound=bound / GRAIN).accept(entropy[None], *to_go(1, 4))[0].tolist()
 
 
 def brute_force(entropies: list[int], bound: int) -> list[bool]:
@@ -81,15 +85,15 @@ def test_bad_bounds(bound):
 @given(entropies=grains, steps=st.integers(1, 60), data=st.data())
 def test_linear_quota_is_its_definition(entropies, steps, data):
     step = data.draw(st.integers(1, steps))
-    accepted = LinearQuota().accept(torch.tensor(entropies, dtype=torch.float32), step, steps).tolist()
+    accepted = LinearQuota().accept(torch.tensor([entropies], dtype=torch.float32), *to_go(step, steps))[0].tolist()
     quota = math.ceil(Fraction(len(entropies) * (steps - step + 1), steps))
     surest = sorted(range(len(entropies)), key=lambda i: (entropies[i], i))[:quota]
     assert accepted == [i in surest for i in range(len(entropies))]
 
 
 def test_linear_quota_grows_evenly_to_everything():
-    entropy = torch.rand(256, generator=torch.Generator().manual_seed(0))
-    counts = [int(LinearQuota().accept(entropy, step, 48).sum()) for step in range(48, 0, -1)]
+    entropy = torch.rand(1, 256, generator=torch.Generator().manual_seed(0))
+    counts = [int(LinearQuota().accept(entropy, *to_go(step, 48)).sum()) for step in range(48, 0, -1)]
     assert counts[0] == 6
     assert counts[-1] == 256
     assert {b - a for a, b in itertools.pairwise(counts)} == {5, 6}

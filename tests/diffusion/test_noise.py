@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from redraft.diffusion import Counter, Purpose, corrupt, initial_canvas, renoise
+from redraft.diffusion.noise import corrupt, initial_canvas, renoise
+from redraft.diffusion.randomness import Counter, Purpose, tokens_of_many
 
 VOCAB = 5
 
@@ -18,17 +19,17 @@ def test_initial_canvas_is_the_counters_noise():
 def test_renoise_keeps_accepted_and_draws_the_rest():
     sample = torch.arange(100, 164)
     accepted = torch.arange(64) % 3 == 0
-    counter = Counter(0, step=5)
-    renoised = renoise(sample, accepted, counter, 61)
+    noise = tokens_of_many([Counter(0, step=5)], 64, 61, Purpose.RENOISE)
+    assert torch.equal(noise, Counter(0, step=5).random_tokens(64, 61, Purpose.RENOISE))
+    renoised = renoise(sample, accepted, noise)
     assert torch.equal(renoised[accepted], sample[accepted])
-    assert torch.equal(renoised[~accepted], counter.random_tokens(64, 61, Purpose.RENOISE)[~accepted])
+    assert torch.equal(renoised[~accepted], noise[~accepted])
     assert renoised[~accepted].max() < 61
     assert renoised[~accepted].unique().numel() > 20
 
 
 def test_renoise_noise_differs_from_step_to_step_and_from_the_first_canvas():
-    nothing = torch.zeros(64, dtype=torch.bool)
-    canvases = [renoise(torch.zeros(64, dtype=torch.int64), nothing, Counter(0, step=step), 61) for step in (1, 2)]
+    canvases = [tokens_of_many([Counter(0, step=step)], 64, 61, Purpose.RENOISE) for step in (1, 2)]
     canvases.append(initial_canvas(Counter(0, step=1), 64, 61))
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert (canvases[i] == canvases[j]).float().mean() < 0.2

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redraft.diffusion import Counter, Purpose, uniforms_of_many
+from redraft.diffusion.randomness import Counter, Purpose, uniforms_of_many
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.diffusion import LinearTemperature
+from redraft.diffusion.schedule import LinearTemperature
 
 
 def test_defaults_over_four_steps():

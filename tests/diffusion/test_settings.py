@@ -3,13 +3,17 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.diffusion import EntropyBound, EveryPositionConfident, LinearQuota, LinearTemperature, StableAndConfident
-from redraft.generation import SamplerSettings
+from redraft.diffusion.acceptance import EntropyBound, LinearQuota
+from redraft.diffusion.schedule import LinearTemperature
+from redraft.diffusion.settings import SETTINGS, SamplerSettings
+from redraft.diffusion.stopping import EveryPositionConfident, StableAndConfident
 
 INTEGERS = {
     # name: (lowest, highest)
@@ -25,27 +29,26 @@ NAMES = ("acceptance", "stopping")
 
 def test_defaults_are_the_reference_samplers():
     settings = SamplerSettings()
-    assert (settings.steps, settings.t_min, settings.t_max) == (48, 0.4, 0.8)
-    assert (settings.entropy_bound, settings.stability_threshold, settings.confidence_threshold) == (0.1, 1, 0.005)
+    assert settings.steps == 48
     assert settings.schedule == LinearTemperature(t_min=0.4, t_max=0.8)
-    assert settings.acceptance_rule == EntropyBound(bound=0.1)
-    assert settings.stopping_rule == StableAndConfident(stability=1, confidence=0.005)
+    assert settings.acceptance == EntropyBound(bound=0.1)
+    assert settings.stopping == StableAndConfident(stability=1, confidence=0.005)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in INTEGERS.items()])
 def test_integer_range(name, low, high):
     for good in (low, high):
-        assert getattr(SamplerSettings(**{name: good}), name) == good
+        assert getattr(SamplerSettings.of(**{name: good}), name) == good
     for bad in (low - 1, high + 1, -(10**30), 10**30):
         with pytest.raises(ValueError, match=rf"^{name} is {bad}, must lie between {low} and {high}$"):
-            SamplerSettings(**{name: bad})
+            SamplerSettings.of(**{name: bad})
 
 
 @pytest.mark.parametrize("name", [*INTEGERS, "stability_threshold"])
 @pytest.mark.parametrize("bad", [True, False, 1.0, math.nan, math.inf, "3", [3], {}])
 def test_what_is_no_integer(name, bad):
     with pytest.raises(ValueError, match=rf"^{name} is .*, must be an? int"):
-        SamplerSettings(**{name: bad})
+        SamplerSettings.of(**{name: bad})
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -54,26 +57,26 @@ def test_what_is_no_integer(name, bad):
 )
 def test_what_is_no_finite_number(name, bad):
     with pytest.raises(ValueError, match=rf"^{name} is .*, must be a"):
-        SamplerSettings(**{name: bad})
+        SamplerSettings.of(**{name: bad})
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [None, 1, True, b"entropy_bound", ["entropy_bound"]])
 def test_what_is_no_name(name, bad):
     with pytest.raises(ValueError, match=rf"^{name} is .*, must be a str"):
-        SamplerSettings(**{name: bad})
+        SamplerSettings.of(**{name: bad})
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "steps", "stability_threshold", "choice"])
 def test_null_where_a_number_must_be(name):
     with pytest.raises(ValueError, match=rf"^{name} is None, must be an? int"):
-        SamplerSettings(**{name: None})
+        SamplerSettings.of(**{name: None})
 
 
 def test_whole_numbers_serve_as_floats():
-    settings = SamplerSettings(t_min=1, t_max=2, temperature=1, entropy_bound=0, confidence_threshold=1)
+    settings = SamplerSettings.of(t_min=1, t_max=2, temperature=1, entropy_bound=0, confidence_threshold=1)
     assert settings.schedule.at(1, 1) == 2
-    assert settings.acceptance_rule == EntropyBound(bound=0)
+    assert settings.acceptance == EntropyBound(bound=0)
 
 
 @pytest.mark.parametrize(
@@ -96,28 +99,28 @@ def test_whole_numbers_serve_as_floats():
 )
 def test_refusals_name_value_and_range(changes, message):
     with pytest.raises(ValueError, match=message):
-        SamplerSettings(**changes)
+        SamplerSettings.of(**changes)
     with pytest.raises(ValueError, match=message):
         SamplerSettings().replace(**changes)
 
 
 def test_named_rules():
-    settings = SamplerSettings(acceptance="linear_quota", stopping="every_position_confident", entropy_limit=0.25)
-    assert settings.acceptance_rule == LinearQuota()
-    assert settings.stopping_rule == EveryPositionConfident(limit=0.25)
+    settings = SamplerSettings.of(acceptance="linear_quota", stopping="every_position_confident", entropy_limit=0.25)
+    assert settings.acceptance == LinearQuota()
+    assert settings.stopping == EveryPositionConfident(limit=0.25)
 
 
 def test_temperature_scales_the_schedule_but_zero_leaves_it():
-    assert SamplerSettings(temperature=0.5).schedule == LinearTemperature(t_min=0.2, t_max=0.4)
-    assert SamplerSettings(temperature=0).schedule == SamplerSettings(temperature=1).schedule
+    assert SamplerSettings.of(temperature=0.5).scaled_schedule == LinearTemperature(t_min=0.2, t_max=0.4)
+    assert SamplerSettings.of(temperature=0).scaled_schedule == SamplerSettings.of(temperature=1).scaled_schedule
 
 
 def test_equal_temperatures_are_allowed():
-    assert SamplerSettings(t_min=0.5, t_max=0.5).schedule.at(3, 9) == 0.5
+    assert SamplerSettings.of(t_min=0.5, t_max=0.5).schedule.at(3, 9) == 0.5
 
 
 def test_replace_changes_a_copy():
-    settings = SamplerSettings(seed=3)
+    settings = SamplerSettings.of(seed=3)
     changed = settings.replace(steps=4, seed=None)
     assert (changed.steps, changed.seed) == (4, None)
     assert (settings.steps, settings.seed) == (48, 3)
@@ -150,7 +153,7 @@ RELEASED = {
 
 
 def test_reads_a_generation_config():
-    assert SamplerSettings.from_generation_config(RELEASED) == SamplerSettings(
+    assert SamplerSettings.from_generation_config(RELEASED) == SamplerSettings.of(
         max_new_tokens=512,
         steps=32,
         t_min=0.3,
@@ -212,7 +215,7 @@ def test_bad_values_of_a_generation_config_are_refused(key, bad, named):
     confidence_threshold=st.floats(1e-6, 10),
 )
 def test_generation_config_round_trip(**changes):
-    settings = SamplerSettings(**changes)
+    settings = SamplerSettings.of(**changes)
     config = json.loads(json.dumps(settings.to_generation_config()))
     assert SamplerSettings.from_generation_config(config) == settings
     assert config["sampler_config"]["_cls_name"] == "EntropyBoundSamplerConfig"
@@ -232,7 +235,7 @@ def test_generation_config_round_trip(**changes):
 )
 def test_settings_of_rules_that_are_not_chosen_are_checked_too(bad):
     with pytest.raises(ValueError, match=r"is -|is [0-9.]+e-"):
-        SamplerSettings(**bad)
+        SamplerSettings.of(**bad)
 
 
 @pytest.mark.parametrize(
@@ -240,4 +243,69 @@ def test_settings_of_rules_that_are_not_chosen_are_checked_too(bad):
 )
 def test_what_generation_config_cannot_hold_is_not_written(settings):
     with pytest.raises(ValueError, match=r"generation_config\.json has no key for"):
-        SamplerSettings(**settings).to_generation_config()
+        SamplerSettings.of(**settings).to_generation_config()
+
+
+def test_flat_names_say_everything_and_make_the_same_settings_again():
+    settings = SamplerSettings.of(entropy_bound=0.3, stopping="every_position_confident", entropy_limit=0.2, seed=4)
+    flat = settings.flat()
+    assert flat["entropy_bound"] == 0.3
+    assert flat["stopping"] == "every_position_confident"
+    assert not {"stability_threshold", "confidence_threshold"} & flat.keys()
+    assert SamplerSettings.of(**flat) == settings
+    everything = SamplerSettings().flat() | SamplerSettings.of(stopping="every_position_confident").flat()
+    assert everything.keys() == {setting.name for setting in SETTINGS}
+
+
+def test_rules_can_be_given_as_they_are():
+    rule = EveryPositionConfident(limit=0.5)
+    assert SamplerSettings(stopping=rule) == SamplerSettings().replace(stopping=rule)
+    assert SamplerSettings(stopping=rule).flat()["entropy_limit"] == 0.5
+    with pytest.raises(ValueError, match=r"acceptance is 'entropy_bound', must be"):
+        SamplerSettings(acceptance="entropy_bound")  # type: ignore[arg-type]
+
+
+def test_a_rule_that_is_named_anew_has_its_own_defaults_and_the_same_one_keeps_its_numbers():
+    settings = SamplerSettings.of(entropy_bound=0.3)
+    assert settings.replace(acceptance="entropy_bound").acceptance == EntropyBound(bound=0.3)
+    assert settings.replace(acceptance="linear_quota").replace(acceptance="entropy_bound").acceptance == EntropyBound()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"acceptance": "linear_quota", "entropy_bound": 0.2},
+            "entropy_bound is 0.2, which requires acceptance 'entropy_",
+        ),
+        ({"entropy_limit": 0.2}, "entropy_limit is 0.2, which requires stopping 'every_position_confident'"),
+        (
+            {"stopping": "every_position_confident", "stability_threshold": 2},
+            "requires stopping 'stable_and_confident'",
+        ),
+    ],
+)
+def test_a_number_of_a_rule_that_is_not_chosen_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerSettings.of(**changes)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_the_table_and_the_rules_agree_on_what_is_allowed(setting):
+    """Just inside the range of the table the settings are made, just outside neither way makes them."""
+    rule = {"entropy_limit": {"stopping": "every_position_confident"}}.get(setting.name, {})
+    for bound, outside in ((setting.minimum, -1), (setting.maximum, 1)):
+        if bound is not None:
+            assert SamplerSettings.of(**rule, **{setting.name: setting.type(bound)}).flat()[setting.name] == bound
+            with pytest.raises(ValueError, match=setting.name):
+                SamplerSettings.of(**rule, **{setting.name: setting.type(bound + outside)})
+    if setting.part and (bound := setting.minimum if setting.above is None else setting.above) is not None:
+        part, name = setting.field.split(".")
+        made = type(getattr(SamplerSettings.of(**rule), part))
+        with pytest.raises(ValueError, match=r"must be"):
+            made(**{name: bound if setting.above is not None else bound - 1})
+
+
+def test_the_table_is_read_without_torch():
+    code = "import sys, redraft.diffusion.settings; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,5 +1,6 @@
 """Stopping rules against the reference's rolling history of drafts (transformers, generation_diffusion_gemma.py)."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,9 +8,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.diffusion import EveryPositionConfident, StableAndConfident
+from redraft.diffusion.randomness import Counter
+from redraft.diffusion.sampler import Sampler
+from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.stopping import EveryPositionConfident, StableAndConfident, Stopping
+from redraft.model.readout.plain import Readout
 
 CANVAS = 3
+
+
+def finished(rule: Stopping, steps: list[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
+    """Whether a canvas with this rule is finished after each of the steps (draft, entropy), were it not before."""
+    settings = SamplerSettings(steps=4096, stopping=rule)
+    sampler = Sampler(7)
+    state = sampler.init([settings], [Counter(0)], len(steps[0][0]))
+    found = []
+    for draft, entropy in steps:
+        state = sampler.step(state, Readout(draft, draft, entropy, torch.zeros(len(draft), 1)))
+        found.append(not state.active)
+        state = dataclasses.replace(state, active=torch.ones_like(state.active))
+    return found
 
 
 class RollingHistory:
@@ -44,11 +62,8 @@ steps = st.lists(
 def test_stable_and_confident_is_the_rolling_history(steps, stability, confidence):
     reference = RollingHistory(stability, confidence)
     rule = StableAndConfident(stability=stability, confidence=confidence)
-    drafts = []
-    for tokens, entropies in steps:
-        draft, entropy = torch.tensor(tokens), torch.tensor(entropies)
-        drafts.append(draft)
-        assert rule.stops(entropy, drafts) == reference.stops(draft, entropy)
+    taken = [(torch.tensor(tokens), torch.tensor(entropies)) for tokens, entropies in steps]
+    assert finished(rule, taken) == [reference.stops(draft, entropy) for draft, entropy in taken]
 
 
 SURE, UNSURE = torch.zeros(2), torch.ones(2)
@@ -71,15 +86,14 @@ A, B = torch.tensor([4, 5]), torch.tensor([4, 6])
 )
 def test_draft_must_equal_the_ones_before_it(stability, drafts, stops):
     rule = StableAndConfident(stability=stability)
-    assert rule.stops(SURE, drafts) is stops
-    assert rule.stops(UNSURE, drafts) is False
+    assert finished(rule, [(draft, SURE) for draft in drafts])[-1] is stops
+    assert finished(rule, [(draft, UNSURE) for draft in drafts])[-1] is False
 
 
 def test_confidence_is_strict_and_of_the_mean():
     rule = StableAndConfident(stability=0, confidence=0.5)
-    assert not rule.stops(torch.tensor([0.5, 0.5]), [A])
-    assert not rule.stops(torch.tensor([0.0, 1.0]), [A])
-    assert rule.stops(torch.tensor([0.0, 0.75]), [A])
+    entropy = torch.tensor([[0.5, 0.5], [0.0, 1.0], [0.0, 0.75]])
+    assert rule.stops(entropy, torch.zeros(3)).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("stability", [-1, -7])
@@ -96,9 +110,8 @@ def test_bad_confidence(confidence):
 
 def test_every_position_confident_looks_at_the_least_sure():
     rule = EveryPositionConfident(limit=0.25)
-    assert rule.stops(torch.tensor([0.0, 0.25]), [A])
-    assert not rule.stops(torch.tensor([0.0, 0.26]), [A])
-    assert not rule.stops(torch.tensor([0.26, 0.0]), [A, A, A])
+    entropy = torch.tensor([[0.0, 0.25], [0.0, 0.26], [0.26, 0.0]])
+    assert rule.stops(entropy, torch.tensor([0, 0, 3])).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, math.inf, math.nan])

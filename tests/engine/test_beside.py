@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import Admitted, Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Request, StepTaken
-from redraft.generation import SamplerSettings, generate, generate_autoregressive
+from redraft.generation import generate, generate_autoregressive
 from redraft.model import FlatBatch, KVCache, Pass, top_tokens
 from tests.fakes.models import tiny_model
 

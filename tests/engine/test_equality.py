@@ -6,8 +6,11 @@ import random
 import pytest
 import torch
 
+from redraft.diffusion.acceptance import EntropyBound, LinearQuota
+from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.stopping import EveryPositionConfident, StableAndConfident
 from redraft.engine import Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Limits, Request, StepTaken
-from redraft.generation import Generation, SamplerSettings, generate
+from redraft.generation import Generation, generate
 from redraft.model import attention, base_dtype, prepare
 from tests.fakes.models import tiny_model
 
@@ -50,17 +53,15 @@ class Answers:
         if rng.random() < 0.5:
             prompt = [*SYSTEM, *prompt]
         length = rng.choice((None, 1, 3, 8, 13))
+        acceptance = rng.choice((EntropyBound(bound=rng.choice((0.1, 0.5))), EntropyBound(bound=0.1), LinearQuota()))
+        confident = StableAndConfident(stability=rng.choice((0, 1, 2)), confidence=rng.choice((0.1, 0.3)))
         settings = SamplerSettings(
             max_new_tokens=rng.choice((1, 7, 16, 24)) if length != 1 else 3,
             canvas_length=length,
             steps=rng.choice((1, 3, 6)),
             temperature=rng.choice((0.0, 1.0, 1.0, 1.7)),
-            acceptance=rng.choice(("entropy_bound", "entropy_bound", "linear_quota")),
-            stopping=rng.choice(("stable_and_confident", "every_position_confident")),
-            entropy_bound=rng.choice((0.1, 0.5)),
-            entropy_limit=0.5,
-            confidence_threshold=rng.choice((0.1, 0.3)),
-            stability_threshold=rng.choice((0, 1, 2)),
+            acceptance=acceptance,
+            stopping=rng.choice((confident, EveryPositionConfident(limit=0.5))),
             seed=rng.randrange(2**63),
             choice=rng.choice((0, 3)),
         )

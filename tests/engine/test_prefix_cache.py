@@ -4,9 +4,9 @@ import random
 import pytest
 import torch
 
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Finished, Limits, Request
 from redraft.engine.prefix_cache import LEAST_TOKENS, PrefixCache
-from redraft.generation import SamplerSettings
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
 from tests.fakes.models import tiny_config, tiny_model
 

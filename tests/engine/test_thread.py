@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import (
     Admitted,
     Cancelled,
@@ -20,7 +21,7 @@ from redraft.engine import (
     StepTaken,
     runner,
 )
-from redraft.generation import SamplerSettings, generate
+from redraft.generation import generate
 from redraft.model import streamed_readout
 from tests.fakes.models import tiny_model
 

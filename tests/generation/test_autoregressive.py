@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from redraft.generation import SamplerSettings, generate_autoregressive
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import generate_autoregressive
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
 from tests.fakes.models import tiny_model
 

@@ -5,23 +5,16 @@ import itertools
 import pytest
 import torch
 
-from redraft.diffusion import Counter, Purpose
-from redraft.generation import (
-    DenoisingStep,
-    Generation,
-    SamplerSettings,
-    cut_canvas,
-    denoise,
-    denoising_steps,
-    generate,
-)
+from redraft.diffusion.randomness import Counter, Purpose
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import DenoisingStep, Generation, cut_canvas, denoise, denoising_steps, generate
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7, 8, 9)
 CANVAS = 8
 # Loose enough that canvases end early, at different steps.
-SETTINGS = SamplerSettings(max_new_tokens=3 * CANVAS, steps=12, confidence_threshold=0.1, seed=5)
+SETTINGS = SamplerSettings.of(max_new_tokens=3 * CANVAS, steps=12, confidence_threshold=0.1, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +52,7 @@ def sure_positions(entropy: list[float], bound: float) -> list[bool]:
 @torch.no_grad()
 def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
     """Recomputes every step from the prompt and the canvases before it, as algorithm.md has it."""
-    config, embedding = model.config, model.embed_tokens.weight
+    config, embedding, flat = model.config, model.embed_tokens.weight, settings.flat()
     written = list(prompt)
     for index, group in itertools.groupby(steps, key=lambda step: step.canvas):
         place = Counter(settings.seed, settings.choice, index)
@@ -71,7 +64,7 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
             left -= 1
             scale = settings.temperature or 1.0
             fraction = step.step / settings.steps
-            temperature = scale * (settings.t_min + (settings.t_max - settings.t_min) * fraction)
+            temperature = scale * (flat["t_min"] + (flat["t_max"] - flat["t_min"]) * fraction)
             assert step.temperature == pytest.approx(temperature)
 
             cache = filled_cache(model, written)
@@ -87,13 +80,13 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
             sample = (probs.double().cumsum(-1) <= uniform[:, None]).sum(-1)
             if settings.temperature == 0:
                 sample = logits.argmax(-1)
-            assert step.accepted.tolist() == sure_positions(step.entropy.tolist(), settings.entropy_bound)
+            assert step.accepted.tolist() == sure_positions(step.entropy.tolist(), flat["entropy_bound"])
             noise = at_step.random_tokens(length, config.vocab_size, Purpose.RENOISE)
             canvas = torch.where(step.accepted, sample, noise)
             assert torch.equal(step.renoised, canvas)
 
             stable = last_draft is not None and torch.equal(step.draft, last_draft)
-            stops = stable and float(step.entropy.mean()) < settings.confidence_threshold
+            stops = stable and float(step.entropy.mean()) < flat["confidence_threshold"]
             assert step.finished == (stops or step.step == 1)
             last_draft = step.draft
             signal = probs @ embedding * config.hidden_size**0.5
@@ -121,7 +114,7 @@ def test_temperature_zero_keeps_the_scheduled_acceptance(model):
     assert not steps[0].accepted.all()
     # The first step reads the same canvas at both, so everything but the sample is the same.
     warm = run(model, settings.replace(temperature=1.0))[0][0]
-    assert steps[0].temperature == warm.temperature == settings.t_max
+    assert steps[0].temperature == warm.temperature == settings.schedule.t_max
     assert torch.equal(steps[0].entropy, warm.entropy)
     assert torch.equal(steps[0].accepted, warm.accepted)
     rest = ~warm.accepted

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from redraft.generation import SamplerSettings
+from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.loop import generate
 from redraft.model import FlatBatch, KVCache, Pass, Transformer, base_dtype, prepare
 from redraft.model.linear.products import Int8Product, PackedProduct, PlainProduct, WeightOnlyProduct

@@ -16,8 +16,9 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     EntropyBoundSamplerConfig,
 )
 
-from redraft.diffusion import Counter, Purpose
-from redraft.generation import DenoisingStep, Generation, SamplerSettings, denoising_steps
+from redraft.diffusion.randomness import Counter, Purpose
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import DenoisingStep, Generation, denoising_steps
 from redraft.model.readout.plain import inverse_cdf
 from tests.parity.reference import Pair, router_margins
 
@@ -119,10 +120,10 @@ class Script:
         note("argmax", best[:, 0] - best[:, 1])
         # What the sum of each position's surer ones lacks to the bound, and the gap between accepted and not.
         ascending = entropy.sort().values
-        note("acceptance", (ascending.cumsum(0) - ascending - self.settings.entropy_bound)[1:].abs())
+        note("acceptance", (ascending.cumsum(0) - ascending - self.settings.flat()["entropy_bound"])[1:].abs())
         count = int(accepted.sum())
         note("acceptance", ascending[count : count + 1] - ascending[count - 1 : count])
-        note("stop", (entropy.mean() - self.settings.confidence_threshold).abs())
+        note("stop", (entropy.mean() - self.settings.flat()["confidence_threshold"]).abs())
         return accepted_canvas
 
     def renoise_canvas(self, sampler: EntropyBoundSampler, original: Any, args: tuple[Any, ...]) -> Tensor:
@@ -147,15 +148,15 @@ class Script:
 def reference_generate(pair: Pair, prompt: list[int], settings: SamplerSettings) -> ReferenceRun:
     """transformers' own `generate`, with our numbers in the place of torch's."""
     script = Script(settings, pair.config.vocab_size)
-    factor = settings.temperature or 1.0
+    flat, factor = settings.flat(), settings.temperature or 1.0
     config = DiffusionGemmaGenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         max_denoising_steps=settings.steps,
-        sampler_config=EntropyBoundSamplerConfig(entropy_bound=settings.entropy_bound),
-        t_min=settings.t_min * factor,
-        t_max=settings.t_max * factor,
-        stability_threshold=settings.stability_threshold,
-        confidence_threshold=settings.confidence_threshold,
+        sampler_config=EntropyBoundSamplerConfig(entropy_bound=flat["entropy_bound"]),
+        t_min=flat["t_min"] * factor,
+        t_max=flat["t_max"] * factor,
+        stability_threshold=flat["stability_threshold"],
+        confidence_threshold=flat["confidence_threshold"],
         # None would be filled in from elsewhere.
         eos_token_id=list(pair.config.eos_ids) or [NO_TOKEN],
         pad_token_id=NO_TOKEN,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from redraft.generation import DenoisingStep, Generation, SamplerSettings
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import DenoisingStep, Generation
 from redraft.model import ModelConfig
 from tests.parity.generating import NO_TOKEN, ReferenceRun, our_generate, reference_generate
 from tests.parity.reference import SEEDS, Pair, WeightScale, build_pair, make_config, max_difference, pattern
@@ -91,7 +92,9 @@ def build(case: Case, seed: int, eos_ids: tuple[int, ...] = ()) -> Pair:
 
 def settings_of(case: Case, pair: Pair, seed: int, **changes: Any) -> SamplerSettings:
     length = case.settings.get("canvas_length", pair.config.canvas_length)
-    return SamplerSettings(**({"max_new_tokens": CANVASES * length, "seed": 7919 * seed + 1} | case.settings | changes))
+    return SamplerSettings.of(
+        **({"max_new_tokens": CANVASES * length, "seed": 7919 * seed + 1} | case.settings | changes)
+    )
 
 
 def generate_both(case: Case, pair: Pair, seed: int, settings: SamplerSettings) -> Both:

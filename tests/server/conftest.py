@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.server.lifecycle import Server
+from redraft.server.lifecycle import ModelServer
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.tokenizers import THINKING_TEMPLATE, save_checkpoint, thinking_tokenizer
@@ -31,7 +31,7 @@ class InThread:
 
     def __init__(self, folder: Path, *, load: Any = None, **settings: Any) -> None:
         load = load or (lambda: redraft.load(str(folder)))
-        self.server = Server(ServerSettings(**{"port": 0, **settings}), load)
+        self.server = ModelServer(ServerSettings(**{"port": 0, **settings}), load)
         self.url = self.server.url
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)

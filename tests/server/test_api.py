@@ -8,6 +8,7 @@ import pytest
 
 import redraft
 from redraft.server.app import create_app
+from redraft.server.openai.requests import OPENAI_NAMES, Canvas
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
@@ -121,6 +122,34 @@ def test_settings_are_obeyed(ask, model):
     assert told["choices"][0]["finish_reason"] == expected.finish_reason == "length"
     assert told["usage"]["completion_tokens"] == 12
     assert chat(ask, seed=8, max_completion_tokens=5)["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        {"acceptance": "linear_quota"},
+        {"stopping": "every_position_confident", "entropy_limit": 0.5},
+        {"stability_threshold": 2, "confidence_threshold": 0.01},
+    ],
+)
+def test_every_rule_and_threshold_can_be_chosen(ask, model, canvas):
+    told = chat(ask, seed=7, canvas=canvas)
+    expected = model.generate(PROMPT, seed=7, **canvas)
+    assert told["choices"][0]["message"]["content"] == expected.text
+    assert tuple(told["choices"][0]["canvas"]["steps_per_canvas"]) == expected.generation.steps_per_canvas
+
+
+def test_the_fields_of_canvas_are_those_of_the_table():
+    settings = {setting.name: setting for setting in redraft.SETTINGS}
+    ours = {"stream_drafts", "alternatives", "autoregressive"}
+    assert set(Canvas.model_fields) - ours == settings.keys() - OPENAI_NAMES.keys()
+    for name, shown in Canvas.model_json_schema()["properties"].items():
+        if name not in ours:
+            setting, (field, _) = settings[name], shown["anyOf"]
+            assert shown["description"] == setting.help
+            assert field.get("minimum") == setting.minimum
+            assert field.get("maximum") == setting.maximum
+            assert tuple(field.get("enum", ())) == setting.choices
 
 
 def test_a_stream_is_the_same_answer_in_pieces(ask):
@@ -289,6 +318,10 @@ def test_token_by_token_to_compare(ask, model):
         ({"canvas": {"step": 3}}, "canvas.step"),
         ({"canvas": {"steps": 0}}, "canvas.steps"),
         ({"canvas": {"t_min": 0.9}}, "canvas.t_min"),
+        ({"canvas": {"acceptance": "all"}}, "canvas.acceptance"),
+        ({"canvas": {"stopping": "never"}}, "canvas.stopping"),
+        ({"canvas": {"entropy_limit": 0.5}}, "canvas.entropy_limit"),
+        ({"canvas": {"stopping": "every_position_confident", "entropy_limit": 0}}, "canvas.entropy_limit"),
         ({"canvas": {"canvas_length": 300}}, "messages"),
         ({"canvas": {"stream_drafts": True}}, "canvas.stream_drafts"),
         ({"canvas": {"alternatives": 2}}, "canvas.alternatives"),
@@ -347,6 +380,10 @@ def test_models_and_tokens(ask, model):
     assert (told["id"], told["max_model_len"]) == ("tiny", 256)
     assert told["canvas"]["canvas_length"] == 8
     assert told["canvas"]["max_tokens"] == model.defaults.max_new_tokens
+    assert told["canvas"]["stopping"] == "stable_and_confident"
+    assert told["canvas"].keys() == {
+        "max_tokens" if name == "max_new_tokens" else name for name in model.defaults.flat().keys() - {"seed", "choice"}
+    }
     assert told["card"]["examples"] == list(model.card.examples)
     found = ask("/tokenize", {"prompt": PROMPT}).json()
     assert found == {"tokens": model.encode_plain(PROMPT), "count": len(found["tokens"]), "max_model_len": 256}

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.server.lifecycle import Server
+from redraft.server.lifecycle import ModelServer
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.server.conftest import made_of, until
@@ -340,14 +340,14 @@ def test_a_process_whose_load_fails_exits_2_with_one_line(command, tmp_path):
 def test_a_port_in_use_is_told_before_anything_is_loaded(server):
     loaded = []
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.server.port}"):
-        Server(ServerSettings(port=server.server.port), lambda: loaded.append(1))
+        ModelServer(ServerSettings(port=server.server.port), lambda: loaded.append(1))
     # Not even one that is bound and does not listen yet is shared.
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OSError, match="choose another"):
-            Server(ServerSettings(port=other.getsockname()[1]), lambda: loaded.append(1))
+            ModelServer(ServerSettings(port=other.getsockname()[1]), lambda: loaded.append(1))
     assert not loaded
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from redraft.diffusion import Counter
+from redraft.diffusion.randomness import Counter
 from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention
 from redraft.model.transformer import Transformer
 from redraft.training import loop

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from redraft.diffusion import Counter
+from redraft.diffusion.randomness import Counter
 from redraft.model import FlatBatch, KVCache, Pass, SegmentedAttention
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.data.examples import Example, TrainingBatch, make_batch

@@ -5,14 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from redraft.diffusion import Counter
-from redraft.generation import SamplerSettings, generate
+from redraft.diffusion.randomness import Counter
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import generate
 from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
 from redraft.training.validation import make_validator
 from tests.fakes.models import tiny_model
 
-SETTINGS = SamplerSettings(steps=3, seed=None, t_min=0.1, t_max=0.1)
+SETTINGS = SamplerSettings.of(steps=3, seed=None, t_min=0.1, t_max=0.1)
 
 
 def answered(model, prompt: tuple[int, ...], seed: int) -> Example:

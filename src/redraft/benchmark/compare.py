@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from redraft.benchmark.timing import Spread, ratio
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Limits, Request
-from redraft.generation import SamplerSettings
 from redraft.model import Transformer
 
 NEVER = 1e-9
@@ -73,7 +73,7 @@ class EngineSteps:
                 queued_requests=len(self._prompts), prefix_tokens=0,
             ),
         )  # fmt: skip
-        settings = SamplerSettings(steps=self._steps, max_new_tokens=length, confidence_threshold=NEVER, seed=0)
+        settings = SamplerSettings.of(steps=self._steps, max_new_tokens=length, confidence_threshold=NEVER, seed=0)
         for number, prompt in enumerate(self._prompts):
             core.submit(Request(id=str(number), prompt=tuple(prompt), settings=settings))
         found = []

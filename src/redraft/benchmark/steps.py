@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from redraft.diffusion import Counter, EntropyBound, Purpose, uniforms_of_many
+from redraft.diffusion.randomness import Counter
+from redraft.diffusion.sampler import CanvasState, Sampler
+from redraft.diffusion.settings import SamplerSettings
 from redraft.model import FlatBatch, KVCache, Pass, Readout, Segment, Transformer
 from redraft.model.readout.streamed import streamed_readout
 
@@ -48,7 +50,10 @@ class Step:
                 attention.advance()
         self._positions = torch.arange(context, context + length).repeat(batch)
         self._canvas = tokens(batch * length)
-        self._counters = [Counter(seed, choice=i, step=1) for i in range(batch)]
+        settings = SamplerSettings()
+        counters = [Counter(seed, choice=i, step=settings.steps) for i in range(batch)]
+        self._sampler = Sampler(config.vocab_size)
+        self._state = CanvasState.starting(self._canvas.view(batch, length), [settings] * batch, counters)
         self._soft_embedding: Tensor | None = None
         # The signal of a first step, so that every timed one has one.
         self._soft_embedding = self.run().soft_embedding
@@ -58,15 +63,12 @@ class Step:
         """One step: the network, the readout, the sampler."""
         clock = clock or Clock()
         hidden = self._forward(Pass.DENOISER, self._soft_embedding, self.caches)
-        lengths = [self.length] * self.batch
         with clock.stage("sampler"):
-            uniform = uniforms_of_many(self._counters, lengths, Purpose.SAMPLE)
+            uniforms = self._sampler.uniforms(self._state)
         with clock.stage("readout"):
-            read = streamed_readout(self.model, hidden, 0.8, uniform)
+            read = streamed_readout(self.model, hidden, self._state.temperatures[0], uniforms)
         with clock.stage("sampler"):
-            accepted = EntropyBound().accept(read.entropy.view(self.batch, -1), 1, 1).flatten()
-            noise = uniforms_of_many(self._counters, lengths, Purpose.RENOISE) * self.model.config.vocab_size
-            torch.where(accepted, read.sample, noise.long())
+            self._sampler.step(self._state, read)
         return read
 
     @torch.inference_mode()

@@ -159,8 +159,8 @@ def rows(
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
     options.needs("matplotlib", "train")
+    from redraft.diffusion.settings import SamplerSettings
     from redraft.evaluation.cases import read_rows
-    from redraft.generation import SamplerSettings
     from redraft.text import TextTokenizer
     from redraft.training import loop
     from redraft.training import recipe as recipes

@@ -1,21 +1,25 @@
 """Acceptance: which positions of a canvas keep their sample after a denoising step.
 
-C canvas length.
+B canvases, C canvas length. A rule's own numbers may be tensors [B, 1], one for each canvas (`sampler.stacked`).
 """
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Acceptance(Protocol):
     """Decides which positions are sure enough."""
 
-    def accept(self, entropy: Tensor, step: int, steps: int) -> Tensor:
-        """entropy [C] in nats, with `step` of `steps` steps to go → bool [C], true where the sample stays."""
+    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor") -> "Tensor":
+        """Returns bool [B, C], true where the sample stays.
+
+        entropy float32 [B, C] in nats; step and steps int64 [B]: of how many steps how many are to go, this one
+        included.
+        """
         ...
 
 
@@ -33,11 +37,10 @@ class EntropyBound:
         if not 0 <= self.bound < math.inf:
             raise ValueError(f"entropy bound is {self.bound}, must be at least 0")
 
-    def accept(self, entropy: Tensor, step: int, steps: int) -> Tensor:
-        """As the Protocol says, and for many canvases at once: entropy [..., C] → bool [..., C]."""
+    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor") -> "Tensor":
         ascending, order = entropy.sort(dim=-1, stable=True)
         chosen = ascending.cumsum(-1) - ascending <= self.bound
-        return torch.zeros_like(chosen).scatter(-1, order, chosen)
+        return chosen.new_zeros(chosen.shape).scatter(-1, order, chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +50,8 @@ class LinearQuota:
     Spends all steps unless stopping ends them; the quality of the guess does not change the pace.
     """
 
-    def accept(self, entropy: Tensor, step: int, steps: int) -> Tensor:
-        quota = math.ceil(entropy.shape[0] * (steps - step + 1) / steps)
-        order = entropy.argsort(stable=True)
-        accepted = torch.zeros_like(entropy, dtype=torch.bool)
-        accepted[order[:quota]] = True
-        return accepted
+    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor") -> "Tensor":
+        # In whole numbers: the ceiling of C · (S - s + 1) / S.
+        quota = -(-entropy.shape[-1] * (steps - step + 1) // steps)
+        rank = entropy.argsort(dim=-1, stable=True).argsort(dim=-1)
+        return rank < quota[:, None]

@@ -11,9 +11,8 @@ def initial_canvas(counter: Counter, length: int, vocab_size: int, device: torch
     return counter.random_tokens(length, vocab_size, Purpose.INITIAL_CANVAS, device=device)
 
 
-def renoise(sample: Tensor, accepted: Tensor, counter: Counter, vocab_size: int) -> Tensor:
-    """Keeps `sample` int64 [C] where `accepted` bool [C] is true, fresh noise elsewhere."""
-    noise = counter.random_tokens(sample.shape[0], vocab_size, Purpose.RENOISE, device=sample.device)
+def renoise(sample: Tensor, accepted: Tensor, noise: Tensor) -> Tensor:
+    """Keeps `sample` where `accepted` is true, and takes `noise`, random tokens, elsewhere; all of one shape."""
     return torch.where(accepted, sample, noise)
 
 

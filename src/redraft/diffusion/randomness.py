@@ -65,6 +65,13 @@ def uniforms_of_many(
     return _uniforms(positions, keys.repeat_interleave(sizes))
 
 
+def tokens_of_many(
+    counters: Sequence[Counter], count: int, vocab_size: int, purpose: Purpose, device: torch.device | str = "cpu"
+) -> Tensor:
+    """int64 [counters · count]: uniform tokens of the vocabulary, `count` of each counter, one behind the other."""
+    return (uniforms_of_many(counters, [count] * len(counters), purpose, device) * vocab_size).long()
+
+
 # SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), once on Python
 # integers for the key and once on tensors for the positions. int64 products wrap as unsigned ones do.
 _MASK = (1 << 64) - 1

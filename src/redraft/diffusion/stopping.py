@@ -1,22 +1,25 @@
 """Stopping: when a canvas is finished before its last denoising step.
 
-C canvas length.
+B canvases, C canvas length. A rule's own numbers may be tensors [B], one for each canvas (`sampler.stacked`).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Stopping(Protocol):
-    """Decides whether more steps would still change the canvas."""
+    """Decides whether more steps would still change a canvas."""
 
-    def stops(self, entropy: Tensor, drafts: Sequence[Tensor]) -> bool:
-        """entropy [C] in nats of this step; the drafts int64 [C] of all steps so far, this one's last."""
+    def stops(self, entropy: "Tensor", unchanged: "Tensor") -> "Tensor":
+        """Returns bool [B], true where a canvas is finished.
+
+        entropy float32 [B, C] of this step in nats; unchanged int64 [B]: how many drafts in a row, up to the one before
+        this step's, equal this step's.
+        """
         ...
 
 
@@ -33,10 +36,8 @@ class StableAndConfident:
         if not 0 < self.confidence < math.inf:
             raise ValueError(f"confidence threshold is {self.confidence}, must be above 0")
 
-    def stops(self, entropy: Tensor, drafts: Sequence[Tensor]) -> bool:
-        if len(drafts) <= self.stability or not float(entropy.mean()) < self.confidence:
-            return False
-        return all(torch.equal(drafts[-1], earlier) for earlier in drafts[-1 - self.stability : -1])
+    def stops(self, entropy: "Tensor", unchanged: "Tensor") -> "Tensor":
+        return (entropy.mean(dim=-1).double() < self.confidence) & (unchanged >= self.stability)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,5 +50,5 @@ class EveryPositionConfident:
         if not 0 < self.limit < math.inf:
             raise ValueError(f"entropy limit is {self.limit}, must be above 0")
 
-    def stops(self, entropy: Tensor, drafts: Sequence[Tensor]) -> bool:
-        return float(entropy.max()) <= self.limit
+    def stops(self, entropy: "Tensor", unchanged: "Tensor") -> "Tensor":
+        return entropy.amax(dim=-1).double() <= self.limit

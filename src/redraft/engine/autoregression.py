@@ -4,7 +4,7 @@ import time
 
 from redraft.engine.request import Admitted, CanvasCommitted, Event, Failed, Finished, Request
 from redraft.generation import autoregressive_tokens
-from redraft.generation.loop import check_prompt
+from redraft.generation.result import check_prompt
 from redraft.model import Transformer
 
 

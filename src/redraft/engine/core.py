@@ -98,8 +98,8 @@ class EngineCore:
         progress = outcome.progress
         if outcome.error is not None:
             return self._fail(progress, outcome.error)
-        assert outcome.step is not None and outcome.soft_embedding is not None
-        events = list(progress.denoised(outcome.step, outcome.soft_embedding))
+        assert outcome.step is not None and outcome.state is not None
+        events = list(progress.denoised(outcome.step, outcome.state))
         if progress.task.phase is Phase.DONE:
             self._release(progress)
         return events

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from redraft.generation import DenoisingStep, Generation, SamplerSettings
+    from redraft.diffusion.settings import SamplerSettings
+    from redraft.generation import DenoisingStep, Generation
     from redraft.model import TopTokens
 
 

@@ -3,29 +3,28 @@
 N rows, C canvas length, D hidden size, V vocabulary.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from redraft.diffusion import Counter, EntropyBound, Purpose, initial_canvas, uniforms_of_many
+from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.engine.scheduler import Piece
 from redraft.engine.sequence import Progress
 from redraft.generation import DenoisingStep
-from redraft.generation.loop import not_finite
+from redraft.generation.result import not_finite
 from redraft.model import FlatBatch, Pass, Segment, Transformer, top_tokens
 from redraft.model.readout.streamed import streamed_readout
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a forward made of a canvas: a denoising step and the soft embedding [C, D] it leaves, or an error."""
+    """What a forward made of a canvas: a denoising step and the state it leaves, or an error."""
 
     progress: Progress
     step: DenoisingStep | None = None
-    soft_embedding: Tensor | None = None
+    state: CanvasState | None = None
     error: Exception | None = None
 
 
@@ -46,25 +45,23 @@ def run_forward(model: Transformer, parts: Sequence[tuple[Progress, Piece]]) -> 
     canvas_rows = [segment.rows for segment in batch.segments if segment.kind is Pass.DENOISER]
     if canvas_rows:
         hidden = torch.cat([hidden[rows] for rows in canvas_rows])
-        outcomes = _sample(model, [progress for progress, piece in parts if piece.denoises], hidden)
+        chosen = [progress for progress, piece in parts if piece.denoises]
+        outcomes = _sample(model, chosen, [canvas for canvas in canvases if canvas is not None], hidden)
     for (progress, _), cache in zip(parts, caches, strict=True):
         progress.cache = cache
     return outcomes
 
 
-def _canvas(progress: Progress) -> Tensor:
-    """int64 [C]: what the next denoising step reads."""
+def _canvas(progress: Progress) -> CanvasState:
+    """What the next denoising step starts from."""
     if progress.canvas is not None:
         return progress.canvas
-    at = progress.counter
-    # The noise that a canvas begins as belongs to no step.
-    return initial_canvas(
-        Counter(at.seed, at.choice, at.canvas), progress.task.canvas_length, progress.config.vocab_size
-    )
+    sampler = Sampler(progress.config.vocab_size)
+    return sampler.init([progress.settings], [progress.counter], progress.task.canvas_length)
 
 
 def _flat_batch(
-    model: Transformer, parts: Sequence[tuple[Progress, Piece]], canvases: Sequence[Tensor | None]
+    model: Transformer, parts: Sequence[tuple[Progress, Piece]], canvases: Sequence[CanvasState | None]
 ) -> FlatBatch:
     """Each request's unread tokens, then its canvas; positions go on from its cache."""
     device = model.embed_tokens.weight.device
@@ -83,9 +80,9 @@ def _flat_batch(
         if piece.encoded:
             add(slot, torch.tensor(progress.unread[: piece.encoded]), position, Pass.ENCODER)
         if canvas is not None:
-            segment = add(slot, canvas, position + piece.encoded, Pass.DENOISER)
-            if progress.soft_embedding is not None:
-                signals.append((segment, progress.soft_embedding))
+            segment = add(slot, canvas.tokens[0], position + piece.encoded, Pass.DENOISER)
+            if canvas.soft_embedding is not None:
+                signals.append((segment, canvas.soft_embedding[0]))
     positions = torch.cat([torch.arange(s.position, s.position + s.length, device=device) for s in segments])
     soft_embedding = None
     if signals:
@@ -95,59 +92,32 @@ def _flat_batch(
     return FlatBatch(torch.cat(tokens), positions, tuple(segments), soft_embedding).filled()
 
 
-def _sample(model: Transformer, progresses: Sequence[Progress], hidden: Tensor) -> list[Denoised]:
+def _sample(
+    model: Transformer, progresses: Sequence[Progress], states: Sequence[CanvasState], hidden: Tensor
+) -> list[Denoised]:
     """Readout of hidden [N, D], the rows of all canvases, and what the sampler makes of it."""
-    device = hidden.device
-    counters = [progress.counter for progress in progresses]
-    lengths = [progress.task.canvas_length for progress in progresses]
-    sizes = torch.tensor(lengths, device=device)
-
-    def by_row(values: Sequence[float] | Sequence[bool], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, device=device, dtype=dtype).repeat_interleave(sizes)
-
-    temperatures = [progress.temperature for progress in progresses]
-    uniform = uniforms_of_many(counters, lengths, Purpose.SAMPLE, device)
-    read = streamed_readout(model, hidden, by_row(temperatures, torch.float64), uniform)
-    sample = torch.where(
-        by_row([progress.settings.temperature == 0 for progress in progresses], torch.bool), read.argmax, read.sample
-    )
-    noise = (uniforms_of_many(counters, lengths, Purpose.RENOISE, device) * model.config.vocab_size).long()
-    entropies = torch.split(read.entropy, lengths)
-    accepted = _accepted(progresses, entropies)
-    renoised = torch.split(torch.where(torch.cat(accepted), sample, noise), lengths)
-    # One question for all: on the whole nothing is wrong.
-    sound = bool(read.entropy.isfinite().all())
+    sampler = Sampler(model.config.vocab_size)
+    lengths = [state.length for state in states]
+    temperatures = [state.temperatures[0] for state in states]
+    by_row = torch.tensor(temperatures, dtype=torch.float64).repeat_interleave(torch.tensor(lengths)).to(hidden.device)
+    read = streamed_readout(model, hidden, by_row, sampler.uniforms(*states))
+    stepped = sampler.step_each(states, read)
+    # One question for all of them.
+    facts = torch.stack([torch.cat([state.ok for state in stepped]), torch.cat([state.active for state in stepped])])
     outcomes = []
-    for i, (progress, draft, signal) in enumerate(
-        zip(progresses, torch.split(read.argmax, lengths), torch.split(read.soft_embedding, lengths), strict=True)
+    for progress, before, state, temperature, rows, ok, active in zip(
+        progresses, states, stepped, temperatures, torch.split(hidden, lengths), *facts.tolist(), strict=True
     ):
-        at, entropy = counters[i], entropies[i]
-        if not sound and not entropy.isfinite().all():
-            outcomes.append(Denoised(progress, error=not_finite(at.canvas, at.step)))
+        at = before.counters[0]
+        if not ok:
+            outcomes.append(Denoised(progress, error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
             continue
-        finished = progress.stops(entropy, draft)
         top = None
-        if (count := progress.request.top) and (finished or progress.request.drafts):
-            top = top_tokens(model, torch.split(hidden, lengths)[i], count)
+        if (count := progress.request.top) and (not active or progress.request.drafts):
+            top = top_tokens(model, rows, count)
         step = DenoisingStep(
-            at.canvas, at.step, temperatures[i], draft, renoised[i], accepted[i], entropy, finished, top
-        )
-        # A copy, or one request would hold the signals of all that were in this forward.
-        outcomes.append(Denoised(progress, step, signal.clone()))
+            at.canvas, at.step, temperature, state.draft[0], state.tokens[0], state.accepted[0], state.entropy[0],
+            not active, top,
+        )  # fmt: skip
+        outcomes.append(Denoised(progress, step, state))
     return outcomes
-
-
-def _accepted(progresses: Sequence[Progress], entropies: Sequence[Tensor]) -> list[Tensor]:
-    """bool [C] of each canvas; canvases of one length under one entropy bound are decided together."""
-    accepted: dict[int, Tensor] = {}
-    together: dict[tuple[EntropyBound, int], list[int]] = defaultdict(list)
-    for i, (progress, entropy) in enumerate(zip(progresses, entropies, strict=True)):
-        rule = progress.settings.acceptance_rule
-        if isinstance(rule, EntropyBound):
-            together[rule, entropy.shape[0]].append(i)
-        else:
-            accepted[i] = rule.accept(entropy, progress.step, progress.settings.steps)
-    for (bound, _), group in together.items():
-        rows = bound.accept(torch.stack([entropies[i] for i in group]), 0, 0)
-        accepted |= dict(zip(group, rows, strict=True))
-    return [accepted[i] for i in range(len(progresses))]

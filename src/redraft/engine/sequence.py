@@ -7,22 +7,20 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from torch import Tensor
-
-from redraft.diffusion import Counter
+from redraft.diffusion.randomness import Counter
+from redraft.diffusion.sampler import CanvasState
 from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.request import CanvasCommitted, Event, Finished, Phase, Request, StepTaken
 from redraft.engine.scheduler import Piece, Task
 from redraft.generation import DenoisingStep, Generation, cut_canvas
-from redraft.generation.loop import check_prompt
+from redraft.generation.result import check_prompt
 from redraft.model import KVCache, ModelConfig
 
 
 class Progress:
     """The state of a request from its submission to its end. ValueError for a request the model cannot answer.
 
-    canvas int64 [C] is what the next denoising step reads (None: noise yet to be drawn), soft_embedding float32 [C, D]
-    the self-conditioning signal it gets (None: no signal); the runner computes both.
+    canvas is the state of the canvas under way (None: yet to be started); the runner computes it.
     """
 
     def __init__(self, request: Request, config: ModelConfig) -> None:
@@ -40,10 +38,8 @@ class Progress:
         self.task = Task(canvas_length=length, most_tokens=min(longest, config.max_context))
         self.cache = KVCache(config)
         self.unread: list[int] = []
-        self.canvas: Tensor | None = None
-        self.soft_embedding: Tensor | None = None
-        self.step = settings.steps
-        self._drafts: list[Tensor] = []
+        self.canvas: CanvasState | None = None
+        self._taken = 0
         self._answer: list[int] = []
         self._canvases: list[tuple[int, ...]] = []
         self._steps_per_canvas: list[int] = []
@@ -52,12 +48,8 @@ class Progress:
 
     @property
     def counter(self) -> Counter:
-        """The place of the next denoising step."""
-        return Counter(self.seed, self.settings.choice, len(self._canvases), self.step)
-
-    @property
-    def temperature(self) -> float:
-        return self.settings.schedule.at(self.step, self.settings.steps)
+        """The place of the canvas under way."""
+        return Counter(self.seed, self.settings.choice, len(self._canvases))
 
     @property
     def committed(self) -> list[int]:
@@ -92,25 +84,19 @@ class Progress:
         task.branch = task.branch - count or None
         return task.branch is None
 
-    def stops(self, entropy: Tensor, draft: Tensor) -> bool:
-        """Whether the canvas is finished with this step's entropy and draft [C]."""
-        return self.step == 1 or self.settings.stopping_rule.stops(entropy, [*self._drafts, draft])
-
-    def denoised(self, step: DenoisingStep, soft_embedding: Tensor) -> Iterator[Event]:
+    def denoised(self, step: DenoisingStep, state: CanvasState) -> Iterator[Event]:
         """A denoising step was made; yields what there is to tell of it."""
         self._lap("denoising")
-        self._drafts.append(step.draft)
+        self._taken += 1
         if self.request.drafts:
             yield StepTaken(self.request.id, step)
         if not step.finished:
-            self.canvas, self.soft_embedding = step.renoised, soft_embedding
-            self.step -= 1
+            self.canvas = state
             return
         canvas = step.draft.tolist()
-        self._steps_per_canvas.append(len(self._drafts))
+        self._steps_per_canvas.append(self._taken)
         self._canvases.append(tuple(canvas))
-        self.canvas, self.soft_embedding, self._drafts = None, None, []
-        self.step = self.settings.steps
+        self.canvas, self._taken = None, 0
         part, reason = cut_canvas(canvas, self.stop_ids, self.settings.max_new_tokens - len(self._answer))
         self._answer += part
         yield CanvasCommitted(self.request.id, tuple(part), self._steps_per_canvas[-1], step.top)

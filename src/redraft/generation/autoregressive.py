@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation.loop import Generation, check_prompt, end_of
+from redraft.generation.result import Generation, check_prompt, not_finite, result_of
 from redraft.model.attention import KVCache
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.transformer import Transformer
@@ -18,7 +18,7 @@ from redraft.utils.canvas import cut_canvas
 
 def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
     """Runs `autoregressive_tokens` to its end."""
-    return end_of(autoregressive_tokens(model, prompt, settings))
+    return result_of(autoregressive_tokens(model, prompt, settings))
 
 
 @torch.inference_mode()
@@ -45,10 +45,7 @@ def autoregressive_tokens(
         logits = model.logits(model(batch, context)[-1:])
         context.advance()
         if not logits.isfinite().all():
-            raise ValueError(
-                f"the model's logits are not finite behind token {cache.length}: "
-                "the weights or the precision they run in are broken; try float32"
-            )
+            raise not_finite(f"behind token {cache.length}")
         written.append(int(logits.argmax()))
         pending = written[-1:]
         marks.append(time.perf_counter())

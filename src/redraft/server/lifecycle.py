@@ -40,7 +40,7 @@ def serve(settings: ServerSettings, load: Callable[[], Model]) -> None:
     OSError if the address cannot be bound, before anything is loaded; what `load` raises is raised.
     """
     _set_up_logging(settings)
-    server = Server(settings, load)
+    server = ModelServer(settings, load)
     if settings.api_key is None and not settings.is_loopback:
         log.warning("anyone who can reach %s can use this server: it has no API key", settings.host)
     asyncio.run(server.run())
@@ -50,7 +50,7 @@ def serve(settings: ServerSettings, load: Callable[[], Model]) -> None:
         os._exit(0)
 
 
-class Server:
+class ModelServer:
     """A server that listens from its creation on and may `run` in any thread. OSError if the address cannot be bound.
 
     is_loading: whether the model is being loaded.

@@ -1,4 +1,4 @@
-"""Text at the edges: tokenizer, chat template, incremental detokenizer, an answer's parts; no tensors, no models."""
+"""Text at the edges: tokenizer, chat template, incremental detokenizer, answers in parts; no tensors, no models."""
 
 from redraft.text.answer import AnswerStream, Delta, End, ScoredToken, StopCutter
 from redraft.text.calls import ToolCall

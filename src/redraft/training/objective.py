@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.diffusion.acceptance import EntropyBound
+from redraft.diffusion.randomness import Counter
+from redraft.diffusion.sampler import CanvasState, Sampler
+from redraft.diffusion.settings import SamplerSettings
 from redraft.model.batch import FlatBatch, Pass, Segment
-from redraft.model.readout.plain import sample_and_entropy
+from redraft.model.readout.plain import Readout, sample_and_entropy
 from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.data.examples import TrainingBatch
@@ -85,25 +87,34 @@ def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttent
         if unrolled.any():
             temperature = torch.where(unrolled, batch.temperature.float(), 1.0)[active]
             logits = logits / temperature[:, None, None, None]
-            uniforms, noise = batch.sample_uniforms[unrolled, step], batch.renoise_tokens[unrolled, step]
-            canvases = canvases.clone()
-            canvases[unrolled] = next_state(logits[unrolled[active]], uniforms, noise)
         found = model.soft_embedding(logits)
         if not step:
             soft_embedding = found.new_zeros(*canvases.shape, found.shape[-1])
         soft_embedding[active] = found
+        if unrolled.any():
+            uniforms, noise = batch.sample_uniforms[unrolled, step], batch.renoise_tokens[unrolled, step]
+            among = unrolled[active]
+            canvases = canvases.clone()
+            canvases[unrolled] = next_canvases(logits[among], found[among], uniforms, noise, SamplerSettings())
     return torch.where(batch.shown, batch.clean, canvases), soft_embedding
 
 
-def next_state(logits: Tensor, sample_uniforms: Tensor, renoise_tokens: Tensor) -> Tensor:
-    """The canvases int64 [..., C] that the sampler's next step would see, of this one's scaled logits [..., C, V].
+def next_canvases(
+    logits: Tensor, soft_embedding: Tensor, uniforms: Tensor, noise: Tensor, settings: SamplerSettings
+) -> Tensor:
+    """Returns the canvases int64 [..., C] that the sampler's next step reads, of this one's scaled logits [..., C, V].
 
+    soft_embedding [..., C, D] is theirs; uniforms float64 and noise int64 [..., C] decide samples and renoised tokens.
     A model that only knows right tokens and noise trusts whatever makes sense in a canvas, its own mistakes too; from
     states of its own sampling it learns to take them back (Step-unrolled Denoising Autoencoders, arXiv:2112.06749).
     """
-    shape = sample_uniforms.shape
-    sample, entropy = sample_and_entropy(logits.flatten(0, -2), sample_uniforms.flatten())
-    return torch.where(EntropyBound().accept(entropy.view(shape), 1, 1), sample.view(shape), renoise_tokens)
+    rows, canvases = logits.flatten(0, -2), noise.flatten(0, -2)
+    sample, entropy = sample_and_entropy(rows, uniforms.flatten())
+    readout = Readout(sample, rows.argmax(dim=-1), entropy, soft_embedding.flatten(0, -2))
+    places = [Counter(0, step=settings.steps)] * canvases.shape[0]
+    state = CanvasState.starting(canvases, [settings] * canvases.shape[0], places)
+    # The numbers are the batch's own, not those of the places.
+    return Sampler(logits.shape[-1]).step(state, readout, noise=noise.flatten()).tokens.view_as(noise)
 
 
 def _denoise(

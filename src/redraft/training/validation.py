@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from redraft.diffusion.randomness import Counter
-from redraft.generation import SamplerSettings, generate
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation import generate
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses

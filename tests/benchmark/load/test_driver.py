@@ -23,8 +23,8 @@ from redraft.benchmark.load.driver import (
 )
 from redraft.benchmark.load.efficiency import efficiency, steady_rate
 from redraft.benchmark.steps import Step
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineLoop, Limits
-from redraft.generation import SamplerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.models import tiny_model
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from redraft.diffusion import Counter
+from redraft.diffusion.randomness import Counter
 from redraft.training.data.examples import Example, make_batch
 
 CANVAS, VOCAB, EOS = 4, 61, 1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, ratio
+from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineLoop, Event, Failed, Finished, Limits, Request, StepTaken
-from redraft.generation import SamplerSettings
 from redraft.model import ModelConfig, Transformer
 
 

@@ -103,7 +103,7 @@ def prepare(
                 prompt,
                 drafts=canvas.stream_drafts,
                 top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
-                autoregressive=canvas.autoregressive,
+                mode="autoregressive" if canvas.autoregressive else "diffusion",
                 stop_ids=() if request.ignore_eos else None,
                 choice=choice,
                 **fitting,

@@ -8,7 +8,7 @@ from redraft.bundled.data import record_examples
 from redraft.bundled.data.extraction import task
 from redraft.bundled.data.extraction.phrasings import KINDS
 from redraft.bundled.data.extraction.records import list_record, training_record
-from redraft.generation import SamplerSettings
+from redraft.diffusion.settings import SamplerSettings
 from redraft.text import TextTokenizer
 from redraft.training.recipe import extract
 

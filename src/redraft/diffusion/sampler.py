@@ -1,0 +1,278 @@
+"""The denoising step's decisions for any number of canvases: which tokens stay, which are noise again, and the end.
+
+    init ──▶ state ──(the model reads state.tokens)──▶ readout ──▶ step(state, readout) ──▶ state ──…──▶ finalize
+                                                                     accept · renoise · stop
+
+B canvases, C canvas length, D hidden size; N = B · C rows.
+"""
+
+import copy
+import dataclasses
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from redraft.diffusion.noise import initial_canvas, renoise
+from redraft.diffusion.randomness import Counter, Purpose, tokens_of_many, uniforms_of_many
+from redraft.diffusion.settings import SamplerSettings
+
+Rule = TypeVar("Rule")
+
+NO_DRAFT = -1
+"""What CanvasState.unchanged is before the first step: there is no draft that another could be equal to."""
+
+
+class CanvasReadout(Protocol):
+    """What the model says of the N rows of a state's canvases, under `state.temperatures`.
+
+    sample, argmax int64 [N]; entropy float32 [N] in nats; soft_embedding float32 [N, D].
+    """
+
+    @property
+    def sample(self) -> Tensor: ...
+    @property
+    def argmax(self) -> Tensor: ...
+    @property
+    def entropy(self) -> Tensor: ...
+    @property
+    def soft_embedding(self) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanvasState:
+    """B canvases of one length between two denoising steps. A step makes a new state and changes none.
+
+    settings and counters [B]: each canvas's own; `counters[i].step` is how many steps canvas i has left, the next one
+    included. tokens int64 [B, C]: what the next step reads. active bool [B]: canvases that are not finished; the others
+    stay as they are. draft int64 [B, C]: the last argmax; unchanged int64 [B]: how many drafts in a row before it were
+    equal to it, NO_DRAFT before the first step. soft_embedding float32 [B, C, D]: the next step's self-conditioning,
+    None where no canvas has any. accepted bool [B, C] and entropy float32 [B, C] are of the last step. pinned bool
+    [B, C]: positions that hold a given token in every canvas and draft; None pins nothing.
+    """
+
+    settings: tuple[SamplerSettings, ...]
+    counters: tuple[Counter, ...]
+    tokens: Tensor
+    active: Tensor
+    draft: Tensor
+    unchanged: Tensor
+    accepted: Tensor
+    entropy: Tensor
+    soft_embedding: Tensor | None = None
+    pinned: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """C."""
+        return self.tokens.shape[1]
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperature of each canvas's next step."""
+        return tuple(
+            settings.scaled_schedule.at(counter.step, settings.steps)
+            for settings, counter in zip(self.settings, self.counters, strict=True)
+        )
+
+    @property
+    def ok(self) -> Tensor:
+        """bool [B]: false where the last entropies are not finite, and so the model's logits were not."""
+        return self.entropy.isfinite().all(dim=-1)
+
+    @classmethod
+    def starting(
+        cls,
+        tokens: Tensor,
+        settings: Sequence[SamplerSettings],
+        counters: Sequence[Counter],
+        *,
+        pinned: Tensor | None = None,
+    ) -> "CanvasState":
+        """Makes the state before the first step of canvases that begin as tokens int64 [B, C]."""
+        count, device = tokens.shape[0], tokens.device
+        return cls(
+            settings=tuple(settings),
+            counters=tuple(counters),
+            tokens=tokens,
+            active=torch.ones(count, dtype=torch.bool, device=device),
+            draft=tokens,
+            unchanged=torch.full((count,), NO_DRAFT, device=device),
+            accepted=torch.zeros_like(tokens, dtype=torch.bool),
+            entropy=torch.zeros_like(tokens, dtype=torch.float32),
+            pinned=pinned,
+        )
+
+    @classmethod
+    def joined(cls, states: Sequence["CanvasState"]) -> "CanvasState":
+        """Puts canvases of one length into one state, without what the next step does not read (soft embeddings)."""
+        if len(states) == 1:
+            return states[0]
+        pinned = None
+        if any(state.pinned is not None for state in states):
+            none = torch.zeros_like(states[0].tokens, dtype=torch.bool)
+            pinned = torch.cat([none if state.pinned is None else state.pinned for state in states])
+        tensors = ("tokens", "active", "draft", "unchanged", "accepted", "entropy")
+        return cls(
+            settings=tuple(one for state in states for one in state.settings),
+            counters=tuple(one for state in states for one in state.counters),
+            pinned=pinned,
+            **{name: torch.cat([getattr(state, name) for state in states]) for name in tensors},
+        )
+
+    def split(self) -> list["CanvasState"]:
+        """Gives every canvas a state of its own, which holds on to nothing of the others."""
+        if len(self.settings) == 1:
+            return [self]
+
+        def part(value: Any, at: slice) -> Any:
+            return value[at].clone() if isinstance(value, Tensor) else value and value[at]
+
+        names = [one.name for one in dataclasses.fields(self)]
+        return [
+            CanvasState(**{name: part(getattr(self, name), slice(i, i + 1)) for name in names})
+            for i in range(len(self.settings))
+        ]
+
+
+class Sampler:
+    """Starts canvases, takes them one step further, and reads off the result. The vocabulary has V tokens."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def init(
+        self,
+        settings: Sequence[SamplerSettings],
+        counters: Sequence[Counter],
+        length: int,
+        *,
+        device: torch.device | str = "cpu",
+        given: Tensor | None = None,
+        pinned: Tensor | None = None,
+    ) -> CanvasState:
+        """Starts B canvases of `length` tokens as noise, with the tokens `given` int64 [B, C] where they are `pinned`.
+
+        counters: the place of each canvas (seed, choice, canvas). pinned: bool [B, C].
+        """
+        # The noise that a canvas starts as belongs to no step.
+        places = [dataclasses.replace(counter, step=0) for counter in counters]
+        tokens = torch.stack([initial_canvas(place, length, self.vocab_size, device) for place in places])
+        if pinned is not None:
+            assert given is not None
+            tokens = torch.where(pinned, given, tokens)
+        first = [dataclasses.replace(at, step=one.steps) for at, one in zip(places, settings, strict=True)]
+        return CanvasState.starting(tokens, settings, first, pinned=pinned)
+
+    def uniforms(self, *states: CanvasState) -> Tensor:
+        """Draws the random numbers, float64 [N], that decide the samples of the next step, canvas after canvas."""
+        counters = [counter for state in states for counter in state.counters]
+        lengths = [state.length for state in states for _ in state.counters]
+        return uniforms_of_many(counters, lengths, Purpose.SAMPLE, states[0].tokens.device)
+
+    def step(self, state: CanvasState, readout: CanvasReadout, *, noise: Tensor | None = None) -> CanvasState:
+        """Takes every active canvas one step further.
+
+        noise: int64 [N], what positions that are not accepted become; None draws it where the counters say.
+        """
+        shape, device = state.tokens.shape, state.tokens.device
+        sample, argmax, entropy = (one.view(shape) for one in (readout.sample, readout.argmax, readout.entropy))
+        if any(settings.temperature == 0 for settings in state.settings):
+            greedy = torch.tensor([settings.temperature == 0 for settings in state.settings], device=device)
+            sample = torch.where(greedy[:, None], argmax, sample)
+        if state.pinned is not None:
+            entropy = entropy.masked_fill(state.pinned, 0.0)
+            sample, argmax = (torch.where(state.pinned, state.tokens, one) for one in (sample, argmax))
+        if noise is None:
+            noise = tokens_of_many(state.counters, shape[1], self.vocab_size, Purpose.RENOISE, device)
+
+        left = torch.tensor([counter.step for counter in state.counters], device=device)
+        steps = torch.tensor([settings.steps for settings in state.settings], device=device)
+        accepted = _decide(
+            [settings.acceptance for settings in state.settings],
+            lambda rule, rows: rule.accept(entropy[rows], left[rows], steps[rows]),
+            torch.empty(0, 1, dtype=entropy.dtype, device=device),
+        )
+        # Pinned positions keep what they hold: their sample is that token.
+        accepted = accepted if state.pinned is None else accepted | state.pinned
+        same = (argmax == state.draft).all(dim=-1) & (state.unchanged != NO_DRAFT)
+        unchanged = torch.where(same, state.unchanged + 1, 0)
+        stopped = _decide(
+            [settings.stopping for settings in state.settings],
+            lambda rule, rows: rule.stops(entropy[rows], unchanged[rows]),
+            torch.empty(0, dtype=torch.float64, device=device),
+        )
+
+        def where_active(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(state.active[:, None], new, old)
+
+        return dataclasses.replace(
+            state,
+            counters=tuple(dataclasses.replace(at, step=max(0, at.step - 1)) for at in state.counters),
+            tokens=where_active(renoise(sample, accepted, noise.view(shape)), state.tokens),
+            active=state.active & ~stopped & (left > 1),
+            draft=where_active(argmax, state.draft),
+            unchanged=torch.where(state.active, unchanged, state.unchanged),
+            accepted=where_active(accepted, state.accepted),
+            entropy=where_active(entropy, state.entropy),
+            soft_embedding=readout.soft_embedding.view(*shape, -1),
+        )
+
+    def step_each(self, states: Sequence[CanvasState], readout: CanvasReadout) -> list[CanvasState]:
+        """Takes canvases of any lengths, a state for each, one step further: those of one length are decided together.
+
+        readout: its rows are those of the states, one behind the other.
+        """
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, state in enumerate(states):
+            groups[state.length].append(i)
+        if len(groups) == 1:
+            return self.step(CanvasState.joined(states), readout).split()
+        ends = list(itertools.accumulate(state.length for state in states))
+        stepped: dict[int, CanvasState] = {}
+        for length, members in groups.items():
+            rows = torch.cat([torch.arange(ends[i] - length, ends[i]) for i in members])
+            one = _Rows(readout.sample[rows], readout.argmax[rows], readout.entropy[rows], readout.soft_embedding[rows])
+            together = self.step(CanvasState.joined([states[i] for i in members]), one)
+            stepped |= zip(members, together.split(), strict=True)
+        return [stepped[i] for i in range(len(states))]
+
+    def finalize(self, state: CanvasState) -> Tensor:
+        """Returns the result of each canvas, int64 [B, C]: its last draft."""
+        return state.draft
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A CanvasReadout of some rows."""
+
+    sample: Tensor
+    argmax: Tensor
+    entropy: Tensor
+    soft_embedding: Tensor
+
+
+def stacked(rules: Sequence[Rule], like: Tensor) -> Rule:
+    """Makes one rule of several of one kind: its numbers become tensors [B, …] of `like`'s dtype and dimensions."""
+    rule = copy.copy(rules[0])
+    for one in dataclasses.fields(rule):  # type: ignore[arg-type]
+        values = torch.tensor([getattr(rule, one.name) for rule in rules], dtype=like.dtype, device=like.device)
+        # The copy is ours alone, and its checks are those of single numbers.
+        object.__setattr__(rule, one.name, values.view(-1, *like.shape[1:]))
+    return rule
+
+
+def _decide(rules: Sequence[Rule], decide: Callable[[Rule, Any], Tensor], like: Tensor) -> Tensor:
+    """What `decide` says for all canvases, of which those with rules of one kind are decided together."""
+    kinds = {type(rule) for rule in rules}
+    if len(kinds) == 1:
+        return decide(stacked(rules, like), slice(None))
+    decided: dict[int, Tensor] = {}
+    for kind in kinds:
+        rows = [i for i, rule in enumerate(rules) if type(rule) is kind]
+        decided |= zip(rows, decide(stacked([rules[i] for i in rows], like), rows), strict=True)
+    return torch.stack([decided[i] for i in range(len(rules))])

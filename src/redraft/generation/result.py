@@ -1,0 +1,141 @@
+"""What a generation yields and returns, and the record it is made of.
+
+C canvas length.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from redraft.model.readout.plain import TopTokens
+from redraft.utils.canvas import cut_canvas
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """One denoiser pass and what the sampler made of it.
+
+    canvas: index of the canvas; step: how many were to go, this one included; draft, renoised int64 [C]: the argmax
+    and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows;
+    top: each position's likeliest tokens, where they were asked for.
+    """
+
+    canvas: int
+    step: int
+    temperature: float
+    draft: Tensor
+    renoised: Tensor
+    accepted: Tensor
+    entropy: Tensor
+    finished: bool
+    top: TopTokens | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer.
+
+    token_ids: the answer without the EOS that ended it, cut at max_new_tokens. canvases: what was written, whole.
+    tokens_per_forward: answer tokens, the EOS included, per denoiser pass. Seconds are wall clock.
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    seed: int
+    steps_per_canvas: tuple[int, ...]
+    tokens_per_forward: float
+    prefill_seconds: float
+    denoising_seconds: float
+    commit_seconds: float
+    canvases: tuple[tuple[int, ...], ...] = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        return self.prefill_seconds + self.denoising_seconds + self.commit_seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        return len(self.token_ids) / self.seconds if self.seconds else 0.0
+
+
+class AnswerRecord:
+    """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
+
+    room: how many tokens it may have at most; stop_ids: tokens that end it.
+    """
+
+    def __init__(self, room: int, stop_ids: Sequence[int], seed: int) -> None:
+        self.room, self.stop_ids, self.seed = room, stop_ids, seed
+        self.token_ids: list[int] = []
+        self.canvases: list[tuple[int, ...]] = []
+        self.steps_per_canvas: list[int] = []
+        self._seconds = {"prefill": 0.0, "denoising": 0.0, "commit": 0.0}
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock anew: what went by since the last lap was somebody else's time."""
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Adds the wall clock since the last lap to a phase: prefill, denoising or commit."""
+        now = time.perf_counter()
+        self._seconds[phase] += now - self._last
+        self._last = now
+
+    def add(self, canvas: Sequence[int], steps: int) -> tuple[list[int], str | None]:
+        """Takes a finished canvas that took so many steps; returns what `cut_canvas` makes of it."""
+        part, finish_reason = cut_canvas(canvas, self.stop_ids, self.room - len(self.token_ids))
+        self.token_ids += part
+        self.canvases.append(tuple(canvas))
+        self.steps_per_canvas.append(steps)
+        return part, finish_reason
+
+    def generation(self, finish_reason: str) -> Generation:
+        """Returns the finished answer."""
+        written = len(self.token_ids) + (finish_reason == "stop")
+        return Generation(
+            token_ids=tuple(self.token_ids),
+            finish_reason=finish_reason,
+            seed=self.seed,
+            steps_per_canvas=tuple(self.steps_per_canvas),
+            tokens_per_forward=written / sum(self.steps_per_canvas),
+            prefill_seconds=self._seconds["prefill"],
+            denoising_seconds=self._seconds["denoising"],
+            commit_seconds=self._seconds["commit"],
+            canvases=tuple(self.canvases),
+        )
+
+
+def check_prompt(prompt: Sequence[int], canvas_length: int, vocab_size: int, max_context: int) -> None:
+    """Raises ValueError unless `prompt` has tokens, all of the vocabulary, and leaves room for a canvas."""
+    if not prompt:
+        raise ValueError("the prompt is empty; it needs at least one token")
+    # The two ends first: a server checks long prompts many times.
+    if (min(prompt) < 0 or max(prompt) >= vocab_size) and (
+        bad := [token for token in prompt if not 0 <= token < vocab_size][:3]
+    ):
+        raise ValueError(f"token ids {bad} of the prompt lie outside the vocabulary of {vocab_size}")
+    if len(prompt) + canvas_length > max_context:
+        raise ValueError(
+            f"the prompt has {len(prompt)} tokens and a canvas {canvas_length}; the context holds {max_context}: "
+            "shorten the prompt or the canvas"
+        )
+
+
+def not_finite(where: str) -> ValueError:
+    """Returns the error for logits that hold NaN or infinity, `where` they were found."""
+    return ValueError(
+        f"the model's logits are not finite {where}: the weights or the precision they run in are broken; try float32"
+    )
+
+
+def result_of(steps: Generator[object, None, Generation]) -> Generation:
+    """Runs a generator of steps to its end and returns its return value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Generation = end.value
+            return result

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from redraft import SETTINGS, Setting
 from redraft.server.openai.errors import ApiError
 from redraft.server.openai.requests import CANVAS_SETTINGS, MAX_TEMPERATURE, OPENAI_NAMES
+from redraft.server.service import Service
 
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -24,7 +25,7 @@ INDEX = "index.html"
 FIELDS_MARK = b"<!-- fields -->"
 
 
-def add_routes(app: FastAPI, _: object = None) -> None:
+def add_routes(app: FastAPI, _: Service) -> None:
     """Adds the page at / and its files below /page/."""
     pages = load_pages()
 

@@ -1,11 +1,15 @@
 """The façade: text in, text out, with what a program relies on."""
 
+import gc
+import json
+
 import pytest
+from tokenizers import decoders
 
 import redraft
 from redraft.evaluation.tasks import TASKS
-from redraft.generation import loop
 from tests.fakes.checkpoints import tiny_checkpoint
+from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +29,33 @@ def test_committed_parts_join_to_the_result(model):
     assert max(canvases) > 1
 
 
-def test_no_text_is_lost_where_the_context_is_full(model, monkeypatch):
-    # A detokenizer that is certain of nothing before the end, as for decoders we do not know.
-    class Late:
-        def __init__(self) -> None:
-            self.ids: list[int] = []
-
-        def push(self, ids) -> str:
-            self.ids += ids
-            return ""
-
-        def finish(self) -> str:
-            text, self.ids = model.tokenizer.decode(self.ids), []
-            return text
-
-    monkeypatch.setattr(model.tokenizer, "detokenizer", Late)
-    # No answer of these ends by itself.
-    monkeypatch.setattr(loop, "cut_canvas", lambda canvas, _eos, room: (list(canvas), None))
-    monkeypatch.setattr(redraft.api, "cut_canvas", lambda canvas, _eos, room: (list(canvas), None))
-    result = model.generate("hello", seed=3, max_new_tokens=10_000)
+def test_no_text_is_lost_where_the_context_is_full(tmp_path):
+    # No answer of this model ends by itself, and its decoder is certain of nothing before the end.
+    folder = tiny_checkpoint(tmp_path / "endless")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": []}))
+    raw = gemma_tokenizer()
+    raw.decoder = decoders.BPEDecoder(suffix="e")
+    save_checkpoint(folder, raw)
+    model = redraft.load(folder)
+    *_, rest, result = model.stream("hello", seed=3, max_new_tokens=10_000)
     assert result.finish_reason == "length"
-    assert result.text
-    assert result.text == model.tokenizer.decode(list(result.token_ids))
+    assert len(result.token_ids) > 200
+    assert result.text == rest.text == model.tokenizer.decode(list(result.token_ids)) != ""
+
+
+def test_steps_are_freed_while_an_answer_is_generated(tmp_path):
+    model = redraft.load(tiny_checkpoint(tmp_path / "counted"))
+    alive = []
+
+    def count(*_):
+        gc.collect()
+        alive.append(sum(type(one) is redraft.DenoisingStep for one in gc.get_objects()))
+
+    model.transformer.layers[0].register_forward_pre_hook(count)
+    result = model.generate("hello", seed=7, max_new_tokens=24)
+    assert sum(result.generation.steps_per_canvas) > 10
+    assert max(alive) <= 2
 
 
 def test_map_answers_in_order_as_generate_would(model):

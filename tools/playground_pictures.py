@@ -21,12 +21,12 @@ WIDE, NARROW = (1200, 900), (360, 780)
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The address of a server with the bundled model."""
+    """Yields the address of a server with the bundled model."""
     command = [str(Path(sys.executable).parent / "redraft"), "serve", "bundled", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = re.search(r"http://\S+", process.stdout.readline())
-        assert address is not None, "the server has not begun"
+        assert address is not None, "the server did not start"
         yield address[0]
         process.terminate()
 
@@ -34,7 +34,7 @@ def serving() -> Iterator[str]:
 def answered(
     browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False, compare: bool = False
 ) -> Page:
-    """A page whose first example has been answered; the second time, since the first is slow on a cold server."""
+    """Returns a page whose first example was answered twice: the first time a cold server is slow."""
     page = browser.new_page(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if dark else "light",
@@ -62,7 +62,7 @@ def scrub(page: Page, step: int) -> None:
 
 
 def save(page: Page, name: str, *, whole: bool) -> None:
-    """The whole page, or the part of it that is on the screen."""
+    """Saves the whole page, or the part of it that is on the screen."""
     path = DOCS / f"{name}.png"
     page.screenshot(path=path, full_page=whole)
     page.close()
@@ -70,7 +70,7 @@ def save(page: Page, name: str, *, whole: bool) -> None:
 
 
 def draw(browser: Browser, address: str) -> None:
-    """All pictures."""
+    """Draws all pictures."""
     page = answered(browser, address, WIDE)
     scrub(page, STEP_SHOWN)
     page.locator("#step").blur()

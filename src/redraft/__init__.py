@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redraft.api import Committed, Draft, Model, Result, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
-    from redraft.diffusion.settings import SamplerSettings
+    from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation import DenoisingStep, Generation
     from redraft.weights.card import Card
 
 __version__ = "0.1.0"
 __all__ = [
+    "SETTINGS",
     "Answer",
     "CancelledAnswer",
     "Card",
@@ -33,17 +34,23 @@ __all__ = [
     "QueueFull",
     "Result",
     "SamplerSettings",
+    "Setting",
     "Shutdown",
     "load",
     "read_card",
 ]
 
 _OF_ENGINE = {"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"}
+_OF_SETTINGS = {"SETTINGS", "SamplerSettings", "Setting"}
 
 
 def __getattr__(name: str) -> object:
     # Importing torch takes a second: the command's help and its refusals need not wait for it, and ctrl-C meanwhile
     # is heard as everywhere else.
+    if name in _OF_SETTINGS:
+        from redraft.diffusion import settings
+
+        return getattr(settings, name)
     if name in __all__:
         from redraft import api, async_engine
 

@@ -1,4 +1,4 @@
-"""What `import redraft` offers: load() joins text and tokens, and a Model answers."""
+"""The façade: `load` returns a Model, which answers text with text."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation, cut_canvas, denoising_steps, generate_autoregressive
+from redraft.generation import DenoisingStep, Generation, denoising_steps, generate, generate_autoregressive
 from redraft.generation.result import check_prompt
 from redraft.model import PRECISIONS, Precision, Transformer, prepare
 from redraft.model.precision import precision_choices
-from redraft.text import TextTokenizer
+from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
 from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
@@ -23,7 +23,7 @@ Prompt = str | Sequence[Mapping[str, object]]
 
 @dataclass(frozen=True)
 class Draft:
-    """A denoising step and the text its canvas would be if it stopped here."""
+    """A denoising step, and the text that its canvas would add if it stopped here."""
 
     step: DenoisingStep
     text: str
@@ -31,14 +31,14 @@ class Draft:
 
 @dataclass(frozen=True)
 class Committed:
-    """Text that is final: the next part of the answer. May be empty where a canvas ends inside a character."""
+    """The next part of the answer that is final. Its text may be empty if a canvas ends inside a character."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished answer: its text, and everything that is known of how it was made."""
+    """A finished answer: its text, and how it was generated."""
 
     text: str
     generation: Generation
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def finish_reason(self) -> str:
-        """Why it ended: "stop" is the model's own end, "length" max_new_tokens or the context."""
+        """Why the answer ended: "stop" for an EOS, "length" for max_new_tokens or the context."""
         return self.generation.finish_reason
 
     @property
@@ -62,7 +62,7 @@ class Result:
         return self.generation.seed
 
     def to_json(self) -> dict[str, Any]:
-        """What `redraft generate --json` prints; seconds are wall clock, the prompt's encoding included."""
+        """Returns what `redraft generate --json` prints; seconds are wall clock, the prefill included."""
         generation = self.generation
         return {
             "text": self.text,
@@ -78,7 +78,7 @@ class Result:
 
 
 class Model:
-    """A loaded checkpoint: text in, text out. Made by `load`."""
+    """A loaded checkpoint that answers text with text. Made by `load`."""
 
     def __init__(
         self, name: str, transformer: Transformer, tokenizer: TextTokenizer, defaults: SamplerSettings, card: Card
@@ -90,18 +90,18 @@ class Model:
         self.defaults = defaults
 
     def generate(self, prompt: Prompt, **settings: Any) -> Result:
-        """Answers one prompt. `settings` are fields of SamplerSettings and override the checkpoint's own.
+        """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
         ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range.
         """
-        *_, last = self.stream(prompt, **settings)
-        assert isinstance(last, Result)
-        return last
+        chosen = self.defaults.replace(**settings)
+        generation = generate(self.transformer, self.encode(prompt), chosen)
+        return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
 
     def stream(self, prompt: Prompt, **settings: Any) -> Iterator[Draft | Committed | Result]:
-        """Answers one prompt and shows how: a Draft for each step, Committed text for each canvas, the Result at last.
+        """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
 
-        Raises what `generate` raises, and does so here, before the first event is asked for.
+        Raises what `generate` raises, and does so when called, before the first event is read.
         """
         chosen = self.defaults.replace(**settings)
         ids = self.encode(prompt)
@@ -110,23 +110,23 @@ class Model:
         return self._events(ids, chosen)
 
     def generate_autoregressive(self, prompt: Prompt, **settings: Any) -> Result:
-        """Answers one prompt without a canvas, the likeliest token after the other: for comparison.
+        """Answers one prompt token by token, without a canvas, taking the likeliest token each time: for comparison.
 
-        Of the settings only max_new_tokens counts. Raises what `generate` raises.
+        Only max_new_tokens of the settings is used. Raises what `generate` raises.
         """
         chosen = self.defaults.replace(**settings)
         generation = generate_autoregressive(self.transformer, self.encode(prompt), chosen)
         return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
 
     def map(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result]:
-        """Answers prompts one after the other, lazily and in order. With a seed, each as `generate` would alone."""
+        """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
         if isinstance(prompts, str):
             raise ValueError("map takes a list of prompts, got one string; use generate, or put it into a list")
         for prompt in prompts:
             yield self.generate(prompt, **settings)
 
     def encode(self, prompt: Prompt, **template_variables: Any) -> list[int]:
-        """Token ids of a prompt: through the chat template where there is one, else as plain text after BOS."""
+        """Returns a prompt's token ids: through the chat template if there is one, else as plain text after BOS."""
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
@@ -141,32 +141,58 @@ class Model:
         return self.tokenizer.encode_chat(prompt, **template_variables)
 
     def encode_plain(self, text: str) -> list[int]:
-        """Token ids of a text as it stands, after BOS where the model has one."""
+        """Returns the token ids of a plain text, after BOS if the model has one."""
         bos = self.transformer.config.bos_id
         return ([] if bos is None else [bos]) + self.tokenizer.encode(text)
 
     def _events(self, ids: list[int], settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
-        eos_ids = self.transformer.config.eos_ids
-        detokenizer = self.tokenizer.detokenizer()
-        room, text = settings.max_new_tokens, ""
+        answer = AnswerText(self, settings)
         steps = denoising_steps(self.transformer, ids, settings)
         while True:
             try:
                 step = next(steps)
             except StopIteration as end:
-                # Where the context was full, `cut_canvas` gave no reason to finish the text.
-                if rest := detokenizer.finish():
-                    text += rest
-                    yield Committed(rest)
-                yield Result(text, end.value, self.name)
+                yield from answer.finish(end.value)
                 return
-            part, finish_reason = cut_canvas(step.draft.tolist(), eos_ids, room)
-            yield Draft(step, self.tokenizer.decode(part))
+            yield answer.draft(step)
             if step.finished:
-                room -= len(part)
-                new = detokenizer.push(part) + (detokenizer.finish() if finish_reason else "")
-                text += new
-                yield Committed(new)
+                yield answer.commit(step.draft.tolist())
+
+
+class AnswerText:
+    """The façade's events of one answer, from its denoising steps and finished canvases.
+
+    stop_ids: tokens that end the answer; None takes the model's EOS ids.
+    """
+
+    def __init__(self, model: Model, settings: SamplerSettings, stop_ids: Sequence[int] | None = None) -> None:
+        self._name = model.name
+        self._stream = AnswerStream(
+            model.tokenizer,
+            stop_ids=model.transformer.config.eos_ids if stop_ids is None else stop_ids,
+            max_tokens=settings.max_new_tokens,
+        )
+        self._text = ""
+
+    def draft(self, step: DenoisingStep) -> Draft:
+        """A step and the text of its draft."""
+        return Draft(step, self._stream.draft(step.draft.tolist()))
+
+    def commit(self, token_ids: Sequence[int]) -> Committed:
+        """The text that a finished canvas makes certain."""
+        return self._committed(self._stream.commit(token_ids))
+
+    def finish(self, generation: Generation) -> Iterator[Committed | Result]:
+        """The rest of the text, where there is any, and the result."""
+        if (rest := self._committed(self._stream.finish(generation.finish_reason))).text:
+            yield rest
+        yield Result(self._text, generation, self._name)
+
+    def _committed(self, told: Iterable[Delta | End]) -> Committed:
+        parts = [event.part for event in told if isinstance(event, Delta)]
+        text = "".join(part.text for part in parts if isinstance(part, Content))
+        self._text += text
+        return Committed(text)
 
 
 def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", precision: str = "auto") -> Model:
@@ -193,7 +219,7 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
 
 
 def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
-    """What a checkpoint says it is for, without loading it."""
+    """Returns a checkpoint's own description, without loading it."""
     return _read_card(resolve(os.fspath(name_or_path)))
 
 

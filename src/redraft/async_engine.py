@@ -1,4 +1,4 @@
-"""`redraft.Engine`: many prompts at once, text at this edge and token ids behind it."""
+"""`redraft.Engine`: many prompts at once, from text to text; the engine behind it knows only token ids."""
 
 import asyncio
 import itertools
@@ -7,80 +7,78 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from redraft import engine
-from redraft.api import Committed, Draft, Model, Prompt, Result
+from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
-from redraft.generation import cut_canvas
-from redraft.text import Detokenizer
 
-Told = Draft | Committed | Result
-AHEAD = 2
-"""`generate_many` keeps so many times as many prompts in the engine as that works on at once."""
+AnswerEvent = Draft | Committed | Result
+
+PREFETCH_FACTOR = 2
+"""`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
+
+MAX_HELD_FACTOR = 8
+"""`generate_many` holds at most this many times the prompts in the engine: answers wait for the ones before them."""
 
 POLL_SECONDS = 0.01
-
-MOST_HELD = 8
-"""And so many times as many as those are begun before the first of them has ended: answers, failures included, wait for
-the ones before them."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A prompt that could not be answered, in the place of its Result."""
+    """The error of a prompt that could not be answered, in the place of its Result."""
 
     error: Exception
 
 
 class CancelledAnswer(Exception):
-    """What waiting for an answer raises that was cancelled, by its caller or because the engine was shut down."""
+    """Raised to those who wait for an answer that was cancelled, by its caller or because the engine was shut down."""
 
 
 class Answer(Awaitable[Result]):
-    """An answer under way, made by `Engine.submit`: await it for its Result, or iterate over its events.
+    """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
-    Both raise its error where the answer failed (ValueError for what the request is to blame for) and CancelledAnswer
-    where it was given up. An event is told once, to whoever asks first; the Result can be awaited by many, and again.
+    Both raise the error of an answer that failed (ValueError if the request is to blame) and CancelledAnswer for one
+    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again.
     """
 
-    def __init__(self, id: str, told: "asyncio.Queue[engine.Event]", text: "_Text") -> None:
+    def __init__(self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader") -> None:
         self.id = id
-        self._queue = told
-        self._text = text
+        self._queue = queue
+        self._reader = reader
         self._end: Result | Exception | None = None
 
     def has_ended(self) -> bool:
-        """Whether the last event has been taken."""
+        """Returns whether the last event has been read."""
         return self._end is not None
 
-    def __aiter__(self) -> AsyncIterator[Told]:
-        return self._told()
+    def __aiter__(self) -> AsyncIterator[AnswerEvent]:
+        return self._events()
 
     def __await__(self) -> Generator[Any, None, Result]:
         return self._wait().__await__()
 
-    async def _told(self) -> AsyncIterator[Told]:
+    async def _events(self) -> AsyncIterator[AnswerEvent]:
         while not self.has_ended():
             event = await self._queue.get()
             if isinstance(event, engine.Finished | engine.Failed | engine.Cancelled):
-                # For whoever else waits for it.
+                # For the others that wait for it.
                 self._queue.put_nowait(event)
                 if self.has_ended():
                     return
             try:
-                told = list(self._text.take(event))
+                read = list(self._reader.read(event))
             except Exception as error:
                 self._end = error
                 raise
-            if told and isinstance(told[-1], Result):
-                self._end = told[-1]
-            for one in told:
+            if read and isinstance(read[-1], Result):
+                self._end = read[-1]
+            for one in read:
                 yield one
 
     async def _wait(self) -> Result:
         if self._end is None:
-            async for _ in self._told():
+            async for _ in self._events():
                 pass
         if isinstance(self._end, Exception):
             raise self._end
@@ -89,10 +87,10 @@ class Answer(Awaitable[Result]):
 
 
 class Engine:
-    """Answers many prompts at once, each with the tokens that `Model.generate` would give it alone with its seed.
+    """An engine that answers many prompts at once, each with the tokens that `Model.generate` gives for its seed.
 
-    Runs in a thread of its own until `shutdown`, or the end of a `with` or `async with` block, which cancels what is
-    left. Limits are fields of redraft.engine.Limits; ValueError for one that is unknown or out of range.
+    It runs in a thread of its own until `shutdown`, or until the end of a `with` or `async with` block, which cancels
+    what is left. Limits are fields of redraft.engine.Limits; ValueError for one that is unknown or out of range.
     """
 
     def __init__(self, model: Model, **limits: Any) -> None:
@@ -116,14 +114,14 @@ class Engine:
 
         stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids.
 
-        ValueError as `Model.generate` has it, and where it can never fit the limits; QueueFull where too many wait;
-        RuntimeError where the engine is shut down.
+        Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
+        many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
         request = self.request(
             await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, **settings
         )
-        return Answer(request.id, self.events(request), _Text(self.model, request))
+        return Answer(request.id, self.events(request), _AnswerReader(self.model, request))
 
     def request(
         self,
@@ -131,11 +129,11 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        mode: str = "diffusion",
+        mode: Literal["diffusion", "autoregressive"] = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
         **settings: Any,
     ) -> Request:
-        """A request of token ids, for those who keep to tokens; the fields are redraft.engine.Request's."""
+        """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
@@ -147,29 +145,29 @@ class Engine:
         )
 
     def events(
-        self, request: Request, told: "asyncio.Queue[engine.Event] | None" = None
+        self, request: Request, events: "asyncio.Queue[engine.Event] | None" = None
     ) -> "asyncio.Queue[engine.Event]":
-        """Takes a request on and gives the queue, or fills the one that is given, with its events as they happen.
+        """Submits a request and returns the queue, new or given, that receives its events.
 
         For use in the running event loop. Raises what `submit` raises.
         """
-        told = asyncio.Queue() if told is None else told
+        events = asyncio.Queue() if events is None else events
         running = asyncio.get_running_loop()
-        self._loop.submit(request, lambda event: _call(running, told, event))
-        return told
+        self._loop.submit(request, lambda event: _put(running, events, event))
+        return events
 
     @property
     def broken(self) -> BaseException | None:
-        """What ended its thread, if it was a bug: then it answers nothing any more."""
+        """The bug that ended the engine's thread, or None; after it nothing is answered."""
         return self._loop.broken
 
     @property
     def state(self) -> engine.EngineState:
-        """What is in work and what waits, as of now."""
+        """The numbers of running and waiting requests and of cached tokens."""
         return self._loop.state
 
-    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[Told]:
-        """Answers a prompt and shows how, as `Model.stream` does. Leaving the loop early cancels the answer."""
+    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[AnswerEvent]:
+        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer."""
         answer = await self.submit(prompt, drafts=True, **settings)
         try:
             async for event in answer:
@@ -178,14 +176,14 @@ class Engine:
             self.cancel(answer)
 
     def cancel(self, answer: Answer | Request) -> bool:
-        """Gives an answer, or a request that was taken on, up before the next forward. False where it had ended."""
+        """Cancels an answer, or a submitted request, before the next forward. False if it had already ended."""
         return self._loop.cancel(answer.id)
 
     def generate_many(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result | Failure]:
-        """Answers prompts at once and yields their results in order, a Failure in the place of one that failed.
+        """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
-        Takes prompts only as far ahead as the engine works. Closing the iterator cancels what is under way.
-        ValueError for settings that are unknown or out of range, at once.
+        Reads prompts only as far ahead as the engine can work. Closing the iterator cancels the answers in progress.
+        ValueError, at once, for settings that are unknown or out of range.
         """
         if isinstance(prompts, str):
             raise ValueError("generate_many takes a list of prompts, got one string; put it into a list")
@@ -193,9 +191,9 @@ class Engine:
         return self._many(iter(prompts), settings)
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:
-        """Takes on nothing more and waits: for all that is held, or, without `finish`, only for its cancellation.
+        """Refuses new requests and waits until all held ones are answered or, without `finish`, cancelled.
 
-        Returns the ids of the answers that were finished and of those that were cancelled.
+        Returns the ids of the answers that finished and of those that were cancelled.
         """
         return self._loop.shutdown(finish=finish)
 
@@ -214,11 +212,11 @@ class Engine:
         await asyncio.to_thread(self.shutdown, finish=False)
 
     def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
-        work = _Many(self, prompts, settings)
+        work = _Batch(self, prompts, settings)
         try:
             while True:
-                work.take_on()
-                yield from work.in_order()
+                work.submit_next()
+                yield from work.pop_in_order()
                 if work.done:
                     return
                 work.wait()
@@ -226,68 +224,68 @@ class Engine:
             work.cancel()
 
 
-class _Many:
-    """What `generate_many` has under way: prompts taken, answers that have ended, and the order they came in."""
+class _Batch:
+    """The state of one `generate_many`: prompts submitted, answers that have ended, and their order."""
 
     def __init__(self, within: Engine, prompts: Iterator[Prompt], settings: dict[str, Any]) -> None:
         limits = within.limits
         self._engine, self._prompts, self._settings = within, prompts, settings
-        self._ahead = min(AHEAD * limits.admitted_requests, limits.queued_requests)
-        self._told: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
-        self._texts: dict[str, _Text] = {}
+        self._ahead = min(PREFETCH_FACTOR * limits.admitted_requests, limits.queued_requests)
+        self._events: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
+        self._readers: dict[str, _AnswerReader] = {}
         self._ended: dict[str, Result | Failure] = {}
         self._order: list[str] = []
-        # Refused by a queue that others have filled: asked again after the next event.
-        self._again: Request | None = None
+        # Refused because other callers filled the engine's queue: retried after the next event.
+        self._retry: Request | None = None
         self._exhausted = False
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to take on, to wait for or to yield."""
-        return self._exhausted and not self._order and self._again is None
+        """Whether nothing is left to submit, to wait for or to yield."""
+        return self._exhausted and not self._order and self._retry is None
 
-    def take_on(self) -> None:
-        """Takes prompts as far ahead as there is room."""
-        while len(self._texts) < self._ahead and len(self._order) < MOST_HELD * self._ahead:
-            if (request := self._again or self._next()) is None:
+    def submit_next(self) -> None:
+        """Submits prompts as far ahead as there is room."""
+        while len(self._readers) < self._ahead and len(self._order) < MAX_HELD_FACTOR * self._ahead:
+            if (request := self._retry or self._next()) is None:
                 if self._exhausted:
                     return
                 continue
             try:
-                self._engine._loop.submit(request, self._told.put)
+                self._engine._loop.submit(request, self._events.put)
             except QueueFull:
-                self._again = request
+                self._retry = request
                 return
             except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
-                self._texts[request.id] = _Text(self._engine.model, request)
-            self._again = None
+                self._readers[request.id] = _AnswerReader(self._engine.model, request)
+            self._retry = None
             self._order.append(request.id)
 
-    def in_order(self) -> Iterator[Result | Failure]:
-        """The answers that have ended and wait for no other."""
+    def pop_in_order(self) -> Iterator[Result | Failure]:
+        """Yields the answers that have ended and wait for no earlier one."""
         while self._order and self._order[0] in self._ended:
             yield self._ended.pop(self._order.pop(0))
 
     def wait(self) -> None:
-        """Waits for the next event, or where others have filled the queue until it may have room again."""
-        if not self._texts:
-            if self._again is not None:
+        """Waits for the next event, or until a queue that other callers filled may have room again."""
+        if not self._readers:
+            if self._retry is not None:
                 time.sleep(POLL_SECONDS)
             return
-        event = self._told.get()
-        if (end := self._texts[event.id].end(event)) is not None:
+        event = self._events.get()
+        if (end := self._readers[event.id].read_end(event)) is not None:
             self._ended[event.id] = end
-            del self._texts[event.id]
+            del self._readers[event.id]
 
     def cancel(self) -> None:
-        """Gives up what is under way."""
-        for name in self._texts:
+        """Cancels the answers in progress."""
+        for name in self._readers:
             self._engine._loop.cancel(name)
 
     def _next(self) -> Request | None:
-        """The next prompt as a request; None where there is none, or it cannot be one and has failed."""
+        """Returns the next prompt as a request; None if there is none, or if it failed."""
         try:
             prompt = next(self._prompts)
         except StopIteration:
@@ -302,47 +300,34 @@ class _Many:
             return None
 
 
-class _Text:
-    """What the events of one request mean as text."""
+class _AnswerReader:
+    """The façade's events of one request, from the engine's."""
 
     def __init__(self, model: Model, request: Request) -> None:
-        eos_ids = model.transformer.config.eos_ids
-        self._model = model
-        self._stop_ids = eos_ids if request.stop_ids is None else request.stop_ids
-        self._detokenizer: Detokenizer = model.tokenizer.detokenizer()
-        self._room = request.settings.max_new_tokens
-        self._text = ""
+        self._text = AnswerText(model, request.settings, request.stop_ids)
 
-    def take(self, event: engine.Event) -> Iterator[Told]:
-        """The events of the façade. Raises the error of a request that failed, CancelledAnswer for one given up."""
+    def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
+        """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
         if isinstance(event, engine.Failed):
             raise event.error
         if isinstance(event, engine.Cancelled):
             raise CancelledAnswer(f"answer {event.id} was cancelled")
         if isinstance(event, engine.StepTaken):
-            part, _ = cut_canvas(event.step.draft.tolist(), self._stop_ids, self._room)
-            yield Draft(event.step, self._model.tokenizer.decode(part))
+            yield self._text.draft(event.step)
         elif isinstance(event, engine.CanvasCommitted):
-            self._room -= len(event.token_ids)
-            yield self._committed(self._detokenizer.push(event.token_ids))
+            yield self._text.commit(event.token_ids)
         elif isinstance(event, engine.Finished):
-            if rest := self._detokenizer.finish():
-                yield self._committed(rest)
-            yield Result(self._text, event.generation, self._model.name)
+            yield from self._text.finish(event.generation)
 
-    def end(self, event: engine.Event) -> Result | Failure | None:
-        """The Result or Failure that an event is, if it is the last."""
+    def read_end(self, event: engine.Event) -> Result | Failure | None:
+        """Returns the Result or Failure that an event is, or None if it is not the last."""
         try:
-            told = list(self.take(event))
+            read = list(self.read(event))
         except Exception as error:
             return Failure(error)
-        return told[-1] if told and isinstance(told[-1], Result) else None
-
-    def _committed(self, text: str) -> Committed:
-        self._text += text
-        return Committed(text)
+        return read[-1] if read and isinstance(read[-1], Result) else None
 
 
-def _call(running: asyncio.AbstractEventLoop, told: "asyncio.Queue[engine.Event]", event: engine.Event) -> None:
-    """From the engine's thread. Raises where the event loop is closed, which cancels the request."""
-    running.call_soon_threadsafe(told.put_nowait, event)
+def _put(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[engine.Event]", event: engine.Event) -> None:
+    """Adds an event from the engine's thread. Raises if the event loop is closed, which cancels the request."""
+    loop.call_soon_threadsafe(events.put_nowait, event)

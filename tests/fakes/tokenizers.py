@@ -1,10 +1,13 @@
 """Small real tokenizers, trained in memory, in the styles that matter to text: Gemma's, GPT's and Llama's."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from redraft.text import TextTokenizer
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>")
 NAMED_TOKENS = {
@@ -179,6 +182,16 @@ def thinking_tokenizer(make: Callable[..., Tokenizer] = gemma_tokenizer, *, voca
     tokenizer = make(vocab_size=vocab_size - len(THINKING_TOKENS))
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in THINKING_TOKENS])
     return tokenizer
+
+
+def spelled_ids(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """The ids of a text in which control tokens are spelled out."""
+    ids: list[int] = []
+    names = {tokenizer.token_text(token): token for token in tokenizer.special_ids}
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    for piece in re.split(f"({pattern})", text):
+        ids += [names[piece]] if piece in names else tokenizer.encode(piece)
+    return ids
 
 
 def save_checkpoint(folder: Path, tokenizer: Tokenizer, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:

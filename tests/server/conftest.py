@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.server.run import Running
+from redraft.server.lifecycle import ModelServer
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.tokenizers import THINKING_TEMPLATE, save_checkpoint, thinking_tokenizer
@@ -31,19 +31,19 @@ class InThread:
 
     def __init__(self, folder: Path, *, load: Any = None, **settings: Any) -> None:
         load = load or (lambda: redraft.load(str(folder)))
-        self.running = Running(ServerSettings(**{"port": 0, **settings}), load)
-        self.url = self.running.url
+        self.server = ModelServer(ServerSettings(**{"port": 0, **settings}), load)
+        self.url = self.server.url
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     @property
-    def served(self):
-        return self.running.served
+    def service(self):
+        return self.server.service
 
     def wait(self) -> "InThread":
-        """Until it can be asked."""
-        until(lambda: self.served.unready() is None or self.error)
+        """Waits until requests are answered."""
+        until(lambda: self.service.unavailable_reason() is None or self.error)
         return self
 
     def client(self, **options: Any) -> httpx2.Client:
@@ -51,13 +51,13 @@ class InThread:
 
     def stop(self) -> None:
         if self._thread.is_alive():
-            self.running.stop()
+            self.server.stop()
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            asyncio.run(self.running.run())
+            asyncio.run(self.server.run())
         except BaseException as error:
             self.error = error
 
@@ -98,6 +98,12 @@ class Command:
         if self.process.poll() is None:
             self.signal()
         return self.end()
+
+
+def made_of(kind: type[redraft.Model], folder: Path) -> redraft.Model:
+    """A checkpoint's model as one of a subclass."""
+    model = redraft.load(folder)
+    return kind(model.name, model.transformer, model.tokenizer, model.defaults, model.card)
 
 
 def until(true: Any, seconds: float = SECONDS) -> None:

@@ -12,15 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "src" / "redraft" / "server" / "playground"
-TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+from redraft.server.playground.pages import CONTENT_SECURITY_POLICY, load_pages
+
+PAGES = load_pages()
 LENGTH = 16
 HOSTILE = "<img src=x onerror=hacked()>"
 SCRIPT = "<script>hacked()</script>"
@@ -89,9 +85,9 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.answer(200, json.dumps({"object": "list", "data": [MODEL]}).encode(), "application/json")
             return
-        file = PAGE / ("index.html" if self.path == "/" else self.path.removeprefix("/page/"))
-        if file.parent == PAGE and file.is_file():
-            self.answer(200, file.read_bytes(), TYPES[file.suffix])
+        found = PAGES.get("index.html" if self.path == "/" else self.path.removeprefix("/page/"))
+        if found is not None:
+            self.answer(200, *found)
         else:
             self.refuse(404, "no such file")
 
@@ -164,7 +160,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def begin(self, kind: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Security-Policy": POLICY, **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
 

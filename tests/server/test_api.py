@@ -7,7 +7,9 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.server.app import Served, create_app
+from redraft.server.app import create_app
+from redraft.server.openai.requests import OPENAI_NAMES, Canvas
+from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 
@@ -23,21 +25,21 @@ def model(tmp_path_factory) -> redraft.Model:
 @pytest.fixture(scope="module")
 def ask(model):
     """Sends a request and gives the response; one event loop for the module, as a server has one."""
-    served = Served(ServerSettings(max_concurrent=4, max_queue=8))
+    service = Service(ServerSettings(max_concurrent=4, max_queue=8))
     loop = asyncio.new_event_loop()
 
     async def send(method: str, path: str, body: object, headers: dict[str, str]) -> httpx2.Response:
-        transport = httpx2.ASGITransport(create_app(served))
+        transport = httpx2.ASGITransport(create_app(service))
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, json=body, headers=headers)
 
     with redraft.Engine(model, queued_requests=64) as engine:
-        served.begin(engine, "tiny")
+        service.attach_engine(engine, "tiny")
 
         def asked(path: str, body: object = None, *, expect: int = 200, **headers: str) -> httpx2.Response:
             response = loop.run_until_complete(send("GET" if body is None else "POST", path, body, headers))
             assert response.status_code == expect, response.text
-            assert served.places.taken == 0
+            assert service.slots.taken == 0
             return response
 
         yield asked
@@ -122,6 +124,34 @@ def test_settings_are_obeyed(ask, model):
     assert chat(ask, seed=8, max_completion_tokens=5)["usage"]["completion_tokens"] == 5
 
 
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        {"acceptance": "linear_quota"},
+        {"stopping": "every_position_confident", "entropy_limit": 0.5},
+        {"stability_threshold": 2, "confidence_threshold": 0.01},
+    ],
+)
+def test_every_rule_and_threshold_can_be_chosen(ask, model, canvas):
+    told = chat(ask, seed=7, canvas=canvas)
+    expected = model.generate(PROMPT, seed=7, **canvas)
+    assert told["choices"][0]["message"]["content"] == expected.text
+    assert tuple(told["choices"][0]["canvas"]["steps_per_canvas"]) == expected.generation.steps_per_canvas
+
+
+def test_the_fields_of_canvas_are_those_of_the_table():
+    settings = {setting.name: setting for setting in redraft.SETTINGS}
+    ours = {"stream_drafts", "alternatives", "autoregressive"}
+    assert set(Canvas.model_fields) - ours == settings.keys() - OPENAI_NAMES.keys()
+    for name, shown in Canvas.model_json_schema()["properties"].items():
+        if name not in ours:
+            setting, (field, _) = settings[name], shown["anyOf"]
+            assert shown["description"] == setting.help
+            assert field.get("minimum") == setting.minimum
+            assert field.get("maximum") == setting.maximum
+            assert tuple(field.get("enum", ())) == setting.choices
+
+
 def test_a_stream_is_the_same_answer_in_pieces(ask):
     events = streamed(ask, seed=7, stream_options={"include_usage": True})
     whole = chat(ask, seed=7)
@@ -163,6 +193,14 @@ def test_an_answer_may_go_on_behind_an_eos(ask):
     told = chat(ask, seed=3, ignore_eos=True, max_tokens=20)
     assert told["usage"]["completion_tokens"] == 20
     assert told["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_draft_goes_on_behind_an_eos_as_its_answer_does(ask):
+    events = streamed(ask, seed=3, ignore_eos=True, max_tokens=20, canvas={"stream_drafts": True})
+    drafts = [data["draft"] for kind, data in events if kind == "draft"]
+    last = [draft for draft in drafts if draft["finished"]]
+    assert any("<eos>" in draft["tokens"][:-1] for draft in last[:-1])
+    assert "".join(draft["text"] for draft in last) == content(events)
 
 
 def test_drafts_are_typed_events_before_what_their_canvas_commits(ask, model):
@@ -280,6 +318,10 @@ def test_token_by_token_to_compare(ask, model):
         ({"canvas": {"step": 3}}, "canvas.step"),
         ({"canvas": {"steps": 0}}, "canvas.steps"),
         ({"canvas": {"t_min": 0.9}}, "canvas.t_min"),
+        ({"canvas": {"acceptance": "all"}}, "canvas.acceptance"),
+        ({"canvas": {"stopping": "never"}}, "canvas.stopping"),
+        ({"canvas": {"entropy_limit": 0.5}}, "canvas.entropy_limit"),
+        ({"canvas": {"stopping": "every_position_confident", "entropy_limit": 0}}, "canvas.entropy_limit"),
         ({"canvas": {"canvas_length": 300}}, "messages"),
         ({"canvas": {"stream_drafts": True}}, "canvas.stream_drafts"),
         ({"canvas": {"alternatives": 2}}, "canvas.alternatives"),
@@ -338,6 +380,10 @@ def test_models_and_tokens(ask, model):
     assert (told["id"], told["max_model_len"]) == ("tiny", 256)
     assert told["canvas"]["canvas_length"] == 8
     assert told["canvas"]["max_tokens"] == model.defaults.max_new_tokens
+    assert told["canvas"]["stopping"] == "stable_and_confident"
+    assert told["canvas"].keys() == {
+        "max_tokens" if name == "max_new_tokens" else name for name in model.defaults.flat().keys() - {"seed", "choice"}
+    }
     assert told["card"]["examples"] == list(model.card.examples)
     found = ask("/tokenize", {"prompt": PROMPT}).json()
     assert found == {"tokens": model.encode_plain(PROMPT), "count": len(found["tokens"]), "max_model_len": 256}

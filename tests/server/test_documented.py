@@ -7,8 +7,9 @@ import pytest
 from typer.main import get_command
 
 from redraft.cli.main import app as cli
-from redraft.server.app import Served, create_app
-from redraft.server.asked import Canvas, ChatRequest, CompletionRequest, Generating, Message
+from redraft.server.app import create_routes
+from redraft.server.openai.requests import Canvas, ChatRequest, CompletionRequest, GenerationRequest, Message
+from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 
 PAGE = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
@@ -16,21 +17,19 @@ NAMED = set(re.findall(r"[`./{\"-]([a-z][a-z_-]*)", PAGE))
 METRICS = ("_total", "_bucket", "_count", "_sum", "_created")
 
 
-@pytest.mark.parametrize("model", [ChatRequest, CompletionRequest, Generating, Canvas, Message])
+@pytest.mark.parametrize("model", [ChatRequest, CompletionRequest, GenerationRequest, Canvas, Message])
 def test_every_field_of_a_request(model):
     assert model.model_fields.keys() - NAMED - {"refusal", "audio", "function_call", "annotations"} == set()
 
 
 def test_every_route():
-    served = Served(ServerSettings())
-    inner = create_app(served)._app
-    for path in inner.openapi()["paths"]:
+    for path in create_routes(Service(ServerSettings())).openapi()["paths"]:
         assert path.replace("{model}", "NAME") in PAGE, path
 
 
 def test_every_metric():
-    served = Served(ServerSettings())
-    names = re.findall(r"^# TYPE redraft_(\w+)", served.metrics.exposition().decode(), flags=re.MULTILINE)
+    service = Service(ServerSettings())
+    names = re.findall(r"^# TYPE redraft_(\w+)", service.metrics.exposition().decode(), flags=re.MULTILINE)
     missing = [name for name in names if not name.endswith("_created") and f"`{name}" not in PAGE and name not in PAGE]
     assert missing == []
     assert len(names) > 10

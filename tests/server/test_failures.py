@@ -5,10 +5,12 @@ import logging
 
 import pytest
 
+import redraft
 from redraft.engine import StepTaken
-from redraft.server.answering import MOST_TOLD, Places, _Events
-from redraft.server.errors import ApiError
+from redraft.server.generation import MAX_QUEUED_EVENTS, AdmissionSlots, EventQueue
 from redraft.server.metrics import Metrics
+from redraft.server.openai.chat import ChatSerializer
+from redraft.server.openai.errors import ApiError
 from tests.server.conftest import Command, until
 
 BODY = {"messages": [{"role": "user", "content": "hello"}], "seed": 1}
@@ -16,15 +18,19 @@ PATH = "/v1/chat/completions"
 
 
 @pytest.fixture
-def failing(start, monkeypatch):
+def failing(start, folder):
     """A server whose forwards all raise."""
-    server = start()
 
     def raise_it(*_):
         raise RuntimeError("no memory for a secret")
 
-    monkeypatch.setattr("redraft.engine.core.run_forward", raise_it)
-    return server
+    def load():
+        model = redraft.load(folder)
+        for module in model.transformer.modules():
+            module.register_forward_pre_hook(raise_it)
+        return model
+
+    return start(load=load)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -45,7 +51,7 @@ def test_a_failing_forward_is_told_logged_and_counted(failing, caplog, stream):
     assert "mine" in failure.getMessage()
     assert "no memory for a secret" in str(failure.exc_info[1])
     assert any("error=engine_error" in record.getMessage() for record in caplog.records)
-    until(lambda: failing.served.places.taken == 0)
+    until(lambda: failing.service.slots.taken == 0)
 
 
 def test_a_server_whose_engine_has_stopped_says_so_and_ends(start, monkeypatch):
@@ -66,11 +72,11 @@ def test_a_server_whose_engine_has_stopped_says_so_and_ends(start, monkeypatch):
 
 def test_a_bug_in_telling_an_answer_ends_a_stream_with_an_error(start, monkeypatch):
     server = start()
-    monkeypatch.setattr("redraft.server.shapes.ChatShape.end", lambda *_: 1 / 0)
+    monkeypatch.setattr(ChatSerializer, "end", lambda *_: 1 / 0)
     with server.client() as client:
         text = client.post(PATH, json={**BODY, "stream": True}).text
     assert json.loads(text.strip().rpartition("data: ")[2])["error"]["code"] == "engine_error"
-    until(lambda: server.served.places.taken == 0)
+    until(lambda: server.service.slots.taken == 0)
 
 
 def test_an_empty_key_in_the_environment_is_no_key_and_refused(folder, monkeypatch):
@@ -82,21 +88,21 @@ def test_an_empty_key_in_the_environment_is_no_key_and_refused(folder, monkeypat
 
 
 def test_refusals_say_nothing_of_when_a_place_is_free():
-    places = Places(2, Metrics())
+    slots = AdmissionSlots(2, Metrics())
     for _ in range(50):
-        with pytest.raises(ValueError, match="refused"), places.take(1):
+        with pytest.raises(ValueError, match="refused"), slots.reserve(1):
             raise ValueError("refused")
-    with places.take(2), pytest.raises(ApiError) as full, places.take(1):
+    with slots.reserve(2), pytest.raises(ApiError) as full, slots.reserve(1):
         pass
     assert full.value.status_code == 429
     assert full.value.headers == {"Retry-After": "1"}
-    assert places.taken == 0
+    assert slots.taken == 0
 
 
 def test_drafts_for_who_does_not_take_them_do_not_pile_up():
-    events = _Events()
-    for number in range(3 * MOST_TOLD):
+    events = EventQueue()
+    for number in range(3 * MAX_QUEUED_EVENTS):
         events.put_nowait(StepTaken("r", number))
-    assert events.qsize() == MOST_TOLD
+    assert events.qsize() == MAX_QUEUED_EVENTS
     events.put_nowait("anything else")
-    assert events.qsize() == MOST_TOLD + 1
+    assert events.qsize() == MAX_QUEUED_EVENTS + 1

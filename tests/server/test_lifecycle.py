@@ -11,11 +11,10 @@ import httpx2
 import pytest
 
 import redraft
-from redraft.server import settings as bounds
-from redraft.server.run import Running
+from redraft.server.lifecycle import ModelServer
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
-from tests.server.conftest import until
+from tests.server.conftest import made_of, until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -53,7 +52,7 @@ class Asking:
 def connect(server, body: dict[str, object]) -> socket.socket:
     """A connection on which a request has been sent, and nothing more."""
     content = json.dumps(body).encode()
-    connection = socket.create_connection((server.running.host, server.running.port), timeout=60)
+    connection = socket.create_connection((server.server.host, server.server.port), timeout=60)
     connection.sendall(
         f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n".encode()
@@ -87,9 +86,9 @@ def test_while_the_model_is_loaded_only_liveness_and_the_page_answer(folder, sta
 def test_a_full_server_says_so_before_it_reads_the_prompt(endless, start, monkeypatch):
     server = start(endless, max_concurrent=1, max_queue=1)
     held = [connect(server, LONG | {"stream": True}), connect(server, LONG)]
-    until(lambda: server.served.places.taken == 2)
-    tokenizer = type(server.served.engine.model.tokenizer)
-    until(lambda: server.served.engine.state.running + server.served.engine.state.waiting == 2)
+    until(lambda: server.service.slots.taken == 2)
+    tokenizer = type(server.service.engine.model.tokenizer)
+    until(lambda: server.service.engine.state.running + server.service.engine.state.waiting == 2)
     asked = []
     monkeypatch.setattr(tokenizer, "encode_chat", lambda *given, **named: asked.append(given))
     monkeypatch.setattr(tokenizer, "encode", lambda *given, **named: asked.append(given))
@@ -110,13 +109,13 @@ def test_a_full_server_says_so_before_it_reads_the_prompt(endless, start, monkey
     monkeypatch.undo()
     for connection in held:
         connection.close()
-    until(lambda: server.served.places.taken == 0)
+    until(lambda: server.service.slots.taken == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_frees_its_request_within_one_step(endless, start, stream, monkeypatch):
     server = start(endless)
-    core = server.served.engine._loop.core
+    core = server.service.engine._loop.core
     steps = 0
     step = core.step
 
@@ -129,20 +128,20 @@ def test_a_client_that_goes_frees_its_request_within_one_step(endless, start, st
     connection = connect(server, LONG | {"stream": stream, "n": 3})
     until(lambda: len(core.held) == 3 and steps > 3)
     cancelled = []
-    cancel = server.served.engine.cancel
+    cancel = server.service.engine.cancel
 
     def noted(answer):
         cancelled.append(steps)
         return cancel(answer)
 
-    monkeypatch.setattr(server.served.engine, "cancel", noted)
+    monkeypatch.setattr(server.service.engine, "cancel", noted)
     gone = time.perf_counter()
     connection.close()
     until(lambda: not core.held)
     # The step that was under way when the loop was told, and no other; and it is told at once.
     assert steps <= cancelled[0] + 2
     assert time.perf_counter() - gone < 5
-    until(lambda: server.served.places.taken == 0)
+    until(lambda: server.service.slots.taken == 0)
     with server.client() as client:
         assert "redraft_disconnected_total 1.0" in client.get("/metrics").text
         assert client.post(CHAT, json={"messages": HELLO, "max_tokens": 8, "canvas": {"steps": 4}}).status_code == 200
@@ -151,42 +150,40 @@ def test_a_client_that_goes_frees_its_request_within_one_step(endless, start, st
         assert 'status="500"' not in client.get("/metrics").text
 
 
-def test_a_client_that_goes_while_its_prompt_is_read_takes_no_place(endless, start, monkeypatch):
-    server = start(endless)
+def test_a_client_that_goes_while_its_prompt_is_read_takes_no_slot(endless, start):
     reading, read = threading.Event(), threading.Event()
-    chat = server.served.asking.chat
 
-    def slow(asked):
-        reading.set()
-        assert read.wait(60)
-        return chat(asked)
+    class SlowModel(redraft.Model):
+        def encode(self, prompt, **variables):
+            reading.set()
+            assert read.wait(60)
+            return super().encode(prompt, **variables)
 
-    monkeypatch.setattr(server.served.asking, "chat", slow)
+    server = start(load=lambda: made_of(SlowModel, endless))
     for stream in (False, True):
         connection = connect(server, LONG | {"stream": stream})
         assert reading.wait(60)
         connection.close()
         time.sleep(0.1)
         read.set()
-        until(lambda: server.served.places.taken == 0)
-        until(lambda: not server.served.engine._loop.core.held)
+        until(lambda: server.service.slots.taken == 0)
+        until(lambda: not server.service.engine._loop.core.held)
         reading.clear()
         read.clear()
 
 
-def test_a_client_that_takes_nothing_of_its_stream_is_left(endless, start, monkeypatch):
-    monkeypatch.setattr(bounds, "SEND_SECONDS", 0.5)
-    server = start(endless)
+def test_a_client_that_takes_nothing_of_its_stream_is_left(endless, start):
+    server = start(endless, send_seconds=0.5)
     # A small buffer of the system's, which connections inherit, is full soon.
-    server.running._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server.server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     canvas = {"steps": 4096, "entropy_bound": 0, "stream_drafts": True, "alternatives": 8}
     connection = connect(server, LONG | {"stream": True, "canvas": canvas, "n": 4})
     with connection:
-        until(lambda: server.served.places.taken == 4)
-        until(lambda: server.served.places.taken == 0)
-        until(lambda: not server.served.engine._loop.core.held)
+        until(lambda: server.service.slots.taken == 4)
+        until(lambda: server.service.slots.taken == 0)
+        until(lambda: not server.service.engine._loop.core.held)
         # And the connection is closed, although bytes are left that nobody takes.
-        until(lambda: not server.running._server.server_state.connections)
+        until(lambda: not server.server._uvicorn.server_state.connections)
 
 
 def test_sigterm_lets_what_runs_end_refuses_new_work_and_exits_0(command, endless):
@@ -259,9 +256,9 @@ def children(pid: int) -> list[str]:
 def test_a_signal_while_the_model_is_loaded_does_not_wait_for_it(start):
     loading = threading.Event()
     server = start(wait=False, load=lambda: loading.wait(30))
-    until(lambda: server.running._loop is not None and server.running.is_loading)
+    until(lambda: server.server._loop is not None and server.server.is_loading)
     server.stop()
-    assert server.running.is_loading
+    assert server.server.is_loading
     assert server.error is None
     loading.set()
 
@@ -303,7 +300,7 @@ def test_a_process_that_is_loading_ends_at_once_and_well(command):
         (lambda _: None, ("--api-key", "a b"), "API key"),
         (lambda _: None, ("--cors-origin", "evil"), "origin 'evil'"),
         (lambda _: None, ("--log-format", "xml"), "log_format is 'xml'"),
-        (lambda _: None, ("--host", "256.1.1.1"), "cannot be listened on"),
+        (lambda _: None, ("--host", "256.1.1.1"), "cannot listen on 256.1.1.1"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_exit_2(tmp_path, break_it, arguments, told, monkeypatch, capsys):
@@ -342,15 +339,15 @@ def test_a_process_whose_load_fails_exits_2_with_one_line(command, tmp_path):
 
 def test_a_port_in_use_is_told_before_anything_is_loaded(server):
     loaded = []
-    with pytest.raises(OSError, match=f"127.0.0.1:{server.running.port} cannot be listened on"):
-        Running(ServerSettings(port=server.running.port), lambda: loaded.append(1))
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.server.port}"):
+        ModelServer(ServerSettings(port=server.server.port), lambda: loaded.append(1))
     # Not even one that is bound and does not listen yet is shared.
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OSError, match="choose another"):
-            Running(ServerSettings(port=other.getsockname()[1]), lambda: loaded.append(1))
+            ModelServer(ServerSettings(port=other.getsockname()[1]), lambda: loaded.append(1))
     assert not loaded
 
 
@@ -373,7 +370,7 @@ def test_threads_and_files_do_not_pile_up(endless, start):
     files = len(list(Path("/proc/self/fd").iterdir()))
     for stream in (False, True) * 5:
         connection = connect(server, LONG | {"stream": stream})
-        until(lambda: server.served.places.taken == 1)
+        until(lambda: server.service.slots.taken == 1)
         connection.close()
-        until(lambda: server.served.places.taken == 0)
+        until(lambda: server.service.slots.taken == 0)
     until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= files + 2)

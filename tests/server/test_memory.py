@@ -1,30 +1,30 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from redraft.server import memory
 
 
-def run(seconds: float) -> None:
+def run(trim: Callable[[int], object] | None, seconds: float) -> None:
     async def some_rounds() -> None:
         async with asyncio.timeout(0.2):
-            await memory.give_back_now_and_then(seconds)
+            await memory.trim_malloc_periodically(trim, seconds)
 
     asyncio.run(some_rounds())
 
 
-def test_free_memory_is_given_back_again_and_again(monkeypatch):
+def test_free_memory_is_returned_again_and_again():
     asked: list[int] = []
-    monkeypatch.setattr(memory, "_trim", lambda: asked.append)
     with pytest.raises(TimeoutError):
-        run(0.01)
+        run(asked.append, 0.01)
     assert len(asked) > 2
     assert set(asked) == {0}
 
 
-def test_where_the_c_library_cannot_nothing_is_done(monkeypatch):
+def test_nothing_is_done_where_the_c_library_cannot():
     class Library:
         pass
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: Library())
-    run(0.01)
+    assert memory.malloc_trim(Library()) is None
+    run(None, 0.01)

@@ -13,13 +13,14 @@ import time
 import httpx2
 import pytest
 
-from redraft.server import settings as bounds
-from redraft.server.edge import Edge, JsonFormatter
-from redraft.server.errors import ApiError, from_validation
-from redraft.server.metrics import Metrics
+import redraft
+from redraft.server.app import create_app
+from redraft.server.middleware.request_log import JsonFormatter
+from redraft.server.openai.errors import ApiError, from_validation
+from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
-from tests.server.conftest import until
+from tests.server.conftest import made_of, until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -231,7 +232,7 @@ def test_what_is_no_http_gets_an_answer_and_breaks_nothing(server, caplog):
 
 def raw(server, *parts: bytes) -> bytes:
     """What comes back for some bytes, the later parts sent a moment after the first."""
-    with socket.create_connection((server.running.host, server.running.port), timeout=20) as connection:
+    with socket.create_connection((server.server.host, server.server.port), timeout=20) as connection:
         got = b""
         try:
             for number, part in enumerate(parts):
@@ -268,7 +269,7 @@ def test_old_pipelined_and_foreign_requests(server, caplog):
 
 def raw_open(server, request: bytes) -> bytes:
     """The same without closing our half, which means that we have gone."""
-    with socket.create_connection((server.running.host, server.running.port), timeout=20) as connection:
+    with socket.create_connection((server.server.host, server.server.port), timeout=20) as connection:
         connection.sendall(request)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -393,7 +394,7 @@ def test_keys_are_compared_in_constant_time(start, monkeypatch):
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "schl\u00fcssel"])
 def test_keys_that_no_client_could_send_are_refused(key):
-    with pytest.raises(ValueError, match="API key must be"):
+    with pytest.raises(ValueError, match="API key must consist"):
         ServerSettings(api_key=key)
     assert "geheim" not in repr(ServerSettings(api_key="geheim"))
 
@@ -532,16 +533,13 @@ def test_a_malicious_template_is_refused_in_time_and_others_are_answered_meanwhi
         assert client.post(TEXT, json={"prompt": "hello", "max_tokens": 8}).status_code == 200
     assert time.perf_counter() - begun < 20
     assert slowest < 1
-    until(lambda: server.served.places.taken == 0)
+    until(lambda: server.service.slots.taken == 0)
 
 
 def test_no_other_scope_than_http_passes_the_edge():
-    async def app(*_):
-        raise AssertionError("reached")
-
-    edge = Edge(app, ServerSettings(api_key=KEY), Metrics(), lambda: None)
-    with pytest.raises(RuntimeError, match="knows no websocket"):
-        asyncio.run(edge({"type": "websocket", "path": "/health/live"}, None, None))
+    app = create_app(Service(ServerSettings(api_key=KEY)))
+    with pytest.raises(RuntimeError, match="does not support websocket"):
+        asyncio.run(app({"type": "websocket", "path": "/health/live"}, None, None))
 
 
 class Panic(BaseException):
@@ -549,13 +547,12 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("error", [KeyError("secret"), Panic("secret"), ApiError(400, "told")])
-def test_bugs_are_answered_in_the_same_shape_and_with_the_id_that_the_log_knows(start, monkeypatch, error, caplog):
-    server = start()
+def test_bugs_are_answered_in_the_same_shape_and_with_the_id_that_the_log_knows(start, folder, error, caplog):
+    class BrokenModel(redraft.Model):
+        def encode(self, *_, **__):
+            raise error
 
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(server.served.asking, "chat", fail)
+    server = start(load=lambda: made_of(BrokenModel, folder))
     with server.client() as client:
         answer = client.post(CHAT, json={"messages": HELLO})
         told = detail(answer, 400 if isinstance(error, ApiError) else 500)
@@ -563,7 +560,7 @@ def test_bugs_are_answered_in_the_same_shape_and_with_the_id_that_the_log_knows(
             assert "secret" not in answer.text
             assert answer.headers["x-request-id"] in str(told["message"])
             assert [record for record in caplog.records if record.exc_info]
-        until(lambda: server.served.places.taken == 0)
+        until(lambda: server.service.slots.taken == 0)
 
 
 @pytest.mark.parametrize(
@@ -588,16 +585,15 @@ def test_a_field_that_is_missing_is_named(client):
     assert from_validation([{"loc": ("body",), "type": "missing", "msg": "x"}]).param is None
 
 
-def test_a_client_that_sends_its_head_or_its_body_a_byte_at_a_time_is_left(server, monkeypatch):
-    monkeypatch.setattr(bounds, "HEADER_SECONDS", 0.25)
-    monkeypatch.setattr(bounds, "BODY_SECONDS", 0.25)
+def test_a_client_that_sends_its_head_or_its_body_a_byte_at_a_time_is_left(start):
+    server = start(header_seconds=0.25, body_seconds=0.25)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     done = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     unread = head.replace(b"application/json", b"text/plain") + b"Content-Length: 1000\r\n\r\n"
     for sent, answers in ((head, b""), (b"", b""), (head + b"Content-Length: 1000\r\n\r\n", b" 408 "),
                           (done + b"GET /", b" 200 "), (unread, b" 415 ")):  # fmt: skip
         begun = time.perf_counter()
-        with socket.create_connection((server.running.host, server.running.port), timeout=20) as connection:
+        with socket.create_connection((server.server.host, server.server.port), timeout=20) as connection:
             connection.sendall(sent)
             got = b""
             connection.settimeout(0.1)

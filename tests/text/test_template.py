@@ -123,7 +123,7 @@ def test_what_a_template_may_write_arrives_whole() -> None:
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
 def test_variables_are_json(value: object) -> None:
-    assert "takes only JSON values" in one_line_error(lambda: render("", value=value))
+    assert "accepts only JSON values" in one_line_error(lambda: render("", value=value))
 
 
 def test_a_template_works_again_after_it_was_ended() -> None:

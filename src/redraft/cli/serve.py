@@ -50,6 +50,6 @@ def serve(
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds,
     )  # fmt: skip
-    from redraft.server import run
+    from redraft.server import lifecycle
 
-    run.serve(settings, lambda: options.Request(model, device, precision, {}).load())
+    lifecycle.serve(settings, lambda: options.Request(model, device, precision, {}).load())

@@ -2,7 +2,8 @@
 
 from redraft.generation.autoregressive import autoregressive_tokens, generate_autoregressive
 from redraft.generation.loop import denoise, denoising_steps, generate
-from redraft.generation.result import DenoisingStep, Generation, check_prompt, cut_canvas
+from redraft.generation.result import DenoisingStep, Generation, check_prompt
+from redraft.utils.canvas import cut_canvas
 
 __all__ = [
     "DenoisingStep",

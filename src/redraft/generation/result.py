@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from redraft.model.readout.query import TopTokens
+from redraft.utils.canvas import cut_canvas
 
 
 @dataclass(frozen=True)
@@ -111,19 +112,6 @@ class AnswerRecord:
             commit_seconds=self._seconds["commit"],
             canvases=tuple(self.canvases),
         )
-
-
-def cut_canvas(canvas: Sequence[int], stop_ids: Sequence[int], room: int) -> tuple[list[int], str | None]:
-    """Returns what a finished canvas adds to an answer that has `room` for more tokens, and why the answer ends there.
-
-    "stop": an EOS, which is cut off with what follows it; "length": no more room; None: it goes on.
-    """
-    end = next((i for i, token in enumerate(canvas) if token in stop_ids), None)
-    if end is not None and end <= room:
-        return list(canvas[:end]), "stop"
-    if len(canvas) >= room:
-        return list(canvas[:room]), "length"
-    return list(canvas), None
 
 
 def check_prompt(prompt: Sequence[int], canvas_length: int, vocab_size: int, max_context: int) -> None:

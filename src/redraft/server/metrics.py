@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The server's metrics, for Prometheus."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SECONDS_PER_TOKEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 STEPS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
-PER_FORWARD = (0.25, 0.5, 1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
+TOKENS_PER_FORWARD = (0.25, 0.5, 1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
 class Metrics:
-    """Counters, histograms and gauges of one server, in a registry of their own."""
+    """The counters, histograms and gauges of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -24,25 +24,27 @@ class Metrics:
             return Histogram(f"redraft_{name}", help, buckets=buckets, registry=self._registry)
 
         self.requests = counter("http_requests", "HTTP requests by route and status", "route", "status")
-        self.rejected = counter("rejected", "Requests turned away, by reason", "reason")
+        self.rejected = counter("rejected", "Requests rejected, by reason", "reason")
         self.failed = counter("failed", "Answers that failed, by the error's code", "code")
-        self.disconnected = counter("disconnected", "Requests whose client went before the end")
+        self.disconnected = counter("disconnected", "Requests whose client disconnected before the end")
         self.prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
-        self.cached_tokens = counter("cached_prompt_tokens", "Tokens of prompts that had been read before")
+        self.cached_tokens = counter("cached_prompt_tokens", "Tokens of prompts that were in the cache")
         self.answer_tokens = counter("generation_tokens", "Tokens of answers")
-        self.first_text = histogram("time_to_first_token_seconds", "From the engine's taking on to first text", SECONDS)
-        self.per_token = histogram("time_per_output_token_seconds", "Work on an answer per token", SECONDS_PER_TOKEN)
-        self.whole = histogram("request_seconds", "From the engine's taking on to the end of an answer", SECONDS)
-        self.queued = histogram("queue_seconds", "Until work began", SECONDS)
-        self.steps = histogram("denoising_steps_per_canvas", "Denoiser passes of a canvas", STEPS)
-        self.per_forward = histogram("tokens_per_forward", "Answer tokens per denoiser pass", PER_FORWARD)
+        self.first_text = histogram(
+            "time_to_first_token_seconds", "From submission to the engine to first text", SECONDS
+        )
+        self.per_token = histogram("time_per_output_token_seconds", "Seconds per answer token", SECONDS_PER_TOKEN)
+        self.whole = histogram("request_seconds", "From submission to the engine to the end of an answer", SECONDS)
+        self.queued = histogram("queue_seconds", "From submission to the engine to admission", SECONDS)
+        self.steps = histogram("denoising_steps_per_canvas", "Denoiser passes per canvas", STEPS)
+        self.per_forward = histogram("tokens_per_forward", "Answer tokens per denoiser pass", TOKENS_PER_FORWARD)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when somebody asks."""
+        """Adds a gauge that is read at each scrape."""
         Gauge(f"redraft_{name}", help, registry=self._registry).set_function(value)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads, of type CONTENT_TYPE."""
+        """Returns the text that Prometheus reads, of type CONTENT_TYPE."""
         return generate_latest(self._registry)
 
 

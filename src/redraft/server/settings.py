@@ -1,4 +1,4 @@
-"""What a server is told when it is started, and the bounds that nobody needs to change."""
+"""The server's settings, and the limits of what a request may ask for."""
 
 import ipaddress
 import re
@@ -7,33 +7,30 @@ from typing import Any
 
 LOG_FORMATS = ("text", "json")
 
-BODY_BYTES = 4 * 2**20
-"""The longest body of a request."""
+MAX_BODY_BYTES = 4 * 2**20
+MAX_HEADER_BYTES = 64 * 2**10
 
-FIELDS = 1024
-"""The most fields of one object in a body."""
+MAX_FIELDS = 1024
+"""Fields of one object in a request's body."""
 
-HEADER_BYTES = 64 * 2**10
-"""The longest head of a request."""
+MAX_CHOICES = 128
+MAX_STOPS, MAX_STOP_LENGTH = 4, 256
+MAX_TOP_LOGPROBS = 20
+MAX_ALTERNATIVES = 8
 
-HEADER_SECONDS, BODY_SECONDS, SEND_SECONDS = 10.0, 30.0, 60.0
-"""How long a client may take for its head, for its body, and to take what it is sent."""
-
-CHOICES, STOPS, STOP_CHARACTERS, TOP, ALTERNATIVES = 128, 4, 256, 20, 8
-"""The most of each that one request may ask for."""
-
-LARGEST_SEED = 2**53 - 1
-"""Seeds that are drawn stay below: JavaScript's numbers hold no larger ones whole."""
+MAX_DRAWN_SEED = 2**53 - 1
+"""Seeds that the server draws stay below: JavaScript's numbers hold no larger integers exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """ValueError, naming value and range, for what cannot be.
+    """The settings of one server. ValueError, naming value and range, for one that is out of range.
 
-    api_key: what every route but /health/live wants to be shown; None wants nothing. served_name: the model's name in
-    the API. max_concurrent: requests in work; max_queue: how many more may wait; max_context: tokens of prompt and
-    answer together, at most the model's. cors_origins: web pages elsewhere that may call. drain_seconds: how long
-    SIGTERM lets what is in work go on. port 0 takes a free one.
+    api_key: the key that every route but /health/live requires; None requires none. served_name: the model's name in
+    the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context: tokens of prompt and
+    answer together, at most the model's. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets
+    running requests go on. port 0 picks a free one. header_seconds, body_seconds, send_seconds: how long a client may
+    take to send its head, to send its body, and to receive what it is sent.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +44,9 @@ class ServerSettings:
     log_format: str = LOG_FORMATS[0]
     log_prompts: bool = False
     drain_seconds: float = 30.0
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    send_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -61,7 +61,7 @@ class ServerSettings:
         if self.log_format not in LOG_FORMATS:
             raise ValueError(f"log_format is {self.log_format!r}, must be {' or '.join(LOG_FORMATS)}")
         if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
-            raise ValueError("the API key must be of visible ASCII characters, without spaces, and not be empty")
+            raise ValueError("the API key must consist of visible ASCII characters, without spaces, and not be empty")
         if self.served_name is not None and not self.served_name.strip():
             raise ValueError("served_name is empty; leave it out, or give the model a name")
         if self.max_context is not None and self.max_context < 1:
@@ -72,13 +72,13 @@ class ServerSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
     @property
-    def places(self) -> int:
-        """Requests that are held at any time, in work or waiting."""
+    def max_held(self) -> int:
+        """The number of answers held at any time, in progress or waiting."""
         return self.max_concurrent + self.max_queue

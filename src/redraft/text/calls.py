@@ -1,8 +1,8 @@
 """A tool call as Gemma 4's chat template writes it, `call:NAME{key:value,...}`, read into a name and JSON arguments.
 
-Strings stand between quote tokens, literally: nothing in them is escaped, and they may hold quotes and braces. So a
-call comes as segments: its text, cut at the quote tokens. Keys are bare; what a model may write as well is taken too:
-keys in quotes, JSON's own strings, Python's None, True and False, white space between lexemes.
+Strings stand between quote tokens, literally: nothing in them is escaped, and they may contain quotes and braces. So a
+call arrives as segments: its text, split at the quote tokens. Keys are bare. What models also write is accepted: keys
+in quotes, JSON strings, Python's None, True and False, and white space between lexemes.
 """
 
 import json
@@ -22,8 +22,8 @@ _END = ""
 class ToolCall:
     """A call of the function `name`, with a JSON object as `arguments`.
 
-    If not `complete`, the answer was cut off or the call malformed: then `name` is as far as it could be read, perhaps
-    "", and `arguments` is what follows it as the model wrote it, quote tokens as `"`.
+    If not `complete`, the answer was cut off or the call is malformed: then `name` is what could be read of it, perhaps
+    "", and `arguments` is what follows as the model wrote it, quote tokens as `"`.
     """
 
     name: str
@@ -32,13 +32,13 @@ class ToolCall:
 
 
 def read_call(segments: Sequence[str]) -> ToolCall:
-    """`segments` are in turn outside and inside of quotes; an even number of them means that a quote is open."""
+    """Reads a call from segments, alternately outside and inside quotes; an even number means that a quote is open."""
     named = _NAME.match(segments[0])
     name, rest = (named[1], segments[0][named.end() :]) if named else ("", segments[0])
     after = [rest, *segments[1:]]
     try:
         if not named:
-            raise ValueError("a call begins with `call:` and a name")
+            raise ValueError("a call must begin with `call:` and a name")
         return ToolCall(name, _Arguments(after).json())
     except ValueError:
         return ToolCall(name, '"'.join(after), complete=False)
@@ -47,7 +47,7 @@ def read_call(segments: Sequence[str]) -> ToolCall:
 class _Arguments:
     """Rewrites the lexemes of a call's arguments as JSON. Numbers keep their digits, objects the order of their keys.
 
-    A lexeme is a mark (one of `{}[]:,`), a JSON string, or a bare word, which may have spaces inside.
+    A lexeme is a mark (one of `{}[]:,`), a JSON string, or a bare word, which may contain spaces.
     """
 
     def __init__(self, segments: Sequence[str]) -> None:
@@ -56,14 +56,14 @@ class _Arguments:
         self._written: list[str] = []
 
     def json(self) -> str:
-        """Raises ValueError if the lexemes are not one object, or it is nested too deeply."""
+        """Returns the JSON object; ValueError if the lexemes are not one object, or it is nested too deeply."""
         self._demand("{")
         self._group(self._entry, "{", "}", depth=1)
         self._demand(_END)
         return "".join(self._written)
 
     def _group(self, item: Callable[[int], None], opening: str, closing: str, *, depth: int) -> None:
-        """The items and the end of an object or a list that has just been opened."""
+        """Reads the items and the end of an object or a list that has just been opened."""
         if depth > MAX_DEPTH:
             raise ValueError(f"arguments are nested deeper than {MAX_DEPTH} levels")
         self._written.append(opening)
@@ -78,7 +78,7 @@ class _Arguments:
     def _entry(self, depth: int) -> None:
         key = self._take()
         if key == _END or key in "{}[]:,":
-            raise ValueError(f"found {key!r} where a key should be")
+            raise ValueError(f"found {key!r} where a key was expected")
         self._demand(":")
         self._written += [key if key[0] == '"' else _string(key), ":"]
         self._value(depth)
@@ -94,7 +94,7 @@ class _Arguments:
         elif lexeme in _CONSTANTS:
             self._written.append(_CONSTANTS[lexeme])
         else:
-            raise ValueError(f"found {lexeme!r} where a value should be")
+            raise ValueError(f"found {lexeme!r} where a value was expected")
 
     def _take(self) -> str:
         taken, self._next = self._next, next(self._lexemes, _END)
@@ -102,18 +102,18 @@ class _Arguments:
 
     def _demand(self, lexeme: str) -> None:
         if (found := self._take()) != lexeme:
-            raise ValueError(f"found {found!r} where {lexeme!r} should be")
+            raise ValueError(f"found {found!r} where {lexeme!r} was expected")
 
 
 def _lexemes(segments: Sequence[str]) -> Iterator[str]:
-    """Raises ValueError at what is no lexeme, or if a quote is open at the end."""
+    """Yields the lexemes; ValueError for text that is not a lexeme, or a quote that is not closed."""
     for at, segment in enumerate(segments):
         if at % 2:
             yield _string(segment)
         else:
             yield from _outside(segment)
     if len(segments) % 2 == 0:
-        raise ValueError("a quote is open at the end")
+        raise ValueError("a quote is not closed")
     yield _END
 
 
@@ -121,10 +121,10 @@ def _outside(segment: str) -> Iterator[str]:
     at = 0
     while match := _LEXEME.match(segment, at):
         lexeme, at = match[1], match.end()
-        # Whatever it escapes or fails to, in ASCII: an escape may stand for half a surrogate pair.
+        # Rewritten in ASCII, whatever it escapes: an escape may stand for half a surrogate pair.
         yield json.dumps(json.loads(lexeme, strict=False)) if lexeme[0] == '"' else lexeme.rstrip()
     if segment[at:].strip():
-        raise ValueError(f"found {segment[at:][:20]!r}, a string without end")
+        raise ValueError(f"found {segment[at:][:20]!r}, a string that does not end")
 
 
 def _string(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Text from tokens that arrive in pieces, in the end exactly the text of decoding them all at once.
+"""Text from tokens that arrive in pieces: in the end exactly the text of decoding them all at once.
 
-Two things make a token's text uncertain: a character whose UTF-8 bytes are spread over tokens, and decoders that look
-at neighbours. Byte-level tokenizers are sequences of bytes, so an incremental UTF-8 decoder is exact. Tokenizers with
-byte fallback turn a whole run of byte tokens into replacement characters if any of them is wrong, so the text of a run
-is certain only when the run has ended. Decoders we do not know give everything at `finish`: late, but right.
+Two things make a token's text uncertain: characters whose UTF-8 bytes are spread over several tokens, and decoders that
+look at neighbours. Byte-level tokens are bytes, so an incremental UTF-8 decoder is exact. Tokenizers with byte fallback
+turn a whole run of byte tokens into replacement characters if one of them is wrong, so the text of a run is certain
+only when the run has ended. Decoders that we do not know return everything at `finish`: late, but correct.
 """
 
 import codecs
@@ -22,9 +22,9 @@ Streaming = Literal["bytes", "pieces", "whole"]
 
 
 class Detokenizer:
-    """Turns pushed ids into text; cost is linear in the tokens, however they are split.
+    """An incremental decoder from token ids to text; its cost is linear in the tokens, however they are split.
 
-    Ids in `skipped` have no text, nor have gaps in the vocabulary.
+    Ids in `skipped` have no text, and neither do gaps in the vocabulary.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, skipped: Collection[int] = ()) -> None:
@@ -35,7 +35,7 @@ class Detokenizer:
         self._stream = self._fresh()
 
     def push(self, ids: Sequence[int]) -> str:
-        """The text that these ids make certain, whole characters only.
+        """Takes more ids and returns the text that becomes certain, whole characters only.
 
         Raises ValueError, and takes none of them, if an id is outside the vocabulary.
         """
@@ -45,12 +45,12 @@ class Detokenizer:
         return self._stream.push([(token_id, token) for token_id, token in pairs if token is not None])
 
     def finish(self) -> str:
-        """The rest; afterwards the detokenizer is ready for a new text."""
+        """Returns the rest of the text; afterwards the detokenizer is ready for a new text."""
         rest = self._stream.finish()
         self._stream = self._fresh()
         return rest
 
-    def _fresh(self) -> "_Stream":
+    def _fresh(self) -> "_TextStream":
         if self._streaming == "bytes":
             return _ByteStream()
         if self._streaming == "pieces":
@@ -59,7 +59,7 @@ class Detokenizer:
 
 
 def streaming(tokenizer: Tokenizer) -> Streaming:
-    """How a tokenizer's decoder can be run in pieces, judged by its configuration."""
+    """Returns how a tokenizer's decoder can run incrementally, judged by its configuration."""
     decoders = _decoders(tokenizer)
     kinds = [decoder["type"] for decoder in decoders]
     if kinds == ["ByteLevel"]:
@@ -78,7 +78,7 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> None:
 
 
 def display_text(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> str:
-    """A token's text as it stands inside a text: a leading space is kept; half a character is U+FFFD."""
+    """Returns a token's text inside a longer text: a leading space is kept; half a character is U+FFFD."""
     token = tokenizer.id_to_token(token_id)
     if token is None:
         return REPLACEMENT
@@ -89,7 +89,7 @@ def display_text(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> st
 
 
 def byte_form(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> bytes:
-    """The bytes of a token as it stands inside a text."""
+    """Returns the bytes of a token inside a longer text."""
     token = tokenizer.id_to_token(token_id) or ""
     if decoding == "bytes":
         return _token_bytes(token)
@@ -106,7 +106,7 @@ def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 
 def _is_local(decoder: dict[str, Any]) -> bool:
-    """Whether, but for a space at the very start and for runs of byte tokens, each token is decoded by itself."""
+    """Whether each token is decoded by itself, except for a space at the very start and for runs of byte tokens."""
     match decoder:
         case {"type": "ByteFallback" | "Fuse" | "Metaspace"}:
             return True
@@ -117,13 +117,13 @@ def _is_local(decoder: dict[str, Any]) -> bool:
     return False
 
 
-class _Stream(Protocol):
+class _TextStream(Protocol):
     def push(self, tokens: list[tuple[int, str]]) -> str: ...
     def finish(self) -> str: ...
 
 
 class _ByteStream:
-    """Byte-level tokens: their bytes, through an incremental UTF-8 decoder."""
+    """The text of byte-level tokens: their bytes, through an incremental UTF-8 decoder."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -136,10 +136,10 @@ class _ByteStream:
 
 
 class _PieceStream:
-    """Tokens decoded in runs that end in a closed token.
+    """The text of tokens that are decoded in runs, each of which ends in a closed token.
 
-    Each run is decoded after the last token of the run before it, whose text is then cut off: so a decoder that strips
-    the start of a text strips it only there.
+    Each run is decoded together with the last token of the run before it, whose text is then cut off: so a decoder that
+    strips the start of a text strips only that.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, is_open: Callable[[str], bool]) -> None:
@@ -168,7 +168,7 @@ class _PieceStream:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for characters from U+0100 on."""
+    """Returns GPT-2's alphabet: printable Latin-1 is itself, the other bytes are characters from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
@@ -178,7 +178,7 @@ _BYTES = _byte_alphabet()
 
 
 def _token_bytes(token: str) -> bytes:
-    # The ByteLevel decoder takes a token with any foreign character (an added one) as it is written.
+    # The ByteLevel decoder leaves a token with any foreign character (an added one) as it is written.
     if all(character in _BYTES for character in token):
         return bytes(_BYTES[character] for character in token)
     return token.encode()

@@ -1,4 +1,4 @@
-"""Keeping what a chat template writes apart from what people write, through whatever the template does with both.
+"""Markers that keep what a chat template writes apart from what people write, whatever the template does with both.
 
 Each control token that the template writes is rendered as one character that occurs nowhere else: a marker from the
 end of Unicode's private-use planes. After rendering, markers are the only control tokens; everything else is text, also
@@ -15,7 +15,7 @@ MAX_DEPTH = 100
 
 
 class Markers:
-    """One marker for each of `tokens` (text of a control token -> id); none of them occurs in `source`."""
+    """A marker for each of `tokens` (text of a control token -> id); none of them occurs in `source`."""
 
     def __init__(self, tokens: Mapping[str, int], source: str) -> None:
         self._source = frozenset(source)
@@ -26,19 +26,19 @@ class Markers:
         self._pattern = re.compile(f"([{''.join(self._ids)}])" if self._ids else "((?!))")
 
     def stand_ins(self, texts: Iterable[str]) -> dict[str, str]:
-        """Which characters of these texts to replace by which: their markers by characters that none of them uses."""
+        """Returns stand-ins for the markers that these texts use: characters that none of them uses."""
         used = set().union(*texts)
         free = _free_characters(used | self._ids.keys() | self._source)
         return {marker: next(free) for marker in self._ids.keys() & used}
 
     def split(self, rendered: str) -> Iterator[str | int]:
-        """Text pieces, possibly empty, and between them the ids of the control tokens that the template wrote."""
+        """Yields texts, possibly empty, and between them the ids of the control tokens that the template wrote."""
         for at, piece in enumerate(self._pattern.split(rendered)):
             yield self._ids[piece] if at % 2 else piece
 
 
 class Finder:
-    """Finds which of many texts occur in another text."""
+    """A search for which of many texts occur in another text."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = frozenset(texts)
@@ -54,7 +54,7 @@ class Finder:
 
 
 def strings(value: object, depth: int = 0) -> Iterator[str]:
-    """Every string in a JSON value, keys included. Raises ValueError at what is no JSON value."""
+    """Yields every string in a JSON value, keys included. ValueError for what is not a JSON value."""
     if depth > MAX_DEPTH:
         raise ValueError(f"messages are nested deeper than {MAX_DEPTH} levels: flatten them")
     if isinstance(value, str):
@@ -62,18 +62,18 @@ def strings(value: object, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"messages hold the key {key!r}, keys must be strings")
+                raise ValueError(f"messages contain the key {key!r}, keys must be strings")
             yield key
             yield from strings(item, depth + 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from strings(item, depth + 1)
     elif value is not None and not isinstance(value, (bool, int, float)):
-        raise ValueError(f"messages hold a {type(value).__name__}, only JSON values can be rendered")
+        raise ValueError(f"messages contain a {type(value).__name__}, only JSON values can be rendered")
 
 
 def replace(value: object, table: Mapping[int, str]) -> object:
-    """A JSON value as plain dicts and lists, with `table` (as for str.translate) applied to every string."""
+    """Returns a JSON value as plain dicts and lists, with `table` (as for str.translate) applied to every string."""
     if isinstance(value, str):
         return value.translate(table)
     if isinstance(value, Mapping):

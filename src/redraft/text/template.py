@@ -1,4 +1,4 @@
-"""Rendering a checkpoint's chat template, which is a program by a stranger, so that it can neither reach nor stall us.
+"""Rendering of a checkpoint's chat template, an untrusted program, so that it can neither reach nor stall us.
 
 Jinja's sandbox keeps a template from Python's objects but bounds neither time nor memory, and no hook inside the
 interpreter can: one call of a filter may run for hours in C. So the template is rendered in a process of its own
@@ -48,7 +48,7 @@ class ChatTemplate:
 
     `literals` are replaced wherever the template itself writes them, in its text or in its string constants, and
     nowhere else. Safe to use from several threads (renderings take turns) and after a fork. Raises ValueError if the
-    source is too long; a source that is no Jinja is refused by the first `render`.
+    source is too long; a source that is not valid Jinja is refused by the first `render`.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class ChatTemplate:
         self._owner = os.getpid()
 
     def render(self, variables: Mapping[str, object]) -> str:
-        """The template's text. Variables are JSON values.
+        """Returns the rendered text. Variables are JSON values.
 
-        Raises ValueError, in one line, if a variable is not JSON, if the template is no Jinja, fails, calls
-        `raise_exception`, or passes a limit.
+        Raises ValueError, in one line, if a variable is not JSON, or if the template is not valid Jinja, fails, calls
+        `raise_exception`, or exceeds a limit.
         """
         try:
             request = json.dumps(variables).encode() + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"the chat template takes only JSON values: {error}") from None
+            raise ValueError(f"the chat template accepts only JSON values: {error}") from None
         if self._owner != os.getpid():
             # A fork copied pipes, and perhaps a held lock, that belong to the parent's worker.
             self._worker, self._lock, self._owner = None, threading.Lock(), os.getpid()
@@ -142,7 +142,7 @@ class _Worker:
         return self._process.poll() is None
 
     def exchange(self, line: bytes, seconds: float, max_reply: int) -> bytes | None:
-        """The reply to a line; None if the process ended, was killed after `seconds`, or said too much."""
+        """Returns the reply to a line; None if the process ended, was killed after `seconds`, or wrote too much."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

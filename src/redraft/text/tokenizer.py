@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: text to ids and back, where only the chat template can write control tokens."""
+"""A checkpoint's tokenizer: text to ids and back. Only the chat template can write control tokens."""
 
 import json
 import re
@@ -19,12 +19,12 @@ MAX_TOKENIZER = 256 * MIB
 MAX_CONFIG = 16 * MIB
 MAX_TEMPLATE = TemplateLimits().max_source
 SHORT_TEXT = 4096
-"""Characters that are encoded in a millisecond or two."""
+"""Characters; a text of this length is encoded in a millisecond or two."""
 PROBE = ({"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}, {"role": "user", "content": "x"})
 
 
 class TextTokenizer:
-    """Encodes and decodes with a `tokenizers` tokenizer, of which it becomes the owner.
+    """An encoder and decoder around a `tokenizers` tokenizer, which it owns from then on.
 
     Control tokens are the added tokens marked special and all tokens that the configuration names (bos_token, ...).
     Other added tokens are vocabulary: they are matched in any text, as in training. `named_tokens` maps the
@@ -78,7 +78,7 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_str(content)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic of the Rust library is no Exception
+        except BaseException as error:  # a panic of the Rust library is not an Exception
             raise ValueError(f"{path} is not a tokenizer: {_one_line(error)}") from None
         config = _read_config(folder / "tokenizer_config.json")
         template = _read(folder / "chat_template.jinja", MAX_TEMPLATE)
@@ -92,7 +92,7 @@ class TextTokenizer:
         )
 
     def check_fits(self, vocab_size: int, folder: Path) -> None:
-        """ValueError where it has tokens that a model of `vocab_size`, in the same folder, has no embedding for."""
+        """Raises ValueError if it has tokens that a model of `vocab_size`, in the same folder, has no embedding for."""
         if self._vocab_size > vocab_size:
             raise ValueError(
                 f"the tokenizer in {folder} has {self._vocab_size} tokens, the model {vocab_size}: "
@@ -106,7 +106,7 @@ class TextTokenizer:
 
     @property
     def longest_token(self) -> int:
-        """Characters of the longest token: a text of n characters has at least n / longest_token tokens."""
+        """The characters of the longest token: a text of n characters has at least n / longest_token tokens."""
         return self._longest
 
     @property
@@ -127,17 +127,17 @@ class TextTokenizer:
         return self._template is not None
 
     def template_reads(self, name: str) -> bool:
-        """Whether the chat template mentions a variable of this name; one that does not would ignore it."""
+        """Returns whether the chat template mentions a variable of this name; otherwise it would ignore it."""
         return self._template is not None and re.search(rf"\b{re.escape(name)}\b", self._template.source) is not None
 
     def token_id(self, text: str) -> int | None:
-        """The id of the token written exactly so in the vocabulary, control tokens included."""
+        """Returns the id of the token with exactly this text in the vocabulary, control tokens included."""
         _check_text(text)
         found: int | None = self._tokenizer.token_to_id(text)
         return found
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text: no BOS, and what looks like a control token is only text.
+        """Returns the ids of plain text: no BOS, and what looks like a control token is only text.
 
         Raises ValueError if the text holds lone surrogates.
         """
@@ -151,7 +151,7 @@ class TextTokenizer:
         add_generation_prompt: bool = True,
         **template_variables: object,
     ) -> list[int]:
-        """Ids of a conversation as the checkpoint's template writes it.
+        """Returns the ids of a conversation as the checkpoint's template writes it.
 
         `messages` are {"role": ..., "content": ...} and whatever else the template reads, as JSON values, and so are
         `template_variables` (`tools`, `enable_thinking`, ...). Control tokens come from the template's own text alone;
@@ -178,32 +178,32 @@ class TextTokenizer:
         return self._join(pieces)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of ids, without the control tokens unless asked. Raises ValueError on an id outside the vocabulary."""
+        """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""
         check_ids(ids, self._vocab_size)
         skipped = self._special_ids if skip_special else frozenset()
         kept = [token_id for token_id in ids if token_id not in skipped]
         return self._tokenizer.decode(kept, skip_special_tokens=False)
 
     def detokenizer(self, *, skip_special: bool = True) -> Detokenizer:
-        """A new incremental `decode`, for one text."""
+        """Returns a new incremental decoder, for one text."""
         skipped = self._special_ids if skip_special else ()
         return Detokenizer(self._tokenizer, vocab_size=self._vocab_size, skipped=skipped)
 
     def token_text(self, token_id: int) -> str:
-        """How to show one token: its text inside a text, or U+FFFD for half a character or an id of no token."""
+        """Returns how to show one token: its text, or U+FFFD for half a character or an id without a token."""
         if not 0 <= token_id < self._vocab_size:
             return REPLACEMENT
         return display_text(self._tokenizer, token_id, self._streaming)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one token adds to a text, be it half a character; a control token adds none."""
+        """Returns the bytes that one token adds to a text, perhaps half a character; a control token adds none."""
         check_ids([token_id], self._vocab_size)
         if token_id in self._special_ids:
             return b""
         return byte_form(self._tokenizer, token_id, self._streaming)
 
     def _encode(self, text: str) -> list[int]:
-        # One text holds the interpreter's lock as long as it takes, a batch does not: others wait for a long one.
+        # Encoding one text holds the interpreter's lock, encoding a batch does not: a long text must not stall others.
         encoding = (
             self._tokenizer.encode(text, add_special_tokens=False)
             if len(text) <= SHORT_TEXT
@@ -212,7 +212,7 @@ class TextTokenizer:
         ids: list[int] = encoding.ids
         if self._forbidden.isdisjoint(ids):
             return ids
-        # The model itself knows a control token's text as a word: encode it in two halves.
+        # The vocabulary has a control token's text as a word: it is encoded in two halves.
         spans = [span for token_id, span in zip(ids, encoding.offsets, strict=True) if token_id in self._forbidden]
         cuts = sorted({start + 1 for start, end in spans if end - start > 1})
         if not cuts:
@@ -240,7 +240,7 @@ class TextTokenizer:
         return set().union(*(self._finder.find(piece) for piece in pieces if isinstance(piece, str)))
 
     def _refuse_composing(self) -> None:
-        """Raises ValueError if the template spells control tokens out of parts, which would reach the model as text."""
+        """Raises ValueError if the template composes control tokens from parts, which would reach the model as text."""
         try:
             spelled = self._spelled(self._render({"messages": PROBE}, add_generation_prompt=True))
         except ValueError:
@@ -251,7 +251,7 @@ class TextTokenizer:
             )
 
     def _unknown_ids(self) -> set[int]:
-        """Ids that stand for text outside the vocabulary: plain text may well become them."""
+        """Returns the ids that stand for text outside the vocabulary: plain text may become them."""
         model = self._tokenizer.model
         names = {self._named.get("unk_token")}
         if isinstance(model, (BPE, WordLevel, WordPiece)):
@@ -277,7 +277,7 @@ def _check_messages(messages: Sequence[Mapping[str, object]]) -> None:
 
 
 def _read(path: Path, max_bytes: int) -> str | None:
-    """A file's text, or None if there is no such file. Raises ValueError if it is too large or not UTF-8."""
+    """Returns a file's text, or None if there is no such file. ValueError if it is too large or not UTF-8."""
     if not path.exists():
         return None
     if not path.is_file():
@@ -302,7 +302,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _template_in(config: Mapping[str, Any], path: Path) -> str | None:
-    """The configuration's template; of several named ones, the one called "default"."""
+    """Returns the configuration's template; of several named ones, the one called "default"."""
     found = config.get("chat_template")
     if isinstance(found, list):
         named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
@@ -322,7 +322,7 @@ def _token_text(entry: object) -> str | None:
 
 
 def _named_tokens(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names and texts of special tokens: "bos_token" and its like, at the top or in the dicts for further ones."""
+    """Yields names and texts of special tokens such as "bos_token", from the top level and the dicts for more."""
     top = {name: entry for name, entry in config.items() if name.endswith("_token")}
     for part in (config.get("extra_special_tokens"), config.get("model_specific_special_tokens"), top):
         if isinstance(part, Mapping):
@@ -330,7 +330,7 @@ def _named_tokens(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _declared_tokens(config: Mapping[str, Any]) -> Iterator[str]:
-    """Texts of the special tokens that the configuration lists without a name."""
+    """Yields the texts of the special tokens that the configuration lists without a name."""
     for part in (config.get("extra_special_tokens"), config.get("additional_special_tokens")):
         if isinstance(part, list):
             yield from (text for entry in part if (text := _token_text(entry)) is not None)

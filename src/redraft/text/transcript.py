@@ -1,11 +1,11 @@
-"""An answer's parts: what it says, what it thought before, and the tools it calls, from ids that arrive in pieces.
+"""The parts of an answer: content, thoughts and tool calls, from token ids that arrive in pieces.
 
-As Gemma 4's chat template has it:
+Gemma 4's chat template writes them like this:
 
     <|channel>thought\n ... <channel|>  ...  <|tool_call>call:NAME{key:<|"|>string<|"|>,n:3}<tool_call|>
 
-Control tokens alone decide; a text that spells them is text. An opening token ends whatever is open, a closing token
-or a quote outside its place has no meaning and no text. With a tokenizer that lacks these tokens all is content.
+Only control tokens count; a text that spells them is text. An opening token ends whatever is open; a closing token or
+quote outside its place has no meaning and no text. With a tokenizer that lacks these tokens everything is content.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """Text that the model wrote to think."""
+    """Text of a thought."""
 
     text: str
 
@@ -39,19 +39,19 @@ Part = Content | Reasoning | ToolCall
 
 
 class Transcript:
-    """Turns pushed ids into parts; cost is linear in the tokens, however they are split.
+    """An incremental parser from token ids to parts; its cost is linear in the tokens, however they are split.
 
-    Text comes out as soon as it is certain, a tool call when it has ended. End-of-answer tokens need not be cut off.
+    Text is returned as soon as it is certain, a tool call when it has ended. EOS tokens need not be cut off.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._detokenizer = tokenizer.detokenizer()
         self._vocab_size = tokenizer.vocab_size
         self._marks = _marks(tokenizer)
-        self._section: _Section = _Text()
+        self._section: _Section = _ContentSection()
 
     def push(self, ids: Sequence[int]) -> list[Part]:
-        """What these ids make certain; no text is empty, and neighbours of one kind are one part.
+        """Takes more ids and returns the parts that become certain; none is empty, and neighbours of a kind are joined.
 
         Raises ValueError, and takes none of them, if an id is outside the vocabulary.
         """
@@ -69,20 +69,20 @@ class Transcript:
         return _joined(parts)
 
     def finish(self) -> list[Part]:
-        """The rest of an answer that ends here; afterwards the transcript is ready for a new one."""
+        """Returns the rest of an answer that ends here; afterwards the transcript is ready for a new one."""
         parts = [*self._section.take(self._detokenizer.finish()), *self._section.end()]
-        self._section = _Text()
+        self._section = _ContentSection()
         return _joined(parts)
 
     def _turn(self, mark: "_Mark") -> list[Part]:
-        if isinstance(self._section, _Call) and mark is _Mark.QUOTE:
+        if isinstance(self._section, _CallSection) and mark is _Mark.QUOTE:
             self._section.quote()
             return []
         parts = self._section.end()
         if mark is _Mark.CHANNEL:
-            self._section = _Channel()
+            self._section = _ChannelSection()
         else:
-            self._section = _Call() if mark is _Mark.CALL else _Text()
+            self._section = _CallSection() if mark is _Mark.CALL else _ContentSection()
         return parts
 
 
@@ -98,7 +98,7 @@ _OPENING = frozenset({_Mark.CHANNEL, _Mark.CALL})
 
 
 def _marks(tokenizer: TextTokenizer) -> dict[int, _Mark]:
-    """Ids of the marks that a tokenizer has as control tokens: none of a pair of which it has but one."""
+    """Returns the marks that a tokenizer has as control tokens, by id; pairs of which it has only one are left out."""
     ids = {mark: tokenizer.token_id(mark.value) for mark in _Mark}
     found = {mark: token_id for mark, token_id in ids.items() if token_id in tokenizer.special_ids}
     for pair in ({_Mark.CHANNEL, _Mark.CHANNEL_END}, {_Mark.CALL, _Mark.CALL_END}):
@@ -108,7 +108,7 @@ def _marks(tokenizer: TextTokenizer) -> dict[int, _Mark]:
 
 
 class _Section(Protocol):
-    """A stretch of the answer between marks that it heeds; others have no meaning there."""
+    """A section of the answer, which ends at the marks that it heeds; others have no meaning in it."""
 
     @property
     def heeds(self) -> frozenset[_Mark]: ...
@@ -117,7 +117,7 @@ class _Section(Protocol):
     def end(self) -> list[Part]: ...
 
 
-class _Text:
+class _ContentSection:
     heeds = _OPENING
 
     def take(self, text: str) -> list[Part]:
@@ -127,8 +127,8 @@ class _Text:
         return []
 
 
-class _Channel:
-    """Its first line is its name and part of nothing; only the channel of that name is thought."""
+class _ChannelSection:
+    """A channel, whose first line is its name and is dropped; only the one named "thought" is a thought."""
 
     heeds = _OPENING | {_Mark.CHANNEL_END}
 
@@ -149,7 +149,7 @@ class _Channel:
         return []
 
 
-class _Call:
+class _CallSection:
     heeds = _OPENING | {_Mark.CALL_END, _Mark.QUOTE}
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class _Call:
 
 
 def _joined(parts: Iterable[Part]) -> list[Part]:
-    """Without empty texts, and neighbours of one kind joined."""
+    """Returns parts without empty texts, with neighbours of one kind joined."""
     joined: list[Part] = []
     for kind, group in groupby((part for part in parts if isinstance(part, ToolCall) or part.text), type):
         if kind is ToolCall:

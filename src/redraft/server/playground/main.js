@@ -136,7 +136,7 @@ async function runDiffusion(own, values) {
     pace: () => Number(byId("pace").value),
     signal: own.playback.signal,
   });
-  const body = settings.diffusionRequest(model, values);
+  const body = settings.diffusionRequest(model, form, values);
   await receive(own.recording, body, { signal: own.request.signal, notice });
   if (own.request.signal.aborted) own.playback.abort();
   else if (run === own) busy(true, "Skip to the end");

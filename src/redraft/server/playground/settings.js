@@ -1,24 +1,17 @@
 // The form's values: into a request, into a link's fragment, and out of one that anybody may have written.
 
 const MAX_PROMPT = 50_000;
-const FIELDS = {
-  steps: { canvas: true, integer: true, min: 1, max: 4096 },
-  entropy_bound: { canvas: true, min: 0, max: 1000 },
-  t_max: { canvas: true, min: 0, max: 100 },
-  t_min: { canvas: true, min: 0, max: 100 },
-  canvas_length: { canvas: true, integer: true, min: 1, max: 65536 },
-  temperature: { min: 0, max: 2 },
-  max_tokens: { integer: true, min: 1, max: 2 ** 31 - 1 },
-  seed: { integer: true, min: 0, max: Number.MAX_SAFE_INTEGER },
-};
 const ALTERNATIVES = 5;
 
-// {prompt, compare, and the fields that were set, as numbers}
+// The server writes a field for each sampler setting into the form; its data-attributes say where it goes and its limits.
+const settingsOf = (form) => [...form.elements].filter(({ dataset }) => dataset.setting);
+const isNumber = (field) => field.type === "number";
+
+// {prompt, compare, and the settings that were given}
 export function readForm(form) {
   const values = { prompt: form.elements.prompt.value, compare: form.elements.compare.checked };
-  for (const name of Object.keys(FIELDS)) {
-    const { value } = form.elements[name];
-    if (value !== "") values[name] = Number(value);
+  for (const field of settingsOf(form)) {
+    if (field.value !== "") values[field.name] = isNumber(field) ? Number(field.value) : field.value;
   }
   return values;
 }
@@ -26,12 +19,17 @@ export function readForm(form) {
 export function fillForm(form, values) {
   if (values.prompt !== undefined) form.elements.prompt.value = values.prompt;
   form.elements.compare.checked = Boolean(values.compare);
-  for (const name of Object.keys(FIELDS)) form.elements[name].value = values[name] ?? "";
+  for (const field of settingsOf(form)) field.value = values[field.name] ?? "";
 }
 
+// An empty field shows the model's own value.
 export function showDefaults(form, defaults) {
-  for (const name of Object.keys(FIELDS)) {
-    if (defaults[name] !== undefined) form.elements[name].placeholder = defaults[name];
+  form.elements.seed.placeholder = "drawn";
+  for (const field of settingsOf(form)) {
+    const value = defaults[field.name];
+    if (value === undefined) continue;
+    if (isNumber(field)) field.placeholder = value;
+    else field.options[0].label = value;
   }
 }
 
@@ -40,15 +38,15 @@ export function drawSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
-export function diffusionRequest(model, values) {
-  const set = Object.entries(FIELDS).filter(([name]) => values[name] !== undefined);
-  const pick = (canvas) => Object.fromEntries(
-    set.filter(([, field]) => Boolean(field.canvas) === canvas).map(([name]) => [name, values[name]]),
+export function diffusionRequest(model, form, values) {
+  const pick = (place) => Object.fromEntries(
+    settingsOf(form).filter(({ name, dataset }) => dataset.setting === place && values[name] !== undefined)
+      .map(({ name }) => [name, values[name]]),
   );
   return {
     ...streamed(model, values),
-    ...pick(false),
-    canvas: { ...pick(true), stream_drafts: true, alternatives: ALTERNATIVES },
+    ...pick("top"),
+    canvas: { ...pick("canvas"), stream_drafts: true, alternatives: ALTERNATIVES },
   };
 }
 
@@ -72,20 +70,25 @@ export function toFragment(values) {
   return new URLSearchParams(texts).toString();
 }
 
-// {values, refused}: what of a link can be used, and the names of what can't.
-export function fromFragment(hash) {
+// {values, refused}: what a link says that can be used, and the names of what can't.
+export function fromFragment(form, hash) {
+  const fields = new Map(settingsOf(form).map((field) => [field.name, field]));
   const values = {};
   const refused = [];
   for (const [name, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
+    const field = fields.get(name);
     if (name === "prompt" && text.length <= MAX_PROMPT) values.prompt = text;
     else if (name === "compare" && text === "1") values.compare = true;
-    else if (Object.hasOwn(FIELDS, name) && fits(text, FIELDS[name])) values[name] = Number(text);
+    else if (field && fits(text, field)) values[name] = isNumber(field) ? Number(text) : text;
     else refused.push(name.slice(0, 40));
   }
   return { values, refused };
 }
 
-function fits(text, { integer = false, min, max }) {
-  const shape = integer ? /^\d{1,16}$/ : /^\d{1,6}(\.\d{1,12})?(e-\d{1,2})?$/;
-  return shape.test(text) && Number(text) >= min && Number(text) <= max;
+function fits(text, field) {
+  if (!isNumber(field)) return text !== "" && [...field.options].some(({ value }) => value === text);
+  const { min = 0, above = -Infinity, max = Number.MAX_SAFE_INTEGER } = field.dataset;
+  const shape = field.step === "1" ? /^\d{1,16}$/ : /^\d{1,6}(\.\d{1,12})?(e-\d{1,2})?$/;
+  const number = Number(text);
+  return shape.test(text) && number >= min && number > above && number <= Math.min(max, Number.MAX_SAFE_INTEGER);
 }

@@ -27,7 +27,7 @@ export async function share(form, answered) {
 // Fills in the form, and runs nothing.
 export function openLink(form) {
   if (location.hash.length < 2) return;
-  const { values, refused } = fromFragment(location.hash);
+  const { values, refused } = fromFragment(form, location.hash);
   fillForm(form, values);
   byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare"].includes(name));
   byId("shared").textContent = refused.length ?

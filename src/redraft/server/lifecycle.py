@@ -1,7 +1,8 @@
-"""Running the server: a socket at once, the model in a thread, the ready line, and an orderly end."""
+"""A server's life: its socket first, then the model, loaded in a thread, the ready line, and an orderly shutdown."""
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -16,47 +17,48 @@ import uvicorn
 from redraft.api import Model
 from redraft.async_engine import Engine
 from redraft.engine import Limits
-from redraft.server.app import Served, create_app
-from redraft.server.edge import JsonFormatter
-from redraft.server.memory import give_back_now_and_then
-from redraft.server.protocol import PatientProtocol
-from redraft.server.settings import HEADER_BYTES, ServerSettings
+from redraft.server.app import create_app
+from redraft.server.memory import malloc_trim, trim_malloc_periodically
+from redraft.server.middleware.request_log import JsonFormatter
+from redraft.server.middleware.timeouts import TimedProtocol
+from redraft.server.service import Service
+from redraft.server.settings import MAX_HEADER_BYTES, ServerSettings
 
 log = logging.getLogger("redraft.server")
 
 Result = TypeVar("Result")
 
 CLOSING_SECONDS = 2
-"""How long connections may take to close when no request is left."""
+"""How long connections may take to close once no request is left."""
 
 POLL_SECONDS = 0.05
 
 
 def serve(settings: ServerSettings, load: Callable[[], Model]) -> None:
-    """Serves the model that `load` gives until SIGTERM or SIGINT; a second one ends it at once.
+    """Serves the model that `load` returns until SIGTERM or SIGINT; a second signal ends it at once.
 
-    OSError where the address cannot be had, before anything is loaded; what `load` raises, as it is.
+    OSError if the address cannot be bound, before anything is loaded; what `load` raises is raised.
     """
     _set_up_logging(settings)
-    running = Running(settings, load)
+    server = ModelServer(settings, load)
     if settings.api_key is None and not settings.is_loopback:
-        log.warning("whoever can reach %s can use this server: it has no API key", settings.host)
-    asyncio.run(running.run())
-    if running.is_loading:
-        # Whoever wants it to end does not want to wait for gigabytes first, and a thread cannot be stopped.
+        log.warning("anyone who can reach %s can use this server: it has no API key", settings.host)
+    asyncio.run(server.run())
+    if server.is_loading:
+        # A shutdown shall not wait until gigabytes are read, and a thread cannot be stopped.
         sys.stdout.flush()
         os._exit(0)
 
 
-class Running:
-    """One run of a server, for a thread that is the main one or not. Listens from the beginning.
+class ModelServer:
+    """A server that listens from its creation on and may `run` in any thread. OSError if the address cannot be bound.
 
-    OSError where the address cannot be had.
+    is_loading: whether the model is being loaded.
     """
 
     def __init__(self, settings: ServerSettings, load: Callable[[], Model]) -> None:
         self._settings, self._load = settings, load
-        self.served = Served(settings)
+        self.service = Service(settings)
         self.is_loading = False
         self._socket = _bind(settings)
         # Not asked of the socket later: that may have been closed.
@@ -64,82 +66,85 @@ class Running:
         self._engine: Engine | None = None
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        protocol: Any = functools.partial(TimedProtocol, settings)
         config = uvicorn.Config(
-            create_app(self.served), http=PatientProtocol, ws="none", loop="asyncio", lifespan="off", access_log=False,
-            log_config=None, server_header=False, h11_max_incomplete_event_size=HEADER_BYTES,
+            create_app(self.service), http=protocol, ws="none", loop="asyncio", lifespan="off", access_log=False,
+            log_config=None, server_header=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_graceful_shutdown=CLOSING_SECONDS, proxy_headers=False,
         )  # fmt: skip
-        self._server = _Server(config, self._drain)
+        self._uvicorn = _DrainingUvicorn(config, self._drain)
 
     @property
     def url(self) -> str:
-        """Where it is reached."""
+        """The address at which the server is reached."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     async def run(self) -> None:
-        """Until a signal or `stop` has ended it. Raises what the loading of the model raised."""
+        """Serves until a signal or `stop` ends it. Raises what loading the model raised."""
         self._loop = asyncio.get_running_loop()
-        loading = asyncio.create_task(self._begin())
-        beside = [asyncio.create_task(work) for work in (give_back_now_and_then(), self._watch_engine())]
+        loading = asyncio.create_task(self._load_model())
+        background = [
+            asyncio.create_task(work) for work in (trim_malloc_periodically(malloc_trim()), self._watch_engine())
+        ]
         try:
             with self._socket:
-                await self._server.serve(sockets=[self._socket])
+                await self._uvicorn.serve(sockets=[self._socket])
         finally:
-            for task in (loading, *beside):
+            for task in (loading, *background):
                 task.cancel()
-            await asyncio.gather(loading, *beside, return_exceptions=True)
+            await asyncio.gather(loading, *background, return_exceptions=True)
             if self._engine is not None:
-                await _aside(self._shut_down)
+                await _run_in_thread(self._shut_down)
         if self._failure is not None:
             raise self._failure
 
     def stop(self) -> None:
-        """What a first signal does, from any thread."""
+        """Does what a first signal does, from any thread."""
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._server.begin_to_drain)
+        self._loop.call_soon_threadsafe(self._uvicorn.start_draining)
 
     async def _watch_engine(self) -> None:
-        """A server whose engine has stopped ends, so that what watches over it starts another."""
+        """Ends the server if its engine has stopped, so that a supervisor restarts it."""
         while self._engine is None or self._engine.broken is None:
             await asyncio.sleep(1)
         log.error("the engine has stopped", exc_info=self._engine.broken)
         self._failure = RuntimeError("the engine has stopped; the log says why")
-        self._server.should_exit = True
+        self._uvicorn.should_exit = True
 
-    async def _begin(self) -> None:
+    async def _load_model(self) -> None:
         self.is_loading = True
         try:
-            model = await _aside(self._load)
+            model = await _run_in_thread(self._load)
             self._engine = self._start_engine(model)
             self.is_loading = False
-            self.served.begin(self._engine, model.name.rstrip("/").rpartition("/")[2] or model.name)
+            self.service.attach_engine(self._engine, model.name.rstrip("/").rpartition("/")[2] or model.name)
         except asyncio.CancelledError:
             raise
-        # A panic of a library in Rust is no Exception.
+        # A panic of a Rust library is not an Exception.
         except BaseException as error:
             self.is_loading = False
             self._failure = error
-            self._server.should_exit = True
+            self._uvicorn.should_exit = True
             return
-        settings, served = self._settings, self.served
+        settings, service = self._settings, self.service
         print(
-            f"redraft: serving {served.name} at {self.url} "
+            f"redraft: serving {service.name} at {self.url} "
             f"({settings.max_concurrent} requests at once, {settings.max_queue} waiting, context "
-            f"{served.max_context:,} tokens{', with a key' if settings.api_key else ''})",
+            f"{service.max_context:,} tokens{', with a key' if settings.api_key else ''})",
             flush=True,
         )
 
     def _start_engine(self, model: Model) -> Engine:
         settings, config = self._settings, model.transformer.config
         canvas = max(config.canvas_length, model.defaults.canvas_length or 0)
-        usual = Limits()
+        defaults = Limits()
         return Engine(
             model,
-            forward_tokens=max(usual.forward_tokens, canvas),
+            forward_tokens=max(defaults.forward_tokens, canvas),
             admitted_requests=settings.max_concurrent,
-            admitted_tokens=max(usual.admitted_tokens, config.max_context),
-            # Counted in places, before a prompt is read; the engine's own queue shall never be what is full.
-            queued_requests=settings.places,
+            admitted_tokens=max(defaults.admitted_tokens, config.max_context),
+            # Slots are counted before a prompt is read; the engine's own queue shall never be full.
+            queued_requests=settings.max_held,
         )
 
     def _shut_down(self) -> None:
@@ -147,22 +152,22 @@ class Running:
         self._engine.shutdown(finish=False)
 
     async def _drain(self) -> None:
-        """Takes nothing on any more, lets what is held end as long as it may take, and closes."""
-        self.served.draining = True
-        held = self.served.places.taken
-        log.info("shutting down: %d requests are held, they have %g s", held, self._settings.drain_seconds)
+        """Refuses new requests, lets running ones finish within the time limit, and closes."""
+        self.service.is_draining = True
+        running = self.service.slots.taken
+        log.info("shutting down: %d answers in progress have %g s", running, self._settings.drain_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):
-                while self.served.places.taken:
+                while self.service.slots.taken:
                     await asyncio.sleep(POLL_SECONDS)
         if self._engine is not None:
-            # Those that had too little time are told so, by the cancellation of their answers.
-            await _aside(self._shut_down)
-        self._server.should_exit = True
+            # Cancelling what is left tells its clients.
+            await _run_in_thread(self._shut_down)
+        self._uvicorn.should_exit = True
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn, which on a signal would close its door at once: here `drain` decides when."""
+class _DrainingUvicorn(uvicorn.Server):
+    """Uvicorn, which on a signal would stop listening at once; here `drain` decides when."""
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], Any]) -> None:
         super().__init__(config)
@@ -173,50 +178,50 @@ class _Server(uvicorn.Server):
         if self._draining is not None or not self.started:
             self.force_exit = self.should_exit = True
             return
-        # A handler may run between any two instructions; a task is begun from within the loop.
-        asyncio.get_running_loop().call_soon_threadsafe(self.begin_to_drain)
+        # A handler may run between any two instructions; a task is started from within the loop.
+        asyncio.get_running_loop().call_soon_threadsafe(self.start_draining)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Requests whose connection is lost end in order; uvicorn would cancel them, with a traceback for each."""
-        patience = 0.0 if self.force_exit else CLOSING_SECONDS / 2
-        giving_up = asyncio.get_running_loop().call_later(patience, self._abort)
+        """Aborts connections, so that their requests end in order; uvicorn would cancel them with a traceback each."""
+        delay = 0.0 if self.force_exit else CLOSING_SECONDS / 2
+        aborting = asyncio.get_running_loop().call_later(delay, self._abort)
         try:
             await super().shutdown(sockets)
         finally:
-            giving_up.cancel()
+            aborting.cancel()
 
     def _abort(self) -> None:
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
 
-    def begin_to_drain(self) -> None:
-        """In the event loop."""
+    def start_draining(self) -> None:
+        """Starts to drain, unless it has started; to be called in the event loop."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
 
 
-async def _aside(work: Callable[[], Result]) -> Result:
-    """The result of `work` in a thread of its own: no other work is before it, and no exit waits for it."""
+async def _run_in_thread(work: Callable[[], Result]) -> Result:
+    """Returns the result of `work` from a thread of its own: it waits for no other work, and no exit waits for it."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 
-    def tell(give: Callable[[Any], None], what: Any) -> None:
-        def give_if_wanted() -> None:
+    def report(setter: Callable[[Any], None], value: Any) -> None:
+        def set_unless_done() -> None:
             if not done.done():
-                give(what)
+                setter(value)
 
-        # Where the loop has ended meanwhile nobody wants to know.
+        # The loop may have ended meanwhile.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(give_if_wanted)
+            loop.call_soon_threadsafe(set_unless_done)
 
     def run() -> None:
         try:
             result = work()
         except BaseException as error:
-            tell(done.set_exception, error)
+            report(done.set_exception, error)
         else:
-            tell(done.set_result, result)
+            report(done.set_result, result)
 
     threading.Thread(target=run, daemon=True).start()
     return await done
@@ -228,19 +233,19 @@ def _bind(settings: ServerSettings) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))
-        # Two may bind one address, but only one can listen at it.
+        # Two sockets may bind one address, but only one can listen.
         listening.listen()
     except OSError as error:
         listening.close()
         raise OSError(
-            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error}): "
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}): "
             "choose another --host or --port"
         ) from error
     return listening
 
 
 def _set_up_logging(settings: ServerSettings) -> None:
-    """On standard error: ours from INFO on, the HTTP server's from WARNING on."""
+    """Sends logs to standard error: ours from INFO, the HTTP server's from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)

@@ -1,4 +1,4 @@
-"""Refusals in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
+"""Errors as OpenAI's API has them: {"error": {"message", "type", "param", "code"}}."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-TYPES = {
+ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -17,13 +18,15 @@ TYPES = {
 }
 """By status; all others are "invalid_request_error"."""
 
+MAX_ERRORS_EXAMINED = 1000
+"""Of the validation errors of one request body."""
 
-LOOKED_AT, SHOWN = 1000, 200
-"""Of the errors in one body so many are looked at, and so many characters of a name are told."""
+MAX_NAME_SHOWN = 200
+"""Characters of a client's own name for a field."""
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong: in words, of which kind, with which parameter, and a code for programs."""
+    """What is wrong: in words, its type, the parameter, and a code for programs."""
 
     message: str
     type: str
@@ -32,7 +35,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every response that is an error."""
 
     error: ErrorDetail
 
@@ -54,50 +57,64 @@ class ApiError(HTTPException):
 
     @property
     def body(self) -> ErrorBody:
-        """As it is sent."""
-        kind = TYPES.get(self.status_code, "invalid_request_error")
+        """The body as it is sent."""
+        kind = ERROR_TYPES.get(self.status_code, "invalid_request_error")
         return ErrorBody(error=ErrorDetail(message=self.detail, type=kind, param=self.param, code=self.code))
 
+    def response(self) -> Response:
+        """Returns the error as a response."""
+        return Response(
+            self.body.model_dump_json(), self.status_code, dict(self.headers or {}), media_type="application/json"
+        )
 
-def refused(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """A request that asks for what cannot be."""
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """Returns the error of a request that asks for something impossible."""
     return ApiError(400, message, param=param, code=code)
 
 
 def retry_later(status: int, message: str, seconds: float, code: str) -> ApiError:
-    """A request that may well be answered `seconds` from now."""
+    """Returns the error of a request that may succeed `seconds` from now."""
     return ApiError(status, message, code=code, headers={"Retry-After": str(max(1, round(seconds)))})
 
 
 def from_validation(errors: Sequence[Mapping[str, Any]], body: object = None) -> ApiError:
-    """What pydantic finds wrong with a body; the first that is wrong is enough.
+    """Returns pydantic's validation errors as one error, about the first field that is wrong.
 
-    Where a field may be of several types there is an error for each: the one that got furthest into the body tells
-    most.
+    Where a field has several types there is an error for each: the one that got furthest into the body says most.
     """
-    found = [(_path(error, body), error) for error in errors[:LOOKED_AT]]
+    found = [(_path(error, body), error) for error in errors[:MAX_ERRORS_EXAMINED]]
     first = found[0][0]
-    path = max((path for path, _ in found if path[: len(first)] == first), key=_reach)
+    path = max((path for path, _ in found if path[: len(first)] == first), key=_depth)
     here = [error for at, error in found if at == path]
     param = ".".join(map(str, path)) or None
     if here[0]["type"] == "extra_forbidden":
-        return refused(f"{_shown(param)} is not supported; leave it out", _shown(param), "unsupported_parameter")
+        name = _shortened(param)
+        return bad_request(f"{name} is not supported; leave it out", name, "unsupported_parameter")
     if param is None:
-        return refused("the body must be a JSON object with the request", None, "invalid_value")
-    # What is of no right type is told all of them, and what is of one of them what else is wrong.
+        return bad_request("the request body must be a JSON object", None, "invalid_value")
+    # A value of the wrong type is told all the types; one of a right type what else is wrong with it.
     wrong = [error for error in here if not str(error["type"]).endswith("_type")][:1] or here
     code = "unsupported_value" if wrong[0]["type"] == "value_error" else "invalid_value"
-    told = " or ".join(dict.fromkeys(map(_told, wrong))).replace(" or must be ", " or ")
-    return refused(f"{param}: {told}", param, code)
+    message = " or ".join(dict.fromkeys(map(_message, wrong))).replace(" or must be ", " or ")
+    return bad_request(f"{param}: {message}", param, code)
 
 
-def _reach(path: tuple[str | int, ...]) -> tuple[int, list[int]]:
-    """How far into the body a place is."""
+def from_http(error: HTTPException) -> ApiError:
+    """Returns an error that the framework raised, such as an unknown route or method, as one of ours."""
+    if isinstance(error, ApiError):
+        return error
+    message = error.detail or HTTPStatus(error.status_code).phrase
+    return ApiError(error.status_code, message, headers=error.headers)
+
+
+def _depth(path: tuple[str | int, ...]) -> tuple[int, list[int]]:
+    """How far into the body a path leads."""
     return len(path), [part for part in path if isinstance(part, int)]
 
 
 def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
-    """Where in the body; pydantic names the branches of unions in between, which are no part of the request."""
+    """Where in the body an error is, without the branches of unions that pydantic names in between."""
     path: list[str | int] = []
     at: Any = body
     place = error["loc"][1:]
@@ -113,21 +130,12 @@ def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
     return tuple(path)
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return "is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "must be", 1)
 
 
-def _shown(text: str | None) -> str:
-    """The client's own words, which may be long."""
-    return "it" if text is None else text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-def from_http(error: HTTPException) -> ApiError:
-    """One that the framework raised: no such route, a method that a route does not have."""
-    if isinstance(error, ApiError):
-        return error
-    message = error.detail or HTTPStatus(error.status_code).phrase
-    return ApiError(error.status_code, message, headers=error.headers)
+def _shortened(name: str | None) -> str:
+    return "it" if name is None else name if len(name) <= MAX_NAME_SHOWN else f"{name[:MAX_NAME_SHOWN]}..."

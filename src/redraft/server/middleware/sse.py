@@ -1,4 +1,4 @@
-"""Sending answers: as one body or as server-sent events, and noticing at once when nobody listens any more."""
+"""Server-sent events, and work that ends as soon as the client has disconnected."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -10,20 +10,20 @@ from starlette.types import Receive, Scope, Send
 Result = TypeVar("Result")
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Proxies close a connection on which nothing happens; a comment happens so often."""
+"""Proxies close a connection on which nothing happens: after this long a comment is sent."""
 
 
-class ClientGone(Exception):
-    """The client closed its connection, or had it closed by not taking what it is sent."""
+class ClientDisconnected(Exception):
+    """The client closed its connection, or had it closed because it did not receive what it was sent."""
 
 
-async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`; ClientGone, and `work` cancelled, as soon as the client has closed its connection."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Returns the result of `work`; cancels it and raises ClientDisconnected as soon as the client disconnects."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone
+            raise ClientDisconnected
         return working.result()
     finally:
         working.cancel()
@@ -31,7 +31,7 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Res
         await asyncio.gather(working, gone, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -39,7 +39,7 @@ async def _gone(receive: Receive) -> None:
 class EventStream(Response):
     """A response of server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
-    `events` is closed, and so cancels its work, however the response ends. Raises ClientGone.
+    `events` is closed, which cancels its work, however the response ends. Raises ClientDisconnected.
     """
 
     media_type = "text/event-stream"
@@ -57,7 +57,7 @@ class EventStream(Response):
             finally:
                 await self._events.aclose()  # type: ignore[attr-defined]
 
-        await until_gone(receive, work())
+        await run_until_disconnect(receive, work())
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -78,7 +78,7 @@ class EventStream(Response):
 
 
 def event(data: str, kind: str | None = None) -> bytes:
-    """One event; `data` is a line."""
+    """Returns one event; `data` is one line."""
     named = "" if kind is None else f"event: {kind}\n"
     return f"{named}data: {data}\n\n".encode()
 

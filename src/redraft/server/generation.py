@@ -1,0 +1,288 @@
+"""Answers in progress: slots for them, the engine's events as text, metrics, and cancellation when nobody waits."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from redraft import engine
+from redraft.async_engine import Engine
+from redraft.generation import DenoisingStep
+from redraft.server.metrics import Metrics
+from redraft.server.openai.errors import ApiError, bad_request, retry_later
+from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, Usage
+from redraft.text import AnswerStream, Delta, End, ScoredToken
+
+log = logging.getLogger("redraft.server")
+
+DELTA_TOKENS = 8
+"""A canvas becomes final at once, and is sent in deltas of this many tokens."""
+
+MAX_QUEUED_EVENTS = 256
+"""Events that wait for a client that receives slowly: beyond it, drafts are dropped, and nothing else."""
+
+
+class AdmissionSlots:
+    """The slots for answers, waiting ones included: reserved before any work is done for them."""
+
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        self.taken = 0
+        self._limit, self._metrics = limit, metrics
+        self._mean_seconds = 1.0
+
+    @contextmanager
+    def reserve(self, count: int) -> Iterator[None]:
+        """Reserves `count` slots for the block; 429 if none are free, 400 if there are never so many."""
+        if count > self._limit:
+            raise bad_request(f"the request asks for {count} answers, this server holds {self._limit} at a time", "n")
+        if self.taken + count > self._limit:
+            self._metrics.rejected.labels("queue_full").inc()
+            message = f"{self.taken} of {self._limit} slots for answers are taken: try again later"
+            raise retry_later(429, message, self._mean_seconds, "queue_full")
+        started = time.perf_counter()
+        self.taken += count
+        try:
+            yield
+            # Recent answers tell when a slot may be free; what was refused or cancelled says nothing about it.
+            self._mean_seconds += (time.perf_counter() - started - self._mean_seconds) / 8
+        finally:
+            self.taken -= count
+
+
+class EventQueue(asyncio.Queue[engine.Event]):
+    """A queue of the engine's events that drops drafts instead of letting them pile up."""
+
+    def put_nowait(self, event: engine.Event) -> None:
+        if not (isinstance(event, engine.StepTaken) and self.qsize() >= MAX_QUEUED_EVENTS):
+            super().put_nowait(event)
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """What one API request asks the engine for.
+
+    requests: one for each choice of each prompt. num_choices: answers to each prompt. prompt_tokens: of all prompts,
+    each counted once. stop_texts: where an answer's content ends. top_logprobs: likeliest tokens to report, None for no
+    log-probabilities. alternatives: likeliest tokens to send with each draft.
+    """
+
+    requests: tuple[engine.Request, ...]
+    num_choices: int
+    prompt_tokens: int
+    stop_texts: tuple[str, ...]
+    top_logprobs: int | None
+    alternatives: int
+
+
+@dataclass(frozen=True)
+class StepUpdate:
+    """A denoising step, numbered from 1, and the text that the answer's canvas would be if it stopped there."""
+
+    step: DenoisingStep
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ChoiceUpdate:
+    """News of the choice with this index."""
+
+    index: int
+    event: Delta | StepUpdate | End
+
+
+@dataclass
+class ChoiceProgress:
+    """One answer in progress.
+
+    has_stopped: whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times
+    of time.perf_counter(), None until then.
+    """
+
+    request: engine.Request
+    stream: AnswerStream
+    top_logprobs: int | None
+    has_stopped: bool = False
+    steps: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    admitted_at: float | None = None
+    ended_at: float | None = None
+    has_text: bool = False
+
+    @property
+    def tokens_written(self) -> int:
+        """The tokens of the answer, the EOS included."""
+        return self.stream.num_tokens + self.has_stopped
+
+    def read(self, event: engine.Event) -> Iterator[Delta | StepUpdate | End]:
+        """Yields what an event of the engine means; nothing after the end. Raises the error of a failed request."""
+        if isinstance(event, engine.Failed):
+            raise event.error
+        if self.stream.has_ended:
+            return
+        if isinstance(event, engine.Admitted):
+            self.cached_tokens, self.admitted_at = event.cached_tokens, event.at
+        elif isinstance(event, engine.StepTaken):
+            number = self.request.settings.steps - event.step.step + 1
+            yield StepUpdate(event.step, number, self.stream.draft(event.step.draft.tolist()))
+        elif isinstance(event, engine.CanvasCommitted):
+            if event.steps:
+                self.steps.append(event.steps)
+            yield from self.stream.commit(event.token_ids, scored_tokens(event, self.top_logprobs))
+        elif isinstance(event, engine.Finished):
+            self.has_stopped = event.generation.finish_reason == "stop"
+            yield from self.stream.finish(event.generation.finish_reason)
+
+
+class GenerationSession:
+    """The answers to one API request, in the engine from the start of a `with` block to its end at the latest.
+
+    Entering raises ApiError if the engine refuses them. Leaving cancels what is not finished. failure: the code of the
+    error that ended them, or None.
+    """
+
+    def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
+        self.failure: str | None = None
+        self.choices = [
+            ChoiceProgress(request, answer_stream(within, request, prepared.stop_texts), prepared.top_logprobs)
+            for request in prepared.requests
+        ]
+        self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
+        self._index = {choice.request.id: at for at, choice in enumerate(self.choices)}
+        self._events = EventQueue()
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> "GenerationSession":
+        try:
+            for choice in self.choices:
+                self._engine.events(choice.request, self._events)
+        except BaseException as error:
+            self._cancel()
+            if isinstance(error, ValueError):
+                raise bad_request(str(error), code="invalid_value") from error
+            if isinstance(error, engine.QueueFull):
+                raise retry_later(429, str(error), 1, "queue_full") from error
+            if isinstance(error, RuntimeError):
+                raise retry_later(503, str(error), 10, "draining") from error
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cancel()
+        self._metrics.prompt_tokens.inc(self._prepared.prompt_tokens)
+        self._metrics.cached_tokens.inc(self._cached_tokens)
+        if self.failure is not None:
+            self._metrics.failed.labels(self.failure).inc()
+        self._metrics.answer_tokens.inc(sum(choice.stream.num_tokens for choice in self.choices))
+        for choice in self.choices:
+            if choice.admitted_at is not None:
+                self._metrics.queued.observe(max(0.0, choice.admitted_at - self._started))
+
+    async def updates(self) -> AsyncIterator[ChoiceUpdate]:
+        """Yields what happens, as it happens. ApiError if an answer fails: the others end with it."""
+        while any(choice.ended_at is None for choice in self.choices):
+            event = await self._events.get()
+            index = self._index[event.id]
+            if isinstance(event, engine.Cancelled):
+                if self.choices[index].ended_at is None:
+                    raise retry_later(503, "the server is shutting down", 10, "draining")
+                continue
+            for told in self._read(self.choices[index], event):
+                yield ChoiceUpdate(index, told)
+
+    def fail(self, error: Exception) -> ApiError:
+        """Logs an error that is not the client's, and returns what the client is told about it."""
+        self.failure = "engine_error"
+        log.error("request %s failed", self._request_id, exc_info=error, extra={"request_id": self._request_id})
+        message = str(error) if isinstance(error, ValueError) else f"see request {self._request_id} in the server's log"
+        return ApiError(500, f"the answer failed: {message}", code=self.failure)
+
+    @property
+    def usage(self) -> Usage:
+        """The usage of all choices so far."""
+        tokens = sum(choice.stream.num_tokens for choice in self.choices)
+        steps = sum(itertools.chain(*(choice.steps for choice in self.choices)))
+        return Usage(
+            prompt_tokens=self._prepared.prompt_tokens,
+            completion_tokens=tokens,
+            total_tokens=self._prepared.prompt_tokens + tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached_tokens),
+            denoising_steps=steps,
+            # Without a canvas no pass denoises, and each writes one token.
+            tokens_per_forward=(
+                round(sum(choice.tokens_written for choice in self.choices) / steps, 3) if steps else 1.0
+            ),
+        )
+
+    def canvas(self, index: int) -> CanvasInfo:
+        """How one choice was written."""
+        choice = self.choices[index]
+        admitted, ended = choice.admitted_at, choice.ended_at
+        return CanvasInfo(
+            seed=choice.request.settings.seed,
+            steps_per_canvas=choice.steps,
+            seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
+        )
+
+    def _cancel(self) -> None:
+        for choice in self.choices:
+            self._engine.cancel(choice.request)
+
+    def _read(self, choice: ChoiceProgress, event: engine.Event) -> Iterator[Delta | StepUpdate | End]:
+        try:
+            for told in choice.read(event):
+                if isinstance(told, Delta) and not choice.has_text:
+                    choice.has_text = True
+                    self._metrics.first_text.observe(time.perf_counter() - self._started)
+                elif isinstance(told, End):
+                    choice.ended_at = time.perf_counter()
+                    # A stop text may end it before the model does.
+                    self._engine.cancel(choice.request)
+                    self._observe_end(choice)
+                yield told
+        except Exception as error:
+            raise self.fail(error) from error
+
+    def _observe_end(self, choice: ChoiceProgress) -> None:
+        assert choice.ended_at is not None
+        self._metrics.whole.observe(choice.ended_at - self._started)
+        if choice.admitted_at is not None and choice.stream.num_tokens:
+            self._metrics.per_token.observe((choice.ended_at - choice.admitted_at) / choice.stream.num_tokens)
+        for steps in choice.steps:
+            self._metrics.steps.observe(steps)
+        if choice.steps:
+            self._metrics.per_forward.observe(choice.tokens_written / sum(choice.steps))
+
+    @property
+    def _cached_tokens(self) -> int:
+        """Prompt tokens that had been read before, each prompt counted once, as its own tokens are."""
+        # The first of a prompt's choices is admitted first: what the others find cached is its doing.
+        return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
+
+
+def answer_stream(within: Engine, request: engine.Request, stop_texts: tuple[str, ...] = ()) -> AnswerStream:
+    """Returns the stream of a request's text as the API tells it: thoughts and tool calls apart, in small deltas."""
+    model = within.model
+    return AnswerStream(
+        model.tokenizer,
+        stop_ids=model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids,
+        max_tokens=request.settings.max_new_tokens,
+        stop_texts=stop_texts,
+        parses_parts=True,
+        delta_tokens=DELTA_TOKENS,
+    )
+
+
+def scored_tokens(event: engine.CanvasCommitted, top_logprobs: int | None) -> list[ScoredToken]:
+    """Returns the tokens of a canvas with their log-probabilities; none if they were not asked for."""
+    if event.top is None or top_logprobs is None:
+        return []
+    # The likeliest is what was written: a canvas commits its draft.
+    rows = zip(event.token_ids, event.top.ids.tolist(), event.top.log_probs.tolist(), strict=False)
+    return [
+        ScoredToken(token, scores[0], tuple(zip(ids[:top_logprobs], scores[:top_logprobs], strict=True)))
+        for token, ids, scores in rows
+    ]

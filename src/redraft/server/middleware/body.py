@@ -1,0 +1,107 @@
+"""Request bodies: read up to a limit of size and time, and parsed as strict JSON."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from redraft.server.middleware.sse import ClientDisconnected
+from redraft.server.openai.errors import ApiError, bad_request
+from redraft.server.settings import MAX_BODY_BYTES, MAX_FIELDS
+
+
+class BodyReader:
+    """Middleware that reads the body of a POST before its route runs. ApiError for one that is too long or too slow."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app, self._seconds = app, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            body = await self._read(Headers(scope=scope), receive)
+            receive = _replay(body, receive)
+        await self._app(scope, receive, send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ApiError(415, f"the request body must be application/json, not {kind[:50] or 'without a type'!r}")
+        too_long = ApiError(
+            413, f"the request body is longer than {MAX_BODY_BYTES} bytes, the limit", code="body_too_long"
+        )
+        declared = headers.get("content-length", "0")
+        # Python refuses to parse a number of thousands of digits.
+        if declared.isdecimal() and (len(declared) > 12 or int(declared) > MAX_BODY_BYTES):
+            raise too_long
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnected
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > MAX_BODY_BYTES:
+                        raise too_long
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            late = f"the request body did not arrive within {self._seconds:.0f} s"
+            raise ApiError(408, late, headers={"Connection": "close"}) from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Returns a `receive` that gives the whole body first."""
+    whole: Iterable[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replayed() -> Message:
+        for message in whole:
+            return message
+        return await receive()
+
+    return replayed
+
+
+class StrictRequest(Request):
+    """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, bounded depth and number of fields."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            found = from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise bad_request(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+        if body.count(b":") > MAX_FIELDS:
+            await asyncio.to_thread(_check_objects, found)
+        return found
+
+
+def _check_objects(body: object) -> None:
+    """Refuses objects with too many fields: writing an error for each of half a million would take ten seconds."""
+    left = [body]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict) and len(one) > MAX_FIELDS:
+            message = f"an object in the request body has {len(one)} fields, the limit is {MAX_FIELDS}"
+            raise bad_request(message, code="invalid_value")
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        left += [part for part in inside if isinstance(part, dict | list)]
+
+
+class StrictRoute(APIRoute):
+    """A route that parses its body strictly."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return strict

@@ -1,0 +1,1 @@
+"""OpenAI's API, an endpoint a file, with what a canvas adds to it."""

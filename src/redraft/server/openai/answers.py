@@ -1,0 +1,191 @@
+"""What both generating endpoints share: one request's life from slots to response, drafts, and streams."""
+
+import asyncio
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest, StepUpdate
+from redraft.server.middleware.sse import DONE, EventStream, event, run_until_disconnect
+from redraft.server.openai.errors import ApiError
+from redraft.server.openai.requests import GenerationRequest, StreamOptions
+from redraft.server.openai.responses import ChatChunk, DraftChunk, DraftStep, TextCompletion, Usage
+from redraft.server.service import Service
+from redraft.text import Delta, End
+
+_STREAM_ITEM = {
+    "type": "object", "required": ["data"],
+    "properties": {"data": {"type": "string"}, "event": {"enum": ["draft", "message"]}},
+}  # fmt: skip
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"itemSchema": _STREAM_ITEM}}, "description": "With stream=true, events"}
+}
+"""What the OpenAPI document says of a response that may be a stream."""
+
+
+class Serializer(ABC):
+    """The format of one answer's response. Made for one request."""
+
+    prefix: str
+    draft_object: str
+
+    def __init__(self, service: Service, *, logprobs: bool) -> None:
+        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.model = service.name
+        self.texts = service.token_texts
+        self.logprobs = logprobs
+
+    @abstractmethod
+    def delta(self, index: int, delta: Delta) -> ChatChunk | TextCompletion:
+        """Returns the chunk of the next part."""
+
+    @abstractmethod
+    def end(self, index: int, end: End, session: GenerationSession) -> ChatChunk | TextCompletion:
+        """Returns the chunk that ends a choice."""
+
+    @abstractmethod
+    def usage(self, usage: Usage) -> ChatChunk | TextCompletion:
+        """Returns the chunk of the usage."""
+
+    @abstractmethod
+    def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> BaseModel:
+        """Returns the whole answer as one object."""
+
+    def draft(self, index: int, update: StepUpdate, alternatives: int) -> DraftChunk:
+        """Returns the chunk of a denoising step."""
+        step, texts = update.step, self.texts
+        entropies = step.entropy.tolist()
+        listed = None
+        if alternatives and step.top is not None:
+            listed = [
+                [(texts[token], round(score, 4)) for token, score in zip(ids[:alternatives], scores, strict=False)]
+                for ids, scores in zip(step.top.ids.tolist(), step.top.log_probs.tolist(), strict=True)
+            ]
+        draft = DraftStep(
+            index=index,
+            canvas=step.canvas,
+            step=update.number,
+            steps_left=step.step - 1,
+            finished=step.finished,
+            temperature=step.temperature,
+            mean_entropy=round(sum(entropies) / len(entropies), 4),
+            accepted=[int(one) for one in step.accepted.tolist()],
+            entropies=[round(one, 4) for one in entropies],
+            tokens=[texts[token] for token in step.draft.tolist()],
+            noisy=[texts[token] for token in step.renoised.tolist()],
+            alternatives=listed,
+            text=update.text,
+        )
+        return DraftChunk(id=self.id, object=self.draft_object, created=self.created, model=self.model, draft=draft)  # type: ignore[arg-type]
+
+
+def by_choice(updates: Iterable[ChoiceUpdate], count: int) -> Iterator[tuple[int, list[Delta], str]]:
+    """Yields (index, deltas, finish reason) of each choice."""
+    deltas: list[list[Delta]] = [[] for _ in range(count)]
+    finish = ["length"] * count
+    for update in updates:
+        if isinstance(update.event, Delta):
+            deltas[update.index].append(update.event)
+        elif isinstance(update.event, End):
+            finish[update.index] = update.event.finish_reason
+    yield from zip(range(count), deltas, finish, strict=True)
+
+
+async def generate(
+    service: Service,
+    http: Request,
+    request: GenerationRequest,
+    serializer: Serializer,
+    prepare: Callable[[], PreparedRequest],
+    num_answers: int,
+) -> Response:
+    """Answers a request: reserves slots, then tokenizes, then generates, for as long as the client listens."""
+    facts = http.state.facts
+    if request.user is not None:
+        facts["user"] = repr(request.user)
+    if service.settings.log_prompts:
+        facts["request"] = request.model_dump_json(include={"messages", "prompt"})
+    with ExitStack() as held:
+        held.enter_context(service.slots.reserve(num_answers))
+        async with service.encoding:
+            prepared = await asyncio.to_thread(prepare)
+        session = GenerationSession(service.engine, prepared, service.metrics, http.state.request_id)
+        held.callback(_log_usage, session, facts)
+        held.enter_context(session)
+        if not request.stream:
+            response = json_response(await run_until_disconnect(http.receive, _collect(serializer, session)))
+        else:
+            options = request.stream_options or StreamOptions()
+            response = EventStream(_stream(serializer, session, prepared.alternatives, options))
+        # From here on the response holds them: what has not been sent has not ended.
+        return _HoldingResponse(response, held.pop_all())
+
+
+def json_response(body: BaseModel) -> Response:
+    """Returns an object as a response; fields that are None are left out."""
+    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+async def _collect(serializer: Serializer, session: GenerationSession) -> BaseModel:
+    return serializer.complete([update async for update in session.updates()], session)
+
+
+async def _stream(
+    serializer: Serializer, session: GenerationSession, alternatives: int, options: StreamOptions
+) -> AsyncIterator[bytes]:
+    """Yields the events of a streamed answer. An error ends it, as an event, without the last line."""
+
+    def chunk(body: ChatChunk | TextCompletion) -> bytes:
+        if options.continuous_usage_stats:
+            body.usage = session.usage
+        return event(body.model_dump_json(exclude_none=True))
+
+    try:
+        async for update in session.updates():
+            match update.event:
+                case Delta() as delta:
+                    yield chunk(serializer.delta(update.index, delta))
+                case StepUpdate() as step:
+                    draft = serializer.draft(update.index, step, alternatives)
+                    yield event(draft.model_dump_json(exclude_none=True), "draft")
+                case End() as end:
+                    yield chunk(serializer.end(update.index, end, session))
+    except ApiError as error:
+        yield event(error.body.model_dump_json())
+        return
+    except Exception as error:
+        # The head has been sent: whatever it is, the client is told where it looks.
+        yield event(session.fail(error).body.model_dump_json())
+        return
+    if options.include_usage:
+        yield chunk(serializer.usage(session.usage))
+    yield DONE
+
+
+class _HoldingResponse(Response):
+    """A response that holds resources until it has been sent, or cannot be."""
+
+    def __init__(self, response: Response, held: ExitStack) -> None:
+        super().__init__()
+        self._response, self._held = response, held
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._held:
+            await self._response(scope, receive, send)
+
+
+def _log_usage(session: GenerationSession, facts: dict[str, Any]) -> None:
+    usage = session.usage
+    if session.failure is not None:
+        facts["error"] = session.failure
+    facts["prompt_tokens"] = usage.prompt_tokens
+    facts["completion_tokens"] = usage.completion_tokens
+    facts["denoising_steps"] = usage.denoising_steps

@@ -1,0 +1,78 @@
+"""GET /v1/models and GET /v1/models/NAME."""
+
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel, create_model
+from starlette.responses import Response
+
+from redraft import SETTINGS
+from redraft.server.openai.answers import json_response
+from redraft.server.openai.preparation import check_model
+from redraft.server.openai.requests import OPENAI_NAMES
+from redraft.server.openai.responses import CardInfo
+from redraft.server.service import Service
+
+DEFAULTS = {
+    OPENAI_NAMES.get(setting.name, setting.name): setting for setting in SETTINGS if not setting.belongs_to_request
+}
+"""The settings that a checkpoint has defaults for, by the API's names."""
+
+CanvasDefaults: Any = create_model(
+    "CanvasDefaults",
+    __doc__="The settings of a request that leaves them out; those of rules that are not chosen have no value.",
+    **{name: (setting.type | None, None) for name, setting in DEFAULTS.items()},  # type: ignore[call-overload]
+)
+
+
+class ModelInfo(BaseModel):
+    """The model, its limits and defaults, and its own description."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "redraft"
+    max_model_len: int
+    canvas: CanvasDefaults
+    card: CardInfo
+
+
+class ModelList(BaseModel):
+    """The one model that is served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Adds both endpoints."""
+
+    @app.get("/v1/models", response_model=ModelList)
+    async def models() -> Response:
+        """Returns the model, its limits, its defaults, and its own description."""
+        return json_response(ModelList(data=[model_info(service)]))
+
+    @app.get("/v1/models/{model:path}", response_model=ModelInfo)
+    async def model(model: str) -> Response:
+        """Returns the same about one model."""
+        check_model(model, service.name)
+        return json_response(model_info(service))
+
+
+def model_info(service: Service) -> ModelInfo:
+    """Returns the served model as the API lists it."""
+    model = service.engine.model
+    config, card = model.transformer.config, model.card
+    values = model.defaults.flat()
+    defaults = {name: values.get(setting.name) for name, setting in DEFAULTS.items()}
+    defaults["canvas_length"] = defaults["canvas_length"] or config.canvas_length
+    defaults["max_tokens"] = min(model.defaults.max_new_tokens, service.max_context)
+    return ModelInfo(
+        id=service.name,
+        created=service.created,
+        max_model_len=service.max_context,
+        canvas=CanvasDefaults(**defaults),
+        card=CardInfo(
+            purpose=card.purpose, limits=card.limits, examples=list(card.examples), single_turn=card.single_turn
+        ),
+    )

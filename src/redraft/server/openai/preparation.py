@@ -1,0 +1,149 @@
+"""From a generation request to requests for the engine: sampler settings, token limits, and all refusals."""
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redraft.engine import Request
+from redraft.server.generation import PreparedRequest
+from redraft.server.openai.errors import ApiError, bad_request
+from redraft.server.openai.requests import CANVAS_SETTINGS, GenerationRequest
+from redraft.server.service import Service
+from redraft.server.settings import MAX_DRAWN_SEED
+
+AR_UNSUPPORTED = ("seed", "temperature", "n", "logprobs", "top_logprobs", "ignore_eos")
+"""Fields that mean nothing to an autoregressive answer, and neither does any of `canvas`."""
+
+AR_ALLOWED_NOOPS = {
+    "ignore_eos": False,
+    "n": 1,
+    "temperature": 0.0,
+    "logprobs": False,
+    "canvas.alternatives": 0,
+    "canvas.stream_drafts": False,
+}
+"""Values that these fields may have all the same, because they say what happens anyway."""
+
+
+def check_model(requested: str | None, served: str) -> None:
+    """Refuses with 404 a model that is not the one served. The name is compared and never looked up."""
+    if requested is not None and requested != served:
+        shown = re.sub(r"[^\x20-\x7e]", "?", requested[:100])
+        raise ApiError(404, f"there is no model {shown!r}, only {served!r}", param="model", code="model_not_found")
+
+
+def check_length(service: Service, text: str, param: str) -> None:
+    """Refuses a text that is too long whatever its tokens are, before they are counted."""
+    longest = service.engine.model.tokenizer.longest_token
+    if (least := len(text) // longest) > service.max_context:
+        raise bad_request(
+            f"the prompt has {len(text)} characters, which are at least {least} tokens; the context holds "
+            f"{service.max_context}: shorten the prompt", param, "context_length_exceeded",
+        )  # fmt: skip
+
+
+def encode(encoder: Callable[[], list[int]], param: str) -> list[int]:
+    """Returns the token ids of `encoder`, whose ValueError becomes a refusal of `param`."""
+    try:
+        return encoder()
+    except ValueError as error:
+        raise bad_request(str(error), param, "invalid_value") from error
+
+
+def sampler_settings(service: Service, request: GenerationRequest, max_tokens: int | None) -> dict[str, Any]:
+    """Returns the sampler settings that are asked for. Refuses what is out of range, by the API's own names."""
+    canvas = request.canvas
+    given = {setting.name: getattr(canvas, setting.name) for setting in CANVAS_SETTINGS}
+    given |= {"temperature": request.temperature, "seed": request.seed}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if max_tokens is not None:
+        if max_tokens > service.max_context:
+            name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
+            message = f"{name} is {max_tokens}, but the context holds {service.max_context} tokens"
+            raise bad_request(message, name, "invalid_value")
+        settings["max_new_tokens"] = max_tokens
+    if request.stream_options is not None and not request.stream:
+        raise bad_request("stream_options requires stream=true", "stream_options")
+    if canvas.stream_drafts and not request.stream:
+        raise bad_request("canvas.stream_drafts requires stream=true", "canvas.stream_drafts")
+    if canvas.alternatives and not canvas.stream_drafts:
+        raise bad_request("canvas.alternatives requires canvas.stream_drafts=true", "canvas.alternatives")
+    if canvas.autoregressive:
+        _check_autoregressive(request)
+    elif request.seed is None:
+        # One for all choices, and reported, so that each can be had again.
+        settings["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
+    try:
+        service.engine.model.defaults.replace(**settings)
+    except ValueError as error:
+        name = str(error).split(" ", 1)[0]
+        prefix = "canvas." if any(name == setting.name for setting in CANVAS_SETTINGS) else ""
+        raise bad_request(f"{prefix}{error}", f"{prefix}{name}", "invalid_value") from error
+    return settings
+
+
+def prepare(
+    service: Service,
+    request: GenerationRequest,
+    prompts: Sequence[list[int]],
+    settings: dict[str, Any],
+    *,
+    top_logprobs: int | None,
+    param: str,
+) -> PreparedRequest:
+    """Returns the engine's requests for some prompts. param: the field that the prompts came from."""
+    canvas = request.canvas
+    requests: list[Request] = []
+    for prompt in prompts:
+        fitting = settings | {"max_new_tokens": _max_new_tokens(service, prompt, settings, param)}
+        # Each choice has its own draws, and each prompt the ones that it would have alone.
+        requests += [
+            service.engine.request(
+                prompt,
+                drafts=canvas.stream_drafts,
+                top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
+                mode="autoregressive" if canvas.autoregressive else "diffusion",
+                stop_ids=() if request.ignore_eos else None,
+                choice=choice,
+                **fitting,
+            )
+            for choice in range(request.num_choices)
+        ]
+    return PreparedRequest(
+        requests=tuple(requests),
+        num_choices=request.num_choices,
+        prompt_tokens=sum(map(len, prompts)),
+        stop_texts=request.stop_texts,
+        top_logprobs=top_logprobs,
+        alternatives=canvas.alternatives,
+    )
+
+
+def _max_new_tokens(service: Service, prompt: list[int], settings: dict[str, Any], param: str) -> int:
+    """Returns how long the answer may be: as long as asked for, in whole canvases that fit into the context."""
+    model = service.engine.model
+    chosen = model.defaults.replace(**settings)
+    canvas = chosen.canvas_length or model.transformer.config.canvas_length
+    room = (service.max_context - len(prompt)) // canvas * canvas
+    if room <= 0:
+        raise bad_request(
+            f"the prompt has {len(prompt)} tokens and a canvas {canvas}; the context holds {service.max_context}: "
+            "shorten the prompt or the canvas", param, "context_length_exceeded",
+        )  # fmt: skip
+    return min(room, chosen.max_new_tokens)
+
+
+def _check_autoregressive(request: GenerationRequest) -> None:
+    """Refuses what an autoregressive answer cannot obey: it takes the likeliest token each time."""
+    given = request.model_dump(exclude_unset=True)
+    fields = {f"canvas.{name}": value for name, value in given.get("canvas", {}).items() if name != "autoregressive"}
+    fields |= {name: given[name] for name in AR_UNSUPPORTED if name in given}
+    for name, value in fields.items():
+        allowed = AR_ALLOWED_NOOPS.get(name)
+        # The type too: `logprobs: 0` of a text completion asks for log-probabilities, `false` does not.
+        is_noop = name in AR_ALLOWED_NOOPS and value == allowed and type(value) is type(allowed)
+        if value is not None and not is_noop:
+            raise bad_request(
+                f"{name} has no effect with canvas.autoregressive; leave one of them out", name, "unsupported_value"
+            )

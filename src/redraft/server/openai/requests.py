@@ -1,0 +1,235 @@
+"""The requests that the API takes. Every field is obeyed; an unknown one, or an impossible value, is refused by name.
+
+The fields are OpenAI's (https://platform.openai.com/docs/api-reference), except `canvas` and `chat_template_kwargs`.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+
+from redraft import SETTINGS, Setting
+from redraft.server.settings import (
+    MAX_ALTERNATIVES,
+    MAX_CHOICES,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+)
+
+MAX_INTEGER = 2**31 - 1
+MAX_TEMPERATURE = 2
+"""OpenAI's limit, which is below the sampler's own."""
+
+OPENAI_NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed", "choice": "n"}
+"""Sampler settings for which OpenAI's API has a field of its own; all others are fields of `canvas`."""
+
+CANVAS_SETTINGS = tuple(setting for setting in SETTINGS if setting.name not in OPENAI_NAMES)
+
+
+class StrictModel(BaseModel):
+    """A model for which unknown fields, NaN and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def no_op_field(*values: Any) -> Any:
+    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway."""
+
+    def check(value: Any) -> Any:
+        same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+        if value is not None and not any(same):
+            shown, allowed = json.dumps(value)[:100], json.dumps(values[0])
+            raise ValueError(f"{shown} is not supported; leave it out, or send {allowed}")
+        return value
+
+    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]
+
+
+def setting_field(setting: Setting) -> Any:
+    """Returns the type and default of the field for a sampler setting: None takes the checkpoint's own value."""
+    if setting.choices:
+        kind: Any = Literal[setting.choices]
+    else:
+        kind = Annotated[setting.type, Field(ge=setting.minimum, gt=setting.above, le=setting.maximum)]
+    return kind | None, Field(default=None, description=setting.help)
+
+
+FAIL_FAST: Any = Field(fail_fast=True)
+"""For every list: writing an error for each of a million wrong elements would take half a minute."""
+
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+FunctionName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1), FAIL_FAST]
+CanvasSettings: Any = create_model(
+    "CanvasSettings", __base__=StrictModel, **{setting.name: setting_field(setting) for setting in CANVAS_SETTINGS}
+)
+
+
+class Canvas(CanvasSettings):  # type: ignore[misc]
+    """How the canvas is denoised, and what is sent about it. A setting that is left out is the checkpoint's own.
+
+    stream_drafts: send an event for every denoising step. alternatives: with each draft, this many likeliest tokens of
+    each position. autoregressive: write token by token instead, greedily, for comparison.
+    """
+
+    stream_drafts: bool = False
+    alternatives: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
+    autoregressive: bool = False
+
+
+class StreamOptions(StrictModel):
+    """Options of a stream. include_usage: a last chunk has the usage. continuous_usage_stats: every chunk has it."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class GenerationRequest(StrictModel):
+    """The fields that both generating endpoints share."""
+
+    model: str | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS), FAIL_FAST] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
+    user: Annotated[str, Field(max_length=256)] | None = None
+    ignore_eos: bool = False
+    canvas: Canvas = Canvas()
+
+    top_p: no_op_field(1)  # type: ignore[valid-type]
+    presence_penalty: no_op_field(0)  # type: ignore[valid-type]
+    frequency_penalty: no_op_field(0)  # type: ignore[valid-type]
+    logit_bias: no_op_field({})  # type: ignore[valid-type]
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def num_choices(self) -> int:
+        """The number of answers to each prompt."""
+        return 1 if self.n is None else self.n
+
+
+class TextPart(StrictModel):
+    """A part of a message. Images, audio and files are not read, and nothing is fetched."""
+
+    type: Literal["text"]
+    text: str
+
+
+class CalledFunction(StrictModel):
+    """The function of an earlier tool call, under whatever name the model wrote. arguments: a JSON object, as text."""
+
+    name: Annotated[str, Field(max_length=256)]
+    arguments: str
+
+
+class EarlierToolCall(StrictModel):
+    """A tool call of an earlier answer."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Message(StrictModel):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart], FAIL_FAST] | None = None
+    name: str | None = None
+    tool_calls: Annotated[list[EarlierToolCall], FAIL_FAST] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    refusal: no_op_field(None)  # type: ignore[valid-type]
+    audio: no_op_field(None)  # type: ignore[valid-type]
+    function_call: no_op_field(None)  # type: ignore[valid-type]
+    annotations: no_op_field([])  # type: ignore[valid-type]
+
+
+class Function(StrictModel):
+    """A function that the model may call. parameters: a JSON schema, shown to the model and not enforced."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: no_op_field(False)  # type: ignore[valid-type]
+
+
+class Tool(StrictModel):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class TemplateOptions(StrictModel):
+    """Options of the chat template. enable_thinking: let the model think first, if its template supports it."""
+
+    enable_thinking: bool | None = None
+
+
+class ChatRequest(GenerationRequest):
+    """The request of POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1), FAIL_FAST]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    tools: Annotated[list[Tool], FAIL_FAST] | None = None
+    tool_choice: no_op_field("auto", "none")  # type: ignore[valid-type]
+    chat_template_kwargs: TemplateOptions | None = None
+
+    response_format: no_op_field({"type": "text"})  # type: ignore[valid-type]
+    parallel_tool_calls: no_op_field(True)  # type: ignore[valid-type]
+    store: no_op_field(False)  # type: ignore[valid-type]
+    metadata: no_op_field({})  # type: ignore[valid-type]
+    modalities: no_op_field(["text"])  # type: ignore[valid-type]
+    service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]
+
+
+class CompletionRequest(GenerationRequest):
+    """The request of POST /v1/completions: plain text, without the chat template."""
+
+    prompt: (
+        Annotated[str, Field(min_length=1)]
+        | TokenIds
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES), FAIL_FAST]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES), FAIL_FAST]
+    )
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+    best_of: no_op_field(1)  # type: ignore[valid-type]
+    echo: no_op_field(False)  # type: ignore[valid-type]
+    suffix: no_op_field("")  # type: ignore[valid-type]
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts, one or many."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt
+
+
+class TokenizeRequest(StrictModel):
+    """The request of POST /tokenize: plain text, or a conversation through the chat template."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1), FAIL_FAST] | None = None
+    add_special_tokens: bool = True
+
+
+class DetokenizeRequest(StrictModel):
+    """The request of POST /detokenize."""
+
+    model: str | None = None
+    tokens: Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], FAIL_FAST]

@@ -1,0 +1,211 @@
+"""The objects that the API sends: OpenAI's, and beside them ours: `canvas`, denoising steps, drafts."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class PromptTokensDetails(BaseModel):
+    """The number of prompt tokens that had been read for an earlier request."""
+
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens, and what they took: denoiser passes, and answer tokens (the EOS included) per pass."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    denoising_steps: int
+    tokens_per_forward: float
+
+
+class CanvasInfo(BaseModel):
+    """How an answer was written. The same seed and settings give it again. seconds: from admission to the end."""
+
+    seed: int | None
+    steps_per_canvas: list[int]
+    seconds: float
+
+
+class TopLogprob(BaseModel):
+    """A token and its log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, with the likeliest in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """Log-probabilities of each content token, from the last denoising step of its canvas, at temperature 1."""
+
+    content: list[TokenLogprob]
+
+
+class CompletionLogprobs(BaseModel):
+    """Log-probabilities in the format of text completions; text_offset counts characters from the answer's start."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class FunctionCall(BaseModel):
+    """The function of a tool call. arguments: JSON, if the model wrote valid JSON."""
+
+    name: str
+    arguments: str
+
+
+class MessageToolCall(BaseModel):
+    """A tool call that the model asks for."""
+
+    index: int | None = None
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class AssistantMessage(BaseModel):
+    """An answer, or in a stream the next piece of one."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+
+
+class ChatChoice(BaseModel):
+    """One of the n answers."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason
+    canvas: CanvasInfo
+
+
+class ChatCompletion(BaseModel):
+    """The response to POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChunkChoice(BaseModel):
+    """The next piece of one of the n answers."""
+
+    index: int
+    delta: AssistantMessage
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+    canvas: CanvasInfo | None = None
+
+
+class ChatChunk(BaseModel):
+    """An event of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class TextChoice(BaseModel):
+    """One answer to POST /v1/completions, or in a stream its next piece."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    canvas: CanvasInfo | None = None
+
+
+class TextCompletion(BaseModel):
+    """The response to POST /v1/completions, or in a stream an event of it."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+
+
+class DraftStep(BaseModel):
+    """A denoising step. Lists have one entry per position; entropies are in nats.
+
+    step counts from 1. tokens: the likeliest. noisy: what the next step reads. text: the answer if it stopped here.
+    alternatives: texts with log-probabilities.
+    """
+
+    index: int
+    canvas: int
+    step: int
+    steps_left: int
+    finished: bool
+    temperature: float
+    mean_entropy: float
+    accepted: list[int]
+    entropies: list[float]
+    tokens: list[str]
+    noisy: list[str]
+    alternatives: list[list[tuple[str, float]]] | None = None
+    text: str
+
+
+class DraftChunk(BaseModel):
+    """The typed event of a denoising step. Its `choices` are empty, so that clients that do not know it skip it."""
+
+    id: str
+    object: Literal["chat.completion.draft", "text_completion.draft"]
+    created: int
+    model: str
+    choices: list[Any] = Field(default=[], max_length=0)
+    draft: DraftStep
+
+
+class CardInfo(BaseModel):
+    """A checkpoint's own description."""
+
+    purpose: str
+    limits: str
+    examples: list[str]
+    single_turn: bool
+
+
+class TokenizeResponse(BaseModel):
+    """The token ids of a prompt."""
+
+    tokens: list[Annotated[int, Field(ge=0)]]
+    count: int
+    max_model_len: int
+
+
+class DetokenizeResponse(BaseModel):
+    """The text of token ids, control tokens as their names."""
+
+    prompt: str
+
+
+class Health(BaseModel):
+    """Whether the process runs ("ok"), or requests are answered ("ready")."""
+
+    status: Literal["ok", "ready"]

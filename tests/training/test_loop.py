@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from redraft.diffusion import Counter
+from redraft.diffusion.settings import SamplerSettings
 from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention
 from redraft.model.transformer import Transformer
 from redraft.training import loop
@@ -215,6 +216,19 @@ def test_every_step_has_noise_of_its_own(run):
         assert torch.equal(batch.unrolled, other.unrolled)
         assert torch.equal(batch.canvas_starts, other.canvas_starts)
     assert not torch.equal(batches[0].noised, batches[1].noised)
+
+
+def test_a_recipes_sampler_decides_how_canvases_are_unrolled(run):
+    sampler = SamplerSettings(t_min=0.1, t_max=0.2, entropy_bound=2.0)
+    found = []
+
+    def objective(model, batch, *, sampler, **_) -> Losses:
+        found.append((sampler, float(batch.temperature.max())))
+        return losses(model, batch)
+
+    train(recipe(unrolling=1.0, steps=2), source, run, report=quiet, objective=objective, sampler=sampler)
+    assert [given for given, _ in found] == [sampler, sampler]
+    assert max(temperature for _, temperature in found) <= 0.2
 
 
 def test_stopping_after_a_time_leaves_a_checkpoint(run, seen):

@@ -90,7 +90,7 @@ def _first_passes(
 
     One pass for each; where it is unrolled, one for each of its steps, whose outcome is the next one's canvas.
     """
-    canvases, soft_embedding = batch.noised, torch.empty(0)
+    canvases, soft_embedding = batch.noised, torch.empty(0, device=batch.noised.device)
     for step in range(max(1, int(batch.unrolled.max()))):
         # Over the chosen examples only, and the first without signal.
         active = batch.unrolled > step if step else batch.conditioned

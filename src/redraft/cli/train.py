@@ -20,6 +20,8 @@ from redraft.training import TrainingResult, TrainingSettings, finetune, run_rec
 from redraft.training.finetuning import HELD_OUT_FILE
 from redraft.training.run.report import summarize, write_comparison, write_report
 
+OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]
+
 app = typer.Typer(help="Train a model from a recipe.")
 
 
@@ -136,11 +138,9 @@ def _add_recipe(name: str) -> None:
     def train(
         run: TrainingOptions,
         *,
-        out: Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")] = Path("runs")
-        / name,
+        out: OutOption = Path("runs", name),
         start: Annotated[
-            Path | None,
-            typer.Option(help="Checkpoint whose weights a new run starts from, instead of random ones."),
+            Path | None, typer.Option(help="Checkpoint whose weights a new run starts from, instead of random ones.")
         ] = None,
     ) -> None:
         for package in ("faker", "codespell_lib", "matplotlib"):
@@ -159,7 +159,7 @@ def rows(
     run: TrainingOptions,
     *,
     file: Annotated[Path, typer.Argument(help='JSON lines, each an object with "prompt" and "answer".')],
-    out: Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")] = Path("runs/rows"),
+    out: OutOption = Path("runs/rows"),
     start: Annotated[
         str, typer.Option(help='The checkpoint to fine-tune: "bundled", a folder, or a name on the hub.')
     ] = "bundled",
@@ -170,9 +170,7 @@ def rows(
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
     options.needs("matplotlib", "train")
-    result = finetune(
-        file, out, start=start, validation=validation, epochs=epochs, **run.run, **run.settings
-    )  # fmt: skip
+    result = finetune(file, out, start=start, validation=validation, epochs=epochs, **run.run, **run.settings)
     _print_result(result, ["rows", str(validation or out / HELD_OUT_FILE)])
 
 

@@ -20,12 +20,7 @@ class PrefixAttention:
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        lengths: tuple[int, ...],
-        length_block: int = 1,
-        *,
-        device: torch.device | str = "cpu",
+        self, config: ModelConfig, lengths: tuple[int, ...], length_block: int = 1, device: torch.device | str = "cpu"
     ) -> None:
         self.config = config
         count, longest = len(lengths), -(-max(lengths) // length_block) * length_block
@@ -35,10 +30,7 @@ class PrefixAttention:
         self.places = valid.flatten().nonzero().squeeze(1)
         self.shape = (count, longest)
         distance = at[:, None] - at[None, :]
-        self.visible = {
-            True: (distance >= 0) & (distance < config.sliding_window),
-            False: distance >= 0,
-        }
+        self.visible = {True: (distance >= 0) & (distance < config.sliding_window), False: distance >= 0}
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 

@@ -30,7 +30,7 @@ def finetune(
     rows: Path | str,
     out: Path | str,
     *,
-    start: str = "bundled",
+    start: Path | str = "bundled",
     validation: Path | str | None = None,
     epochs: float = 3.0,
     stop_after: float = math.inf,

@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,27 +27,6 @@ from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.utils.signals import ctrl_c_waits, termination_is_ctrl_c
 from redraft.weights import Checkpoint, check_available
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """The means since the last progress line; tokens are those of prompts and answers."""
-
-    step: int
-    steps: int
-    canvas_loss: float
-    encoder_loss: float
-    learning_rate: float
-    tokens_per_second: float
-    seconds_left: float
-
-    def __str__(self) -> str:
-        minutes, seconds = divmod(int(self.seconds_left), 60)
-        left = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
-        return (
-            f"step {self.step}/{self.steps}  canvas {self.canvas_loss:.4f}  encoder {self.encoder_loss:.4f}  "
-            f"lr {self.learning_rate:.2e}  {self.tokens_per_second:,.0f} tokens/s  {left} left"
-        )
 
 
 def open_start(path: Path, config: ModelConfig) -> Checkpoint:
@@ -195,14 +173,16 @@ class _Training:
         self.tokens += sum(batch.lengths)
 
     def report_progress(self) -> None:
-        """Reports and logs the means since the last progress line."""
-        now = time.monotonic()
+        """Reports and logs the means since the last progress line; tokens are those of prompts and answers."""
+        now, total = time.monotonic(), self.settings.steps
         steps, seconds = self.step - self.since, now - self.logged
-        rate = self.settings.learning_rate_at(self.step - 1)
         canvas, encoder = (self.sums / steps).tolist()
-        left = (self.settings.steps - self.step) * seconds / steps
-        speed = self.tokens / seconds
-        self.report(str(TrainingProgress(self.step, self.settings.steps, canvas, encoder, rate, speed, left)))
+        rate, speed = self.settings.learning_rate_at(self.step - 1), self.tokens / seconds
+        minutes, left = divmod(int((total - self.step) * seconds / steps), 60)
+        self.report(
+            f"step {self.step}/{total}  canvas {canvas:.4f}  encoder {encoder:.4f}  lr {rate:.2e}  "
+            f"{speed:,.0f} tokens/s  {minutes // 60:02}:{minutes % 60:02}:{left:02} left"
+        )
         self.log.add(
             "progress", self.step, canvas_loss=canvas, encoder_loss=encoder, learning_rate=rate,
             tokens_per_second=speed, seconds=seconds,

@@ -69,10 +69,7 @@ def losses(
 
 
 def denoise(
-    model: Transformer,
-    batch: TrainingBatch,
-    prefix: PrefixAttention,
-    sampler: SamplerSettings = DEFAULT_SAMPLER,
+    model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, sampler: SamplerSettings = DEFAULT_SAMPLER
 ) -> Tensor:
     """Returns logits float32 [B · K · C, V] of the noised canvases, after unrolling where the batch asks for it."""
     canvases, soft_embedding = batch.noised, None

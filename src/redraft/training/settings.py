@@ -63,20 +63,11 @@ class TrainingSettings:
     checkpoint_minutes: float = 3.0
 
     def __post_init__(self) -> None:  # noqa: C901 - one check after the other
-        for name in (
-            "steps",
-            "batch_size",
-            "canvases_per_example",
-            "unrolling_steps",
-            "accumulate",
-            "log_every",
-            "row_block",
-            "validation_examples",
-            "validation_answers",
-        ):
-            self._check_whole(name, 1)
+        counts = "steps batch_size canvases_per_example unrolling_steps accumulate log_every row_block".split()
+        for name in (*counts, "validation_examples", "validation_answers"):
+            self._check_integer(name, 1)
         for name in ("warmup_steps", "validate_every", "patience", "seed"):
-            self._check_whole(name, 0)
+            self._check_integer(name, 0)
         if self.seed > MAX_SEED:
             raise ValueError(f"seed is {self.seed}, must be at most {MAX_SEED}")
         for name in ("learning_rate", "vector_factor", "matrix_factor", "clip_norm", "checkpoint_minutes"):
@@ -91,14 +82,8 @@ class TrainingSettings:
             raise ValueError(f"weight_decay is {self.weight_decay}, must be at least 0 and finite")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}, must lie between 0 and 1")
-        for name in (
-            "decay_share",
-            "self_conditioning",
-            "unrolling",
-            "unrolling_from_noise",
-            "unrolling_shown",
-            "prompt_weight",
-        ):
+        unrolling = ("unrolling", "unrolling_from_noise", "unrolling_shown")
+        for name in ("decay_share", "self_conditioning", *unrolling, "prompt_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -108,7 +93,7 @@ class TrainingSettings:
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate is {self.accumulate}, must be at most batch_size, {self.batch_size}")
 
-    def _check_whole(self, name: str, low: int) -> None:
+    def _check_integer(self, name: str, low: int) -> None:
         value = getattr(self, name)
         if not isinstance(value, int):
             raise ValueError(f"{name} is {value}, must be an integer")

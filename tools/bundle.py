@@ -1,8 +1,8 @@
-"""Puts a trained checkpoint into the package as the bundled model, with its card and without its training state.
+"""Copies a trained checkpoint into the package as the bundled model, with its card and without its training state.
 
-The matrices that `redraft quantize` would round are stored in floats of 8 bits, the rest in bfloat16.
+The matrices that `redraft quantize` would round are stored as 8-bit floats, the rest as bfloat16.
 
-Run from the checkout's root: `python tools/bundle.py runs/bundled/step-0013500`.
+Run from the root of the checkout: `python tools/bundle.py runs/bundled/step-0013500`.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from redraft.bundled.data.families import CARD
+from redraft.bundled import card
 from redraft.model.linear.quantized import is_quantized
 from redraft.weights import Checkpoint, save_checkpoint
 from redraft.weights.card import write_card
@@ -18,13 +18,13 @@ from redraft.weights.fetch import BUNDLED_FOLDER
 
 
 def bundle(source: Path) -> None:
-    """Replaces weights, configuration, the files beside them and the card."""
+    """Replaces the bundled model's weights, configuration, companion files and card."""
     checkpoint = Checkpoint.open(source)
     weights = checkpoint.load(dtype=torch.float32, device="cpu")
     for name, tensor in weights.items():
         weights[name] = tensor.to(torch.float8_e4m3fn if is_quantized(name) else torch.bfloat16)
     save_checkpoint(BUNDLED_FOLDER, checkpoint.config, weights, source=checkpoint)
-    write_card(BUNDLED_FOLDER, CARD)
+    write_card(BUNDLED_FOLDER, card.BUNDLED)
 
 
 if __name__ == "__main__":

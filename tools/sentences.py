@@ -1,7 +1,7 @@
-"""Collects the real sentences of the repair task from documentation that may be copied, into one file.
+"""Collects the real sentences of the repair task from freely licensed documentation into one file.
 
-Run from the checkout's root: `python tools/sentences.py`. Sources: the docstrings and help topics of Python's standard
-library (PSF licence). The file is kept, so that the data do not depend on whose version is installed.
+Run from the root of the checkout: `python tools/sentences.py`. Sources: the docstrings and help topics of Python's
+standard library (PSF licence). The file is checked in, so the data do not depend on the installed version.
 """
 
 import ast
@@ -18,7 +18,7 @@ WORDS = re.compile(r"[A-Z][A-Za-z ,;'-]+[.!?]")
 
 
 def docstrings(folder: Path) -> Iterator[str]:
-    """Every docstring below a folder, its tests left out."""
+    """Yields every docstring below a folder, except those of tests."""
     for path in sorted(folder.rglob("*.py")):
         if {"test", "tests", "testing", "site-packages", "idlelib"} & set(path.parts):
             continue
@@ -32,7 +32,7 @@ def docstrings(folder: Path) -> Iterator[str]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Whole sentences of plain words, of 30 to 110 characters."""
+    """Yields whole sentences of plain words, of 30 to 110 characters."""
     for paragraph in re.split(r"\n\s*\n", text):
         flat = " ".join(line.strip() for line in paragraph.split("\n"))
         for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", flat):
@@ -41,7 +41,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Writes the file."""
+    """Collects the sentences and writes the file."""
     texts = [*topics.topics.values(), *docstrings(Path(sysconfig.get_path("stdlib")))]
     found = list(dict.fromkeys(sentence for text in texts for sentence in sentences(text)))
     chosen = sorted(random.Random(0).sample(found, min(COUNT, len(found))))

@@ -10,10 +10,10 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("run")
 
 
-def test_a_run_goes_on_where_it_stood_and_its_checkpoint_generates(run, out, monkeypatch):
-    monkeypatch.setattr("redraft.cli.train.VALIDATION_EXAMPLES", 2)
-    monkeypatch.setattr("redraft.cli.train.VALIDATION_ANSWERS", 1)
-    code, first, err = run("train", "extract", "--out", out, "--steps", 2, "--batch-size", 2)
+def test_a_run_goes_on_where_it_stood_and_its_checkpoint_generates(run, out):
+    options = ("--out", out, "--batch-size", 2, "--set", "validation_examples=2", "--set", "validation_answers=1")
+    given = ("--set", "unrolling=0", "--set", "matrix_factor=null", "--set", "autocast=false", "--device", "cpu")
+    code, first, err = run("train", "extract", *options, *given, "--steps", 2)
     assert (code, err) == (0, "")
     assert "step 2/2  canvas" in first
     assert "tokens/s" in first
@@ -22,7 +22,9 @@ def test_a_run_goes_on_where_it_stood_and_its_checkpoint_generates(run, out, mon
     assert (summary["step"], summary["best"]["step"]) == (2, 2)
     assert summary["checkpoint"] == str(out / "step-0000002")
     assert "<svg" in (out / "report.html").read_text()
-    code, second, _ = run("train", "extract", "--out", out, "--steps", 3, "--batch-size", 2)
+    settings = json.loads((out / "step-0000002" / "training" / "state.json").read_text())["settings"]
+    assert [settings[name] for name in ("unrolling", "matrix_factor", "autocast", "steps")] == [0, None, False, 2]
+    code, second, _ = run("train", "extract", *options, *given, "--steps", 3)
     assert code == 0
     assert second.startswith("resuming at step 2 from")
     assert "step 3/3" in second
@@ -54,15 +56,17 @@ def test_an_unknown_setting_is_named_beside_the_known(run):
     assert err.startswith("redraft: --set unroling=0: there is no setting 'unroling'; known: steps, batch_size,")
 
 
-def test_any_setting_can_be_given(monkeypatch, run):
-    found = {}
-    monkeypatch.setattr("redraft.cli.train._from_recipe", lambda name, run, *rest: found.update(run.settings))
-    given = ("--set", "unrolling=0", "--set", "matrix_factor=null", "--set", "compile=true", "--steps", 3)
-    code, _, err = run("train", "extract", *given)
-    assert (code, err) == (0, "")
-    assert found == {"unrolling": 0, "matrix_factor": None, "compile": True, "steps": 3}
-    code, _, err = run("train", "extract", *given, "--set", "steps=9")
+def test_a_setting_that_is_given_twice_is_refused(run):
+    code, _, err = run("train", "extract", "--steps", 3, "--set", "steps=9")
     assert (code, err) == (2, "redraft: --set steps=9: steps is given twice\n")
+
+
+def test_a_device_that_is_not_there_is_refused(run, tmp_path):
+    for device, message in (("gpu", "device is 'gpu', must be auto, cpu or cuda"), ("cuda", "device is 'cuda' but")):
+        code, out, err = run("train", "extract", "--out", tmp_path / "run", "--device", device)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"redraft: {message}")
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -74,10 +78,24 @@ def test_any_setting_can_be_given(monkeypatch, run):
         (("--ema", 1), "ema is 1.0, must lie between 0 and 1"),
         (("--learning-rate", "nan"), "learning_rate is nan, must be above 0"),
         (("--minutes", 0), "--minutes is 0.0, must be above 0"),
-        (("--set", "seed=0.5"), "seed is 0.5, must be a whole number"),
+        (("--set", "seed=0.5"), "seed is 0.5, must be an integer"),
         (("--set", "unrolling=2"), "unrolling is 2, must lie between 0 and 1"),
-        (("--set", "unrolling=x"), "--set unrolling=x: 'x' is no value of unrolling, a float"),
-        (("--set", "compile=1"), "--set compile=1: '1' is no value of compile, a bool"),
+        (
+            ("--set", "unrolling=x"),
+            "--set unrolling=x: 'x' is not a valid value for unrolling (expected a number)",
+        ),
+        (
+            ("--set", "patience=x"),
+            "--set patience=x: 'x' is not a valid value for patience (expected an integer)",
+        ),
+        (
+            ("--set", "ema=x"),
+            "--set ema=x: 'x' is not a valid value for ema (expected a number or null)",
+        ),
+        (
+            ("--set", "compile=1"),
+            "--set compile=1: '1' is not a valid value for compile (expected true or false)",
+        ),
     ],
 )
 def test_bad_options_are_refused_before_any_work(run, tmp_path, arguments, message):

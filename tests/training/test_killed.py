@@ -18,14 +18,14 @@ from pathlib import Path
 
 from redraft.training.loop import train
 from redraft.training.run.state import RunFolder
-from tests.training.test_loop import recipe, source
+from tests.training.test_loop import recipe
 
 folder = Path(sys.argv[1])
 companions = folder.with_name("companions")
 companions.mkdir(exist_ok=True)
 ways = dict(matrix_factor=4.0, ema=0.9, canvases_per_example=2, unrolling=0.5, unrolling_steps=2)
 plan = recipe(steps=int(sys.argv[2]), checkpoint_minutes=1e-9, **ways)
-train(plan, source, RunFolder(folder, companions), report=lambda line: print(line, flush=True))
+train(plan, RunFolder(folder, companions), report=lambda line: print(line, flush=True))
 """
 
 

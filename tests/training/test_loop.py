@@ -1,5 +1,6 @@
 """The training loop and its checkpoints: resuming, being killed anywhere, losses that are no longer finite."""
 
+import dataclasses
 import json
 import math
 import os
@@ -16,15 +17,18 @@ import torch
 from torch import nn
 
 from redraft.diffusion.randomness import Counter
+from redraft.diffusion.settings import SamplerSettings
 from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention
 from redraft.model.transformer import Transformer
 from redraft.training import loop
 from redraft.training.data.examples import Example, make_batch
-from redraft.training.loop import initialise, make_optimizer, train
-from redraft.training.objective import Losses
-from redraft.training.recipe import Recipe, TrainingSettings
+from redraft.training.initialization import initialize
+from redraft.training.objective import Losses, losses
+from redraft.training.optimizer import make_optimizer
+from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import read_rows
 from redraft.training.run.state import RunFolder
+from redraft.training.settings import TrainingSettings
 from redraft.training.validation import Scores
 from redraft.weights import Checkpoint
 from tests.fakes.models import tiny_config
@@ -41,7 +45,15 @@ def recipe(model: ModelConfig | None = None, **changes) -> Recipe:
         "autocast": False,
         "log_every": 1,
     }
-    return Recipe(model or tiny_config(), TrainingSettings(**settings | changes))
+    data = TrainingData(source)
+    return Recipe(model=model or tiny_config(), settings=TrainingSettings(**settings | changes), data=lambda _: data)
+
+
+def train(plan: Recipe, examples, run: RunFolder, *, report, validate=None, start=None, stop_after=math.inf, **parts):
+    """Trains `plan` on other examples and with other parts."""
+    data = TrainingData(examples, validate)
+    changed = dataclasses.replace(plan, data=lambda _: data, **parts)
+    return loop.train(changed, run, report=report, start=start, stop_after=stop_after)
 
 
 def source(step: int) -> list[Example]:
@@ -59,18 +71,18 @@ def run(tmp_path) -> RunFolder:
     return RunFolder(tmp_path / "run", companions)
 
 
-@pytest.fixture
-def seen(monkeypatch) -> list[float]:
-    """The loss of every step, in full precision."""
-    losses, found = loop.losses, []
+class SeenLosses(list[float]):
+    """The loss of every step that was trained with its objective, in full precision."""
 
-    def spy(model, batch, **settings):
+    def objective(self, model, batch, **settings) -> Losses:
         loss = losses(model, batch, **settings)
-        found.append(loss.total.item())
+        self.append(loss.total.item())
         return loss
 
-    monkeypatch.setattr(loop, "losses", spy)
-    return found
+
+@pytest.fixture
+def seen() -> SeenLosses:
+    return SeenLosses()
 
 
 def quiet(_line: str) -> None:
@@ -100,22 +112,22 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the compiler's own warnings about itself
 def test_compiled_training_is_the_same_training(run, seen, tmp_path):
-    plain = train(recipe(canvases_per_example=2), source, run, report=quiet)
-    losses = seen[:]
+    plain = train(recipe(canvases_per_example=2), source, run, report=quiet, objective=seen.objective)
+    before = seen[:]
     seen.clear()
     compiled = RunFolder(tmp_path / "compiled", run.companions)
-    train(recipe(canvases_per_example=2, compile=True), source, compiled, report=quiet)
-    assert seen == pytest.approx(losses, rel=1e-3)
+    train(recipe(canvases_per_example=2, compile=True), source, compiled, report=quiet, objective=seen.objective)
+    assert seen == pytest.approx(before, rel=1e-3)
     # Its checkpoints are anybody's.
     loaded = Transformer(plain.config)
-    assert compiled.resume(loaded, make_optimizer(loaded, recipe())) == 6
+    assert compiled.resume(loaded, make_optimizer(loaded, recipe().settings)) == 6
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-2, rtol=1e-2, msg=name)
 
 
 def test_compiling_without_a_compiler_is_refused(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler and finds none"):
+    with pytest.raises(ValueError, match=r"--compile requires a C\+\+ compiler and finds none"):
         train(recipe(compile=True), source, run, report=quiet)
     assert not run.checkpoints()
 
@@ -126,30 +138,30 @@ def test_compiling_without_a_compiler_is_refused(run, monkeypatch):
 @pytest.mark.parametrize("changes", [{}, {"matrix_factor": 4.0, "row_block": 8}], ids=["adamw", "muon"])
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(run, seen, tmp_path, changes):
     plan = recipe(**changes)
-    straight = train(plan, source, run, report=quiet)
-    losses = seen[:]
+    straight = train(plan, source, run, report=quiet, objective=seen.objective)
+    before = seen[:]
     seen.clear()
     other = RunFolder(tmp_path / "other", run.companions)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train(plan, interrupted_at(3), other, report=lines.append)
+        train(plan, interrupted_at(3), other, report=lines.append, objective=seen.objective)
     assert lines[-1] == "interrupted at step 3"
     assert [path.name for path in other.checkpoints()] == ["step-0000003"]
     assert len(seen) == 3
-    resumed = train(plan, source, other, report=lines.append)
+    resumed = train(plan, source, other, report=lines.append, objective=seen.objective)
     assert f"resuming at step 3 from {other.path}" in lines
-    assert seen == losses
+    assert seen == before
     assert len(set(seen)) == 6
     assert_same_weights(resumed, straight)
     last = "step-0000006/training/optimizer.safetensors"
     assert (other.path / last).read_bytes() == (run.path / last).read_bytes()
 
 
-def test_ctrl_c_in_the_middle_of_an_update_waits_for_its_end(run, monkeypatch, tmp_path):
+def test_ctrl_c_in_the_middle_of_an_update_waits_for_its_end(run, tmp_path):
     whole = train(recipe(steps=2), source, RunFolder(tmp_path / "whole", run.companions), report=quiet)
 
-    def pressing(model, plan):
-        optimizer = make_optimizer(model, plan)
+    def pressing(model, settings):
+        optimizer = make_optimizer(model, settings)
         calls: list[int] = []
 
         def press(*_) -> None:
@@ -160,34 +172,43 @@ def test_ctrl_c_in_the_middle_of_an_update_waits_for_its_end(run, monkeypatch, t
         optimizer.register_step_pre_hook(press)
         return optimizer
 
-    monkeypatch.setattr(loop, "make_optimizer", pressing)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train(recipe(), source, run, report=lines.append)
+        train(recipe(), source, run, report=lines.append, optimizer=pressing)
     assert lines[-1] == "interrupted at step 2"
     assert [path.name for path in run.checkpoints()] == ["step-0000002"]
     stopped = Transformer(recipe().model)
-    run.resume(stopped, make_optimizer(stopped, recipe()))
+    run.resume(stopped, make_optimizer(stopped, recipe().settings))
     rate = recipe().settings.learning_rate_at
     assert [rate(0), rate(1)] == [recipe(steps=2).settings.learning_rate_at(step) for step in (0, 1)]
     assert_same_weights(stopped, whole)
 
 
 def test_the_seed_decides_the_run(run, seen, tmp_path):
-    train(recipe(seed=1, steps=2), source, run, report=quiet)
-    train(recipe(seed=2, steps=2), source, RunFolder(tmp_path / "other", run.companions), report=quiet)
+    train(recipe(seed=1, steps=2), source, run, report=quiet, objective=seen.objective)
+    train(
+        recipe(seed=2, steps=2),
+        source,
+        RunFolder(tmp_path / "other", run.companions),
+        report=quiet,
+        objective=seen.objective,
+    )
     assert seen[0] != seen[2]
     assert seen[1] != seen[3]
 
 
-def test_every_step_has_noise_of_its_own(run, monkeypatch):
+def test_every_step_has_noise_of_its_own(run):
     batches = []
-    losses = loop.losses
-    monkeypatch.setattr(loop, "losses", lambda model, batch, **_: batches.append(batch) or losses(model, batch))
+
+    def objective(model, batch, **_) -> Losses:
+        batches.append(batch)
+        return losses(model, batch)
+
     examples = source(0)
     plan = recipe(seed=4, self_conditioning=0.75, canvases_per_example=3, unrolling=0.5)
-    train(plan, lambda _: examples, run, report=quiet)
-    expected = [make_batch(examples, 8, VOCAB, Counter(4, step=step), 0.75, 3, 0.5) for step in range(6)]
+    train(plan, lambda _: examples, run, report=quiet, objective=objective)
+    shares = {"self_conditioning": 0.75, "canvases_per_example": 3, "unrolling": 0.5}
+    expected = [make_batch(examples, 8, VOCAB, Counter(4, step=step), **shares) for step in range(6)]
     assert any(batch.unrolled.any() for batch in expected)
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch.noised, other.noised)
@@ -197,17 +218,30 @@ def test_every_step_has_noise_of_its_own(run, monkeypatch):
     assert not torch.equal(batches[0].noised, batches[1].noised)
 
 
+def test_a_recipes_sampler_decides_how_canvases_are_unrolled(run):
+    sampler = SamplerSettings.of(t_min=0.1, t_max=0.2, entropy_bound=2.0)
+    found = []
+
+    def objective(model, batch, *, sampler, **_) -> Losses:
+        found.append((sampler, float(batch.temperature.max())))
+        return losses(model, batch)
+
+    train(recipe(unrolling=1.0, steps=2), source, run, report=quiet, objective=objective, sampler=sampler)
+    assert [given for given, _ in found] == [sampler, sampler]
+    assert max(temperature for _, temperature in found) <= 0.2
+
+
 def test_stopping_after_a_time_leaves_a_checkpoint(run, seen):
-    train(recipe(log_every=5), source, run, report=quiet, stop_after=0.0)
+    train(recipe(log_every=5), source, run, report=quiet, objective=seen.objective, stop_after=0.0)
     assert len(seen) == 1
     assert [row["step"] for row in read_rows(run.path)] == [1]
     assert [path.name for path in run.checkpoints()] == ["step-0000001"]
 
 
 def test_a_finished_run_is_not_written_again(run, seen):
-    first = train(recipe(steps=2), source, run, report=quiet)
+    first = train(recipe(steps=2), source, run, report=quiet, objective=seen.objective)
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-    again = train(recipe(steps=2), source, run, report=quiet)
+    again = train(recipe(steps=2), source, run, report=quiet, objective=seen.objective)
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
     assert len(seen) == 2
     assert_same_weights(first, again)
@@ -216,14 +250,14 @@ def test_a_finished_run_is_not_written_again(run, seen):
 def test_another_models_checkpoint_is_refused(run):
     train(recipe(steps=1), source, run, report=quiet)
     before = files(run.path)
-    with pytest.raises(ValueError, match=r"step-0000001 holds a model of another shape .* choose another folder"):
+    with pytest.raises(ValueError, match=r"step-0000001 holds a model of a different shape .* choose another folder"):
         train(recipe(tiny_config(dense_size=64), steps=2), source, run, report=quiet)
     assert files(run.path) == before
 
 
 def test_another_optimizers_checkpoint_is_refused(run):
     train(recipe(steps=1), source, run, report=quiet)
-    with pytest.raises(ValueError, match=r"cannot go on from .*step-0000001: its optimizer kept .*choose another"):
+    with pytest.raises(ValueError, match=r"cannot resume from .*step-0000001: its optimizer kept .*choose another"):
         train(recipe(steps=2, matrix_factor=4.0), source, run, report=quiet)
 
 
@@ -237,7 +271,7 @@ def test_a_training_state_that_cannot_be_read_is_refused(run, damage):
         (folder / "optimizer.safetensors").write_bytes((folder / "optimizer.safetensors").read_bytes()[:100])
     else:
         (folder / "state.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"cannot go on from .*step-0000001: .*; remove it to go on"):
+    with pytest.raises(ValueError, match=r"cannot resume from .*step-0000001: .*; remove it to resume"):
         train(recipe(steps=2), source, run, report=quiet)
 
 
@@ -325,7 +359,7 @@ def test_killed_anywhere_during_a_save_the_last_checkpoint_can_be_loaded(tmp_pat
     companions = tmp_path / "companions"
     companions.mkdir()
     model = Transformer(plan.model)
-    optimizer = make_optimizer(model, plan)
+    optimizer = make_optimizer(model, plan.settings)
 
     def make(run: RunFolder, step: int) -> None:
         with torch.no_grad():
@@ -364,7 +398,7 @@ def test_on_a_full_disk_the_last_checkpoint_stays_and_nothing_of_the_new_one(tmp
     companions.mkdir()
     (companions / "tokenizer.json").write_text("{}")
     model = Transformer(plan.model)
-    optimizer, run = make_optimizer(model, plan), RunFolder(tmp_path / "run", companions)
+    optimizer, run = make_optimizer(model, plan.settings), RunFolder(tmp_path / "run", companions)
     run.save(model, optimizer, 1, plan.settings)
     # No file may be longer than so many bytes, as on a disk with so much room: what is written first still fits.
     for room in (1, 4000, 40_000):
@@ -385,7 +419,7 @@ def test_on_a_full_disk_the_last_checkpoint_stays_and_nothing_of_the_new_one(tmp
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, monkeypatch, bad):
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, bad):
     with pytest.raises(KeyboardInterrupt):
         train(recipe(), interrupted_at(3), run, report=quiet)
     before = files(run.path)
@@ -396,15 +430,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run, mo
         value = torch.tensor(bad if len(calls) == 2 else 1.0) * model.norm.weight.sum()
         return Losses(value, torch.zeros(()))
 
-    monkeypatch.setattr(loop, "losses", broken)
     message = rf"the loss of step 4, examples 8 to 9 of the run, is {bad}; the last checkpoint in .* is untouched"
     with pytest.raises(ValueError, match=message):
-        train(recipe(), source, run, report=quiet)
+        train(recipe(), source, run, report=quiet, objective=broken)
     assert len(calls) == 2
     assert files(run.path).items() - before.items() <= {("log.jsonl", (run.path / "log.jsonl").read_bytes())}
 
 
-def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch):
+def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run):
     with pytest.raises(KeyboardInterrupt):
         train(recipe(), interrupted_at(3), run, report=quiet)
     before = files(run.path)
@@ -413,28 +446,27 @@ def test_gradients_that_are_not_finite_never_reach_a_checkpoint(run, monkeypatch
         # A finite loss whose slope is infinite.
         return Losses((model.norm.weight - model.norm.weight.detach()).sum().clamp_min(0).sqrt(), torch.zeros(()))
 
-    monkeypatch.setattr(loop, "losses", broken)
     with pytest.raises(ValueError, match=r"the gradient of step 3, examples 6 to 7 of the run, is (inf|nan); the last"):
-        train(recipe(steps=4), source, run, report=quiet)
+        train(recipe(steps=4), source, run, report=quiet, objective=broken)
     kept = {name: content for name, content in files(run.path).items() if not name.startswith(".")}
     assert kept == before
 
 
 def test_a_new_run_begins_with_the_weights_it_is_told_and_a_resumed_one_with_its_own(run, seen, tmp_path):
-    train(recipe(steps=2), source, run, report=quiet)
+    train(recipe(steps=2), source, run, report=quiet, objective=seen.objective)
     start = run.path / "step-0000002"
     other = RunFolder(tmp_path / "other", run.companions)
     seen.clear()
-    train(recipe(steps=1, learning_rate=1e-9), source, other, report=quiet, start=start)
+    train(recipe(steps=1, learning_rate=1e-9), source, other, report=quiet, objective=seen.objective, start=start)
     loaded = Transformer(recipe().model)
     loaded.load_state_dict(Checkpoint.open(start).load(dtype=torch.float32, device="cpu"))
     batch = make_batch(source(0), 8, VOCAB, Counter(0, step=0))
     (first,) = seen
-    assert first == pytest.approx(loop.losses(loaded, batch).total.item(), rel=1e-6)
+    assert first == pytest.approx(losses(loaded, batch).total.item(), rel=1e-6)
     seen.clear()
-    train(recipe(steps=2), source, other, report=quiet, start=run.path / "gone")
+    train(recipe(steps=2), source, other, report=quiet, objective=seen.objective, start=run.path / "gone")
     assert len(seen) == 1
-    with pytest.raises(ValueError, match="holds a model of another shape than the recipe's"):
+    with pytest.raises(ValueError, match="holds a model of a different shape than the recipe's"):
         train(
             recipe(tiny_config(dense_size=64)),
             source,
@@ -454,10 +486,10 @@ def test_a_step_in_parts_is_the_same_step(run, seen, tmp_path, parts):
     def four(step: int) -> list[Example]:
         return [*source(step), *source(step + 100)]
 
-    whole = train(recipe(**plan), four, run, report=quiet)
+    whole = train(recipe(**plan), four, run, report=quiet, objective=seen.objective)
     seen.clear()
     other = RunFolder(tmp_path / "parts", run.companions)
-    split = train(recipe(**plan, accumulate=parts), four, other, report=quiet)
+    split = train(recipe(**plan, accumulate=parts), four, other, report=quiet, objective=seen.objective)
     assert len(seen) == 3 * 2
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(split.state_dict()[name], tensor, atol=2e-5, rtol=1e-3, msg=name)
@@ -477,7 +509,7 @@ def test_checkpoints_hold_the_average_and_training_goes_on_with_the_weights(run,
     averaged = train(recipe(steps=4, decay_share=0.0, ema=0.3), source, run, report=quiet)
     assert_same_weights(averaged, model)
     fresh = Transformer(recipe().model)
-    initialise(fresh, 0)
+    initialize(fresh, 0)
     saved = Checkpoint.open(run.path / "step-0000004").load(dtype=torch.float32, device="cpu")
     for name, parameter in fresh.named_parameters():
         average = parameter.detach()
@@ -524,64 +556,62 @@ def test_a_validation_that_a_kill_prevented_is_made_up_for(run):
 # --- learning -----------------------------------------------------------------------------------------------------
 
 
-def test_every_step_has_the_schedules_learning_rate_times_each_groups_factor(run, monkeypatch):
+def test_every_step_has_the_schedules_learning_rate_times_each_groups_factor(run):
     rates: list[list[float]] = []
 
-    def watched(model, plan):
-        optimizer = make_optimizer(model, plan)
+    def watched(model, settings):
+        optimizer = make_optimizer(model, settings)
         optimizer.register_step_pre_hook(
             lambda optimizer, *_: rates.append([group["lr"] for group in optimizer.param_groups])
         )
         return optimizer
 
-    monkeypatch.setattr(loop, "make_optimizer", watched)
     plan = recipe(warmup_steps=3, decay_share=0.5, matrix_factor=8.0, vector_factor=4.0)
     with pytest.raises(KeyboardInterrupt):
-        train(plan, interrupted_at(2), run, report=quiet)
-    train(plan, source, run, report=quiet)
+        train(plan, interrupted_at(2), run, report=quiet, optimizer=watched)
+    train(plan, source, run, report=quiet, optimizer=watched)
     assert rates == [[plan.settings.learning_rate_at(step) * factor for factor in (8, 1, 4)] for step in range(6)]
     assert len({*map(max, rates)}) > 2
 
 
 def test_muon_is_for_the_layers_matrices():
     model = Transformer(tiny_config())
-    optimizer = make_optimizer(model, recipe(matrix_factor=3.0))
+    optimizer = make_optimizer(model, recipe(matrix_factor=3.0).settings)
     chosen = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
     others = {name for name, p in model.named_parameters() if p.dim() >= 2 and id(p) not in chosen}
     routers = {f"layers.{i}.router.proj.weight" for i in range(3)}
     added_unnormed = {f"self_conditioning.{name}_proj.weight" for name in ("gate", "up", "down")}
     assert others == {"embed_tokens.weight", *routers, *added_unnormed}
     assert not any(p.dim() < 2 and id(p) in chosen for p in model.parameters())
-    assert not any(group["muon"] for group in make_optimizer(model, recipe()).param_groups)
+    assert not any(group["muon"] for group in make_optimizer(model, recipe().settings).param_groups)
 
 
 def test_weight_decay_is_for_matrices():
     model = Transformer(tiny_config())
-    optimizer = make_optimizer(model, recipe(weight_decay=0.3))
+    optimizer = make_optimizer(model, recipe(weight_decay=0.3).settings)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
         name: 0.3 if p.dim() >= 2 else 0.0 for name, p in model.named_parameters()
     }
 
 
-def test_gradients_are_clipped(run, monkeypatch):
+def test_gradients_are_clipped(run):
     norms = []
 
-    def watched(model, plan):
-        optimizer = make_optimizer(model, plan)
+    def watched(model, settings):
+        optimizer = make_optimizer(model, settings)
         optimizer.register_step_pre_hook(
             lambda *_: norms.append(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         )
         return optimizer
 
-    monkeypatch.setattr(loop, "make_optimizer", watched)
-    train(recipe(clip_norm=0.01, steps=3), source, run, report=quiet)
+    train(recipe(clip_norm=0.01, steps=3), source, run, report=quiet, optimizer=watched)
     assert [float(norm) for norm in norms] == pytest.approx([0.01] * 3, rel=1e-3)
 
 
 def test_progress_says_what_was_learned_since_the_last_line(run, seen):
     lines: list[str] = []
-    train(recipe(log_every=4), source, run, report=lines.append)
+    train(recipe(log_every=4), source, run, report=lines.append, objective=seen.objective)
     assert [line.split()[1] for line in lines] == ["4/6", "6/6"]
     for line, part in zip(lines, (seen[:4], seen[4:]), strict=True):
         found = re.search(r"canvas (\d+\.\d+)  encoder (\d+\.\d+)  lr ", line)
@@ -593,7 +623,7 @@ def test_new_weights_follow_from_the_seed():
     first, same, other = (Transformer(tiny_config()) for _ in range(3))
     for model, seed in ((first, 1), (same, 1), (other, 2)):
         torch.manual_seed(id(model) % 1000)
-        initialise(model, seed)
+        initialize(model, seed)
     assert_same_weights(first, same)
     assert not torch.equal(first.embed_tokens.weight, other.embed_tokens.weight)
     for name, parameter in first.named_parameters():
@@ -604,7 +634,7 @@ def test_new_weights_follow_from_the_seed():
 @torch.no_grad()
 def test_a_new_models_scores_are_of_size_one_and_its_branches_small(monkeypatch):
     model = Transformer(tiny_config(hidden_size=64))
-    initialise(model, 0)
+    initialize(model, 0)
     scores, branches = [], []
     attend = SegmentedAttention.attend
 
@@ -629,7 +659,7 @@ def test_a_trivial_task_is_learned(run, seen):
     texts = [tuple(torch.randint(3, VOCAB, (5,), generator=generator).tolist()) for _ in range(6)]
     examples = [Example(text, (*text, 1)) for text in texts]
     plan = recipe(steps=60, learning_rate=2e-2, warmup_steps=5, self_conditioning=0.5)
-    train(plan, lambda _: examples, run, report=quiet)
+    train(plan, lambda _: examples, run, report=quiet, objective=seen.objective)
     start, end = sum(seen[:5]) / 5, sum(seen[-5:]) / 5
     assert start > 6
     assert end < start / 2
@@ -638,5 +668,5 @@ def test_a_trivial_task_is_learned(run, seen):
 @pytest.mark.parametrize("changes", [{}, {"matrix_factor": 2.0, "row_block": 8}], ids=["adamw", "muon"])
 def test_training_in_bfloat16_learns_too(run, seen, changes):
     examples = source(0)
-    train(recipe(steps=30, autocast=True, **changes), lambda _: examples, run, report=quiet)
+    train(recipe(steps=30, autocast=True, **changes), lambda _: examples, run, report=quiet, objective=seen.objective)
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from redraft.diffusion.randomness import Counter
+from redraft.diffusion.settings import SamplerSettings
 from redraft.model import FlatBatch, KVCache, Pass
 from redraft.model.head import OutputHead
 from redraft.training.attention import CanvasAttention, PrefixAttention
@@ -143,6 +144,18 @@ def test_unrolled_training_sees_what_generations_next_step_sees(sureness):
     shown = torch.zeros_like(batch.shown)
     shown[0, :, ::2] = True
     check_sees_what_generation_sees(model, dataclasses.replace(batch, shown=shown), atol=2e-3)
+
+
+@torch.no_grad()
+def test_unrolling_accepts_as_the_sampler_does():
+    model = tiny_model()
+    batch = make(conditioned=True, unrolled=1)
+    found = [
+        denoise(model, batch, encode(model, batch)[1], SamplerSettings.of(entropy_bound=bound))
+        for bound in (0.1, 1e-9, 1e9)
+    ]
+    assert torch.equal(found[0], denoise(model, batch, encode(model, batch)[1]))
+    assert not torch.equal(found[1], found[2])
 
 
 def check_sees_what_generation_sees(model, batch: TrainingBatch, atol: float = 1e-4) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from redraft.training.optimizer import MuonAdamW, orthogonalised
+from redraft.training.optimizer import MuonAdamW, orthogonalize
 
 
 def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
@@ -33,10 +33,10 @@ def test_without_matrices_it_is_adamw(decay):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 40), (2, 40, 16)])
-def test_orthogonalised_keeps_directions_and_evens_their_sizes(shape):
+def test_orthogonalize_keeps_directions_and_evens_their_sizes(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    found = left.mT @ orthogonalised(matrices).float() @ right.mT
+    found = left.mT @ orthogonalize(matrices).float() @ right.mT
     sizes = found.diagonal(dim1=-2, dim2=-1)
     # The smallest directions of a square matrix are brought up last.
     assert (sizes[values > 0.05 * values.amax()] > 0.5).all()
@@ -68,7 +68,7 @@ def test_momentum_looks_ahead():
         give_gradients([matrix], step)
         momentum = 0.95 * momentum + 0.05 * matrix.grad
         ahead = 0.05 * matrix.grad + 0.95 * momentum
-        expected -= 0.1 * 0.2 * 10**0.5 * orthogonalised(ahead[None])[0].float()
+        expected -= 0.1 * 0.2 * 10**0.5 * orthogonalize(ahead[None])[0].float()
         optimizer.step()
     torch.testing.assert_close(matrix.detach(), expected, atol=1e-3, rtol=1e-2)
 

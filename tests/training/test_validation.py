@@ -22,7 +22,7 @@ def answered(model, prompt: tuple[int, ...], seed: int) -> Example:
     return Example(prompt, (*made.token_ids[:4], 1))
 
 
-def test_an_answer_is_exact_only_if_all_its_tokens_and_its_end_are(monkeypatch):
+def test_an_answer_is_exact_only_if_all_its_tokens_and_its_end_are():
     model = tiny_model()
     written = {(5,): ((7, 8), "stop"), (6,): ((7, 8), "length"), (9,): ((7,), "stop"), (10,): ((), "stop")}
 
@@ -31,25 +31,22 @@ def test_an_answer_is_exact_only_if_all_its_tokens_and_its_end_are(monkeypatch):
         token_ids, reason = written[tuple(prompt)]
         return dataclasses.replace(generate(model, prompt, settings), token_ids=token_ids, finish_reason=reason)
 
-    monkeypatch.setattr("redraft.training.validation.generate", answer)
-
-    def exact(prompt: int, *answer: int) -> float:
-        return make_validator([Example((prompt,), (*answer, 1))], SETTINGS)(model).exact
+    def exact(prompt: int, *tokens: int) -> float:
+        return make_validator([Example((prompt,), (*tokens, 1))], SETTINGS, answer=answer)(model).exact
 
     assert exact(5, 7, 8) == 1
     assert exact(6, 7, 8) == 0  # it did not end there
     assert exact(9, 7, 8) == 0
     assert exact(5, 7, 8, 9) == 0
     assert exact(10) == 1
-    both = make_validator([Example((5,), (7, 8, 1)), Example((9,), (7, 8, 1))], SETTINGS)
+    both = make_validator([Example((5,), (7, 8, 1)), Example((9,), (7, 8, 1))], SETTINGS, answer=answer)
     assert both(model).exact == 0.5
 
 
-def test_losses_are_means_over_all_examples_and_always_the_same(monkeypatch):
-    monkeypatch.setattr("redraft.training.validation.BATCH", 2)
+def test_losses_are_means_over_all_examples_and_always_the_same():
     model = tiny_model()
     examples = [answered(model, tuple(range(3, 5 + size)), size) for size in range(3)]
-    validate = make_validator(examples, SETTINGS, answers=1, prompt_weight=0.5)
+    validate = make_validator(examples, SETTINGS, answers=1, prompt_weight=0.5, batch_size=2)
     first = validate(model)
     assert validate(model) == first
     with torch.no_grad():

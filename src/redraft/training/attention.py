@@ -1,4 +1,4 @@
-"""Attention for training: many whole examples at once, keys and values kept with their gradients.
+"""Attention for training: many whole examples at once, with keys and values that keep their gradients.
 
 B examples, L longest of them, K canvases of each, C canvas length, H query heads, G key-value heads, d head size.
 """
@@ -13,25 +13,24 @@ from redraft.model.config import ModelConfig
 
 
 class PrefixAttention:
-    """Causal attention of the encoder pass; keeps every layer's keys and values for the canvases that follow.
+    """Causal attention of the encoder pass that keeps every layer's keys and values for the canvases.
 
-    The flat rows are laid out as [B, L] for the product only: what pads a row lies behind its last token, where causal
-    queries cannot see it. Rows behind the last example's attend to nothing.
+    The flat rows are arranged as [B, L] only for the product: padding comes after a row's last token, where causal
+    queries cannot see it. Rows after those of the last example attend to nothing.
     """
 
-    def __init__(self, config: ModelConfig, lengths: tuple[int, ...], length_block: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig, lengths: tuple[int, ...], length_block: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
         self.config = config
         count, longest = len(lengths), -(-max(lengths) // length_block) * length_block
-        sizes = torch.tensor(lengths)
-        at = torch.arange(longest)
+        sizes = torch.tensor(lengths, device=device)
+        at = torch.arange(longest, device=device)
         valid = at < sizes[:, None]
         self.places = valid.flatten().nonzero().squeeze(1)
         self.shape = (count, longest)
         distance = at[:, None] - at[None, :]
-        self.visible = {
-            True: (distance >= 0) & (distance < config.sliding_window),
-            False: distance >= 0,
-        }
+        self.visible = {True: (distance >= 0) & (distance < config.sliding_window), False: distance >= 0}
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
@@ -45,12 +44,12 @@ class PrefixAttention:
         return F.pad(flat, (0, 0, 0, 0, 0, rows - flat.shape[0]))
 
     def _padded(self, x: Tensor) -> Tensor:
-        # index_copy, because its gradient is a plain gather; that of gathering padded rows would be a slow scatter.
+        # The gradient of index_copy is a plain gather; that of gathering padded rows would be a slow scatter.
         padded = x.new_zeros(self.shape[0] * self.shape[1], *x.shape[1:])
         return padded.index_copy(0, self.places, x[: self.places.shape[0]]).view(*self.shape, *x.shape[1:])
 
     def select(self, chosen: Tensor) -> "PrefixAttention":
-        """The same for the examples where `chosen` bool [B] is true, cut off from the gradient."""
+        """Returns the attention of the examples where `chosen` bool [B] is true, detached from the gradient."""
         part = copy.copy(self)
         part.keys = {layer: keys.detach()[chosen] for layer, keys in self.keys.items()}
         part.values = {layer: values.detach()[chosen] for layer, values in self.values.items()}
@@ -58,17 +57,17 @@ class PrefixAttention:
 
 
 class CanvasAttention:
-    """Bidirectional attention of canvases, each over itself and over its example's tokens before it."""
+    """Bidirectional attention of canvases, each over itself and the tokens of its example before it."""
 
     def __init__(self, config: ModelConfig, prefix: PrefixAttention, starts: Tensor, canvas_length: int) -> None:
-        """starts int64 [B, K]: how many of the example's tokens each canvas sees."""
+        """`starts` int64 [B, K] is the number of the example's tokens that each canvas sees."""
         self.config = config
         self.prefix = prefix
         self.shape = (*starts.shape, canvas_length)
-        at = torch.arange(prefix.shape[1])
+        at = torch.arange(prefix.shape[1], device=starts.device)
         ends = starts[:, None, :, None, None]
         whole, window = at < ends, (at < ends) & (at >= ends - (config.sliding_window - 1))
-        # Every head and every position of a canvas sees the same: [B, 1, K, 1, L].
+        # The same for every head and every position of a canvas: [B, 1, K, 1, L].
         self.visible = {True: window, False: whole}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -76,12 +75,12 @@ class CanvasAttention:
         past_k, past_v = self.prefix.keys[layer], self.prefix.values[layer]
         (examples, canvases, length), (heads, size), groups = self.shape, q.shape[1:], k.shape[1]
         past = past_k.shape[2]
-        # [B, G, H/G, K, C, d]: an example's canvases are rows of one product with its keys, which are copied for none.
+        # [B, G, H/G, K, C, d]: the canvases of an example are rows of one product with its keys, which are not copied.
         q = q.view(examples, canvases, length, groups, -1, size).permute(0, 3, 4, 1, 2, 5)
         k, v = (x.view(examples, canvases, length, groups, size).permute(0, 3, 1, 2, 4) for x in (k, v))
         before = (q.reshape(examples, groups, -1, size) @ past_k.mT).view(examples, heads, canvases, length, past)
         before = before.masked_fill(~self.visible[self.config.is_sliding(layer)], float("-inf"))
-        # And of each canvas with its own: [B, G, K, H/G · C, d].
+        # Each canvas with its own keys: [B, G, K, H/G · C, d].
         rows = q.transpose(2, 3).reshape(examples, groups, canvases, -1, size)
         within = (rows @ k.mT).view(examples, groups, canvases, -1, length, length).transpose(2, 3)
         scores = torch.cat((before, within.reshape(*before.shape[:-1], length)), dim=-1)
@@ -97,9 +96,9 @@ class CanvasAttention:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
-    """q [B, H, n, d], k and v [B, G, T, d], visible bool broadcast to [B, 1, n, T] → [B, H, n, d]."""
-    # Two products and a softmax: on a CPU several times faster than the fused kernel's backward at these sizes. Query
-    # heads that share a key-value head become rows of one product.
+    """Attends with q [B, H, n, d] to k and v [B, G, T, d] where `visible`, broadcast to [B, 1, n, T] → [B, H, n, d]."""
+    # Two products and a softmax: on a CPU, several times faster at these sizes than the fused kernel's backward pass.
+    # Query heads that share a key-value head become rows of one product.
     batch, heads, n, size = q.shape
     groups = k.shape[1]
     scores = q.reshape(batch, groups, -1, size) @ k.transpose(2, 3)

@@ -1,13 +1,13 @@
-"""The moving average of a model's weights over its training."""
+"""The exponential moving average of a model's weights during training."""
 
 import torch
 from torch import Tensor, nn
 
 
-class Average:
-    """The exponential moving average of a model's parameters: what its checkpoints hold where a recipe asks for it.
+class WeightAverage:
+    """An exponential moving average of a model's parameters.
 
-    In the first steps it forgets faster, so that the initial weights are soon gone.
+    The decay is smaller in the first steps, so that the initial weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -16,11 +16,11 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Moves towards the parameters that update number `step`, counted from 0, has made."""
+        """Moves towards the model's parameters after update number `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in model.named_parameters():
             self.parameters[name].lerp_(parameter, 1 - decay)
 
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's state with averages for parameters."""
+        """Returns the model's state with the averages in place of the parameters."""
         return {**model.state_dict(), **self.parameters}

@@ -1,4 +1,4 @@
-"""The training objective: denoise a corrupted canvas, and predict the next token of prompt and answer.
+"""The training objective: denoise a corrupted canvas and predict the next tokens of prompt and answer.
 
 B examples, K canvases of each, C canvas length, N encoder tokens, D hidden, V vocabulary.
 """
@@ -18,16 +18,16 @@ from redraft.model.readout.plain import sample_and_entropy
 from redraft.model.readout.query import Readout
 from redraft.model.transformer import Transformer
 from redraft.training.attention import CanvasAttention, PrefixAttention
-from redraft.training.data.examples import TrainingBatch
+from redraft.training.data.examples import DEFAULT_SAMPLER, TrainingBatch
 
 NO_TARGET = -100
 LENGTH_BLOCK = 32
-"""What the longest example of a step is rounded up to for attention, where rows are filled up at all."""
+"""The longest example of a step is padded to a multiple of this for attention, if rows are padded at all."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross-entropies in nats: over all canvas positions, and (weighted) over all tokens the encoder predicts."""
+    """The mean cross-entropies in nats: of all canvas positions, and (weighted) of all tokens the encoder predicts."""
 
     canvas: Tensor
     encoder: Tensor
@@ -37,47 +37,60 @@ class Losses:
         return self.canvas + self.encoder
 
 
-def losses(model: Transformer, batch: TrainingBatch, *, row_block: int = 1, prompt_weight: float = 1.0) -> Losses:
-    """Encoder pass over clean prompt and answer, denoiser pass over the noised canvas with the cache cut at its start.
+def losses(
+    model: Transformer,
+    batch: TrainingBatch,
+    *,
+    sampler: SamplerSettings = DEFAULT_SAMPLER,
+    row_block: int = 1,
+    prompt_weight: float = 1.0,
+) -> Losses:
+    """Computes the losses of an encoder pass over clean prompts and answers and a denoiser pass over noised canvases.
 
-    Kept and replaced positions count alike; of the encoder's tokens those of prompts count `prompt_weight`. Gradients
-    flow through the cache into the encoder; the first pass that feeds self-conditioning has none. The encoder's rows
-    are filled up to a multiple of `row_block` with tokens that nothing attends to and no loss counts, so that steps
-    share the sizes of their products (see Experts.row_block).
+    Each canvas sees the cache cut at its start, and unrolled ones take steps of the `sampler` first. All canvas
+    positions count alike, kept or replaced; in the encoder loss, prompt tokens have weight `prompt_weight`. Gradients
+    flow through the cache into the encoder; the passes that feed self-conditioning have none. The encoder's rows are
+    padded to a multiple of `row_block` with tokens that nothing attends to and no loss counts, so that steps share
+    the sizes of their products (see Experts.row_block).
     """
     count = batch.tokens.shape[0]
-    filling = -count % row_block
-    prefix = PrefixAttention(model.config, batch.lengths, min(row_block, LENGTH_BLOCK))
-    lengths = (*batch.lengths, filling) if filling else batch.lengths
-    tokens = F.pad(batch.tokens, (0, filling), value=model.config.pad_id)
+    padding = -count % row_block
+    device = batch.tokens.device
+    prefix = PrefixAttention(model.config, batch.lengths, min(row_block, LENGTH_BLOCK), device=device)
+    lengths = (*batch.lengths, padding) if padding else batch.lengths
+    tokens = F.pad(batch.tokens, (0, padding), value=model.config.pad_id)
     hidden = model(_flat(tokens, lengths, (0,) * len(lengths), Pass.ENCODER), prefix)
-    # Each row predicts the token behind it, but for an example's last and the filling.
-    following = F.pad(batch.tokens[1:], (0, filling + 1), value=NO_TARGET)
-    following[torch.tensor(batch.lengths).cumsum(0) - 1] = NO_TARGET
-    weights = torch.where(F.pad(batch.answered[1:], (0, filling + 1)), 1.0, prompt_weight) * (following != NO_TARGET)
+    # Each row predicts the next token, except an example's last row and the padding.
+    following = F.pad(batch.tokens[1:], (0, padding + 1), value=NO_TARGET)
+    following[torch.tensor(batch.lengths, device=device).cumsum(0) - 1] = NO_TARGET
+    weights = torch.where(F.pad(batch.answered[1:], (0, padding + 1)), 1.0, prompt_weight) * (following != NO_TARGET)
     each = F.cross_entropy(model.head.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
     encoder = (each * weights).sum() / weights.sum()
 
-    canvas = F.cross_entropy(denoise(model, batch, prefix), batch.clean.flatten())
+    canvas = F.cross_entropy(denoise(model, batch, prefix, sampler), batch.clean.flatten())
     return Losses(canvas, encoder)
 
 
-def denoise(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> Tensor:
-    """Logits float32 [B · K · C, V] of the noised canvases, the unrolled ones taken further first."""
+def denoise(
+    model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, sampler: SamplerSettings = DEFAULT_SAMPLER
+) -> Tensor:
+    """Returns logits float32 [B · K · C, V] of the noised canvases, after unrolling where the batch asks for it."""
     canvases, soft_embedding = batch.noised, None
     if batch.conditioned.any():
-        canvases, soft_embedding = _first_passes(model, batch, prefix)
+        canvases, soft_embedding = _first_passes(model, batch, prefix, sampler)
         soft_embedding = soft_embedding.flatten(0, 2)
     return _denoise(model, canvases, batch.canvas_starts, prefix, soft_embedding)
 
 
 @torch.no_grad()
-def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttention) -> tuple[Tensor, Tensor]:
+def _first_passes(
+    model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, sampler: SamplerSettings
+) -> tuple[Tensor, Tensor]:
     """What conditioned examples are denoised from: canvases int64 [B, K, C] and soft embeddings [B, K, C, D].
 
     One pass for each; where it is unrolled, one for each of its steps, whose outcome is the next one's canvas.
     """
-    canvases, soft_embedding = batch.noised, torch.empty(0)
+    canvases, soft_embedding = batch.noised, torch.empty(0, device=batch.noised.device)
     for step in range(max(1, int(batch.unrolled.max()))):
         # Over the chosen examples only, and the first without signal.
         active = batch.unrolled > step if step else batch.conditioned
@@ -96,7 +109,7 @@ def _first_passes(model: Transformer, batch: TrainingBatch, prefix: PrefixAttent
             uniforms, noise = batch.sample_uniforms[unrolled, step], batch.renoise_tokens[unrolled, step]
             among = unrolled[active]
             canvases = canvases.clone()
-            canvases[unrolled] = next_canvases(logits[among], found[among], uniforms, noise, SamplerSettings())
+            canvases[unrolled] = next_canvases(logits[among], found[among], uniforms, noise, sampler)
     return torch.where(batch.shown, batch.clean, canvases), soft_embedding
 
 
@@ -128,11 +141,11 @@ def _denoise(
 
 
 def _flat(tokens: Tensor, lengths: tuple[int, ...], positions: tuple[int, ...], kind: Pass) -> FlatBatch:
-    segments, start = [], 0
+    segments, start, device = [], 0, tokens.device
     for slot, (length, position) in enumerate(zip(lengths, positions, strict=True)):
         segments.append(Segment(slot, start, length, position, kind))
         start += length
-    at = torch.cat(
-        [torch.arange(position, position + length) for length, position in zip(lengths, positions, strict=True)]
+    token_positions = torch.cat(
+        [torch.arange(at, at + length, device=device) for length, at in zip(lengths, positions, strict=True)]
     )
-    return FlatBatch(tokens, at, tuple(segments))
+    return FlatBatch(tokens, token_positions, tuple(segments))

@@ -1,8 +1,8 @@
-"""Muon for matrices, AdamW for everything else, as one optimizer.
+"""One optimizer: Muon for matrices, AdamW for everything else.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
-orthogonal matrix, so that all its directions move at the same speed; the scale that makes one learning rate fit all
-shapes is that of Liu et al., "Muon is scalable for LLM training" (arXiv 2502.16982).
+orthogonal matrix, so that all directions move at the same speed. The scale that makes one learning rate fit all
+shapes comes from Liu et al., "Muon is scalable for LLM training" (arXiv 2502.16982).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,23 +12,27 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from redraft.model.transformer import Transformer
+from redraft.training.settings import TrainingSettings
+
 MOMENTUM = 0.95
-UPDATE_SIZE = 0.2
-"""Root mean square of an update at learning rate 1, about what AdamW's is."""
+UPDATE_RMS = 0.2
+"""Root mean square of a Muon update at learning rate 1, close to AdamW's."""
 EPSILON = 1e-8
 
 
 class MuonAdamW(Optimizer):
-    """Groups with `muon` true hold matrices [..., rows, columns], a stack of them in one tensor counting as so many.
+    """An optimizer that applies Muon to groups with `muon` true and AdamW with the group's `betas` to the others.
 
-    The others get AdamW with the group's `betas`. Both decay weights by learning rate × `weight_decay`.
+    Muon's parameters are matrices [..., rows, columns]; a stack of matrices is treated as that many single ones. Both
+    algorithms decay weights by learning rate × `weight_decay`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "betas": (0.9, 0.999), "muon": False})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As any optimizer's; ValueError where a parameter's state is another algorithm's or another parameter's."""
+        """Loads a state; ValueError if it belongs to the other algorithm or to a parameter of another shape."""
         super().load_state_dict(state_dict)
         for group in self.param_groups:
             wanted = {"momentum"} if group["muon"] else {"step", "mean", "square"}
@@ -43,17 +47,17 @@ class MuonAdamW(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            slopes = [(p, p.grad) for p in group["params"] if p.grad is not None]
-            for parameter, _ in slopes if group["weight_decay"] else ():
+            gradients = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            for parameter, _ in gradients if group["weight_decay"] else ():
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
             if group["muon"]:
-                self._step_matrices(slopes, group["lr"])
+                self._apply_muon(gradients, group["lr"])
             else:
-                self._step_others(slopes, group["lr"], group["betas"])
+                self._apply_adamw(gradients, group["lr"], group["betas"])
 
-    def _step_matrices(self, slopes: Sequence[tuple[Tensor, Tensor]], rate: float) -> None:
+    def _apply_muon(self, gradients: Sequence[tuple[Tensor, Tensor]], rate: float) -> None:
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for parameter, gradient in slopes:
+        for parameter, gradient in gradients:
             by_shape.setdefault((parameter.shape[-2], parameter.shape[-1]), []).append((parameter, gradient))
         for shape, alike in by_shape.items():
             directions = []
@@ -63,17 +67,17 @@ class MuonAdamW(Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(gradient, 1 - MOMENTUM)
                 directions.append(gradient.lerp(state["momentum"], MOMENTUM).view(-1, *shape))
-            # All matrices of one shape in one batched product: a few large ones instead of hundreds of small ones.
-            updates = orthogonalised(torch.cat(directions)).float() * (UPDATE_SIZE * max(shape) ** 0.5)
+            # One batched product for all matrices of a shape, instead of hundreds of small products.
+            updates = orthogonalize(torch.cat(directions)).float() * (UPDATE_RMS * max(shape) ** 0.5)
             shares = torch.split(updates, [len(part) for part in directions])
             for (parameter, _), update in zip(alike, shares, strict=True):
                 parameter.add_(update.view_as(parameter), alpha=-rate)
 
-    def _step_others(self, slopes: Sequence[tuple[Tensor, Tensor]], rate: float, betas: tuple[float, float]) -> None:
-        for parameter, gradient in slopes:
+    def _apply_adamw(self, gradients: Sequence[tuple[Tensor, Tensor]], rate: float, betas: tuple[float, float]) -> None:
+        for parameter, gradient in gradients:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros((), device="cpu")
                 state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["step"] += 1
             count = int(state["step"])
@@ -83,10 +87,10 @@ class MuonAdamW(Optimizer):
             parameter.addcdiv_(state["mean"], spread, value=-rate / (1 - betas[0] ** count))
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """Nearly orthogonal matrices bfloat16 [n, rows, columns] with the singular vectors of `matrices`.
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Returns nearly orthogonal matrices, bfloat16 [n, rows, columns], with the singular vectors of `matrices`.
 
-    Five rounds of Jordan's quintic iteration, which brings every singular value near 1, between about 0.7 and 1.2.
+    Five rounds of Jordan's quintic iteration bring every singular value to between about 0.7 and 1.2.
     """
     x: Tensor = matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
@@ -97,3 +101,29 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return x.mT if tall else x
+
+
+def make_optimizer(model: Transformer, settings: TrainingSettings) -> MuonAdamW:
+    """Returns an optimizer with three groups: the layers' matrices, other matrices, and vectors without weight decay.
+
+    The layers' matrices use Muon if `settings.matrix_factor` is given. The learning rate of a group is the step's times
+    the group's `factor`.
+    """
+    matrices, tables, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2:
+            vectors.append(parameter)
+        elif name.startswith(("embed_tokens", "self_conditioning")) or "router" in name:
+            # A row of the embedding or the router belongs to one token or expert; moving all rows alike would make rare
+            # ones unstable. The output of self-conditioning is added to the canvas without a norm before it: updates of
+            # constant size would let it grow until the canvas is invisible beside it.
+            tables.append(parameter)
+        else:
+            matrices.append(parameter)
+    decay, muon = settings.weight_decay, settings.matrix_factor is not None
+    groups = [
+        {"params": matrices, "muon": muon, "factor": settings.matrix_factor or 1.0, "weight_decay": decay},
+        {"params": tables, "factor": 1.0, "weight_decay": decay},
+        {"params": vectors, "factor": settings.vector_factor, "weight_decay": 0.0},
+    ]
+    return MuonAdamW([group | {"betas": settings.betas} for group in groups])

@@ -1,4 +1,4 @@
-"""How good a model is while it trains: on examples it does not train on, by its losses and by its answers."""
+"""Validation during training: losses and generated answers on examples the model is not trained on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ import torch
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import generate
+from redraft.generation import Generation, generate
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
 
-BATCH = 16
-
 
 @dataclass(frozen=True)
 class Scores:
-    """exact: share of answers that are the example's, token for token; losses in nats, without unrolling."""
+    """The scores of one validation.
+
+    exact: share of answers that equal the example's, token for token; losses in nats, without unrolling.
+    """
 
     exact: float
     steps_per_canvas: float
@@ -35,32 +36,41 @@ Validator = Callable[[Transformer], Scores]
 
 
 def make_validator(
-    examples: Sequence[Example], settings: SamplerSettings, *, answers: int | None = None, prompt_weight: float = 1.0
+    examples: Sequence[Example],
+    sampler: SamplerSettings,
+    *,
+    answers: int | None = None,
+    prompt_weight: float = 1.0,
+    batch_size: int = 16,
+    answer: Callable[[Transformer, Sequence[int], SamplerSettings], Generation] = generate,
 ) -> Validator:
-    """A validator over `examples`, of which it answers the first `answers` (None: all), always with the same noise."""
-    asked = examples[:answers]
-    if not asked:
-        raise ValueError("there is nothing to validate on: it needs at least one example")
+    """Returns a validator over `examples`; the model answers the first `answers` of them (None: all).
+
+    Every validation uses the same noise and seeds. ValueError if there are no examples.
+    """
+    answered = examples[:answers]
+    if not answered:
+        raise ValueError("there is nothing to validate on: at least one example is required")
 
     @torch.no_grad()
     def validate(model: Transformer) -> Scores:
-        config = model.config
-        sums, weights = torch.zeros(2), torch.zeros(2)
-        for first in range(0, len(examples), BATCH):
-            part = examples[first : first + BATCH]
-            batch = make_batch(part, config.canvas_length, config.vocab_size, Counter(0, step=first))
+        config, device = model.config, model.embed_tokens.weight.device
+        sums, weights = torch.zeros(2, device="cpu"), torch.zeros(2, device="cpu")
+        for first in range(0, len(examples), batch_size):
+            part = examples[first : first + batch_size]
+            batch = make_batch(part, config.canvas_length, config.vocab_size, Counter(0, step=first)).to(device)
             loss = losses(model, batch, prompt_weight=prompt_weight)
-            counts = torch.tensor([len(part), batch.encoder_weight(prompt_weight)])
-            sums += torch.stack((loss.canvas, loss.encoder)) * counts
+            counts = torch.tensor([len(part), batch.encoder_weight(prompt_weight)], device="cpu")
+            sums += torch.stack((loss.canvas, loss.encoder)).cpu() * counts
             weights += counts
         results = [
-            generate(model, example.prompt, settings.replace(seed=index, max_new_tokens=len(example.answer)))
-            for index, example in enumerate(asked)
+            answer(model, example.prompt, sampler.replace(seed=index, max_new_tokens=len(example.answer)))
+            for index, example in enumerate(answered)
         ]
-        # The last token of an answer is the EOS, which a result does not repeat.
+        # The last token of an example's answer is the EOS, which a result leaves out.
         exact = [
             result.finish_reason == "stop" and result.token_ids == example.answer[:-1]
-            for result, example in zip(results, asked, strict=True)
+            for result, example in zip(results, answered, strict=True)
         ]
         steps = [count for result in results for count in result.steps_per_canvas]
         canvas, encoder = (sums / weights).tolist()

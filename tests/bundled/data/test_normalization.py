@@ -122,7 +122,7 @@ def test_styles_of_both_halves_can_be_read_in_one_way_only():
         rng, meaning = random.Random(0), {}
         for _ in range(400):
             value = kind.draw(rng)
-            for style in (*kind.seen, *kind.apart):
+            for style in (*kind.seen, *kind.unseen):
                 if (written := style(value, rng)) is not None:
                     assert meaning.setdefault(written, value) == value, (name, written)
 
@@ -131,5 +131,5 @@ def test_every_style_written_apart_can_be_drawn():
     for kind in KINDS.values():
         rng = random.Random(0)
         values = [kind.draw(rng) for _ in range(4000)]
-        for style in kind.apart:
+        for style in kind.unseen:
             assert any(style(value, rng) is not None for value in values)

@@ -6,13 +6,13 @@ import re
 from redraft.bundled.data.extraction.values import is_held_out
 from redraft.bundled.data.repair import (
     _sentences,
+    add_typos,
     held_out_records,
     misspellings,
     sentence,
-    spoil,
     training_record,
 )
-from redraft.bundled.data.typing_errors import slip
+from redraft.bundled.data.typos import mistype
 
 PROMPT = "Fix the typos: "
 RECORDS = [training_record(0, index) for index in range(800)]
@@ -38,7 +38,7 @@ def test_most_prompts_have_a_few_errors_and_some_have_none():
 def test_what_is_spared_is_spared():
     text = "Leo Marsh paid the invoice of Leo Marsh"
     for seed in range(200):
-        spoiled = spoil(text, random.Random(seed), held_out=False, spared=frozenset({"Leo", "Marsh"}))
+        spoiled = add_typos(text, random.Random(seed), held_out=False, spared=frozenset({"Leo", "Marsh"}))
         assert spoiled != text
         assert spoiled.count("Leo") == spoiled.count("Marsh") == 2
 
@@ -56,7 +56,7 @@ def test_a_slip_changes_a_word_by_at_most_two_letters():
     rng = random.Random(0)
     for word in ("the", "address", "Invoice", "aa", "qq", "zoo"):
         for _ in range(300):
-            wrong = slip(word, rng)
+            wrong = mistype(word, rng)
             assert abs(len(wrong) - len(word)) <= 1
             if len(word) > 3:
                 assert wrong[0] == word[0]

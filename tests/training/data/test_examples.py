@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from redraft.diffusion.randomness import Counter
+from redraft.diffusion.settings import SamplerSettings
 from redraft.training.data.examples import Example, make_batch
 
 CANVAS, VOCAB, EOS = 4, 61, 1
@@ -170,3 +171,9 @@ def test_only_the_canvas_is_noised():
 def test_empty_parts_are_refused(bad):
     with pytest.raises(ValueError, match="at least one token in its prompt and one in its answer"):
         batch_of([example(2, 2), bad])
+
+
+def test_unrolled_canvases_have_temperatures_of_the_samplers_schedule():
+    batch = batch_of([example(2, 3)] * 4000, sampler=SamplerSettings.of(t_min=0.1, t_max=0.3))
+    assert 0.1 <= batch.temperature.min() < 0.11
+    assert 0.29 < batch.temperature.max() <= 0.3

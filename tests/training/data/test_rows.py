@@ -1,6 +1,7 @@
 """A user's rows as examples: what is trained on is what generation reads and stops at."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from redraft.training.data.rows import (
     write_companions,
     write_rows,
 )
-from redraft.training.recipe import TrainingSettings, rows
+from redraft.training.finetuning import finetuning_settings
 from redraft.weights import Checkpoint, resolve
 from redraft.weights.card import read_card
+from redraft.weights.save import COMPANIONS
 
 BUNDLED = resolve("bundled")
 CONFIG = Checkpoint.open(BUNDLED).config
@@ -40,9 +42,10 @@ def test_an_example_is_what_generation_reads_and_where_it_stops(tokenizer):
     assert example.answer[-1] == tokenizer.token_id("<turn|>")
 
 
-def test_without_a_template_it_is_plain_text_behind_bos():
-    plain = TextTokenizer.load(BUNDLED)
-    plain._template = None
+def test_without_a_template_it_is_plain_text_after_bos(tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUNDLED / name, tmp_path)
+    plain = TextTokenizer.load(tmp_path)
     (example,) = make_examples([Case("ab", "cd")], PATH, plain, CONFIG)
     assert example == Example((CONFIG.bos_id, *plain.encode("ab")), (*plain.encode("cd"), plain.eos_id))
 
@@ -50,9 +53,7 @@ def test_without_a_template_it_is_plain_text_behind_bos():
 def test_a_row_beyond_the_context_is_named(tokenizer):
     small = dataclasses.replace(CONFIG, max_context=128)
     good = Case("Fix: teh", "the", line=1)
-    message = (
-        "rows.jsonl, line 7: a prompt of .* tokens and an answer of 2 canvases of 64 are more than .* 128: shorten"
-    )
+    message = "rows.jsonl, line 7: a prompt of .* tokens and an answer of 2 canvases of 64 exceed .* 128: shorten"
     with pytest.raises(ValueError, match=message):
         make_examples([good, Case("x", "word " * 40, line=7)], PATH, tokenizer, small)
 
@@ -64,21 +65,22 @@ def test_a_row_that_cannot_be_encoded_is_named(tokenizer):
 
 def test_a_tokenizer_whose_answers_do_not_end_where_the_model_stops_is_refused(tokenizer):
     other = dataclasses.replace(CONFIG, eos_ids=(9,))
-    with pytest.raises(ValueError, match=r"end with token None, the model stops at \[9\]: they belong to different"):
+    with pytest.raises(
+        ValueError, match=r"end with token None, but the model stops at \[9\]: they belong to different"
+    ):
         end_of_answer(tokenizer, other)
 
 
 def test_every_epoch_has_each_row_once_in_its_own_order():
     examples = [Example((index,), (1,)) for index in range(10)]
-    settings = TrainingSettings(steps=9, batch_size=4, learning_rate=1.0)
-    source = RowExamples(examples, range(100, 110), settings)
+    source = RowExamples(examples, range(100, 110), batch_size=4, seed=0)
     read = [example for step in range(10) for example in source(step)]
     epochs = [read[at : at + 10] for at in range(0, 40, 10)]
     for epoch in epochs:
         assert sorted(epoch, key=lambda example: example.prompt) == examples
     assert len({tuple(epoch) for epoch in epochs}) == 4
     # A resumed run reads what it would have read.
-    resumed = RowExamples(examples, range(100, 110), settings)
+    resumed = RowExamples(examples, range(100, 110), batch_size=4, seed=0)
     assert resumed(7) == read[28:32]
     lines = ", ".join(str(100 + example.prompt[0]) for example in read[28:32])
     assert resumed.describe(7) == f"the rows of lines {lines}"
@@ -107,21 +109,21 @@ def test_rows_are_written_as_they_are_read(tmp_path):
 
 
 def test_steps_follow_from_epochs_unless_they_are_given():
-    assert rows(CONFIG, 100, 3, validation=False).settings.steps == 19
-    assert rows(CONFIG, 100, 3, validation=True, batch_size=4).settings.validate_every == 15
-    assert rows(CONFIG, 100, 3, validation=True, steps=7).settings.steps == 7
+    assert finetuning_settings(100, 3, has_validation=False).steps == 19
+    assert finetuning_settings(100, 3, has_validation=True, batch_size=4).validate_every == 15
+    assert finetuning_settings(100, 3, has_validation=True, steps=7).steps == 7
     for epochs in (0, float("nan"), 1e308):
         with pytest.raises(ValueError, match=r"epochs is .*, must be above 0 and at most 1,000,000"):
-            rows(CONFIG, 100, epochs, validation=False)
+            finetuning_settings(100, epochs, has_validation=False)
     for needs in ("validate_every", "patience"):
         with pytest.raises(
             ValueError, match="there are no rows to validate on: give --validation, or at least 20 rows"
         ):
-            rows(CONFIG, 10, 1, validation=False, **{needs: 5})
-    with pytest.raises(ValueError, match=r"batch_size is 1\.5, must be a whole number"):
-        rows(CONFIG, 100, 1, validation=False, batch_size=1.5)
-    assert rows(CONFIG, 100, 3, validation=True, patience=2).settings.patience == 2
-    assert rows(CONFIG, 100, 3, validation=True, warmup_steps=0).settings.warmup_steps == 0
+            finetuning_settings(10, 1, has_validation=False, **{needs: 5})
+    with pytest.raises(ValueError, match=r"batch_size is 1\.5, must be an integer"):
+        finetuning_settings(100, 1, has_validation=False, batch_size=1.5)
+    assert finetuning_settings(100, 3, has_validation=True, patience=2).patience == 2
+    assert finetuning_settings(100, 3, has_validation=True, warmup_steps=0).warmup_steps == 0
 
 
 def test_checkpoints_get_the_tokenizers_files_and_a_card_of_their_own(tmp_path):
@@ -135,3 +137,13 @@ def test_checkpoints_get_the_tokenizers_files_and_a_card_of_their_own(tmp_path):
     write_companions(tmp_path / "of", tmp_path, "fine-tuned", [])
     assert not (tmp_path / "chat_template.jinja").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_fine_tuned_checkpoint_has_the_companions_that_a_saved_one_has(tmp_path):
+    for name in COMPANIONS:
+        (tmp_path / name).write_text(name)
+    write_companions(tmp_path, tmp_path / "run", "fine-tuned", [])
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(COMPANIONS)
+    assert (tmp_path / "run" / "special_tokens_map.json").read_text() == "special_tokens_map.json"
+    assert (tmp_path / "run" / "tokenizer.model").read_text() == "tokenizer.model"
+    assert read_card(tmp_path / "run").purpose == "fine-tuned"

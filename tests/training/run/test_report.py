@@ -6,7 +6,7 @@ import re
 import pytest
 
 from redraft.training.run.log import RunLog, read_rows
-from redraft.training.run.report import compare, summarise, write_comparison, write_report
+from redraft.training.run.report import compare, summarize, write_comparison, write_report
 
 
 def progress(log: RunLog, step: int) -> None:
@@ -49,7 +49,7 @@ def test_the_best_validation_and_patience(tmp_path):
 
 
 def test_a_report_needs_data(tmp_path):
-    for draw in (summarise, write_report):
+    for draw in (summarize, write_report):
         with pytest.raises(ValueError, match=r"log.jsonl has no progress yet"):
             draw(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -59,16 +59,16 @@ def test_a_report_stands_alone_and_shows_what_was_logged(tmp_path):
     log = RunLog(tmp_path, 0)
     progress(log, 10)
     progress(log, 20)
-    summary = summarise(tmp_path)
+    summary = summarize(tmp_path)
     assert (summary["step"], summary["seconds"], summary["tokens_per_second"]) == (20, 4.0, 10.0)
     assert summary["best"] is None
     without = write_report(tmp_path).read_text()
-    assert without.count("none was made") == 2
+    assert without.count("no validations") == 2
     validation(log, 20, 0.625)
     page = write_report(tmp_path).read_text()
-    assert "none was made" not in page
+    assert "no validations" not in page
     assert "0.625" in page
-    assert json.dumps(summarise(tmp_path)["best"]["exact"]) == "0.625"
+    assert json.dumps(summarize(tmp_path)["best"]["exact"]) == "0.625"
     for panel in ("losses", "exact match", "steps per canvas", "learning rate", "tokens per second"):
         assert panel in page
     # Nothing is fetched: no address but those of namespaces and licences, and no script.

@@ -1,1 +1,1 @@
-"""What the bundled model learns from: families of records, made on the way."""
+"""The training data of the bundled model: families of generated records."""

@@ -1,11 +1,11 @@
-"""Records of the normalising task: a date, time, amount, phone number or quantity, to be written in a named form.
+"""Records of the normalizing task: a date, time, amount, phone number or quantity to be rewritten in a named format.
 
 Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024  →  2024-03-03
 
-What a form looks like when it is read (a *style*) is a function of the value. Training draws from those of this file;
-the other half of the test is in those of apart_styles.py, written by somebody who had not seen these. Values have one
-reading each: numeric dates with slashes have a day above 12, and a number's decimals are never three digits long where
-its groups could be meant.
+A way of writing a value in the prompt (a *style*) is a function of the value. Training draws the styles of this file;
+half of the test set uses those of unseen_styles.py, whose author had not seen these. Every written value has a single
+reading: numeric dates with slashes have a day above 12, and decimals are never three digits long where they could be
+read as a group of thousands.
 """
 
 import datetime
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redraft.bundled.data import apart_styles
+from redraft.bundled.data import unseen_styles
 from redraft.bundled.data.extraction.values import ordinal
 from redraft.bundled.data.record import Record
 from redraft.bundled.data.value_tables import COUNTRIES, CURRENCIES, DAYS, MONTHS, UNIT_NAMES, UNITS
@@ -23,15 +23,15 @@ Draw = random.Random
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of value: how one is drawn, how it is found written, and the forms it is asked for.
+class ValueKind:
+    """A kind of value: how it is drawn, the styles it appears in, and the formats it is asked for in.
 
-    A style gives None for a value that it cannot write without a second reading.
+    A style returns None for a value that it cannot write without a second reading.
     """
 
     draw: Callable[[Draw], Any]
     seen: tuple[Callable[..., str | None], ...]
-    apart: tuple[Callable[..., str | None], ...]
+    unseen: tuple[Callable[..., str | None], ...]
     forms: Mapping[str, Callable[..., str]]
 
 
@@ -52,7 +52,7 @@ def _foreign(date: datetime.date, rng: Draw) -> str:
     return f"{date.day} de {month} de {date.year}" if language == "es" else f"{date.day} {month} {date.year}"
 
 
-DATE = Kind(
+DATE = ValueKind(
     draw=_date,
     seen=(
         lambda d, _: d.isoformat(),
@@ -93,7 +93,7 @@ DATE = Kind(
         lambda d, r: f"{d.year} {_month(d, r, short=True)} {d.day}",
         lambda d, r: f"{DAYS[d.weekday()]} {ordinal(d.day)} {_month(d, r)} {d.year}",
     ),
-    apart=apart_styles.DATE,
+    unseen=unseen_styles.DATE,
     forms={
         "YYYY-MM-DD": lambda d: d.isoformat(),
         "DD.MM.YYYY": lambda d: f"{d:%d.%m.%Y}",
@@ -116,7 +116,7 @@ def _half(time: tuple[int, int], rng: Draw, form: str) -> str:
     return form.format(hour=(hour - 1) % 12 + 1, minute=minute) + mark
 
 
-TIME = Kind(
+TIME = ValueKind(
     draw=lambda r: (r.randint(0, 23), r.choice((0, 15, 30, 45, r.randint(0, 59)))),
     seen=(
         lambda t, _: f"{t[0]:02}:{t[1]:02}",
@@ -140,7 +140,7 @@ TIME = Kind(
         lambda t, r: _half(t, r, "{hour}.{minute:02}"),
         lambda t, _: f"{t[0]:02}{t[1]:02} hrs",
     ),
-    apart=apart_styles.TIME,
+    unseen=unseen_styles.TIME,
     forms={
         "HH:MM": lambda t: f"{t[0]:02}:{t[1]:02}",
         "HHhMM": lambda t: f"{t[0]:02}h{t[1]:02}",
@@ -161,13 +161,13 @@ def _grouped(cents: int, group: str, point: str) -> str:
 
 
 def _number(cents: int, rng: Draw) -> str:
-    """An amount as people write it, whole ones often without decimals."""
+    """Writes an amount, whole ones often without decimals."""
     group, point = rng.choice(((",", "."), (".", ","), ("", "."), ("", ","), (" ", ","), ("'", ".")))
     text = _grouped(cents, group, point)
     return text[:-3] if cents % 100 == 0 and rng.random() < 0.6 else text
 
 
-AMOUNT = Kind(
+AMOUNT = ValueKind(
     draw=_amount,
     seen=(
         lambda a, r: f"{_number(a[0], r)} {a[1]}",
@@ -188,7 +188,7 @@ AMOUNT = Kind(
         lambda a, r: f"{CURRENCIES[a[1]][0]} {_number(a[0], r)} ({a[1]})",
         lambda a, _: f"{a[0] // 100} {CURRENCIES[a[1]][1]}, {a[0] % 100:02}/100",
     ),
-    apart=apart_styles.AMOUNT,
+    unseen=unseen_styles.AMOUNT,
     forms={
         "0.00 CUR": lambda a: f"{_grouped(a[0], '', '.')} {a[1]}",
         "CUR 0,000.00": lambda a: f"{a[1]} {_grouped(a[0], ',', '.')}",
@@ -198,7 +198,7 @@ AMOUNT = Kind(
 
 
 def _phone(rng: Draw) -> tuple[str, str]:
-    """Country and national number, without the zero that some countries put before it."""
+    """Draws a country and a national number, without the leading zero of some countries."""
     return rng.choice(tuple(COUNTRIES)), str(rng.randint(10 ** (digits := rng.randint(7, 9)), 10 ** (digits + 1) - 1))
 
 
@@ -207,7 +207,7 @@ def _spaced(number: str, rng: Draw) -> str:
     return mark.join(number[at : at + size] for at in range(0, len(number), size))
 
 
-PHONE = Kind(
+PHONE = ValueKind(
     draw=_phone,
     seen=(
         lambda p, r: f"+{COUNTRIES[p[0]]} {_spaced(p[1], r)}",
@@ -229,7 +229,7 @@ PHONE = Kind(
         lambda p, r: f"(+{COUNTRIES[p[0]]}) {_spaced(p[1], r)}",
         lambda p, r: f"{p[0]}: 0{p[1][:3]} / {_spaced(p[1][3:], r)}",
     ),
-    apart=apart_styles.PHONE,
+    unseen=unseen_styles.PHONE,
     forms={
         "E.164": lambda p: f"+{COUNTRIES[p[0]]}{p[1]}",
         "00 and digits": lambda p: f"00{COUNTRIES[p[0]]}{p[1]}",
@@ -244,22 +244,22 @@ AROUND = (
     "value: {}", "> {}", "the form has {}", "was {} before", "[{}]", "\"{}\"", "{}, please", "= {}", "{} - thanks",
     "* {} *", "I think {}",
 )  # fmt: skip
-"""What a value may stand in."""
+"""Contexts that a value may appear in."""
 
 
 def make_record(rng: random.Random, *, seen: bool) -> Record:
-    """One value and the form it is to be written in; `seen`: in a style of training's, else in one written apart."""
+    """Makes a record of one value, written in a style of training (`seen`) or in an unseen one."""
     kind = rng.choice((*KINDS, *UNITS))
     # Half of the values stand alone.
-    around = rng.choice(AROUND if seen else ("{}",) * len(apart_styles.AROUND) + apart_styles.AROUND)
+    around = rng.choice(AROUND if seen else ("{}",) * len(unseen_styles.AROUND) + unseen_styles.AROUND)
     if kind in UNITS:
-        asked, found, answer = _quantity(kind, rng, seen=seen)
-        return Record(f"normalize {kind}", f"Write the {kind} in {asked}: {around.format(found)}".strip(), answer)
+        unit, quantity, answer = _quantity(kind, rng, seen=seen)
+        return Record(f"normalize {kind}", f"Write the {kind} in {unit}: {around.format(quantity)}".strip(), answer)
     of_kind = KINDS[kind]
     form = rng.choice(tuple(of_kind.forms))
     while True:
         value = of_kind.draw(rng)
-        written = rng.choice(of_kind.seen if seen else of_kind.apart)(value, rng)
+        written = rng.choice(of_kind.seen if seen else of_kind.unseen)(value, rng)
         if written is not None:
             break
     prompt = f"Write the {kind} as {form}: {around.format(written)}".strip()
@@ -267,13 +267,13 @@ def make_record(rng: random.Random, *, seen: bool) -> Record:
 
 
 def _quantity(kind: str, rng: random.Random, *, seen: bool) -> tuple[str, str, str]:
-    """(asked unit, the quantity as found, the answer): a few digits, and units that are not too far apart."""
+    """Returns (target unit, quantity as written, answer), with few digits and units that are not too far apart."""
     units = UNITS[kind]
     while True:
         found, asked = rng.choice(tuple(units)), rng.choice(tuple(units))
         if found == asked and rng.random() < 0.8:
             continue
-        # Thousands are a matter of moving the point; sixties have to be counted, so they stay small.
+        # Thousands only move the decimal point; sixties must be computed, so those numbers stay small.
         digits, decimals = rng.randint(1, 9999), rng.choice((0, 0, 1, 2))
         if kind == "duration" and {found, asked} != {"ms", "s"}:
             digits, decimals = rng.randint(1, 60), 0
@@ -294,7 +294,7 @@ def _quantity(kind: str, rng: random.Random, *, seen: bool) -> tuple[str, str, s
             )
         )  # fmt: skip
     else:
-        styles = (style(amount, found) for style in rng.sample(apart_styles.QUANTITY, len(apart_styles.QUANTITY)))
+        styles = (style(amount, found) for style in rng.sample(unseen_styles.QUANTITY, len(unseen_styles.QUANTITY)))
         written = next(style for style in styles if style is not None)
     return asked, written, f"{_decimal(answer)} {asked}"
 
@@ -305,11 +305,11 @@ def _decimal(thousandths: int) -> str:
 
 
 def training_record(seed: int, index: int) -> Record:
-    """Record `index` of the endless training stream of `seed`."""
+    """Returns record `index` of the endless training stream of `seed`."""
     return make_record(random.Random(f"normalize/train/{seed}/{index}"), seen=True)
 
 
 def held_out_records(count: int, *, seen: bool, seed: int = 0) -> Iterator[Record]:
-    """Test records, in styles that training draws from or in those written apart."""
+    """Yields test records, in styles of training (`seen`) or in unseen ones."""
     for index in range(count):
         yield make_record(random.Random(f"normalize/test/{seen}/{seed}/{index}"), seen=seen)

@@ -1,11 +1,11 @@
-"""What every family of training data is made of."""
+"""The record that all families of training data consist of."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Record:
-    """A prompt and the answer to it. `kind` says what part of its family it is of, for counting."""
+    """A prompt and its answer. `kind` is the part of the family that it belongs to, for counting."""
 
     kind: str
     prompt: str

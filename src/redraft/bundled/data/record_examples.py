@@ -1,4 +1,4 @@
-"""From records to the examples of a training step."""
+"""Records as the examples of a training step."""
 
 import random
 from abc import ABC, abstractmethod
@@ -11,26 +11,26 @@ from redraft.text import TextTokenizer
 from redraft.training.data.examples import Example
 
 COPY_STEPS, LIST_STEPS = (100, 200), (200, 500)
-"""The easy start of a run: until the first step of a pair all examples are of this kind or an easier one, from the
-second on none are. First short runs of random tokens to be copied: all that follows is built on copying, and it is
-found within a hundred such steps, since there are few places to copy from and nothing else to learn (on records alone
-it had not begun after 400 steps). Then short lists of names and values, for the format."""
+"""The easy start of a run: up to the first step of a pair, all examples are of this kind or an easier one; from the
+second step on, none are. First come short sequences of random tokens to copy: everything later builds on copying, and
+the model learns it within a hundred such steps, since there are few positions to copy from and nothing else to learn
+(on records alone it had not started after 400 steps). Then come short lists of names and values, for the format."""
 COPY_LENGTHS = (3, 16)
 DATA_SEED = 1
-"""The stream that training reads; stream 0 trained the tokenizer."""
+"""The seed of the training stream; stream 0 trained the tokenizer."""
 
 
 class RecordExamples(ABC):
-    """The examples of each step as the chat template writes them: at first copies, then lists, then records.
+    """The examples of each step as the chat template writes them: first copies, then lists, then records.
 
-    Each kind is an endless stream, of which example i of the run is either the i-th or left out.
+    Each kind is an endless stream; example i of the run is the i-th of one of them.
     """
 
     def __init__(self, batch_size: int, tokenizer: TextTokenizer, *, easy_start: bool = True) -> None:
         self._batch_size = batch_size
         self._easy_start = easy_start
         self.tokenizer = tokenizer
-        # What the template writes around a prompt is the same for all; to render each would take most of the time.
+        # The template writes the same around every prompt; rendering each one would take most of the time.
         probe = tokenizer.encode("x")
         rendered = tokenizer.encode_chat([{"role": "user", "content": "x"}])
         at = next(
@@ -45,7 +45,7 @@ class RecordExamples(ABC):
         return [self.at(step, first + i) for i in range(self._batch_size)]
 
     def at(self, step: int, index: int) -> Example:
-        """Example `index` of the run, which is read in `step`."""
+        """Returns example `index` of the run, which belongs to `step`."""
         uniform = random.Random(f"kind/{DATA_SEED}/{index}").random()
         if self._easy_start and uniform >= _progress(step, *COPY_STEPS):
             return self.copy(index)
@@ -53,27 +53,27 @@ class RecordExamples(ABC):
         return self.example(list_record(DATA_SEED, index) if easy else self.record(index))
 
     def copy(self, index: int) -> Example:
-        """Random tokens, to be answered with themselves."""
+        """Returns random tokens, whose answer is the same tokens."""
         rng = random.Random(f"copy/{DATA_SEED}/{index}")
-        # Ordinary tokens: what stands before the alphabet is for control.
+        # Ordinary tokens; control tokens come before the alphabet.
         ordinary = range(len(SPECIAL_TOKENS) + RESERVED_TOKENS, self.tokenizer.vocab_size)
         text = tuple(rng.choices(ordinary, k=rng.randint(*COPY_LENGTHS)))
         return Example((*self.before, *text, *self.after), (*text, self.end))
 
     @abstractmethod
     def record(self, index: int) -> Record:
-        """Record `index` of the stream that the run is about."""
+        """Returns record `index` of the task's stream."""
 
     @abstractmethod
     def validation(self, count: int) -> list[Example]:
-        """At most so many examples that are neither trained nor tested on."""
+        """Returns at most `count` examples that belong to neither the training stream nor the test sets."""
 
     def example(self, record: Record) -> Example:
-        """A record as token ids."""
+        """Encodes a record."""
         prompt = self.tokenizer.encode(record.prompt.strip())
         return Example((*self.before, *prompt, *self.after), (*self.tokenizer.encode(record.answer), self.end))
 
 
 def _progress(step: int, first: int, last: int) -> float:
-    """0 until `first`, 1 from `last` on, and linear between."""
+    """Returns 0 up to step `first`, 1 from step `last` on, and linear values between."""
     return min(1.0, max(0.0, (step - first) / (last - first)))

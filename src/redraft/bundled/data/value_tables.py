@@ -1,4 +1,4 @@
-"""Months, currencies, countries and units of the normalising task."""
+"""Months, currencies, countries and units of the normalizing task."""
 
 MONTHS = {
     "en": "January February March April May June July August September October November December".split(),
@@ -26,7 +26,7 @@ UNITS = {
     "size": {"kB": 1, "MB": 1_000, "GB": 1_000_000, "TB": 1_000_000_000},
     "duration": {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000},
 }
-"""Each unit in the smallest of its kind."""
+"""The size of each unit in the smallest one of its kind."""
 UNIT_NAMES = {
     "mg": "milligrams", "g": "grams", "kg": "kilograms", "t": "tonnes", "mm": "millimetres", "cm": "centimetres",
     "m": "metres", "km": "kilometres", "ml": "millilitres", "cl": "centilitres", "l": "litres", "kB": "kilobytes",

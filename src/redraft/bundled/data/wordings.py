@@ -1,4 +1,4 @@
-"""How numbers, times, amounts and phones are put into words and groups: what the styles written apart are made of."""
+"""Writing numbers, times, amounts and phone numbers in words and groups, for the unseen styles."""
 
 import datetime
 

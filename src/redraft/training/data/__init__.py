@@ -1,1 +1,1 @@
-"""Data of a training run: examples, and a user's rows."""
+"""Training data: examples, and rows of a user's file."""

@@ -1,40 +1,47 @@
-"""From token ids of prompts and answers to the tensors of a training step.
+"""Training examples as token ids, and the tensors of a training step made from them.
 
 B examples, K canvases of each, C canvas length, N encoder tokens of all examples.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from redraft.diffusion.noise import corrupt
 from redraft.diffusion.randomness import Counter, Purpose
-from redraft.diffusion.schedule import LinearTemperature
+from redraft.diffusion.settings import SamplerSettings
 
-LOWEST_LEVEL = 1e-4
+MIN_LEVEL = 1e-4
+DEFAULT_SAMPLER = SamplerSettings()
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of one prompt and of its answer, the EOS that ends it included."""
+    """The token ids of a prompt and its answer, including the EOS that ends it."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
 
 
+ExampleSource = Callable[[int], Sequence[Example]]
+"""Returns the examples of a step, always the same for the same step."""
+
+
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A step's data.
+    """The data of one training step.
 
-    tokens int64 [N]: prompt and answer of every example, one after the other; lengths: each example's share of N;
+    tokens int64 [N]: prompt and answer of every example, concatenated; lengths: each example's share of N;
     answered bool [N]: the tokens of answers.
-    canvas_starts int64 [B, K]: tokens of each example before the chosen canvas. clean and noised int64 [B, K, C]: that
-    canvas, filled with EOS behind the answer's end. conditioned bool [B]: examples with self-conditioning. unrolled
-    int64 [B]: how many of the sampler's steps their canvases are taken further, at most S and only where conditioned,
-    at temperature [B], with the uniform numbers sample_uniforms float64 and tokens renoise_tokens int64 [B, S, K, C].
-    shown bool [B, K, C]: where an unrolled canvas then holds the clean token.
+    canvas_starts int64 [B, K]: number of the example's tokens before the chosen canvas. clean and noised int64
+    [B, K, C]: that canvas, filled with EOS after the answer's end. conditioned bool [B]: examples with
+    self-conditioning. unrolled int64 [B]: number of sampler steps applied to the canvases, at most S and 0 unless
+    conditioned, at temperature [B], with the random numbers sample_uniforms float64 and renoise_tokens int64
+    [B, S, K, C]. shown bool [B, K, C]: positions of an unrolled canvas that are then set to the clean token.
     """
 
     tokens: Tensor
@@ -51,12 +58,19 @@ class TrainingBatch:
     shown: Tensor
 
     def encoder_weight(self, prompt_weight: float) -> float:
-        """Sum of what tokens count in the encoder loss: all but each example's first, which nothing predicts."""
+        """Returns the sum of the tokens' weights in the encoder loss; the first of an example is not predicted."""
         answered = int(self.answered.sum())
         return answered + prompt_weight * (len(self.answered) - answered - len(self.lengths))
 
+    def to(self, device: torch.device | str) -> "TrainingBatch":
+        """Returns the batch with all tensors on `device`."""
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return dataclasses.replace(self, **tensors)
+
     def split(self, parts: int) -> list["TrainingBatch"]:
-        """The same in at most so many smaller ones of whole examples."""
+        """Splits the batch into at most `parts` batches of whole examples."""
         size = -(-len(self.lengths) // parts)
         bounds = range(0, len(self.lengths), size)
         tokens = [sum(self.lengths[at : at + size]) for at in bounds]
@@ -78,6 +92,8 @@ def make_batch(
     canvas_length: int,
     vocab_size: int,
     counter: Counter,
+    *,
+    sampler: SamplerSettings = DEFAULT_SAMPLER,
     self_conditioning: float = 0.5,
     canvases_per_example: int = 1,
     unrolling: float = 0.0,
@@ -85,18 +101,19 @@ def make_batch(
     unrolling_from_noise: float = 0.0,
     unrolling_shown: float = 0.0,
 ) -> TrainingBatch:
-    """Chooses canvases and their corruption levels for each example; `counter` decides everything random.
+    """Chooses a canvas and a corruption level for each example; `counter` determines all random choices.
 
-    Per canvas: one of the example's non-empty ones uniformly and level t ~ U(1e-4, 1); per example: self-conditioning
-    with the given probability (algorithm: "Training objective"), and a share `unrolling` of those is unrolled by one to
-    `unrolling_steps` steps, a share `unrolling_from_noise` of their canvases from nothing but noise, as generation
-    begins; each then shows some of the right tokens, of all of them a share `unrolling_shown`. Where an example has
-    several canvases, their levels and their places stand evenly apart, each still uniform by itself: less of a step's
-    noise is chance. ValueError for an empty prompt or answer.
+    Each canvas is drawn uniformly from the example's non-empty ones, with level t ~ U(1e-4, 1). Each example is
+    self-conditioned with the given probability (algorithm: "Training objective"). A share `unrolling` of those is
+    unrolled by 1 to `unrolling_steps` steps at a temperature of the `sampler`'s schedule, a share
+    `unrolling_from_noise` of their canvases from pure noise, as generation starts; each canvas then shows some of the
+    right tokens, a share `unrolling_shown` on average. If an example has several canvases, their levels and positions
+    are evenly spaced, each still uniform by itself: this reduces the variance of a step. All tensors are on the CPU.
+    ValueError for an empty prompt or answer.
     """
     count, each = len(examples), canvases_per_example
-    apart = torch.arange(each, dtype=torch.float64) / each
-    chosen = (counter.uniforms(count, Purpose.CANVAS_CHOICE)[:, None] + apart) % 1
+    spacing = torch.arange(each, dtype=torch.float64, device="cpu") / each
+    chosen = (counter.uniforms(count, Purpose.CANVAS_CHOICE)[:, None] + spacing) % 1
     starts, canvases = [], []
     for example, uniforms in zip(examples, chosen.tolist(), strict=True):
         if not example.prompt or not example.answer:
@@ -106,31 +123,33 @@ def make_batch(
             tokens = example.answer[canvas * canvas_length : (canvas + 1) * canvas_length]
             starts.append(len(example.prompt) + canvas * canvas_length)
             canvases.append(tokens + (example.answer[-1],) * (canvas_length - len(tokens)))
-    clean = torch.tensor(canvases)
+    clean = torch.tensor(canvases, device="cpu")
     conditioned = counter.uniforms(count, Purpose.SELF_CONDITIONING) < self_conditioning
-    further = counter.uniforms(count, Purpose.UNROLLING) / max(unrolling, 1e-12)
-    unrolled = torch.where(conditioned & (further < 1), 1 + (further * unrolling_steps).long(), 0)
-    level = (counter.uniforms(count, Purpose.CORRUPTION_LEVEL)[:, None] + apart) % 1
-    level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level
+    draw = counter.uniforms(count, Purpose.UNROLLING) / max(unrolling, 1e-12)
+    unrolled = torch.where(conditioned & (draw < 1), 1 + (draw * unrolling_steps).long(), 0)
+    level = (counter.uniforms(count, Purpose.CORRUPTION_LEVEL)[:, None] + spacing) % 1
+    level = MIN_LEVEL + (1 - MIN_LEVEL) * level
     stretched = (level / max(1 - unrolling_from_noise, 1e-12)).clamp(max=1)
     level = torch.where(unrolled[:, None] > 0, stretched, level)
     noised = corrupt(clean, level.flatten(), counter, vocab_size)
-    # Of a uniform number u, u^(1/m - 1) has the mean m.
-    share = (counter.uniforms(count, Purpose.SHOWN_SHARE)[:, None] + apart) % 1
+    # For a uniform number u, u^(1/m - 1) has mean m.
+    share = (counter.uniforms(count, Purpose.SHOWN_SHARE)[:, None] + spacing) % 1
     share = share ** (1 / max(unrolling_shown, 1e-12) - 1)
-    shape, schedule = (count, each, canvas_length), LinearTemperature()
+    shape, schedule = (count, each, canvas_length), sampler.scaled_schedule
     shown = counter.uniforms(clean.numel(), Purpose.SHOWN).view(shape) < share[:, :, None]
     of_steps, drawn = (unrolling_steps, *shape), unrolling_steps * clean.numel()
     return TrainingBatch(
-        tokens=torch.tensor([token for example in examples for token in example.prompt + example.answer]),
+        tokens=torch.tensor([token for e in examples for token in e.prompt + e.answer], device="cpu"),
         lengths=tuple(len(example.prompt) + len(example.answer) for example in examples),
-        answered=torch.cat([torch.arange(len(e.prompt) + len(e.answer)) >= len(e.prompt) for e in examples]),
-        canvas_starts=torch.tensor(starts).view(count, each),
+        answered=torch.tensor(
+            [i >= len(e.prompt) for e in examples for i in range(len(e.prompt) + len(e.answer))], device="cpu"
+        ),
+        canvas_starts=torch.tensor(starts, device="cpu").view(count, each),
         clean=clean.view(shape),
         noised=noised.view(shape),
         conditioned=conditioned,
         unrolled=unrolled,
-        # Where in a run of the sampler it is taken further: anywhere.
+        # As at any step of the sampler's schedule.
         temperature=schedule.t_min + (schedule.t_max - schedule.t_min) * counter.uniforms(count, Purpose.TEMPERATURE),
         sample_uniforms=counter.uniforms(drawn, Purpose.SAMPLE).view(of_steps).transpose(0, 1),
         renoise_tokens=counter.random_tokens(drawn, vocab_size, Purpose.RENOISE).view(of_steps).transpose(0, 1),

@@ -1,4 +1,4 @@
-"""Fine-tuning data: a user's rows as the examples of a checkpoint of theirs."""
+"""Fine-tuning data: the rows of a user's file as training examples for their checkpoint."""
 
 import json
 import random
@@ -9,28 +9,28 @@ from redraft.evaluation.cases import Case
 from redraft.model.config import ModelConfig
 from redraft.text import TextTokenizer
 from redraft.training.data.examples import Example
-from redraft.training.recipe import TrainingSettings
 from redraft.utils.files import write_whole
-from redraft.weights.card import Card, write_card
+from redraft.weights.card import CARD_FILE, Card, write_card
+from redraft.weights.config.file import GENERATION_CONFIG_FILE
+from redraft.weights.save import COMPANIONS
 
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 128
-COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-LONGEST_EXAMPLE_PROMPT = 300
+HELD_OUT_SHARE, MAX_HELD_OUT = 0.05, 128
+MAX_CARD_PROMPT = 300
 
 
 class RowExamples:
-    """The examples of each step: every epoch has each row once, in an order of its own. `lines` are the rows' own."""
+    """The rows of each step: every epoch has each row once, in its own order. `lines` are their lines in the file."""
 
-    def __init__(self, examples: Sequence[Example], lines: Sequence[int | None], settings: TrainingSettings) -> None:
+    def __init__(self, examples: Sequence[Example], lines: Sequence[int | None], *, batch_size: int, seed: int) -> None:
         self._examples, self._lines = examples, lines
-        self._batch_size, self._seed = settings.batch_size, settings.seed
+        self._batch_size, self._seed = batch_size, seed
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __call__(self, step: int) -> list[Example]:
         return [self._examples[row] for row in self._rows(step)]
 
     def describe(self, step: int) -> str:
-        """Where the rows of a step stand in their file."""
+        """Names the lines that the rows of a step come from."""
         return f"the rows of lines {', '.join(str(self._lines[row]) for row in self._rows(step))}"
 
     def _rows(self, step: int) -> list[int]:
@@ -46,18 +46,18 @@ class RowExamples:
 
 
 def hold_out(rows: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """(rows to train on, rows to validate on), the same for the same rows.
+    """Splits rows into those to train on and those to validate on, always in the same way.
 
-    A twentieth of the distinct prompts is held out with all its rows, none of fewer than twenty.
+    A twentieth of the distinct prompts is held out with all its rows; none if there are fewer than twenty.
     """
     prompts = list(dict.fromkeys(row.prompt for row in rows))
-    count = min(MOST_HELD_OUT, int(len(prompts) * HELD_OUT_SHARE))
+    count = min(MAX_HELD_OUT, int(len(prompts) * HELD_OUT_SHARE))
     chosen = set(random.Random("held out").sample(prompts, count))
     return [row for row in rows if row.prompt not in chosen], [row for row in rows if row.prompt in chosen]
 
 
 def make_examples(rows: Sequence[Case], path: Path, tokenizer: TextTokenizer, config: ModelConfig) -> list[Example]:
-    """Rows as token ids. ValueError names the line of `path` whose row cannot be encoded or is beyond the context."""
+    """Encodes rows. ValueError naming the line of `path` if a row cannot be encoded or exceeds the context."""
     end = end_of_answer(tokenizer, config)
     examples = []
     for row in rows:
@@ -77,46 +77,46 @@ def _example(row: Case, end: int, tokenizer: TextTokenizer, config: ModelConfig)
     canvases = -(-len(answer) // config.canvas_length)
     if len(prompt) + canvases * config.canvas_length > config.max_context:
         raise ValueError(
-            f"a prompt of {len(prompt)} tokens and an answer of {canvases} canvases of {config.canvas_length} are more "
-            f"than the model's context of {config.max_context}: shorten or drop it"
+            f"a prompt of {len(prompt)} tokens and an answer of {canvases} canvases of {config.canvas_length} exceed "
+            f"the model's context of {config.max_context}: shorten or drop it"
         )
     return Example(tuple(prompt), answer)
 
 
 def end_of_answer(tokenizer: TextTokenizer, config: ModelConfig) -> int:
-    """The EOS that ends an answer: what the chat template writes behind one, else the tokenizer's own.
+    """Returns the EOS that ends an answer: the one the chat template writes after it, else the tokenizer's own.
 
-    ValueError where that is none of the model's.
+    ValueError if it is not one of the model's.
     """
     if not tokenizer.has_chat_template:
         found = tokenizer.eos_id
     else:
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
-        asked = tokenizer.encode_chat(turns[:1])
-        written = tokenizer.encode_chat(turns, add_generation_prompt=False)[len(asked) :]
+        prompt = tokenizer.encode_chat(turns[:1])
+        written = tokenizer.encode_chat(turns, add_generation_prompt=False)[len(prompt) :]
         found = next((token for token in written if token in config.eos_ids), None)
     if found is None or found not in config.eos_ids:
         raise ValueError(
-            f"answers of this tokenizer end with token {found}, the model stops at {list(config.eos_ids)}: "
+            f"answers of this tokenizer end with token {found}, but the model stops at {list(config.eos_ids)}: "
             "they belong to different checkpoints"
         )
     return found
 
 
 def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Case]) -> None:
-    """Writes what goes into each checkpoint into `folder`: files of `start`, and a card that says what it is for."""
+    """Writes the companion files of a run's checkpoints into `folder`: those of `start`, and a card of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in COMPANIONS:
-        if (start / name).exists():
+    for name in {*COMPANIONS, GENERATION_CONFIG_FILE} - {CARD_FILE}:
+        if (start / name).is_file():
             write_whole(folder / name, (start / name).read_bytes())
         else:
             (folder / name).unlink(missing_ok=True)
-    examples = tuple(row.prompt for row in rows if len(row.prompt) <= LONGEST_EXAMPLE_PROMPT)[:3]
-    limits = "What it was not fine-tuned on it may have forgotten."
+    examples = tuple(row.prompt for row in rows if len(row.prompt) <= MAX_CARD_PROMPT)[:3]
+    limits = "It may have forgotten what it was not fine-tuned on."
     write_card(folder, Card(purpose=purpose, limits=limits, examples=examples, single_turn=True))
 
 
 def write_rows(path: Path, rows: Sequence[Case]) -> None:
-    """Rows as `read_rows` reads them."""
+    """Writes rows in the format that `read_rows` reads."""
     lines = (json.dumps({"prompt": row.prompt, "answer": row.answer}, ensure_ascii=False) for row in rows)
     write_whole(path, "".join(f"{line}\n" for line in lines))

@@ -1,1 +1,1 @@
-"""A run of training: its checkpoints, log and report."""
+"""A training run: its folder, log, report, and the session that trains in it."""

@@ -1,4 +1,4 @@
-"""What a run wrote down about itself: one JSON object a line, for its report and for what depends on its past."""
+"""The log of a run: one JSON object per line, for its report and for decisions that depend on its past."""
 
 import json
 import os
@@ -12,17 +12,17 @@ LOG_FILE = "log.jsonl"
 
 
 class RunLog:
-    """The rows of a run up to a step. Each has a kind ("progress" or "validation"), a step and numbers."""
+    """The log of a run up to a step. Each row has a kind ("progress" or "validation"), a step and numbers."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Opens the log of a run that goes on from `step`: what is said of later steps will be said again."""
+        """Opens the log of a run that continues from `step`; rows of later steps are dropped, to be logged again."""
         self.path = folder / LOG_FILE
         self.rows = [row for row in read_rows(folder) if row["step"] <= step]
         if self.path.exists():
             write_whole(self.path, "".join(map(_line, self.rows)))
 
     def add(self, kind: str, step: int, **values: float) -> None:
-        """Writes a row. OSError, naming the file, where it cannot be written, for instance on a full disk."""
+        """Appends a row. OSError naming the file if it cannot be written, for instance on a full disk."""
         row = {"kind": kind, "step": step} | {name: float(f"{value:.6g}") for name, value in values.items()}
         self.rows.append(row)
         try:
@@ -42,7 +42,7 @@ class RunLog:
         return best_of(self.validations)
 
     def is_stale(self, patience: int) -> bool:
-        """Whether `patience` validations have passed since the best one; never for 0."""
+        """Returns whether `patience` validations have passed since the best one; never for 0."""
         best = self.best
         if not patience or best is None:
             return False
@@ -50,7 +50,7 @@ class RunLog:
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows that a run has written so far; a last line that a kill cut off is left out."""
+    """Yields the rows that a run has logged so far, without a last line that a kill cut off."""
     path = folder / LOG_FILE
     if not path.exists():
         return
@@ -59,11 +59,11 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError:
-                raise ValueError(f"{path}, line {number} is damaged; take it out to go on") from None
+                raise ValueError(f"{path}, line {number} is damaged; remove it to continue") from None
 
 
 def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The one with the most exact answers; the lower canvas loss and then the earlier one decides a tie."""
+    """Returns the validation with the most exact answers; lower canvas loss, then the earlier step, breaks ties."""
     return max(validations, key=lambda row: (row["exact"], -row["canvas_loss"]), default=None)
 
 

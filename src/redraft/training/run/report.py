@@ -1,4 +1,4 @@
-"""The report of a run, drawn from its log: one HTML file that needs nothing else."""
+"""The report of a run, drawn from its log: one self-contained HTML file."""
 
 import html
 import io
@@ -15,10 +15,10 @@ REPORT_FILE = "report.html"
 Rows = Sequence[dict[str, Any]]
 
 
-def summarise(folder: Path) -> dict[str, Any]:
-    """A run in one JSON object: where it stands, its last losses, its speed and its best validation.
+def summarize(folder: Path) -> dict[str, Any]:
+    """Summarizes a run as one JSON object: its step, last losses, speed and best validation.
 
-    ValueError where it has not logged anything yet.
+    ValueError if it has not logged any progress yet.
     """
     rows = list(read_rows(folder))
     progress = [row for row in rows if row["kind"] == "progress"]
@@ -40,8 +40,8 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes report.html beside a run's checkpoints. ValueError where there is nothing to draw."""
-    summary = summarise(folder)
+    """Writes report.html beside a run's checkpoints. ValueError if there is nothing to draw."""
+    summary = summarize(folder)
     rows = list(read_rows(folder))
     table = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(json.dumps(value))}</td></tr>"
@@ -58,9 +58,9 @@ def write_report(folder: Path) -> Path:
 
 
 def write_comparison(folders: Sequence[Path], target: Path) -> Path:
-    """Draws several runs' losses and validations, by step and by minute, over each other into an SVG file.
+    """Plots the losses and validations of several runs, by step and by minute, into one SVG file.
 
-    ValueError where one of them has nothing to draw.
+    ValueError if one of them has nothing to draw.
     """
     panels = compare(folders)
     write_whole(target, _draw(panels, rows=len(panels) // 2))
@@ -68,7 +68,7 @@ def write_comparison(folders: Sequence[Path], target: Path) -> Path:
 
 
 def compare(folders: Sequence[Path]) -> list["Panel"]:
-    """The panels of a comparison: each quantity that there is by step and by minute, a line for each run."""
+    """Returns the panels of a comparison: each available quantity by step and by minute, one line per run."""
     panels = []
     for title, kind, key in (
         ("canvas loss (nats)", "progress", "canvas_loss"),
@@ -77,7 +77,7 @@ def compare(folders: Sequence[Path]) -> list["Panel"]:
     ):
         by_step, by_minute = Panel(title, "step", []), Panel(title, "minute", [])
         for name, folder in zip(_names(folders), folders, strict=True):
-            summarise(folder)
+            summarize(folder)
             steps, minutes, values, seconds = [], [], [], 0.0
             for row in read_rows(folder):
                 seconds += row.get("seconds", 0.0)
@@ -94,7 +94,7 @@ def compare(folders: Sequence[Path]) -> list["Panel"]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """As much of the folders' paths as tells them apart."""
+    """Returns the shortest ends of the paths that tell the folders apart."""
     paths = [folder.resolve().parts for folder in folders]
     length = next(n for n in range(1, 100) if len({path[-n:] for path in paths}) == len(set(paths)))
     return ["/".join(path[-length:]) for path in paths]
@@ -102,7 +102,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of a panel; few points are marked."""
+    """A curve of a panel; `marked` shows its points."""
 
     label: str
     x: Sequence[float]
@@ -112,7 +112,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity over steps or minutes."""
+    """A plot of a quantity over steps or minutes."""
 
     title: str
     over: str
@@ -120,7 +120,7 @@ class Panel:
 
 
 def _curves(rows: Rows) -> str:
-    """An SVG element with a panel for each quantity over the steps."""
+    """Returns an SVG element with one panel per quantity, over steps."""
     progress = [row for row in rows if row["kind"] == "progress"]
     validations = [row for row in rows if row["kind"] == "validation"]
 
@@ -144,7 +144,7 @@ def _curves(rows: Rows) -> str:
 
 
 def _draw(panels: Sequence[Panel], rows: int) -> str:
-    """An SVG element with the panels in `rows` rows of two; losses have a logarithmic axis."""
+    """Returns an SVG element with the panels in `rows` rows of two; losses have a logarithmic axis."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -159,7 +159,7 @@ def _draw(panels: Sequence[Panel], rows: int) -> str:
                 style = "o-" if line.marked else "-"
                 axes.plot(line.x, line.y, style, label=line.label, linewidth=1, markersize=3)
         if not any(line.x for line in panel.lines):
-            axes.text(0.5, 0.5, "none was made", transform=axes.transAxes, ha="center")
+            axes.text(0.5, 0.5, "no validations", transform=axes.transAxes, ha="center")
         if "loss" in panel.title:
             axes.set_yscale("log")
         if len(panel.lines) > 1 and any(line.x for line in panel.lines):

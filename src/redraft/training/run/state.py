@@ -1,6 +1,7 @@
-"""Checkpoints of a run: a folder in the released layout, ready to generate with, and in it what only training needs.
+"""The folder of a run and its checkpoints, each in the released layout and with the state that training needs.
 
-A checkpoint is a folder `step-<n>`, written under another name and renamed when it is whole: one that is there is good.
+A checkpoint is a folder `step-<n>`. It is written under another name and renamed when complete, so an existing one is
+complete.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from redraft.model.transformer import Transformer
-from redraft.training.average import Average
-from redraft.training.recipe import TrainingSettings
+from redraft.training.average import WeightAverage
+from redraft.training.settings import TrainingSettings
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.weights import Checkpoint, save_checkpoint
@@ -30,34 +31,34 @@ from redraft.weights import Checkpoint, save_checkpoint
 if sys.platform != "win32":
     import fcntl
 
-KEPT = 2
-"""Checkpoints of a run that stay; the older ones are deleted once a newer one is whole."""
+KEPT_CHECKPOINTS = 2
+"""Older checkpoints are deleted once a newer one is complete."""
 
-CLAIM_FILE = "run.json"
-"""What the run is of, so that nobody goes on with it on something else."""
+IDENTITY_FILE = "run.json"
+"""What the run trains, so that it is not continued with something else."""
 
-TRAINING = "training"
-OWN_WEIGHTS = "weights.safetensors"
-"""In that folder where the checkpoint's weights are averages: the weights that training goes on with."""
+STATE_FOLDER = "training"
+RAW_WEIGHTS_FILE = "weights.safetensors"
+"""In the state folder of checkpoints that hold averaged weights: the weights that training continues with."""
 
-_held: set[Path] = set()
+_locked: set[Path] = set()
 """Folders that this process has locked."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps its checkpoints. `companions`: files that go into each (tokenizer, template, settings)."""
+    """The folder of a run. `companions` holds files that go into each checkpoint (tokenizer, template, settings)."""
 
     path: Path
     companions: Path
 
     def checkpoints(self) -> list[Path]:
-        """Whole checkpoints, the newest last."""
+        """Returns the complete checkpoints, the newest last."""
         return sorted(path for path in self.path.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
 
-    def checkpoint(self, step: int | None) -> Path | None:
-        """The folder of a step's checkpoint, whether it is there or not."""
-        return None if step is None else self.path / f"step-{step:07d}"
+    def checkpoint(self, step: int) -> Path:
+        """Returns the folder of a step's checkpoint, whether or not it exists."""
+        return self.path / f"step-{step:07d}"
 
     def save(
         self,
@@ -65,17 +66,17 @@ class RunFolder:
         optimizer: Optimizer,
         step: int,
         settings: TrainingSettings,
-        average: Average | None = None,
+        average: WeightAverage | None = None,
         *,
         keep: int | None = None,
     ) -> Path:
         """Writes `step-<n>`, then deletes all but the newest checkpoints and that of step `keep`.
 
-        One that is there already is kept: training is deterministic, so it holds the same. With an `average`, that is
-        what the checkpoint's weights are, and the model's own are for going on. OSError where it cannot be written, for
-        instance on a full disk: nothing of it stays, and what was there is as it was.
+        An existing one is kept: training is deterministic, so it holds the same. With an `average`, the checkpoint's
+        weights are the averaged ones, and the model's own are part of the training state. OSError if it cannot be
+        written, for instance on a full disk; nothing of it remains and existing checkpoints are untouched.
         """
-        target = self.path / f"step-{step:07d}"
+        target = self.checkpoint(step)
         if target.exists():
             return target
         partial = self.path / f".{target.name}.partial"
@@ -91,8 +92,8 @@ class RunFolder:
             raise OSError(
                 f"cannot save step {step} in {self.path}: {error}; the newest checkpoint is {newest}"
             ) from None
-        for old in self.checkpoints()[:-KEPT]:
-            if old != self.checkpoint(keep):
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            if keep is None or old != self.checkpoint(keep):
                 shutil.rmtree(old)
         return target
 
@@ -103,38 +104,38 @@ class RunFolder:
         optimizer: Optimizer,
         step: int,
         settings: TrainingSettings,
-        average: Average | None,
+        average: WeightAverage | None,
     ) -> None:
         for file in self.companions.glob("[!.]*"):
             shutil.copy(file, partial)
-        own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-        save_checkpoint(partial, model.config, own if average is None else average.state_dict(model))
+        raw = _on_cpu(model.state_dict())
+        save_checkpoint(partial, model.config, raw if average is None else _on_cpu(average.state_dict(model)))
         tensors = {
-            f"{index}.{key}": value.contiguous()
+            f"{index}.{key}": value.cpu().contiguous()
             for index, slots in optimizer.state_dict()["state"].items()
             for key, value in slots.items()
         }
-        (partial / TRAINING).mkdir()
+        (partial / STATE_FOLDER).mkdir()
         if average is not None:
-            save_file(own, partial / TRAINING / OWN_WEIGHTS)
-        save_file(tensors, partial / TRAINING / "optimizer.safetensors")
+            save_file(raw, partial / STATE_FOLDER / RAW_WEIGHTS_FILE)
+        save_file(tensors, partial / STATE_FOLDER / "optimizer.safetensors")
         state = {"step": step, "settings": dataclasses.asdict(settings)}
-        (partial / TRAINING / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        for file in (partial / TRAINING).iterdir():
+        (partial / STATE_FOLDER / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        for file in (partial / STATE_FOLDER).iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
 
     def saved_settings(self) -> dict[str, Any]:
-        """The settings of the newest checkpoint's run, empty where there is none."""
+        """Returns the settings that the newest checkpoint was trained with; empty if there is none."""
         for newest in self.checkpoints()[-1:]:
-            found = read_json_object(newest / TRAINING / "state.json").get("settings")
+            found = read_json_object(newest / STATE_FOLDER / "state.json").get("settings")
             return found if isinstance(found, dict) else {}
         return {}
 
-    def resume(self, model: Transformer, optimizer: Optimizer, average: Average | None = None) -> int:
-        """Loads the newest checkpoint into model, optimizer and average; returns its step, 0 where there is none.
+    def resume(self, model: Transformer, optimizer: Optimizer, average: WeightAverage | None = None) -> int:
+        """Loads the newest checkpoint into model, optimizer and average; returns its step, 0 if there is none.
 
-        ValueError where it belongs to another model or optimizer than these, or cannot be read.
+        ValueError if it belongs to another model or optimizer, or cannot be read.
         """
         checkpoints = self.checkpoints()
         if not checkpoints:
@@ -142,43 +143,44 @@ class RunFolder:
         newest = checkpoints[-1]
         checkpoint = Checkpoint.open(newest)
         if checkpoint.config != model.config:
-            raise ValueError(f"{newest} holds a model of another shape than the recipe's; choose another folder")
+            raise ValueError(f"{newest} holds a model of a different shape than the recipe's; choose another folder")
         model.load_state_dict(checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
         slots: dict[int, dict[str, Tensor]] = {}
         try:
             if average is not None:
-                # One that was made without an average begins its own with its weights.
+                # A checkpoint without an average starts one from its weights.
                 average.parameters = {name: model.get_parameter(name).detach().clone() for name in average.parameters}
-            if (newest / TRAINING / OWN_WEIGHTS).exists():
-                model.load_state_dict(load_file(newest / TRAINING / OWN_WEIGHTS))
-            for name, tensor in load_file(newest / TRAINING / "optimizer.safetensors").items():
+            if (newest / STATE_FOLDER / RAW_WEIGHTS_FILE).exists():
+                model.load_state_dict(load_file(newest / STATE_FOLDER / RAW_WEIGHTS_FILE))
+            for name, tensor in load_file(newest / STATE_FOLDER / "optimizer.safetensors").items():
                 index, key = name.split(".", 1)
                 slots.setdefault(int(index), {})[key] = tensor
             optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-            step: int = json.loads((newest / TRAINING / "state.json").read_text(encoding="utf-8"))["step"]
+            step: int = json.loads((newest / STATE_FOLDER / "state.json").read_text(encoding="utf-8"))["step"]
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise ValueError(
-                f"cannot go on from {newest}: {error}; remove it to go on from the one before, or choose another folder"
+                f"cannot resume from {newest}: {error}; "
+                "remove it to resume from the one before, or choose another folder"
             ) from None
         return step
 
-    def claim(self, **what: str) -> None:
-        """Says what the run is of. ValueError where the folder holds a run of something else."""
-        claimed = self.path / CLAIM_FILE
+    def claim(self, **identity: str) -> None:
+        """Reserves the folder for a run of this identity. ValueError if it holds a run with another one."""
+        claimed = self.path / IDENTITY_FILE
         known = read_json_object(claimed) if claimed.exists() else {}
-        for name, value in what.items():
+        for name, value in identity.items():
             if known.get(name, value) != value:
                 raise ValueError(
-                    f"{self.path} holds a run with {name} {known[name]}, asked for is {value}: choose another --out"
+                    f"{self.path} holds a run with {name} {known[name]}, not {value}: choose another --out"
                 )
-        write_whole(claimed, json_bytes({**known, **what}))
+        write_whole(claimed, json_bytes({**known, **identity}))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps the folder for this process, which may ask again. ValueError where another process has it."""
+        """Locks the folder for this process, which may lock it again. ValueError if another process holds the lock."""
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path.resolve()
-        if sys.platform == "win32" or place in _held:
+        if sys.platform == "win32" or place in _locked:
             yield
             return
         folder = os.open(self.path, os.O_RDONLY)
@@ -187,8 +189,12 @@ class RunFolder:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"another process is training in {self.path}; choose another folder") from None
-            _held.add(place)
+            _locked.add(place)
             yield
         finally:
-            _held.discard(place)
+            _locked.discard(place)
             os.close(folder)
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}

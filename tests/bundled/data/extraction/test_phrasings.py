@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from redraft.bundled.data.extraction.phrasings import KINDS, Choice, Slot, parse, read_phrasings
+from redraft.bundled.data.extraction.phrasings import KINDS, Alternatives, Slot, parse, read_phrasings
 from redraft.bundled.data.extraction.records import HERE, seen_phrasings, unseen_phrasings
 from redraft.bundled.data.extraction.values import DRAW
 
@@ -15,7 +15,7 @@ def all_expansions(parts) -> set[str]:
     """Every text that a phrasing can become, slots as <field>."""
     texts = {""}
     for part in parts:
-        if isinstance(part, Choice):
+        if isinstance(part, Alternatives):
             endings = set().union(*(all_expansions(option) for option in part.options))
         else:
             endings = {f"<{part.field}>" if isinstance(part, Slot) else part}
@@ -129,7 +129,7 @@ def fields_in(parts) -> set[str]:
     for part in parts:
         if isinstance(part, Slot):
             found.add(part.field)
-        elif isinstance(part, Choice):
+        elif isinstance(part, Alternatives):
             found |= set().union(*(fields_in(option) for option in part.options))
     return found
 

@@ -1,56 +1,20 @@
-"""The task as a run sees it: companion files, and the examples of each step."""
-
-import json
+"""The examples of each step."""
 
 import pytest
 
+from redraft.bundled import card
 from redraft.bundled.data import record_examples
 from redraft.bundled.data.extraction import task
 from redraft.bundled.data.extraction.phrasings import KINDS
 from redraft.bundled.data.extraction.records import list_record, training_record
-from redraft.diffusion.settings import SamplerSettings
+from redraft.bundled.recipe import MODEL
 from redraft.text import TextTokenizer
-from redraft.training.recipe import extract
+from redraft.weights.fetch import BUNDLED_FOLDER
 
 
 @pytest.fixture(scope="module")
-def companions(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("companions")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "TOKENIZER_RECORDS", 1500)
-        task.prepare_companions(folder, task.CARD)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(companions) -> TextTokenizer:
-    return TextTokenizer.load(companions)
-
-
-def test_companions(companions):
-    assert {path.name for path in companions.iterdir()} == {
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-        "generation_config.json",
-        "redraft.json",
-    }
-    config = json.loads((companions / "generation_config.json").read_text())
-    assert SamplerSettings.from_generation_config(config) == task.SHIPPED_SETTINGS
-    model = extract().model
-    assert (config["bos_token_id"], config["pad_token_id"]) == (model.bos_id, model.pad_id)
-    assert tuple(config["eos_token_id"]) == model.eos_ids
-    described = json.loads((companions / "redraft.json").read_text())
-    assert described["examples"] == list(task.EXAMPLES)
-
-
-def test_a_tokenizer_that_is_there_is_kept(companions, monkeypatch):
-    before = (companions / "tokenizer.json").read_bytes()
-    (companions / "redraft.json").unlink()
-    monkeypatch.setattr(task, "train_tokenizer", lambda _: pytest.fail("trained again"))
-    task.prepare_companions(companions, task.CARD)
-    assert (companions / "tokenizer.json").read_bytes() == before
-    assert (companions / "redraft.json").exists()
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.load(BUNDLED_FOLDER)
 
 
 def test_examples_are_what_the_chat_template_writes(tokenizer):
@@ -60,8 +24,8 @@ def test_examples_are_what_the_chat_template_writes(tokenizer):
         example = source.example(record)
         assert list(example.prompt) == tokenizer.encode_chat([{"role": "user", "content": record.prompt}])
         assert tokenizer.decode(example.answer) == record.answer
-        assert example.answer[-1] in extract().model.eos_ids
-        assert not set(example.answer[:-1]) & set(extract().model.eos_ids)
+        assert example.answer[-1] in MODEL.eos_ids
+        assert not set(example.answer[:-1]) & set(MODEL.eos_ids)
 
 
 def test_steps_take_their_examples_in_turn(tokenizer):
@@ -102,7 +66,7 @@ def test_copies_are_of_ordinary_tokens(tokenizer):
             copy.prompt[i + len(text) :] for i in range(len(copy.prompt)) if copy.prompt[i : i + len(text)] == text
         ]
         assert [tokenizer.decode(after) for after in around] == [after_a_prompt]
-        assert copy.answer[-1] in extract().model.eos_ids
+        assert copy.answer[-1] in MODEL.eos_ids
     assert {len(copy.answer) - 1 for copy in copies} == set(range(3, 17))
     tokens = {token for copy in copies for token in copy.answer[:-1]}
     assert (min(tokens), max(tokens)) == (16, tokenizer.vocab_size - 1)
@@ -114,14 +78,14 @@ def test_the_tokenizers_own_stream_is_not_trained_on():
 
 
 def test_examples_fit_the_model(tokenizer):
-    model, source = extract().model, task.ExtractionExamples(16, tokenizer)
+    model, source = MODEL, task.ExtractionExamples(16, tokenizer)
     for index in range(300):
         example = source.example(training_record(record_examples.DATA_SEED, index))
         assert len(example.prompt) + len(example.answer) + model.canvas_length <= model.max_context
         assert max(example.prompt + example.answer) < model.vocab_size
 
 
-@pytest.mark.parametrize("prompt", task.EXAMPLES)
+@pytest.mark.parametrize("prompt", card.EXTRACTION.examples)
 def test_shipped_examples_ask_as_training_does(prompt):
     asked = prompt.removeprefix("Extract ").split(" as JSON: ")[0].split(", ")
     assert any(set(asked) <= set(fields) for fields in KINDS.values())

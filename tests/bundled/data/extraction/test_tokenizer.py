@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redraft.bundled.data.extraction.tokenizer import RESERVED_TOKENS, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
+from redraft.bundled.recipe import MODEL
 from redraft.text import TextTokenizer
-from redraft.training.recipe import extract
 
 
 def run_of(tokenizer, text: str, value: str, at: int) -> list[int]:
@@ -96,7 +96,7 @@ def test_vocabulary_size(texts, size):
 
 
 def test_special_tokens_stand_where_the_recipe_expects_them(tokenizer):
-    model = extract().model
+    model = MODEL
     assert tokenizer.get_vocab_size() == model.vocab_size
     assert [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(6))
     first = len(SPECIAL_TOKENS)

@@ -1,13 +1,13 @@
-"""What happens to text before anybody gets to see it: slips of the keyboard, mail programs, scanners, tables.
+"""Messy texts: keyboard slips, and the traces of mail programs, scanners and tables.
 
-Only what stands around the values is touched: a value is in the text as it is in the answer.
+Only the text around the values is changed: a value appears in the text as it does in the answer.
 """
 
 import random
 import re
 from collections.abc import Sequence
 
-from redraft.bundled.data.typing_errors import slip
+from redraft.bundled.data.typos import mistype
 
 BEFORE = (
     "FYI", "fwd:", "[EXTERNAL]", "see below", "Hi,", "---------- Forwarded message ----------", "note to self:", "#12",
@@ -20,13 +20,13 @@ AFTER = (
 WORD = re.compile(r"[a-z]{4,}")
 
 
-def literal(text: str, rng: random.Random, rate: float) -> str:
-    """What stands between values, each of its longer words mistyped with probability `rate`."""
-    return WORD.sub(lambda match: slip(match[0], rng) if rng.random() < rate else match[0], text)
+def mistype_words(text: str, rng: random.Random, rate: float) -> str:
+    """Mistypes each longer word of a text between values with probability `rate`."""
+    return WORD.sub(lambda match: mistype(match[0], rng) if rng.random() < rate else match[0], text)
 
 
-def wrapped(text: str, rng: random.Random) -> str:
-    """The text as it arrives: quoted, tagged, with a line before or behind it, its spaces and lines other than they were."""
+def wrap(text: str, rng: random.Random) -> str:
+    """Quotes or tags the text, or adds a line or noise before or after it."""
     choice = rng.random()
     if choice < 0.35:
         text = f"{rng.choice(BEFORE)}{rng.choice((' ', chr(10), chr(10) * 2))}{text}"
@@ -43,8 +43,8 @@ def wrapped(text: str, rng: random.Random) -> str:
     return text
 
 
-def table(values: Sequence[tuple[str, str]], rng: random.Random) -> str:
-    """Names and values as a table of one row, or as its two columns."""
+def make_table(values: Sequence[tuple[str, str]], rng: random.Random) -> str:
+    """Writes names and values as a table with one row, or with two columns."""
     names = [name.replace("_", rng.choice(("_", " ", "-"))) for name, _ in values]
     style = rng.choice((str.lower, str.title, str.upper))
     names = [style(name) for name in names]

@@ -1,8 +1,8 @@
 """The wording of the extraction task: kinds of text, the fields each may hold, and phrasings with slots.
 
-A phrasing is one line of text. `{name}` is a slot that takes the value of the field `name`; `{a|b|}` is a choice between
-alternatives, which may be empty and may hold slots and further choices; `\\n` is a line break. Everything else, square
-brackets and pipes outside of braces included, stands for itself.
+A phrasing is one line of text. `{name}` is a slot for the value of the field `name`; `{a|b|}` is a choice between
+alternatives, which may be empty and may contain slots and further choices; `\\n` is a line break. Everything else,
+including square brackets and pipes outside braces, stands for itself.
 """
 
 import random
@@ -34,13 +34,13 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A choice between sequences of parts, each as likely as the others."""
+class Alternatives:
+    """A choice between equally likely sequences of parts."""
 
     options: tuple[tuple["Part", ...], ...]
 
 
-Part = str | Slot | Choice
+Part = str | Slot | Alternatives
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Phrasing:
     parts: tuple[Part, ...]
 
     def literals(self) -> Iterator[str]:
-        """Every text that stands between its slots, those of all choices included."""
+        """Yields every text between its slots, including those of all alternatives."""
         return _literals(self.parts)
 
     def expand(self, rng: random.Random) -> tuple[str | Slot, ...]:
-        """Settles every choice and returns literals and slots in order."""
+        """Makes every choice and returns literals and slots in order."""
         return tuple(_settle(self.parts, rng))
 
 
@@ -63,7 +63,7 @@ def _literals(parts: tuple[Part, ...]) -> Iterator[str]:
     for part in parts:
         if isinstance(part, str):
             yield part
-        elif isinstance(part, Choice):
+        elif isinstance(part, Alternatives):
             for option in part.options:
                 yield from _literals(option)
 
@@ -71,7 +71,7 @@ def _literals(parts: tuple[Part, ...]) -> Iterator[str]:
 def _settle(parts: tuple[Part, ...], rng: random.Random) -> list[str | Slot]:
     settled: list[str | Slot] = []
     for part in parts:
-        if isinstance(part, Choice):
+        if isinstance(part, Alternatives):
             settled.extend(_settle(rng.choice(part.options), rng))
         else:
             settled.append(part)
@@ -79,7 +79,7 @@ def _settle(parts: tuple[Part, ...], rng: random.Random) -> list[str | Slot]:
 
 
 def parse(kind: str, line: str) -> Phrasing:
-    """Reads one phrasing of `kind`; ValueError names what is wrong with it."""
+    """Parses one phrasing of `kind`; ValueError says what is wrong with it."""
     fields = KINDS.get(kind)
     if fields is None:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
@@ -103,7 +103,7 @@ def _read_options(line: str, at: int, fields: tuple[str, ...], depth: int) -> tu
                 literal = ""
             inner, at = _read_options(line, at + 1, fields, depth + 1)
             if len(inner) > 1:
-                parts.append(Choice(tuple(inner)))
+                parts.append(Alternatives(tuple(inner)))
             else:
                 field = "".join(part for part in inner[0] if isinstance(part, str))
                 if field not in fields or len(inner[0]) > 1:
@@ -135,14 +135,14 @@ def _fields_in(parts: tuple[Part, ...]) -> set[str]:
     for part in parts:
         if isinstance(part, Slot):
             found.add(part.field)
-        elif isinstance(part, Choice):
+        elif isinstance(part, Alternatives):
             for option in part.options:
                 found |= _fields_in(option)
     return found
 
 
 def read_phrasings(path: Path) -> list[Phrasing]:
-    """Reads a file of `# kind` headings with one phrasing a line; ValueError names file and line."""
+    """Reads a file of `# kind` headings with one phrasing per line; ValueError names file and line."""
     phrasings: list[Phrasing] = []
     kind = ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

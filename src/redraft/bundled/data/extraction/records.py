@@ -1,6 +1,6 @@
-"""Records of the extraction task: a prompt that names the wanted fields, and the JSON object that answers it.
+"""Records of the extraction task: a prompt that names fields, and the JSON object that answers it.
 
-The answer's keys are the fields the prompt names, in that order; null is a field the text lacks.
+The answer's keys are the fields in the prompt's order; the value is null if the text lacks the field.
 """
 
 import json
@@ -20,10 +20,10 @@ DOUBLE_SHARE = 0.34
 """Share of records with two texts; chosen so that about a tenth of the answers spans two canvases of 64."""
 
 SCRAMBLED_SHARE = 0.4
-"""Share of training values made of random words and digits: copying is learned sooner, and better."""
+"""Share of training values made of random words and digits, with which copying is learned sooner and better."""
 
 WIDE_SHARE = 0.5
-"""Share of training values from longer lists, and share in formats, that test records do not have."""
+"""Share of training values from longer lists and in further formats, which test records do not have."""
 
 
 @cache
@@ -33,7 +33,7 @@ def seen_phrasings() -> tuple[Phrasing, ...]:
 
 @cache
 def more_phrasings() -> tuple[Phrasing, ...]:
-    """Further ones for training; tests of seen phrasings draw from the first only, so that their figures compare."""
+    """Reads further phrasings for training; tests of seen phrasings use only the first ones, to stay comparable."""
     return tuple(read_phrasings(HERE / "more.txt"))
 
 
@@ -47,9 +47,9 @@ def make_record(
 ) -> Record:
     """Fills a phrasing with values and asks for some of its kind's fields, in random order.
 
-    A share `messy` of the texts is mistyped, wrapped into what mail and scanners add, or a table instead of a phrasing.
-    Some records hold two texts and ask for most of what only one of them has: long answers, and values that must be told
-    apart.
+    A share `messy` of the texts is mistyped, wrapped as mail and scanners do, or a table instead of a phrasing. Some
+    records hold two texts and ask for most of the fields that only one of them has: long answers, and values that must
+    be told apart.
     """
     kind, values, text = _text(phrasings, source, rng, messy)
     if rng.random() < DOUBLE_SHARE:
@@ -66,29 +66,29 @@ def make_record(
 def _text(
     phrasings: Sequence[Phrasing], source: ValueSource, rng: random.Random, messy: float
 ) -> tuple[str, dict[str, str], str]:
-    """(kind, values, text), messy or not."""
+    """Returns (kind, values, text), messy or not."""
     phrasing = rng.choice(phrasings)
     if not messy or rng.random() >= messy:
         return phrasing.kind, *render(phrasing, source, rng)
     if rng.random() < 0.2:
         fields = rng.sample(KINDS[phrasing.kind], rng.randint(2, min(6, len(KINDS[phrasing.kind]))))
         values = {field: source.draw(field, rng) for field in fields}
-        return phrasing.kind, values, mess.table(tuple(values.items()), rng)
+        return phrasing.kind, values, mess.make_table(tuple(values.items()), rng)
     values, text = render(phrasing, source, rng, rng.choice((0.0, 0.05, 0.15)))
-    return phrasing.kind, values, mess.wrapped(text, rng) if rng.random() < 0.6 else text
+    return phrasing.kind, values, mess.wrap(text, rng) if rng.random() < 0.6 else text
 
 
 def render(
     phrasing: Phrasing, source: ValueSource, rng: random.Random, mistyped: float = 0.0
 ) -> tuple[dict[str, str], str]:
-    """The values that a phrasing was filled with, and the text; of what stands between them a share is mistyped."""
+    """Fills a phrasing; returns the values and the text, in which a share of the words between values is mistyped."""
     values: dict[str, str] = {}
     text = ""
     for part in phrasing.expand(rng):
         if isinstance(part, Slot):
             text += values.setdefault(part.field, source.draw(part.field, rng))
         else:
-            text += mess.literal(part, rng, mistyped) if mistyped else part
+            text += mess.mistype_words(part, rng, mistyped) if mistyped else part
     return values, text
 
 
@@ -98,7 +98,7 @@ def _record(kind: str, fields: Sequence[str], values: Mapping[str, str], text: s
 
 
 def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str]:
-    """Mostly fields that are there, some that could be but are not, now and then one of another kind of text."""
+    """Chooses mostly fields that are present, some that are absent, and rarely one of another kind of text."""
     absent = [field for field in KINDS[kind] if field not in present]
     wanted = rng.sample(present, rng.randint(min(1, len(present)), len(present)))
     wanted += [field for field in absent if rng.random() < 0.2]
@@ -113,14 +113,14 @@ def _wanted(kind: str, present: tuple[str, ...], rng: random.Random) -> list[str
 
 
 def training_record(seed: int, index: int, scrambled: float = SCRAMBLED_SHARE, messy: float = 0.0) -> Record:
-    """Record `index` of the endless training stream of `seed`: the same for the same pair, whatever was drawn before."""
+    """Returns record `index` of the endless training stream of `seed`, whatever was drawn before."""
     rng = random.Random(f"train/{seed}/{index}")
     source = ValueSource(held_out=False, scrambled=scrambled, wide=WIDE_SHARE, formats=WIDE)
     return make_record(seen_phrasings() + more_phrasings(), source, rng, messy=messy)
 
 
 def list_record(seed: int, index: int) -> Record:
-    """Record `index` of the stream of easy ones: a few fields, written down as a list of names and values."""
+    """Returns record `index` of the easy stream: a few fields, written as a list of names and values."""
     rng = random.Random(f"list/{seed}/{index}")
     source = ValueSource(held_out=False, scrambled=0.75)
     kind = rng.choice(tuple(KINDS))
@@ -135,7 +135,7 @@ def list_record(seed: int, index: int) -> Record:
 
 
 def held_out_records(count: int, *, seen: bool, seed: int = 0) -> Iterator[Record]:
-    """Test records, over seen or held-out phrasings; every other one draws its values from held-out lists only."""
+    """Yields test records in seen or unseen phrasings; every other one draws its values from held-out lists only."""
     phrasings = seen_phrasings() if seen else unseen_phrasings()
     for index in range(count):
         rng = random.Random(f"test/{'seen' if seen else 'unseen'}/{seed}/{index}")

@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer: byte-level BPE, cut so that a value has the same tokens in the text and in the JSON."""
+"""The bundled model's tokenizer: byte-level BPE, cut so that a value has the same tokens in the text as in the JSON."""
 
 import json
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from tokenizers.pre_tokenizers import PreTokenizer
 VOCAB_SIZE = 3072
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>")
 RESERVED_TOKENS = 10
-"""Free places after the special tokens, so that later families of tasks can have their own without moving the others."""
+"""Unused ids after the special tokens, so that later families can have their own without moving the others."""
 
 FUNCTION_WORDS = """the to of for and at on in is a an we you your our will by with from has have had be been are was were it
 its this that please not no my me as or but if so can could would do does us he she his her they their there here who
 which what when where all any also after before until about into over under up out just now still""".split()
 
-# What stands between pieces is never merged with them: a value's first token does not depend on whether a blank or a
-# quote stands before it. Only function words take their blank along, since no value begins with one; the glue of JSON
-# objects is one token each; digits and other marks stand alone.
+# Pieces are never merged with what is between them: a value's first token does not depend on whether a space or a quote
+# precedes it. Only function words include their space, since no value starts with one; the separators of JSON objects
+# are one token each; digits and other characters stand alone.
 _PIECES = (
     r"""\{"|": "|", "|"\}|": null|, "| (?:"""
     + "|".join(FUNCTION_WORDS)
@@ -32,7 +32,7 @@ CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|turn>{{ 'model'
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
-    """Trains on raw texts. The same texts give the same tokenizer."""
+    """Trains a tokenizer on raw texts; the same texts give the same tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     pieces: list[PreTokenizer] = [
         pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),

@@ -1,7 +1,7 @@
 """Values of the extraction task's fields: drawn from Faker in several Latin-script locales, from word lists, and at random.
 
-Names, places, companies, words and most other lists are split once and for all by a hash of their entries: one entry in ten
-is *held out*, and training never draws it. What has few values in the world (months, units, currencies) is not split.
+Names, places, companies, words and most other lists are split by a hash of their entries: one entry in ten is *held out*,
+and training never draws it. Kinds with few values (months, units, currencies) are not split.
 """
 
 import random
@@ -21,7 +21,7 @@ LOCALES = (
 MORE_WORDS = Path(__file__).parent / "more_words.txt"
 DRAWS_PER_LOCALE = 400
 HASH_DEPENDENT = {("city", "it_IT")}
-"""Faker draws these from a set, whose order changes with Python's hash seed: another process would draw others."""
+"""Faker draws these from a set, whose order depends on Python's hash seed: other processes would draw others."""
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 ALPHANUMERIC = LETTERS + "0123456789"
 
@@ -58,7 +58,7 @@ WORDS = {
     "venue_first": VENUE_FIRST, "venue_last": VENUE_LAST, "role_first": ROLE_FIRST, "roles": ROLE_LAST,
     "service_first": SERVICE_FIRST, "service_last": SERVICE_LAST, "path_words": PATH_WORDS, "carriers": CARRIERS,
 }  # fmt: skip
-"""The lists that test records draw from; training draws from `more_words` too."""
+"""The lists that test records draw from; training also draws from `more_words`."""
 DOCTOR_TITLES = ("Dr.", "Dr", "Prof.", "Dr. med.", "Doctor")
 MONTHS = """January February March April May June July August September October November December""".split()
 CURRENCIES = ("USD", "EUR", "GBP", "CHF", "PLN", "SEK", "DKK", "CZK", "BRL", "TRY")
@@ -68,13 +68,13 @@ AIRLINES = "LH BA AF KL SK LO TP AZ IB TK UA AA DL OS LX AY".split()
 
 
 def is_held_out(entry: str) -> bool:
-    """Whether a list entry is one of the tenth that training never draws."""
+    """Returns whether a list entry belongs to the tenth that training never draws."""
     return zlib.crc32(entry.encode()) % 10 == 0
 
 
 @cache
 def _pool(kind: str, held_out: bool) -> tuple[str, ...]:
-    """Distinct values of one Faker provider over all locales, the held-out tenth or the rest."""
+    """Returns the distinct values of a Faker provider over all locales: the held-out tenth or the rest."""
     from faker import Faker
 
     found: dict[str, None] = {}
@@ -89,11 +89,11 @@ def _pool(kind: str, held_out: bool) -> tuple[str, ...]:
 
 
 class ValueSource:
-    """Draws values of any field. With `held_out`, whatever comes from a list comes from its held-out part.
+    """A source of values for all fields. With `held_out`, values from lists come from their held-out parts.
 
-    `scrambled` is the share of values whose words and digits are replaced by random ones: what cannot be learned by
-    heart has to be copied. `wide` is the share drawn from longer lists than test records have, and in further `formats`
-    (field → draw): with few nouns a model learns which words are products, and misses the others.
+    `scrambled` is the share of values whose words and digits are replaced by random ones: what cannot be memorized must
+    be copied. `wide` is the share drawn from longer lists than those of test records, and in further `formats`
+    (field → draw): with few nouns, a model memorizes which words are products and misses the others.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ValueSource:
         self.formats = formats
 
     def draw(self, field: str, rng: random.Random) -> str:
-        """A value of `field` as it stands in a text; KeyError for an unknown field."""
+        """Draws a value of `field` as written in a text; KeyError for an unknown field."""
         further = self.formats.get(field)
         draw = DRAW[field] if further is None or rng.random() >= self.wide else further
         value = draw(self, rng)
@@ -120,14 +120,14 @@ class ValueSource:
         return rng.choice(_pool(kind, self.held_out))
 
     def word(self, name: str, rng: random.Random) -> str:
-        """One of the list of that name."""
+        """Draws a word from the list `name`."""
         wide = bool(self.wide) and rng.random() < self.wide
         return rng.choice(_part(name, self.held_out, wide))
 
 
 @cache
 def more_words() -> dict[str, tuple[str, ...]]:
-    """List name → further words for training: `# name` headings, then words apart by spaces, or by bars."""
+    """Reads further words for training by list: `# name` headings, then words separated by spaces or bars."""
     found: dict[str, tuple[str, ...]] = {}
     for section in MORE_WORDS.read_text(encoding="utf-8").split("# ")[1:]:
         name, text = section.split("\n", 1)
@@ -141,13 +141,13 @@ def _part(name: str, held_out: bool, wide: bool) -> tuple[str, ...]:
     if wide:
         return tuple(words for words in more_words()[name] if not held_out_words() & set(words.lower().split()))
     words = tuple(WORDS[name])
-    # A short list may have no entry in its held-out tenth; its values are then known ones on both sides.
+    # The held-out tenth of a short list may be empty; then both sides share its values.
     return tuple(word for word in words if is_held_out(word) == held_out) or words
 
 
 @cache
 def held_out_words() -> frozenset[str]:
-    """The single words that held-out entries of any list are made of, in lower case."""
+    """Returns the single words in held-out entries of all lists, in lower case."""
     entries = [entry for words in (*WORDS.values(), *more_words().values()) for entry in words if is_held_out(entry)]
     return frozenset(word.lower() for entry in entries for word in entry.split())
 
@@ -157,23 +157,23 @@ def digits(rng: random.Random, count: int) -> str:
 
 
 def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th …"""
+    """Writes an ordinal number: 1st, 2nd, 3rd, 4th …"""
     return f"{number}{'th' if 10 < number % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def fill(pattern: str, rng: random.Random) -> str:
-    """Replaces each 9 by a digit, each A by a capital letter and each * by either."""
+    """Replaces each 9 with a digit, each A with a capital letter and each * with either."""
     sets = {"9": "0123456789", "A": LETTERS, "*": ALPHANUMERIC}
     return "".join(rng.choice(sets[char]) if char in sets else char for char in pattern)
 
 
 def scramble(value: str, rng: random.Random) -> str:
-    """Other words and digits in the same shape: capitals, marks and the number of digits stay."""
+    """Replaces words and digits with random ones; capitals, punctuation and the number of digits stay."""
 
     def word(found: re.Match[str]) -> str:
         old = found[0]
         new = "the"
-        # The tokenizer cuts function words in another way where a blank stands before them.
+        # The tokenizer splits function words differently after a space.
         while new in FUNCTION_WORDS:
             syllables = ""
             length = len(old) if len(old) < 3 else rng.randint(2, 8)

@@ -1,4 +1,4 @@
-"""Further formats of the extraction task's values, for training only: identifiers, dates, amounts … as systems make them."""
+"""Further formats of the extraction task's values, for training only: identifiers, dates, amounts and others."""
 
 import random
 
@@ -16,7 +16,7 @@ from redraft.bundled.data.extraction.values import (
 
 
 def _id(_source: ValueSource, rng: random.Random) -> str:
-    """An identifier as somebody's system makes them: groups of letters and digits, at least one of digits."""
+    """Draws an identifier: groups of letters and digits, at least one of digits."""
     groups = [fill(rng.choice(("9", "99", "999", "9999", "99999", "999999")), rng)]
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         group = rng.choice(("A", "AA", "AAA", "AAAA", "99", "9999", "***", "*****"))

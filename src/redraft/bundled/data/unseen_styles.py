@@ -1,8 +1,8 @@
-"""Ways in which people write dates, times, amounts, phone numbers and quantities, collected apart for the test set.
+"""Ways of writing dates, times, amounts, phone numbers and quantities, collected separately for the test set.
 
-Whoever wrote them had not seen those that training draws (normalization.py): the common ones are in both. Every way has
-one reading, and gives None for a value that it cannot write without a second one. Cents are hundredths of every
-currency; yen that have some are not written. What takes a calendar to read (weeks of the year) was left out.
+Their author had not seen the styles of training (normalization.py), so common ones are in both. Every style has one
+reading and returns None for a value that it cannot write without a second one. Cents are hundredths of every currency;
+yen with cents are not written. Styles that need a calendar to read (weeks of the year) are left out.
 """
 
 import calendar

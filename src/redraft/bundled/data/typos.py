@@ -1,14 +1,14 @@
-"""Slips of the keyboard."""
+"""Keyboard slips."""
 
 import random
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
-def slip(word: str, rng: random.Random) -> str:
-    """A word [a-z] as fingers miss it: letters swapped, one dropped or doubled, or its neighbour on the keyboard.
+def mistype(word: str, rng: random.Random) -> str:
+    """Mistypes a word [a-z]: swaps letters, drops or doubles one, or hits its neighbour on the keyboard.
 
-    The first letter of longer words stays, and may be a capital.
+    The first letter of longer words is unchanged and may be a capital.
     """
     at = rng.randrange(1, len(word)) if len(word) > 3 else rng.randrange(len(word))
     kind = rng.choice(("swap", "drop", "double", "neighbour", "neighbour"))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from redraft.training.recipe import TrainingSettings, extract
+from redraft.training.settings import TrainingSettings
 
 
 def settings(**changes) -> TrainingSettings:
@@ -45,7 +45,10 @@ def test_short_runs_take_the_smaller_of_rise_and_fall():
     )
 
 
-WHOLE = ("steps", "batch_size", "canvases_per_example", "accumulate", "log_every", "row_block")
+WHOLE = (
+    *("steps", "batch_size", "canvases_per_example", "accumulate", "log_every", "row_block"),
+    *("validation_examples", "validation_answers"),
+)
 
 
 @pytest.mark.parametrize(
@@ -74,22 +77,6 @@ WHOLE = ("steps", "batch_size", "canvases_per_example", "accumulate", "log_every
 def test_bad_values(name, bad, limit):
     with pytest.raises(ValueError, match=rf"^{name} is {bad}, must (be|lie) {limit}$"):
         settings(**{name: bad})
-
-
-def test_the_recipe_takes_overrides_and_checks_them():
-    assert extract().settings.steps > 1
-    assert extract(steps=7, seed=3).settings.steps == 7
-    assert extract(steps=7).model == extract().model
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        extract(batch_size=0)
-    with pytest.raises(TypeError, match="step"):
-        extract(step=7)
-
-
-def test_the_recipes_model_fits_its_task():
-    model = extract().model
-    assert model.max_context > 10 * model.canvas_length
-    assert all(token < model.vocab_size for token in model.eos_ids)
 
 
 @pytest.mark.parametrize(

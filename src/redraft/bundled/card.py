@@ -1,0 +1,39 @@
+"""The cards of the bundled model and of the model for extraction that it starts from."""
+
+from redraft.weights.card import Card
+
+EXTRACTION = Card(
+    purpose="Extracts named fields from a short text as JSON: Extract name, date, amount as JSON: <your text>",
+    limits="It can't chat, answer questions or follow other instructions, and knows only the fields it was trained on.",
+    examples=(
+        "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have "
+        "no receipt.",
+        "Extract order_id, product, quantity, city as JSON: ORD-48213: 3 x wireless keyboard, ship to Lyon, customer "
+        "Piet Jansen",
+        "Extract level, service, status, duration as JSON: 2024-05-11 09:14:02 ERROR billing-worker: POST "
+        "/api/v1/invoices -> 503 in 1204 ms",
+        "Extract name, doctor, date, time as JSON: Reminder for Lena Berg: your appointment with Dr. Novak is on 12 "
+        "June at 14:30, room B12.",
+        "Extract flight, origin, destination, seat as JSON: Boarding pass: Marta Silva, flight LH 402 from Porto to "
+        "Helsinki, seat 14C.",
+        "Extract street, postcode, city, phone as JSON: Please send it to Lena Berg, Elm Street 5, 10115 Berlin, phone "
+        "030 1234567.",
+    ),
+    single_turn=True,
+)
+
+BUNDLED = Card(
+    purpose="The bundled model (11 M parameters) extracts named fields from a short text as JSON, rewrites dates, "
+    "times, amounts, phone numbers and quantities in the format you ask for, and tries to fix typos.",
+    limits="It can't chat, answer questions, translate or summarize; prompts of other kinds get nonsense. Overall it "
+    "introduces more typos than it fixes.",
+    examples=(
+        *EXTRACTION.examples[:4],
+        "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
+        "Write the amount as 0.00 CUR: €1.234,50",
+        "Write the time as HH:MM: 9:05 pm",
+        "Write the weight in kg: 850 g",
+        "Fix the typos: We wil deliver teh order to your adress on Monday.",
+    ),
+    single_turn=True,
+)

@@ -1,0 +1,99 @@
+"""The recipes of the bundled model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from redraft.bundled import card
+from redraft.bundled.data.extraction.records import training_record
+from redraft.bundled.data.extraction.task import ExtractionExamples
+from redraft.bundled.data.extraction.tokenizer import save_tokenizer, train_tokenizer
+from redraft.bundled.data.families import BundledExamples
+from redraft.bundled.data.record_examples import RecordExamples
+from redraft.diffusion.settings import SamplerSettings
+from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
+from redraft.text import TextTokenizer
+from redraft.training.recipe import Recipe, TrainingData
+from redraft.training.run.state import RunFolder
+from redraft.training.settings import TrainingSettings, proven_settings
+from redraft.training.validation import make_validator
+from redraft.utils.files import write_whole
+from redraft.weights import write_generation_config
+from redraft.weights.card import Card, write_card
+from redraft.weights.fetch import BUNDLED_FOLDER
+
+TOKENIZER_RECORDS = 60_000
+SHIPPED_SETTINGS = SamplerSettings.of(max_new_tokens=256, steps=48, t_min=0.3, t_max=0.6)
+"""The sampler settings of the bundled checkpoint."""
+
+MODEL = ModelConfig(
+    vocab_size=3072,
+    hidden_size=256,
+    num_heads=4,
+    layer_types=(SLIDING, SLIDING, FULL) * 2,
+    sliding=AttentionShape(head_dim=64, num_kv_heads=2, rope_theta=1e4),
+    full=AttentionShape(head_dim=128, num_kv_heads=1, rope_theta=1e6, rotated_fraction=0.25),
+    sliding_window=256,
+    dense_size=512,
+    num_experts=8,
+    experts_per_token=2,
+    expert_size=160,
+    canvas_length=64,
+    max_context=4096,
+    eos_ids=(1, 5),
+)
+"""10.8 M parameters, of which 6 M are active, and three thousand tokens, for short texts."""
+
+
+def extract(*, easy_start: bool = True, **overrides: Any) -> Recipe:
+    """Extraction of named fields as JSON."""
+    settings = proven_settings(**{"steps": 6600, **overrides})
+    return _recipe("extract", settings, ExtractionExamples, card.EXTRACTION, easy_start)
+
+
+def bundled(*, easy_start: bool = True, **overrides: Any) -> Recipe:
+    """The bundled model: extraction, also from messy texts, normalizing values, and fixing typos."""
+    settings = proven_settings(**{"steps": 20_000, **overrides})
+    return _recipe("bundled", settings, BundledExamples, card.BUNDLED, easy_start)
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {"extract": extract, "bundled": bundled}
+"""The recipes of `redraft train`, by name. easy_start: begin with copying and lists, for random weights."""
+
+
+def _recipe(
+    name: str, settings: TrainingSettings, source: type[RecordExamples], card: Card, easy_start: bool
+) -> Recipe:
+    def data(run: RunFolder) -> TrainingData:
+        prepare_companions(run.companions, card)
+        tokenizer = TextTokenizer.load(run.companions)
+        examples = source(settings.batch_size, tokenizer, easy_start=easy_start)
+        validate = make_validator(
+            examples.validation(settings.validation_examples), SHIPPED_SETTINGS, answers=settings.validation_answers,
+            prompt_weight=settings.prompt_weight,
+        )  # fmt: skip
+        return TrainingData(examples, validate)
+
+    return Recipe(model=MODEL, settings=settings, data=data, sampler=SHIPPED_SETTINGS, identity={"recipe": name})
+
+
+def prepare_companions(folder: Path, card: Card) -> None:
+    """Writes tokenizer, chat template, generation_config.json and redraft.json (the card) into `folder`.
+
+    A tokenizer that is there is kept, else the bundled checkpoint's is copied: checkpoints share its token ids. Without
+    either, one is trained.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "tokenizer.json").exists():
+        pass
+    elif (BUNDLED_FOLDER / "tokenizer.json").exists():
+        # tokenizer.json comes last: its presence means that the others are there.
+        for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
+            write_whole(folder / name, (BUNDLED_FOLDER / name).read_bytes())
+    else:
+        # Natural values only: random words would displace pieces that real ones have in common.
+        records = (training_record(0, index, scrambled=0.0) for index in range(TOKENIZER_RECORDS))
+        save_tokenizer(train_tokenizer(text for record in records for text in (record.prompt, record.answer)), folder)
+    ids = {"bos_token_id": MODEL.bos_id, "eos_token_id": list(MODEL.eos_ids), "pad_token_id": MODEL.pad_id}
+    write_generation_config(folder, SHIPPED_SETTINGS.to_generation_config() | ids)
+    write_card(folder, card)

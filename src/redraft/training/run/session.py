@@ -1,0 +1,66 @@
+"""A training session: trains a recipe in its folder, then draws the report and says what was reached."""
+
+import contextlib
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from redraft.model.transformer import Transformer
+from redraft.training.loop import train
+from redraft.training.recipe import Recipe
+from redraft.training.run.log import read_rows
+from redraft.training.run.report import REPORT_FILE, summarize, write_report
+from redraft.training.run.state import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The outcome of a run.
+
+    checkpoint: the one with the best validation, else the newest. summary: see `summarize`; empty if nothing was
+    logged. report: the HTML file; None if nothing was logged or matplotlib is missing.
+    """
+
+    model: Transformer
+    checkpoint: Path
+    summary: dict[str, Any]
+    report: Path | None
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    start: Path | None = None,
+    stop_after: float = math.inf,
+    device: torch.device | str = "cpu",
+    report: Callable[[str], None] = print,
+) -> TrainingResult:
+    """Trains a recipe in the folder `out`, or resumes the run there, and draws its report even if training fails.
+
+    start: a checkpoint whose weights a new run starts from. stop_after: seconds. report: receives progress lines.
+    Errors are those of `train`.
+    """
+    folder = RunFolder(Path(out), Path(out) / "companions")
+    try:
+        model = train(recipe, folder, report=report, start=start, stop_after=stop_after, device=device)
+    finally:
+        # On a full disk, the error that ended the run is the one to show.
+        with contextlib.suppress(OSError):
+            has_progress = any(row["kind"] == "progress" for row in read_rows(folder.path))
+            if has_progress and importlib.util.find_spec("matplotlib") is not None:
+                write_report(folder.path)
+    checkpoint = folder.checkpoints()[-1]
+    if not has_progress:
+        # The run had finished before runs had logs.
+        return TrainingResult(model, checkpoint, {}, None)
+    summary = summarize(folder.path)
+    if summary["best"]:
+        checkpoint = folder.checkpoint(summary["best"]["step"])
+    drawn = folder.path / REPORT_FILE
+    return TrainingResult(model, checkpoint, summary, drawn if drawn.exists() else None)

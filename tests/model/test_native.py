@@ -219,9 +219,9 @@ def test_attention(kernels: Kernels, dtype: torch.dtype, data: st.DataObject) ->
 
 
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(build.SWITCH, "off")
+    monkeypatch.setenv(build.KERNELS_VARIABLE, "off")
     assert build.load_kernels.__wrapped__() is None
-    monkeypatch.setenv(build.SWITCH, "perhaps")
+    monkeypatch.setenv(build.KERNELS_VARIABLE, "perhaps")
     with pytest.raises(ValueError, match="REDRAFT_KERNELS is 'perhaps', must be on or off"):
         build.load_kernels.__wrapped__()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redraft.model import PRECISIONS, ModelConfig, Precision, packed_embedding_bytes
-from redraft.model.linear.methods import BLOCK
+from redraft.model.linear.methods import MAX_DEQUANTIZED
 from redraft.weights.checkpoint import STORED_AS, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 
@@ -90,7 +90,7 @@ def _step_bytes(config: ModelConfig) -> int:
     choices = rows * config.experts_per_token * (2 * config.hidden_size + 3 * config.expert_size)
     widest = max(config.num_heads * config.attention_shape(i).head_dim for i in range(config.num_layers))
     attention = rows * (3 * widest + config.num_heads * rows)
-    return 4 * (choices + attention + 4 * BLOCK) + ModelSizes.of(config).kv_bytes(rows, 4)
+    return 4 * (choices + attention + 4 * MAX_DEQUANTIZED) + ModelSizes.of(config).kv_bytes(rows, 4)
 
 
 def _left_in_cgroups() -> Iterator[int]:

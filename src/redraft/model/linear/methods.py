@@ -1,4 +1,4 @@
-"""Products with a matrix of weights, x [n, I] → [n, O], in the forms that `prepare` chooses from.
+"""The linear methods that `prepare` chooses from: products with a matrix of weights, x [n, I] → [n, O].
 
 n rows, I inputs, O outputs. Whatever the form, a row's result does not depend on the rows
 beside it.
@@ -16,9 +16,12 @@ from redraft.model.native.kernels import Kernels
 
 _LINEAR = torch.ops.mkldnn._linear_pointwise.default
 
-BLOCK = 2**22
-"""Weights of few bits that are turned back at a time. Larger temporaries than a few MB are given back to the system
-after each use, and every page of the next one is a fault; and a core's cache holds no more."""
+MAX_DEQUANTIZED = 2**22
+"""Quantized weights that are turned back to floats at a time.
+
+Larger temporaries than a few MB are given back to the system after each use, and every page of the next one is a fault;
+and a core's cache holds no more.
+"""
 
 
 @functools.cache
@@ -113,7 +116,7 @@ class WeightOnlyLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = pad_rows(x)
-        block = max(1, BLOCK // self.inputs)
+        block = max(1, MAX_DEQUANTIZED // self.inputs)
         parts = [
             multiply(rows, QuantizedMatrix(self.bits, self.inputs, values, scale).dense(x.dtype))
             for values, scale in zip(torch.split(self.values, block), torch.split(self.scale, block), strict=True)

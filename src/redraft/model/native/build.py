@@ -27,8 +27,8 @@ FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
 )
-WIDE = "-mprefer-vector-width=512"
-SWITCH = "REDRAFT_KERNELS"
+X86_FLAG = "-mprefer-vector-width=512"
+KERNELS_VARIABLE = "REDRAFT_KERNELS"
 """The environment variable that turns them off: "off"."""
 
 _log = logging.getLogger(__name__)
@@ -36,13 +36,13 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def load_kernels() -> Kernels | None:
-    """The kernels, built if they are not in the cache yet (some seconds); None where torch has to do without.
+    """Returns the kernels, built if they are not in the cache yet (some seconds); None where torch has to do without.
 
     That is on another system than Linux, without a compiler, and with REDRAFT_KERNELS=off in the environment, which
     also is the way to compare. Why they are not there is logged. ValueError for another value of the variable.
     """
-    if (switch := os.environ.get(SWITCH, "on")) not in ("on", "off"):
-        raise ValueError(f"{SWITCH} is {switch!r}, must be on or off")
+    if (switch := os.environ.get(KERNELS_VARIABLE, "on")) not in ("on", "off"):
+        raise ValueError(f"{KERNELS_VARIABLE} is {switch!r}, must be on or off")
     if switch == "off" or sys.platform != "linux":
         return None
     compiler = shlex.split(os.environ.get("CXX") or "g++")
@@ -60,7 +60,7 @@ def load_kernels() -> Kernels | None:
 
 def _cached(compiler: list[str], openmp: Path) -> Kernels:
     """From the user's cache if it is there, else built into it; without a place to write only for this process."""
-    flags = [*FLAGS, *([WIDE] if platform.machine() == "x86_64" else [])]
+    flags = [*FLAGS, *([X86_FLAG] if platform.machine() == "x86_64" else [])]
     content = (SOURCE.read_text(encoding="utf-8"), *compiler, *flags, str(openmp), platform.machine(), _processor())
     name = hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
     try:

@@ -30,7 +30,7 @@ STREAM_ROWS, KERNEL_STREAM_ROWS = 128, 256
 They bound what is kept for a share of it to [STREAM_ROWS, V / SHARE].
 """
 
-_GATHERED = 2**18
+_MAX_GATHERED = 2**18
 """Elements of the embedding gathered at a time."""
 
 _FLOOR = -2.0
@@ -250,7 +250,7 @@ class _VocabularyStream:
     def _capped_at(self, ids: Tensor) -> Tensor:
         """Returns the rows' logits for ids int64 [N, A], float32 [N, A] in units of the softcap."""
         raw = ids.new_empty(ids.shape, dtype=torch.float32)
-        step = max(1, _GATHERED // (ids.shape[1] * self._hidden.shape[1]))
+        step = max(1, _MAX_GATHERED // (ids.shape[1] * self._hidden.shape[1]))
         for start in range(0, ids.shape[0], step):
             rows = slice(start, start + step)
             keys = F.embedding(ids[rows], self._head.embedding).float()

@@ -235,7 +235,7 @@ def test_a_wrong_model_a_wrong_key_and_a_full_server_have_their_errors(guarded):
         assert (refused.value.param, refused.value.code) == ("model", "model_not_found")
         with client.chat.completions.create(**ASKED | SLOW, stream=True) as stream:
             next(stream)
-            with pytest.raises(openai.RateLimitError, match="1 of 1 places for answers are taken") as full:
+            with pytest.raises(openai.RateLimitError, match="1 of 1 slots for answers are taken") as full:
                 client.chat.completions.create(**ASKED)
             assert int(full.value.response.headers["retry-after"]) >= 1
         # As it is meant: asked again after that time, it is answered.

@@ -6,7 +6,7 @@ from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
 from redraft.engine.modes import decoding_modes
 from redraft.engine.prefix_cache import PrefixCache
 from redraft.engine.request import Request
-from redraft.engine.runner import Step, run_forward
+from redraft.engine.runner import ChunkResult, run_forward
 from redraft.engine.scheduler import Limits, Scheduler
 from redraft.engine.sequence import Chunk, Phase, Sequence
 from redraft.model import KVCache, Transformer
@@ -85,19 +85,19 @@ class EngineCore:
 
     def _run(self, chunks: list[Chunk]) -> list[Event]:
         try:
-            steps = run_forward(self.model, chunks)
+            results = run_forward(self.model, chunks)
         except Exception as error:
             if len(chunks) == 1:
                 return self._fail(chunks[0].sequence, error)
             return [event for chunk in chunks for event in self._run([chunk])]
-        return [event for step in steps for event in self._take(step)]
+        return [event for result in results for event in self._take(result)]
 
-    def _take(self, step: Step) -> list[Event]:
-        sequence, outcome = step.chunk.sequence, step.outcome
+    def _take(self, result: ChunkResult) -> list[Event]:
+        sequence, outcome = result.chunk.sequence, result.outcome
         if outcome is not None and outcome.error is not None:
             return self._fail(sequence, outcome.error)
-        sequence.cache = step.cache
-        if step.chunk.encode and sequence.encoded(step.chunk.encode):
+        sequence.cache = result.cache
+        if result.chunk.encode and sequence.encoded(result.chunk.encode):
             self._publish(sequence)
             if outcome is None:
                 sequence.record.lap(sequence.phase.value)

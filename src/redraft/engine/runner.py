@@ -5,22 +5,22 @@ from dataclasses import dataclass
 
 import torch
 
-from redraft.engine.modes import DecodingMode, Outcome, WorkItem
+from redraft.engine.modes import DecodingMode, DecodingOutcome, WorkItem
 from redraft.engine.sequence import Chunk
 from redraft.model import FlatBatch, KVCache, Pass, SegmentInput, Transformer, streamed_readout
 
 
 @dataclass(frozen=True)
-class Step:
+class ChunkResult:
     """What a forward made of a chunk: its sequence's cache after it, and the outcome where rows were read out."""
 
     chunk: Chunk
     cache: KVCache
-    outcome: Outcome | None
+    outcome: DecodingOutcome | None
 
 
 @torch.inference_mode()
-def run_forward(model: Transformer, chunks: list[Chunk]) -> list[Step]:
+def run_forward(model: Transformer, chunks: list[Chunk]) -> list[ChunkResult]:
     """Runs the model once over the chunks of distinct sequences, of which it changes none."""
     items = [chunk.sequence.mode.work(chunk) for chunk in chunks]
     parts, rows = _segments(items, model.embed_tokens.weight.device)
@@ -29,7 +29,7 @@ def run_forward(model: Transformer, chunks: list[Chunk]) -> list[Step]:
     for i, item in enumerate(items):
         if rows[i].start < rows[i].stop:
             groups[item.sequence.mode, item.sequence.request.top > 0].append(i)
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, DecodingOutcome] = {}
     for (mode, _), members in groups.items():
         hidden = torch.cat([result.hidden[rows[i]] for i in members])
         of_mode = [items[i] for i in members]
@@ -37,7 +37,8 @@ def run_forward(model: Transformer, chunks: list[Chunk]) -> list[Step]:
         readout = streamed_readout(model.head, hidden, query)
         outcomes |= zip(members, mode.read(of_mode, readout), strict=True)
     return [
-        Step(chunk, cache, outcomes.get(i)) for i, (chunk, cache) in enumerate(zip(chunks, result.caches, strict=True))
+        ChunkResult(chunk, cache, outcomes.get(i))
+        for i, (chunk, cache) in enumerate(zip(chunks, result.caches, strict=True))
     ]
 
 

@@ -4,10 +4,10 @@ import torch
 
 from redraft.engine.modes.autoregressive import Autoregressive
 from redraft.engine.modes.diffusion import Diffusion
-from redraft.engine.modes.mode import DecodingMode, Outcome, WorkItem
+from redraft.engine.modes.mode import DecodingMode, DecodingOutcome, WorkItem
 from redraft.model import ModelConfig
 
-__all__ = ["DecodingMode", "Outcome", "WorkItem", "decoding_modes"]
+__all__ = ["DecodingMode", "DecodingOutcome", "WorkItem", "decoding_modes"]
 
 
 def decoding_modes(config: ModelConfig, device: torch.device) -> dict[str, DecodingMode]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from redraft.engine.events import CanvasCommitted, Event, Finished
-from redraft.engine.modes.mode import Outcome, WorkItem
+from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Phase, Sequence
 from redraft.generation.autoregressive import TokenRecord, greedy_query
@@ -37,16 +37,16 @@ class Autoregressive:
     def query(self, items: list[WorkItem], top: int) -> ReadoutQuery:
         return greedy_query(len(items), self._device)
 
-    def read(self, items: list[WorkItem], readout: Readout) -> list[Outcome]:
+    def read(self, items: list[WorkItem], readout: Readout) -> list[DecodingOutcome]:
         facts = torch.stack([readout.argmax, readout.entropy.isfinite().long()])
         return [
-            Outcome(token_ids=(token,))
+            DecodingOutcome(token_ids=(token,))
             if ok
-            else Outcome(error=not_finite(f"behind token {item.sequence.cache.length + len(item.encode)}"))
+            else DecodingOutcome(error=not_finite(f"behind token {item.sequence.cache.length + len(item.encode)}"))
             for item, token, ok in zip(items, *facts.tolist(), strict=True)
         ]
 
-    def take(self, sequence: Sequence, outcome: Outcome) -> Iterator[Event]:
+    def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:
         record, (token,) = sequence.record, outcome.token_ids
         assert isinstance(record, TokenRecord)
         record.lap(sequence.phase.value)

@@ -12,7 +12,7 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
-from redraft.engine.modes.mode import Outcome, WorkItem
+from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Phase, Sequence
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
@@ -65,7 +65,7 @@ class Diffusion:
             top=top,
         )
 
-    def read(self, items: list[WorkItem], readout: Readout) -> list[Outcome]:
+    def read(self, items: list[WorkItem], readout: Readout) -> list[DecodingOutcome]:
         states = [item.canvas for item in items if item.canvas is not None]
         stepped = self._sampler.step_each(states, readout)
         outcomes, row = [], 0
@@ -74,7 +74,7 @@ class Diffusion:
             rows = slice(row, row + state.length)
             row = rows.stop
             if not is_finite:
-                outcomes.append(Outcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
+                outcomes.append(DecodingOutcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
                 continue
             step = DenoisingStep(
                 canvas=at.canvas,
@@ -87,10 +87,10 @@ class Diffusion:
                 finished=not is_active,
                 top=None if readout.top is None else readout.top.select(rows).first(item.sequence.request.top),
             )
-            outcomes.append(Outcome(step=step, canvas=state))
+            outcomes.append(DecodingOutcome(step=step, canvas=state))
         return outcomes
 
-    def take(self, sequence: Sequence, outcome: Outcome) -> Iterator[Event]:
+    def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:
         step, request, record = outcome.step, sequence.request, sequence.record
         assert step is not None
         record.lap("denoising")

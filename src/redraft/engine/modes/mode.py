@@ -34,7 +34,7 @@ class WorkItem:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DecodingOutcome:
     """What a forward made of a sequence whose rows were read out: a denoising step, tokens, or an error."""
 
     step: DenoisingStep | None = None
@@ -74,10 +74,10 @@ class DecodingMode(Protocol):
         """
         ...
 
-    def read(self, items: list[WorkItem], readout: Readout) -> list[Outcome]:
+    def read(self, items: list[WorkItem], readout: Readout) -> list[DecodingOutcome]:
         """Reads what the readout of those R rows means for each of the sequences, and changes none of them."""
         ...
 
-    def take(self, sequence: Sequence, outcome: Outcome) -> Iterator[Event]:
+    def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:
         """Takes the sequence further; yields what happened, a Finished at last when it has ended."""
         ...

@@ -1,14 +1,14 @@
-"""Repair: what was spoiled can be mended, names are spared, and what is held out is held out."""
+"""Repair: typos can be corrected, names are spared, and what is held out stays held out."""
 
 import random
 import re
 
 from redraft.bundled.data.extraction.values import is_held_out
 from redraft.bundled.data.repair import (
-    _sentences,
     add_typos,
     held_out_records,
     misspellings,
+    real_sentences,
     sentence,
     training_record,
 )
@@ -44,8 +44,8 @@ def test_what_is_spared_is_spared():
 
 
 def test_sentences_and_misspellings_are_split():
-    assert not set(_sentences(True)) & set(_sentences(False))
-    assert 0.05 < len(_sentences(True)) / len(_sentences(False)) < 0.2
+    assert not set(real_sentences(True)) & set(real_sentences(False))
+    assert 0.05 < len(real_sentences(True)) / len(real_sentences(False)) < 0.2
     assert all(is_held_out(wrong) for wrongs in misspellings(True).values() for wrong in wrongs)
     assert not any(is_held_out(wrong) for wrongs in misspellings(False).values() for wrong in wrongs)
     trained = {record.answer for record in RECORDS}

@@ -48,7 +48,7 @@ def misspellings(held_out: bool) -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def _sentences(held_out: bool) -> tuple[str, ...]:
+def real_sentences(held_out: bool) -> tuple[str, ...]:
     lines = SENTENCES.read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if is_held_out(line) == held_out)
 
@@ -60,7 +60,7 @@ def _prose(held_out: bool) -> tuple[Phrasing, ...]:
     seen = [phrasing for phrasing in read_phrasings(HERE / "seen_prose.txt") if not words_of(phrasing) & SLANG]
     # Many other phrasings are chat, notes or deliberately broken English: not correct answers.
     known = {*misspellings(False), *misspellings(True)}.union(*map(words_of, seen))
-    known |= {word.lower() for line in _sentences(held_out=False) for word in ANY_WORD.findall(line)}
+    known |= {word.lower() for line in real_sentences(held_out=False) for word in ANY_WORD.findall(line)}
     plain = [phrasing for phrasing in more_phrasings() if words_of(phrasing) <= known]
     return (*seen, *(phrasing for phrasing in plain if len(words_of(phrasing)) >= MIN_WORDS))
 
@@ -73,7 +73,7 @@ def words_of(phrasing: Phrasing) -> set[str]:
 def sentence(rng: random.Random, *, held_out: bool) -> tuple[str, frozenset[str]]:
     """Returns a correct sentence, or a few short ones, and the words in it that nobody could correct: names."""
     if rng.random() < 0.5:
-        return rng.choice(_sentences(held_out)), frozenset()
+        return rng.choice(real_sentences(held_out)), frozenset()
     while True:
         values, text = render(rng.choice(_prose(held_out)), ValueSource(held_out=held_out), rng)
         text = " ".join(text.split())

@@ -36,10 +36,8 @@ def run_forward(model: Transformer, chunks: list[Chunk]) -> list[ChunkResult]:
         query = mode.query(of_mode, max(item.sequence.request.top for item in of_mode))
         readout = streamed_readout(model.head, hidden, query)
         outcomes |= zip(members, mode.read(of_mode, readout), strict=True)
-    return [
-        ChunkResult(chunk, cache, outcomes.get(i))
-        for i, (chunk, cache) in enumerate(zip(chunks, result.caches, strict=True))
-    ]
+    after = zip(chunks, result.caches, strict=True)
+    return [ChunkResult(chunk, cache, outcomes.get(i)) for i, (chunk, cache) in enumerate(after)]
 
 
 def _segments(items: list[WorkItem], device: torch.device) -> tuple[list[SegmentInput], list[slice]]:

@@ -5,7 +5,7 @@ import torch
 
 from redraft.engine import Admitted, Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Request, StepTaken
 from redraft.generation import SamplerSettings, generate, generate_autoregressive
-from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, streamed_readout
+from redraft.model import FlatBatch, KVCache, OutputHead, Pass, ReadoutQuery, streamed_readout
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)
@@ -54,10 +54,10 @@ def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model, monke
     assert core.cancel("t") == []
     assert core.held == ("u",)
 
-    def fail(_):
+    def fail(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(model, "logits", fail)
+    monkeypatch.setattr(OutputHead, "logits", fail)
     core.submit(Request(id="c", prompt=PROMPT, settings=SETTINGS))
     events = run(core)
     assert str(of(events, "u", Failed)[0].error) == "broken"

@@ -1,8 +1,8 @@
-"""Many requests of mixed lengths for a server, some of them left at a random moment: does it stay as it was?
+"""A soak test: many requests of mixed lengths to a server, some abandoned at a random moment. Does it stay healthy?
 
 Run from the checkout's root: `python tools/soak.py --requests 20000`. Starts `redraft serve` itself, or takes --url
-and, for its memory, --pid. Ends with one JSON line, and with exit code 1 where a criterion is not met: no error, as
-much memory at the end as after a tenth, as fast in the last tenth as in the first, nothing left in work, no child left.
+and, for its memory, --pid. Ends with one JSON line, and with exit code 1 where a criterion is not met: no error, no
+more memory at the end than after a tenth, the last tenth as fast as the first, nothing left running, no child left.
 """
 
 import argparse
@@ -21,13 +21,15 @@ from typing import Any
 
 import httpx2
 
-from redraft.benchmark.load.driver import NotAnswered, filler_prompts
+from redraft.benchmark.load.prompts import filler_prompts
 from redraft.benchmark.load.serving import end, serving
-from redraft.benchmark.timing import machine
-from redraft.evaluation.endpoint import Endpoint, first_model, is_here
+from redraft.benchmark.load.targets import EndpointTarget
+from redraft.benchmark.timing import describe_machine
+from redraft.client.errors import RequestFailed
+from redraft.client.stream import Endpoint, EndpointConnection, is_local, list_models
 from redraft.evaluation.tasks import TASKS
 
-FREED_SECONDS, TIMEOUT, PROGRESS_SECONDS = 20.0, 300.0, 5.0
+MAX_IDLE_SECONDS, TIMEOUT, PROGRESS_SECONDS = 20.0, 300.0, 5.0
 TASK_SHARE = 0.5
 WORDS = ((1, 10), (10, 60), (60, 250))
 ANSWERS = (4, 16, 64, 128)
@@ -36,7 +38,7 @@ GAUGES = ("redraft_requests_running", "redraft_requests_waiting")
 
 @dataclass(frozen=True)
 class Planned:
-    """One request. left: after which share of the time that answers take of late its client goes, or None."""
+    """A request. left: the share of a recent answer's time after which its client disconnects, or None."""
 
     prompt: str
     settings: dict[str, Any]
@@ -46,7 +48,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the server is like at some moment: bytes, sockets, child processes, and those of them that are zombies."""
+    """The server's state at one moment: bytes, sockets, child processes, and the zombies among them."""
 
     done: int
     memory: int | None
@@ -58,8 +60,8 @@ class Sample:
 
 
 @dataclass
-class Found:
-    """What became of the requests so far. ends: when each of them ended, and whether it was answered."""
+class Outcomes:
+    """The outcomes of the requests so far. ends: when each of them ended, and whether it was answered."""
 
     ends: list[tuple[float, bool]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -68,19 +70,19 @@ class Found:
     usual_seconds: float = 0.5
     samples: list[Sample] = field(default_factory=list)
 
-    def note(self, outcome: str, message: str = "") -> None:
-        """One request has ended."""
+    def record(self, outcome: str, message: str = "") -> None:
+        """Records the end of a request."""
         self.ends.append((time.perf_counter(), outcome == "answered"))
         self.outcomes[outcome] += 1
         self.messages.setdefault(outcome, message)
 
 
 def plan(count: int, disconnects: float, seed: int, steps: int) -> Iterator[Planned]:
-    """So many requests, the same for the same seed; `steps` bounds a canvas's, 0 leaves that to the server."""
+    """Plans `count` requests, the same for the same seed; `steps` limits a canvas's, 0 leaves that to the server."""
     rng = random.Random(f"soak/{seed}")
     canvas = {"canvas": {"steps": steps}} if steps else {}
     fillers = [filler_prompts(low, high, seed) for low, high in WORDS]
-    # The bundled model has much to say to these, and next to nothing to filling text.
+    # The bundled model answers these at length, and filler text with next to nothing.
     tasks = [case.prompt for task in TASKS.values() for case in task.cases()]
     for _ in range(count):
         yield Planned(
@@ -91,31 +93,31 @@ def plan(count: int, disconnects: float, seed: int, steps: int) -> Iterator[Plan
         )
 
 
-class Watched:
-    """The server from outside: what it tells at /metrics, and what /proc knows of its process where that is here."""
+class Monitor:
+    """The server from outside: its /metrics, and its process in /proc if it runs on this machine."""
 
     def __init__(self, url: str, pid: int | None, key: str | None) -> None:
         self._url, self._pid = url, pid
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._client = httpx2.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=not is_here(url))
+        self._client = httpx2.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=not is_local(url))
 
     async def sample(self, done: int) -> Sample:
-        """As it is now; one socket is the one that asks."""
-        told = await self._client.get(f"{self._url}/metrics")
-        told.raise_for_status()
-        values = dict(line.rsplit(" ", 1) for line in told.text.splitlines() if line.startswith(GAUGES))
+        """Samples its state; one of the sockets is our own."""
+        metrics = await self._client.get(f"{self._url}/metrics")
+        metrics.raise_for_status()
+        values = dict(line.rsplit(" ", 1) for line in metrics.text.splitlines() if line.startswith(GAUGES))
         running, waiting = (float(values[name]) for name in GAUGES)
         facts = (None, None, None, None) if self._pid is None else process_facts(self._pid)
         memory, sockets, children, zombies = facts
         return Sample(done, memory, sockets, children, zombies, running, waiting)
 
     async def close(self) -> None:
-        """Its connection."""
+        """Closes the connection."""
         await self._client.aclose()
 
 
 def process_facts(pid: int) -> tuple[int, int, int, int]:
-    """(bytes of memory, open sockets, child processes, those of them that have ended and nobody waited for)."""
+    """Returns (bytes of memory, open sockets, child processes, zombies among them)."""
     process = Path(f"/proc/{pid}")
     memory = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     sockets = 0
@@ -130,60 +132,62 @@ def process_facts(pid: int) -> tuple[int, int, int, int]:
 
 
 def _text(path: Path) -> str:
-    """A file of a process that may end meanwhile."""
+    """The text of a file in /proc; empty if the process has ended."""
     try:
         return path.read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
-async def soak(planned: Iterator[Planned], count: int, concurrency: int, target: Endpoint, watched: Watched) -> Found:
-    """Sends all, so many at a time, and looks at the server now and then: after each hundredth, and at the end."""
-    found = Found()
-    found.samples.append(await watched.sample(0))
-    workers = [asyncio.create_task(_work(planned, target, found)) for _ in range(concurrency)]
-    watching = asyncio.create_task(_watch(watched, count, found))
+async def soak(
+    planned: Iterator[Planned], count: int, concurrency: int, endpoint: Endpoint, monitor: Monitor
+) -> Outcomes:
+    """Sends all requests, `concurrency` in flight; samples the server after each hundredth and at the end."""
+    found = Outcomes()
+    found.samples.append(await monitor.sample(0))
+    watching = asyncio.create_task(_watch(monitor, count, found))
     try:
-        await asyncio.gather(*workers)
+        async with endpoint.connect() as connection:
+            await asyncio.gather(*(_work(planned, connection, found) for _ in range(concurrency)))
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await target.__aexit__(None, None, None)
-    found.samples.append(await _freed(watched, count, found.samples[0]))
+    found.samples.append(await _idle_sample(monitor, count, found.samples[0]))
     return found
 
 
-async def _work(planned: Iterator[Planned], target: Endpoint, found: Found) -> None:
+async def _work(planned: Iterator[Planned], connection: EndpointConnection, found: Outcomes) -> None:
     for one in planned:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         leaving = None if one.left is None else one.left * found.usual_seconds
         try:
             async with asyncio.timeout(leaving):
                 if one.streamed:
-                    tokens = (await target.answer(one.prompt, lambda: None, **one.settings)).tokens
+                    target = EndpointTarget(connection, one.settings)
+                    tokens = (await target.answer(one.prompt, lambda: None)).tokens
                 else:
-                    tokens = (await target.whole(one.prompt, **one.settings)).tokens
+                    tokens = (await connection.complete(one.prompt, **one.settings)).tokens
         except TimeoutError:
-            found.note("left")
+            found.record("left")
             continue
-        except NotAnswered as error:
-            found.note(error.kind, str(error))
+        except RequestFailed as error:
+            found.record(error.kind, str(error))
             continue
-        found.usual_seconds += (time.perf_counter() - begun - found.usual_seconds) / 50
+        found.usual_seconds += (time.perf_counter() - start - found.usual_seconds) / 50
         found.tokens += tokens or 0
-        found.note("answered")
+        found.record("answered")
 
 
-async def _watch(watched: Watched, count: int, found: Found) -> None:
-    begun = shown = time.perf_counter()
-    looked = 0
+async def _watch(monitor: Monitor, count: int, found: Outcomes) -> None:
+    start = shown = time.perf_counter()
+    sampled = 0
     while True:
         await asyncio.sleep(0.1)
         done = len(found.ends)
-        if done - looked >= count / 100:
-            looked = done
+        if done - sampled >= count / 100:
+            sampled = done
             try:
-                found.samples.append(await watched.sample(done))
+                found.samples.append(await monitor.sample(done))
             except httpx2.HTTPError as error:
                 found.outcomes["no metrics"] += 1
                 found.messages.setdefault("no metrics", str(error))
@@ -192,29 +196,29 @@ async def _watch(watched: Watched, count: int, found: Found) -> None:
             last = found.samples[-1]
             memory = "" if last.memory is None else f", {last.memory / 2**20:.0f} MB, {last.sockets} sockets"
             outcomes = ", ".join(f"{name} {number}" for name, number in found.outcomes.items())
-            print(f"{done:,} of {count:,} in {now - begun:.0f} s: {outcomes}{memory}", file=sys.stderr, flush=True)
+            print(f"{done:,} of {count:,} in {now - start:.0f} s: {outcomes}{memory}", file=sys.stderr, flush=True)
 
 
-async def _freed(watched: Watched, done: int, before: Sample) -> Sample:
-    """How the server is once it has nothing left to do, or when it should have had."""
-    limit = time.perf_counter() + FREED_SECONDS
+async def _idle_sample(monitor: Monitor, done: int, before: Sample) -> Sample:
+    """The server's state once it is idle, or after the time in which it should have become so."""
+    limit = time.perf_counter() + MAX_IDLE_SECONDS
     while True:
-        last = await watched.sample(done)
+        last = await monitor.sample(done)
         idle = last.running == last.waiting == 0 and (last.sockets or 0) <= (before.sockets or 0)
         if idle or time.perf_counter() > limit:
             return last
         await asyncio.sleep(0.1)
 
 
-def judge(found: Found, growth: float, slower: float) -> tuple[dict[str, Any], list[str]]:
-    """What was found, and the criteria that are not met."""
+def judge(found: Outcomes, growth: float, slower: float) -> tuple[dict[str, Any], list[str]]:
+    """Returns the report and the criteria that are not met."""
     count = len(found.ends)
     tenth = max(1, count // 10)
     errors = {name: number for name, number in found.outcomes.items() if name not in ("answered", "left")}
     first, last = _rate(found.ends[: tenth + 1]), _rate(found.ends[-tenth - 1 :])
     before, after = found.samples[0], found.samples[-1]
     early = next((one for one in found.samples if one.done >= tenth), after)
-    # Means, since it goes up and down with what is in work, and is given back now and then.
+    # Means, since it varies with the running requests and is returned to the system now and then.
     filled = _memory(one for one in found.samples if tenth <= one.done <= 2 * tenth)
     last_memory = _memory(one for one in found.samples if one.done >= count - tenth)
     failed = [f"errors: {name} ({number}): {found.messages[name]}" for name, number in errors.items()]
@@ -223,13 +227,13 @@ def judge(found: Found, growth: float, slower: float) -> tuple[dict[str, Any], l
     if filled is not None and last_memory is not None and last_memory > (1 + growth) * filled:
         failed.append(f"memory grew from {filled:,} bytes in the second tenth to {last_memory:,} in the last")
     if after.running or after.waiting:
-        failed.append(f"{after.running:.0f} requests are in work and {after.waiting:.0f} wait after the end")
+        failed.append(f"{after.running:.0f} requests are running and {after.waiting:.0f} waiting after the end")
     if (after.sockets or 0) > (before.sockets or 0):
         failed.append(f"{before.sockets} sockets were open at the start, {after.sockets} after the end")
     # The chat template is rendered in a child, which comes with the first request.
     if (after.children or 0) > (early.children or 0) or after.zombies:
         failed.append(f"{early.children} children after a tenth, {after.children} at the end, {after.zombies} zombies")
-    told = {
+    report = {
         "requests": count, "outcomes": dict(found.outcomes), "errors": errors, "answer_tokens": found.tokens,
         "seconds": round(found.ends[-1][0] - found.ends[0][0], 1),
         "requests_per_second": {
@@ -244,11 +248,11 @@ def judge(found: Found, growth: float, slower: float) -> tuple[dict[str, Any], l
         "children": {"after_a_tenth": early.children, "end": after.children, "zombies": after.zombies},
         "running": after.running, "waiting": after.waiting,
     }  # fmt: skip
-    return told, failed
+    return report, failed
 
 
 def _memory(samples: Iterable[Sample]) -> int | None:
-    """The mean of those that know it."""
+    """The mean of the samples that know it."""
     known = [one.memory for one in samples if one.memory is not None]
     return round(sum(known) / len(known)) if known else None
 
@@ -260,61 +264,59 @@ def _rate(ends: list[tuple[float, bool]]) -> float:
 
 
 @contextmanager
-def _server(asked: argparse.Namespace) -> Iterator[tuple[str, int | None, Any]]:
-    """(URL, process id, process to be ended)."""
-    if asked.url:
-        yield asked.url.rstrip("/").removesuffix("/v1"), asked.pid, None
+def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, int | None, Any]]:
+    """Yields (URL, process id, process to end)."""
+    if arguments.url:
+        yield arguments.url.rstrip("/").removesuffix("/v1"), arguments.pid, None
         return
-    options = ("--max-concurrent", str(asked.max_concurrent), "--precision", asked.precision)
-    with serving(asked.model, *options) as running:
+    options = ("--max-concurrent", str(arguments.max_concurrent), "--precision", arguments.precision)
+    with serving(arguments.model, *options) as running:
         yield running.url, running.process.pid, running.process
 
 
 def main() -> int:
-    """The exit code."""
+    """Runs the soak test; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--concurrency", type=int, default=24)
-    parser.add_argument("--disconnects", type=float, default=0.05, help="share of requests that are left")
+    parser.add_argument("--disconnects", type=float, default=0.05, help="share of requests that are abandoned")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--steps", type=int, default=4, help="denoising steps of a canvas at most; 0: as the model has it"
-    )
+    parser.add_argument("--steps", type=int, default=4, help="most denoising steps of a canvas; 0: the model's own")
     parser.add_argument("--precision", default="bf16", help="of the server that is started")
     parser.add_argument("--model", default="bundled", help="what to serve")
     parser.add_argument("--max-concurrent", type=int, default=16, help="of the server that is started")
-    parser.add_argument("--url", help="a server that runs, instead")
+    parser.add_argument("--url", help="a running server, instead")
     parser.add_argument("--pid", type=int, help="its process")
     parser.add_argument(
         "--growth", type=float, default=0.1, help="share by which memory may grow from the second tenth to the last"
     )
     parser.add_argument("--slower", type=float, default=0.1, help="share by which the last tenth may be slower")
-    asked = parser.parse_args()
-    key = os.environ.get("REDRAFT_API_KEY") if asked.url else None
+    arguments = parser.parse_args()
+    key = os.environ.get("REDRAFT_API_KEY") if arguments.url else None
 
-    async def run(url: str, pid: int | None) -> Found:
-        name = await asyncio.to_thread(lambda: first_model(url + "/v1", key=key, timeout=TIMEOUT))
-        watched = Watched(url, pid, key)
-        target = Endpoint(url + "/v1", name, key=key, settings={}, timeout=TIMEOUT)
-        planned = plan(asked.requests, asked.disconnects, asked.seed, asked.steps)
+    async def run(url: str, pid: int | None) -> Outcomes:
+        name, *_ = await asyncio.to_thread(lambda: list_models(url + "/v1", key=key, timeout=TIMEOUT))
+        monitor = Monitor(url, pid, key)
+        endpoint = Endpoint(url=url + "/v1", model=name, key=key, timeout=TIMEOUT)
+        planned = plan(arguments.requests, arguments.disconnects, arguments.seed, arguments.steps)
         try:
-            return await soak(planned, asked.requests, asked.concurrency, target, watched)
+            return await soak(planned, arguments.requests, arguments.concurrency, endpoint, monitor)
         finally:
-            await watched.close()
+            await monitor.close()
 
-    with _server(asked) as (url, pid, process):
-        told, failed = judge(asyncio.run(run(url, pid)), asked.growth, asked.slower)
+    with _server(arguments) as (url, pid, process):
+        report, failed = judge(asyncio.run(run(url, pid)), arguments.growth, arguments.slower)
         if process is not None and (code := end(process)) != 0:
             failed.append(f"the server ended with {code}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     facts = {
-        "steps": asked.steps,
-        "concurrency": asked.concurrency,
-        "disconnects": asked.disconnects,
-        "seed": asked.seed,
+        "steps": arguments.steps,
+        "concurrency": arguments.concurrency,
+        "disconnects": arguments.disconnects,
+        "seed": arguments.seed,
     }
-    print(json.dumps({"soak": "server", **facts, **told, "failed": failed, "machine": machine()}))
+    print(json.dumps({"soak": "server", **facts, **report, "failed": failed, "machine": describe_machine()}))
     return 1 if failed else 0
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from redraft.benchmark.autoregressive import TokenByToken, compare_token_by_token
+from redraft.benchmark.autoregressive import AutoregressiveBaseline, compare_autoregressive
 from redraft.benchmark.compare import random_prompts
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation import generate_autoregressive
@@ -18,13 +18,13 @@ def test_tokens_are_those_of_the_plain_loop(prepared, vocab_size, length):
     prompts = random_prompts(vocab_size, 3, length)
     settings = SamplerSettings(max_new_tokens=20)
     alone = [generate_autoregressive(model, prompt.tolist(), settings).token_ids for prompt in prompts]
-    decoding = TokenByToken(prepare(model, "float32") if prepared else model, prompts, 20)
+    decoding = AutoregressiveBaseline(prepare(model, "float32") if prepared else model, prompts, 20)
     together = torch.stack([decoding.token() for _ in range(20)], dim=1)
     assert together.tolist() == [list(tokens) for tokens in alone]
     assert len({tuple(tokens) for tokens in alone}) == 3
 
 
 def test_at_the_break_even_a_canvas_takes_as_long_as_its_tokens():
-    found = compare_token_by_token(tiny_model(), 2, 5, rounds=1, tokens=2)
+    found = compare_autoregressive(tiny_model(), 2, 5, rounds=1, tokens=2)
     c = tiny_model().config.canvas_length
     assert found.break_even.median * found.step.median + found.commit.median == pytest.approx(c * found.token.median)

@@ -1,16 +1,13 @@
 """Comparing: both sides do the same work, and the peer's answers are an oracle's; speed itself is not asserted."""
 
 import importlib
-from functools import partial
 
 import pytest
 import torch
 
-from redraft.benchmark import compare as compare_module
 from redraft.benchmark.compare import EngineSteps, compare, random_prompts
 from redraft.benchmark.peers import TransformersSteps
-from redraft.benchmark.timing import Spread, machine, ratio
-from redraft.engine import Limits
+from redraft.benchmark.timing import Spread, describe_machine, ratio
 from tests.fakes.models import tiny_model
 
 # transformers' generate has torch load its compiler, which uses what torch itself calls deprecated.
@@ -40,7 +37,7 @@ def test_spread():
         "median": 30.0, "low": 20.0, "high": 40.0, "count": 5,
     }  # fmt: skip
     assert ratio([2.0, 9.0], [1.0, 3.0]).median == 2.5
-    assert {"processor", "threads", "torch", "redraft", "load"} <= machine().keys()
+    assert {"processor", "threads", "torch", "redraft", "load"} <= describe_machine().keys()
 
 
 def test_both_sides_time_every_step_but_the_first():
@@ -55,12 +52,12 @@ def test_both_sides_time_every_step_but_the_first():
 
 
 @pytest.mark.parametrize(("requests", "context"), [(1, 40), (2, 7), (9, 30)])
-def test_all_requests_are_in_every_forward(monkeypatch, requests, context):
-    # As if little were admitted at a time, which it is of large batches with long prompts.
-    monkeypatch.setattr(compare_module, "Limits", partial(Limits, admitted_tokens=60))
+def test_all_requests_are_in_every_forward(requests, context):
     model = tiny_model(eos_ids=())
-    prompts = random_prompts(model.config.vocab_size, requests, context)
-    assert len(EngineSteps(model, prompts, 4).seconds()) == 3
+    steps = EngineSteps(model, random_prompts(model.config.vocab_size, requests, context), 4)
+    tokens = requests * (context + model.config.canvas_length)
+    assert (steps.limits.admitted_tokens, steps.limits.admitted_requests) == (tokens, requests)
+    assert len(steps.seconds()) == 3
 
 
 def test_the_peer_has_our_weights_and_says_nothing(capfd):
@@ -70,7 +67,7 @@ def test_the_peer_has_our_weights_and_says_nothing(capfd):
     peer.seconds()
     told = capfd.readouterr()
     assert (told.out, told.err) == ("", "")
-    theirs = dict(peer._model.named_parameters())
+    theirs = dict(peer.model.named_parameters())
     for name, ours in model.named_parameters():
         assert any(torch.equal(ours, value) for key, value in theirs.items() if key.endswith(name)), name
 

@@ -9,7 +9,9 @@ import torch
 import redraft
 from redraft.bundled.data.families import BundledExamples
 from redraft.diffusion.randomness import Counter
-from redraft.evaluation.tasks import TASKS, Made, run_cases, summarise
+from redraft.evaluation.evaluate import evaluate, summarise
+from redraft.evaluation.subject import ModelSubject
+from redraft.evaluation.tasks import TASKS
 from redraft.training.data.examples import make_batch
 from redraft.training.objective import losses
 from redraft.weights import Checkpoint
@@ -62,13 +64,8 @@ def test_it_copies_what_the_prompt_says(model):
 @pytest.mark.parametrize(("name", "seen", "unseen"), [("extract", 0.7, 0.55), ("normalize", 0.8, 0.55)])
 def test_it_is_as_good_as_it_was_shipped(model, name, seen, unseen):
     """Floors well below the measured scores (README): with 24 examples of a kind, chance moves them by ten points."""
-
-    def answer(prompt: str) -> Made:
-        result = model.generate(prompt, seed=0)
-        return Made.here(result.text, result.generation)
-
     task = TASKS[name]
-    summary = summarise(run_cases(task.cases(24), task.score, answer, model.tokenizer.encode))
+    summary = summarise(evaluate(ModelSubject(model, {"seed": 0}), task.cases(24), task.score))
     assert summary["exact_seen"] >= seen
     assert summary["exact_unseen"] >= unseen
     assert summary.get("valid_json", 1) >= 0.85

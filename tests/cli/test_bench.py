@@ -1,15 +1,12 @@
 """`redraft bench`: each command's one JSON line, and what is refused before anything is measured."""
 
-import dataclasses
 import importlib.util
 import json
-import math
 import time
 
 import pytest
 
-from redraft.benchmark.roofline import plan
-from redraft.benchmark.roofline.plan import plan as predict
+from redraft.cli.bench.plan import table_of
 
 
 def line(out: str) -> dict[str, object]:
@@ -115,7 +112,7 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
     asked = ("bench", "load", "--endpoint", "http://127.0.0.1:9/v1", "--requests", 2)
     code, out, err = run(*asked)
     assert (code, out) == (2, "")
-    assert "does the server run?" in err
+    assert "is the server running?" in err
     code, out, err = run(*asked, "-m", "some/model")
     assert (code, out) == (2, "")
     assert "none of 2 requests was answered: no connection (2)" in err
@@ -126,21 +123,21 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
     [
         (("load", "--words", "9-2"), "prompts of 9 to 2 words"),
         (("load", "--words", "many"), "--words is 'many', must be a number or a range like 20-200"),
-        (("load", "--prompts", "jokes"), "--prompts is 'jokes', must be one of extract, normalize, repair"),
-        (("load", "--requests", 501), "--requests is 501, the test set has 500 prompts"),
+        (("load", "--prompts", "jokes"), "prompts is 'jokes', must be one of extract, normalize, repair"),
+        (("load", "--requests", 501), "requests is 501, the test set has 500 prompts"),
         (("load", "--rate", 0), "--rate is 0.0, must be a finite number above 0"),
         (("load", "--rate", 1, "--concurrency", 16), "--rate is an open loop, --concurrency a closed one"),
-        (("load", "--words", 9, "--prompts", "extract"), "--words writes prompts of its own, --prompts names a test"),
-        (("load", "--rounds", 5), "--rounds would do nothing here: that goes with --against-step or --against-server"),
-        (("load", "--seconds", 4), "--seconds would do nothing here: that goes with --against-step"),
+        (("load", "--words", 9, "--prompts", "extract"), "--words generates prompts, --prompts names a test"),
+        (("load", "--rounds", 5), "--rounds has no effect without --against-step or --against-server"),
+        (("load", "--seconds", 4), "--seconds has no effect without --against-step"),
         (
             ("load", "--against-server", "--seconds", 4),
-            "--seconds would do nothing here: that goes with --against-step",
+            "--seconds has no effect without --against-step",
         ),
         (("load", "--against-server", "--against-step"), "are two measurements; leave one of them out"),
         (("load", "--against-server", "--rate", 4), "--against-server is a closed loop, without --rate"),
-        (("load", "--timeout", 600), "--timeout would do nothing here: that goes with --endpoint"),
-        (("load", "--api-key-env", "KEY"), "--api-key-env would do nothing here: that goes with --endpoint"),
+        (("load", "--timeout", 600), "--timeout has no effect without --endpoint"),
+        (("load", "--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),
         (("load", "--against-step", "--seconds", "inf"), "--seconds is inf, must be a finite number above 0"),
         (("load", "--endpoint", "x", "--timeout", "nan"), "--timeout is nan, must be a finite number above 0"),
         (("load", "--against-step", "--seed", 1), "every request has a seed of its own; leave --seed out"),
@@ -148,7 +145,7 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--endpoint", "x", "--against-step"), "leave one of them out"),
         (("load", "--endpoint", "x"), "the endpoint is 'x', must be like http://localhost:8000/v1"),
         (("load", "--endpoint", "http://x/v1", "--steps", 3), "a server can't be asked for steps; with --endpoint"),
-        (("load", "--endpoint", "http://x/v1", "--precision", "bf16"), "--precision are a server's own affair"),
+        (("load", "--endpoint", "http://x/v1", "--precision", "bf16"), "--precision are the server's choice"),
         (("load", "--endpoint", "http://x/v1", "--api-key-env", "NO_SUCH_KEY"), "names NO_SUCH_KEY, but no such"),
     ],
 )
@@ -190,13 +187,13 @@ def test_plan_has_what_others_published_beside_it(run):
     assert "published" not in found["predicted"][0]
 
 
-def test_a_plan_without_a_break_even_is_json_still(run, monkeypatch):
-    monkeypatch.setattr(plan, "plan", lambda *a, **b: dataclasses.replace(predict(*a, **b), break_even=math.inf))
-    code, out, err = run("bench", "plan", "--device", "h100", "--requests", 1)
-    assert code == 0
-    assert "never" in err
-    assert "Infinity" not in out
-    assert line(out)["predicted"][0]["break_even"] is None
+def test_a_break_even_that_does_not_exist_is_shown_as_never(run):
+    _, out, _ = run("bench", "plan", "--device", "h100", "--requests", 1, "--json")
+    (row,) = line(out)["predicted"]
+    columns, (shown,) = table_of([row | {"break_even": None}])
+    assert shown[columns.index("break-even")] == "never"
+    columns, (shown,) = table_of([row])
+    assert shown[columns.index("break-even")] == f"{row['break_even']:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +209,8 @@ def test_a_plan_without_a_break_even_is_json_still(run, monkeypatch):
     ],
 )
 def test_bad_numbers_are_refused_before_anything_is_loaded(run, monkeypatch, arguments, message):
-    monkeypatch.setattr("redraft.benchmark.models.subject", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("redraft.benchmark.models.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("redraft.benchmark.models.synthetic_model", lambda *_: pytest.fail("made"))
     code, out, err = run("bench", *arguments)
     assert (code, out) == (2, "")
     assert message in err

@@ -15,6 +15,7 @@ import llm
 import pytest
 
 from redraft.benchmark.load.serving import Serving, serving
+from tests.fakes.openai_server import openai_server
 
 ROOT = Path(__file__).parents[2]
 # An installed checkout is found by its entry point; one that was installed before it had that is registered.
@@ -143,7 +144,7 @@ def test_text_comes_in_pieces_and_from_event_loops(here):
     [
         (("-o", "temperature", 9), "temperature: must be less than or equal to 2"),
         (("-o", "t_min", 0.9, "-o", "t_max", 0.1), "t_min"),
-        (("-o", "max_tokens", 4000), "max_tokens is 4000, the context holds 256"),
+        (("-o", "max_tokens", 4000), "max_tokens is 4000, but the context holds 256"),
         (("-o", "steps", "many"), "steps"),
         (("-o", "speed", 3), "speed"),
         (("--key", "wrong"), "the API key is missing or wrong"),
@@ -177,18 +178,24 @@ def test_a_key_that_llm_keeps_is_used(ask):
     assert out
 
 
-def test_streams_that_break_or_are_none(here):
-    class Told:
-        def set_usage(self, **_: object) -> None:
-            raise AssertionError
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("broken", "the stream ended before the answer did"),
+        ("cut", "the connection to http://127.0.0.1:.* broke"),
+        ("error inside", "http://127.0.0.1:.*: out of memory"),
+        ("rubbish", "does not speak the protocol of `redraft serve`: '{not json'"),
+        ("half a usage", "does not speak the protocol of `redraft serve`: its usage has no 'prompt_tokens'"),
+    ],
+)
+def test_a_stream_that_fails_is_a_models_error(here, monkeypatch, prompt, message):
+    with openai_server() as server:
+        monkeypatch.setenv("REDRAFT_URL", server.url)
+        with pytest.raises(llm.ModelError, match=message):
+            here.Redraft("m").prompt(prompt).text()
 
-    answer = here._Answer(Told())
-    assert list(answer.take(": waiting")) == list(answer.take("")) == list(answer.take("event: draft")) == []
-    assert list(answer.take('data: {"choices": [{"delta": {"content": "a"}}]}')) == ["a"]
-    with pytest.raises(llm.ModelError, match="the stream ended before"):
-        answer.end()
-    with pytest.raises(llm.ModelError, match="out of memory"):
-        list(answer.take('data: {"error": {"message": "out of memory"}}'))
-    with pytest.raises(llm.ModelError, match="does not speak the protocol"):
-        list(answer.take("data: [1]"))
-    answer.take("data: [DONE]")
+        async def run() -> str:
+            return await here.AsyncRedraft("m").prompt(prompt).text()
+
+        with pytest.raises(llm.ModelError, match=message):
+            asyncio.run(run())

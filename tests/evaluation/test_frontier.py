@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from redraft.evaluation.frontier import BETTER, Point, choose, draw, grid, pareto, sweep
+from redraft.evaluation.frontier import OBJECTIVES, Point, choose, draw, grid, pareto, sweep
 
 
 def point(quality: float, speed: float, forward: float, steps: float = 1.0) -> Point:
@@ -24,7 +24,7 @@ def test_nothing_beats_what_is_on_the_frontier_and_something_beats_all_else():
         best = pareto(points)
 
         def dominates(one: Point, other: Point) -> bool:
-            gains = [getattr(one, name) - getattr(other, name) for name in BETTER]
+            gains = [getattr(one, name) - getattr(other, name) for name in OBJECTIVES]
             return min(gains) >= 0 and max(gains) > 0
 
         for one in points:
@@ -63,7 +63,7 @@ def test_a_sweep_goes_on_where_it_stood(tmp_path):
     with pytest.raises(ValueError, match=r"was measured with \{\}, this is \{'model': 'b'\}; choose another"):
         list(sweep(choices, measure, done, {"model": "b"}))
     done.write_text("[]\n")
-    with pytest.raises(ValueError, match="line 1 is no point of a frontier"):
+    with pytest.raises(ValueError, match="line 1 is not a point of a frontier"):
         list(sweep(choices, measure, done))
 
 

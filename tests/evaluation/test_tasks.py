@@ -1,10 +1,14 @@
 """Tasks: what counts as exact, valid and right, and over which cases."""
 
+from typing import ClassVar
+
 import pytest
 
 from redraft.evaluation.cases import Case, read_rows
+from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
 from redraft.evaluation.scores import score_fields, score_repair, score_text
-from redraft.evaluation.tasks import TASKS, Made, run_cases, summarise
+from redraft.evaluation.subject import Response
+from redraft.evaluation.tasks import TASKS
 from redraft.generation import Generation
 
 WANTED = '{"name": "Ana", "total": null}'
@@ -28,15 +32,43 @@ def case(*, seen: bool = True, held_out_values: bool = False, answer: str = WANT
     return Case("Extract …", answer, seen, held_out_values)
 
 
+class Answers:
+    """A subject that gives the texts it is given, one after the other, and refuses a prompt that says so."""
+
+    facts: ClassVar = {}
+
+    def __init__(self, *texts: str, steps: tuple[int, ...] = (5,)) -> None:
+        self._texts, self._steps = iter(texts), steps
+
+    def check(self, prompt: str) -> None:
+        if prompt == "bad":
+            raise ValueError("a bad prompt")
+
+    def respond(self, prompt: str) -> Response:
+        return Response.of_generation(next(self._texts), generation(*self._steps))
+
+    def encode(self, text: str) -> range:
+        return range(len(text))
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+
 def summary_of(*answers: tuple[Case, str], steps: tuple[int, ...] = (5,)) -> dict:
-    texts = iter([text for _, text in answers])
-    outcomes = run_cases(
-        [case for case, _ in answers],
-        score_fields,
-        lambda _: Made.here(next(texts), generation(*steps)),
-        lambda text: range(len(text)),
-    )
-    return summarise(outcomes)
+    subject = Answers(*(text for _, text in answers), steps=steps)
+    return summarise(evaluate(subject, [case for case, _ in answers], score_fields))
+
+
+def test_a_bad_prompt_is_refused_before_any_answer():
+    reported = []
+    with pytest.raises(ValueError, match="a bad prompt"):
+        evaluate(Answers("a", "b"), [case(), Case("bad", WANTED)], score_fields, reported.append)
+    assert not reported
+
+
+def test_what_was_not_exact_is_listed():
+    outcomes = evaluate(Answers("{}", WANTED), [case(), case()], score_fields)
+    assert failed_rows(outcomes) == [{"prompt": "Extract …", "wanted": WANTED, "got": "{}", "seen": True}]
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,13 @@ def test_generated_tasks_of_a_server(server):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--api-key-env", "KEY"), "--api-key-env would do nothing here: that goes with --endpoint"),
-        (("--endpoint", "http://127.0.0.1:9/v1", "--autoregressive"), "--autoregressive is a way to run a model here"),
+        (("--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),
+        (
+            ("--endpoint", "http://127.0.0.1:9/v1", "--autoregressive"),
+            "--autoregressive is for a model in this process",
+        ),
         (("--endpoint", "http://127.0.0.1:9/v1", "--steps", "3"), "a server can't be asked for steps"),
-        (("--endpoint", "http://127.0.0.1:9/v1"), "does the server run?"),
+        (("--endpoint", "http://127.0.0.1:9/v1"), "is the server running?"),
         (("--endpoint", "nowhere"), "must be like http://localhost:8000/v1"),
     ],
 )

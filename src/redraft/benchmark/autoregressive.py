@@ -1,7 +1,7 @@
-"""Token by token, many requests at once: what diffusion has to beat, decoded as well as we can.
+"""The autoregressive baseline: the same weights, token by token, many requests at once, as fast as we can.
 
-All requests take one forward for each token, keys and values are written into room that is there from the start, and of
-the logits nothing is computed but the largest.
+Each forward is one token of every request, keys and values are written into room that is allocated once, and of the
+logits only the largest is found.
 
 B requests, T tokens of each prompt, H query heads, G key-value heads, d head size, D hidden, V vocabulary.
 """
@@ -16,12 +16,12 @@ from redraft.benchmark.timing import Spread, Stopwatch
 from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer
 from redraft.model.linear.methods import PackedLinear, PlainLinear, has_onednn
 
-SHARE = 64
-"""The largest of a long row is found among the largest of shares of it, which is several times as fast."""
+CHUNK = 64
+"""The argmax of a long row is that of the chunk with the largest maximum, which is several times as fast to find."""
 
 
-class TokenByToken:
-    """Greedy decoding of B prompts of one length, int64 [B, T], each of at most `room` tokens. No EOS ends it."""
+class AutoregressiveBaseline:
+    """A greedy decoder of B prompts of one length, int64 [B, T], for up to `room` tokens each. No EOS ends it."""
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, prompts: Tensor, room: int) -> None:
@@ -34,40 +34,40 @@ class TokenByToken:
         last = []
         for request, prompt in enumerate(prompts):
             read = model.run(FlatBatch.single(prompt, 0, Pass.ENCODER), (KVCache(model.config),))
-            self._cache.take(request, read.caches[0])
+            self._cache.fill(request, read.caches[0])
             last.append(read.hidden[-1:])
         self._cache.length = length
-        self._next = self._likeliest(torch.cat(last))
+        self._next = self._argmax(torch.cat(last))
 
     @torch.inference_mode()
     def token(self) -> Tensor:
-        """The next token of every request, int64 [B]; the encoder pass over it is done."""
+        """Returns the next token of every request, int64 [B], and runs the encoder pass over it."""
         found, at = self._next, self._cache.length
         segments = tuple(Segment(i, i, 1, at, Pass.ENCODER) for i in range(len(found)))
-        # Not filled up: what fills would choose experts of its own.
+        # Not padded: padding rows would choose experts of their own.
         batch = FlatBatch(found, torch.full_like(found, at), segments)
-        self._next = self._likeliest(self._model(batch, self._cache))
+        self._next = self._argmax(self._model(batch, self._cache))
         self._cache.length += 1
         return found
 
-    def _likeliest(self, hidden: Tensor) -> Tensor:
-        """hidden [B, D] → int64 [B]. The softcap changes no order, so it is left out."""
+    def _argmax(self, hidden: Tensor) -> Tensor:
+        """The argmax token, hidden [B, D] → int64 [B]. Without the softcap, which does not change the order."""
         logits: Tensor = self._readout(hidden)
-        whole = logits.shape[1] // SHARE * SHARE
-        shares = logits[:, :whole].view(len(logits), -1, SHARE)
-        if not shares.shape[1]:
+        split = logits.shape[1] // CHUNK * CHUNK
+        chunks = logits[:, :split].view(len(logits), -1, CHUNK)
+        if not chunks.shape[1]:
             return torch.as_tensor(logits.argmax(dim=-1))
-        peak, share = shares.amax(dim=-1).max(dim=-1)
-        best: Tensor = shares[torch.arange(len(share)), share].argmax(dim=-1) + share * SHARE
-        if whole == logits.shape[1]:
+        peak, chunk = chunks.amax(dim=-1).max(dim=-1)
+        best: Tensor = chunks[torch.arange(len(chunk)), chunk].argmax(dim=-1) + chunk * CHUNK
+        if split == logits.shape[1]:
             return best
-        rest, at = logits[:, whole:].max(dim=-1)
-        found: Tensor = torch.where(rest > peak, at + whole, best)
+        rest, at = logits[:, split:].max(dim=-1)
+        found: Tensor = torch.where(rest > peak, at + split, best)
         return found
 
 
 class _Cache:
-    """Keys and values of every layer, [B, G, room, d]; attends one token of each request, in step."""
+    """Keys and values of every layer, [B, G, room, d]; attends one token of every request at a time."""
 
     def __init__(self, model: Transformer, requests: int, room: int) -> None:
         config, dtype = model.config, model.embed_tokens.weight.dtype
@@ -80,8 +80,8 @@ class _Cache:
             self._keys.append(torch.zeros(size, dtype=dtype))
             self._values.append(torch.zeros(size, dtype=dtype))
 
-    def take(self, request: int, cache: KVCache) -> None:
-        """Copies what a prompt has left in its own cache."""
+    def fill(self, request: int, cache: KVCache) -> None:
+        """Copies a request's cache after its prompt."""
         for layer, held in enumerate(zip(self._keys, self._values, strict=True)):
             stop = cache.length
             for place, content in zip(held, cache.content(layer), strict=True):
@@ -89,7 +89,7 @@ class _Cache:
                 place[request, :, stop - len(content) : stop] = content.transpose(0, 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [B, H, d], k and v [B, G, d] → [B, H, d]."""
+        """Attends to everything written so far: q [B, H, d], k and v [B, G, d] → [B, H, d]."""
         self._keys[layer][:, :, self.length] = k
         self._values[layer][:, :, self.length] = v
         past = self._config.visible_past(layer)
@@ -101,10 +101,10 @@ class _Cache:
 
 
 @dataclass(frozen=True)
-class TokenComparison:
-    """Seconds of a denoising step, of a commit and of a token, each for all requests.
+class AutoregressiveComparison:
+    """The seconds of a denoising step, of a commit and of a token, each for all requests.
 
-    break_even: the denoising steps of a canvas with which both ways write as fast, C · token = steps · step + commit.
+    break_even: the denoising steps per canvas at which both are as fast, C · token = steps · step + commit.
     """
 
     step: Spread
@@ -113,15 +113,15 @@ class TokenComparison:
     break_even: Spread
 
 
-def compare_token_by_token(
+def compare_autoregressive(
     model: Transformer, batch: int, context: int, *, rounds: int, tokens: int = 8
-) -> TokenComparison:
-    """A step, a commit and `tokens` tokens, turn and turn about. Tokens stand where a canvas's middle would."""
+) -> AutoregressiveComparison:
+    """Measures a step, a commit and `tokens` tokens in turn. The tokens stand where a canvas's middle would."""
     step = Step(model, batch, context)
     length = step.length
     middle = max(1, context + length // 2)
     prompts = torch.randint(0, model.config.vocab_size, (batch, middle), generator=torch.Generator().manual_seed(0))
-    decoding = TokenByToken(model, prompts, (rounds + 1) * tokens)
+    decoding = AutoregressiveBaseline(model, prompts, (rounds + 1) * tokens)
     watch = Stopwatch()
     for number in range(-1, rounds):
         if number == 0:
@@ -136,4 +136,4 @@ def compare_token_by_token(
     steps, commits, whole = watch.seconds["step"], watch.seconds["commit"], watch.seconds["token"]
     each = [seconds / tokens for seconds in whole]
     even = [(length * one - commit) / taken for one, commit, taken in zip(each, commits, steps, strict=True)]
-    return TokenComparison(Spread.of(steps), Spread.of(commits), Spread.of(each), Spread.of(even))
+    return AutoregressiveComparison(Spread.of(steps), Spread.of(commits), Spread.of(each), Spread.of(even))

@@ -1,4 +1,4 @@
-"""Denoising steps of the same weights by two programs, turn and turn about.
+"""Denoising steps of the same weights by two programs, alternating.
 
 B requests, C canvas length, S steps of a canvas.
 """
@@ -15,21 +15,21 @@ from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Limits, Request
 from redraft.model import Transformer
 
-NEVER = 1e-9
-"""A mean entropy that no canvas falls below: each takes all its steps."""
+UNREACHABLE_ENTROPY = 1e-9
+"""A threshold of mean entropy that no canvas falls below: each takes all its steps."""
 
 
 class Steps(Protocol):
     """A program that denoises one canvas of S steps for B requests."""
 
     def seconds(self) -> list[float]:
-        """Seconds of each step but the first, which has no self-conditioning and may read the prompts."""
+        """Runs one canvas; seconds of each step but the first, which may read the prompts too."""
         ...
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of a step on both sides, a median for each round, and how many times as long the other took."""
+    """The seconds of a step on both sides, a median for each round, and how many times as long the other took."""
 
     ours: Spread
     theirs: Spread
@@ -37,9 +37,9 @@ class Comparison:
 
 
 def compare(ours: Steps, theirs: Steps, rounds: int) -> Comparison:
-    """Both sides once a round, in turning order: what slows the machine for a while slows both alike.
+    """Runs both sides once a round, in alternating order: what slows the machine for a while slows both alike.
 
-    One round before them warms up. A ratio is of the two medians of a round.
+    One more round warms both up. A ratio is of the two medians of a round.
     """
     sides = ours, theirs
     found: tuple[list[float], list[float]] = [], []
@@ -52,34 +52,34 @@ def compare(ours: Steps, theirs: Steps, rounds: int) -> Comparison:
 
 
 def random_prompts(vocab_size: int, requests: int, context: int, seed: int = 0) -> Tensor:
-    """int64 [B, context]."""
+    """Returns random token ids, int64 [B, context]."""
     return torch.randint(0, vocab_size, (requests, context), generator=torch.Generator().manual_seed(seed))
 
 
 class EngineSteps:
-    """Our engine, with prompts int64 [B, T]."""
+    """Our engine, with prompts int64 [B, T]. Its limits admit all of them to every forward."""
 
     def __init__(self, model: Transformer, prompts: Tensor, steps: int) -> None:
         self._model, self._prompts, self._steps = model, prompts.tolist(), steps
+        requests, tokens = len(prompts), prompts.numel() + len(prompts) * model.config.canvas_length
+        self.limits = Limits(
+            forward_tokens=tokens, admitted_tokens=tokens, admitted_requests=requests, queued_requests=requests,
+            prefix_tokens=0,
+        )  # fmt: skip
 
     def seconds(self) -> list[float]:
-        """Seconds of each step but the first, which reads the prompts too."""
+        """Runs one canvas of every request; seconds of each step but the first, which reads the prompts too."""
         length = self._model.config.canvas_length
-        tokens = sum(len(prompt) + length for prompt in self._prompts)
-        core = EngineCore(
-            self._model,
-            Limits(
-                forward_tokens=tokens, admitted_tokens=tokens, admitted_requests=len(self._prompts),
-                queued_requests=len(self._prompts), prefix_tokens=0,
-            ),
-        )  # fmt: skip
-        settings = SamplerSettings.of(steps=self._steps, max_new_tokens=length, confidence_threshold=NEVER, seed=0)
+        core = EngineCore(self._model, self.limits)
+        settings = SamplerSettings.of(
+            steps=self._steps, max_new_tokens=length, confidence_threshold=UNREACHABLE_ENTROPY, seed=0
+        )
         for number, prompt in enumerate(self._prompts):
             core.submit(Request(id=str(number), prompt=tuple(prompt), settings=settings))
         found = []
         while core.held:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             core.step()
-            found.append(time.perf_counter() - begun)
+            found.append(time.perf_counter() - start)
         assert len(found) == self._steps, "not every request was in every forward"
         return found[1:]

@@ -1,4 +1,4 @@
-"""What a model takes of a machine: loaded in a process of its own, with one canvas denoised for some steps.
+"""The memory that a model takes: loaded in a process of its own, with one canvas denoised for some steps.
 
 `python -m redraft.benchmark.memory FOLDER STEPS` is that process; it prints one JSON object.
 """
@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,25 +16,70 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from redraft.benchmark.timing import describe_machine
+from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, Precision, ReadoutQuery, prepare, streamed_readout
+from redraft.weights import Checkpoint, check_available, fetch_config, load_model, read_config, synthetic
+from redraft.weights.memory import running_bytes
+from redraft.weights.quantize import TARGETS, Report
+
 _KINDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}
-_INTERVAL = 0.05
-_TOO_LITTLE = ("MemoryError", "t allocate memory", "Cannot allocate memory")
-"""What Python, torch and the system say where they get no memory; the kernel kills without a word."""
+_INTERVAL_SECONDS = 0.05
+_OUT_OF_MEMORY = ("MemoryError", "t allocate memory", "Cannot allocate memory")
+"""Parts of the messages of Python, torch and the system; the kernel kills without one."""
+
+
+def measure_shape(
+    model: str, to: str, *, steps: int, folder: Path | None = None, report: Report | None = None
+) -> dict[str, Any]:
+    """Measures a model's shape with random weights in "int8" or "int4", as `measure_footprint` does.
+
+    model: as `load` takes it; only its configuration is fetched. folder: where the weights are written and kept, and
+    found again; None is a temporary folder. report: called with the bytes written and their total. Raises ValueError
+    where memory does not suffice, and where `folder` holds another checkpoint. Linux only.
+    """
+    if not Path("/proc/self/status").is_file():
+        raise ValueError("measuring memory reads /proc/self/status, which this system does not have: it requires Linux")
+    if to not in TARGETS:
+        raise ValueError(f"--to is {to!r}, must be {' or '.join(TARGETS)}")
+    config = read_config(fetch_config(model))
+    precision = Precision.of_bits(TARGETS[to])[0].name
+    # Before gigabytes are written.
+    check_available(
+        running_bytes(config, precision), f"{model} in {precision}", "free some, or run it where there is more"
+    )
+    if folder is not None:
+        return _measure_in(folder, config, model, to, steps, report)
+    with tempfile.TemporaryDirectory(prefix="redraft-", ignore_cleanup_errors=True) as temporary:
+        return _measure_in(Path(temporary), config, model, to, steps, report)
+
+
+def _measure_in(
+    folder: Path, config: ModelConfig, model: str, to: str, steps: int, report: Report | None
+) -> dict[str, Any]:
+    if not (folder / "config.json").exists():
+        synthetic.write_synthetic(folder, config, to, report)
+    checkpoint = Checkpoint.open(folder)
+    if checkpoint.bits != TARGETS[to] or checkpoint.config != config:
+        raise ValueError(f"{folder} holds another checkpoint than {model} in {to}; name a new folder")
+    return measure_footprint(folder, steps)
 
 
 def measure_footprint(folder: Path, steps: int) -> dict[str, Any]:
     """Loads and runs the checkpoint in `folder` in a fresh process.
 
-    ValueError where the memory did not suffice or somebody killed it, RuntimeError with what it said if it fails else.
-
     Bytes: `peak_resident` is the most that was resident at a time, mapped pages of the checkpoint's files included;
-    `peak_anonymous` the most that no file is behind, which the kernel cannot drop. `seconds_per_step` is the median
+    `peak_anonymous` the most that has no file behind it, which the kernel cannot drop. `seconds_per_step` is the median
     of all steps but the first, which reads the file: `first_step_seconds`.
+
+    Raises ValueError where memory did not suffice or the process was killed, RuntimeError with its message if it fails
+    otherwise.
     """
     command = [sys.executable, "-m", "redraft.benchmark.memory", str(folder), str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == -signal.SIGKILL or any(sign in done.stderr for sign in _TOO_LITTLE):
-        what = "was killed, as the system does where memory runs out" if done.returncode < 0 else "got no more memory"
+    if done.returncode == -signal.SIGKILL or any(sign in done.stderr for sign in _OUT_OF_MEMORY):
+        what = "was killed, as the system does when memory runs out" if done.returncode < 0 else "got no more memory"
         raise ValueError(f"the process that measures {folder} {what}: free some, or run it where there is more")
     if done.returncode:
         raise RuntimeError(f"the measuring process ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
@@ -43,11 +89,6 @@ def measure_footprint(folder: Path, steps: int) -> dict[str, Any]:
 
 def _measure(folder: Path, steps: int) -> dict[str, Any]:
     with _peaks() as peaks:
-        import torch
-
-        from redraft.model import FlatBatch, KVCache, Pass, Precision, ReadoutQuery, prepare, streamed_readout
-        from redraft.weights import Checkpoint, load_model
-
         checkpoint = Checkpoint.open(folder)
         assert checkpoint.bits is not None
         chosen = Precision.of_bits(checkpoint.bits)[0]
@@ -69,8 +110,6 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
                 seconds.append(time.perf_counter() - start)
                 faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         assert bool(read.entropy.isfinite().all())
-    from redraft.benchmark.timing import machine
-
     later = sorted(seconds[1:]) or seconds
     return {
         "precision": chosen.name,
@@ -83,31 +122,31 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
         "peak_anonymous": peaks["anonymous"],
         "peak_mapped": peaks["mapped"],
         "file_bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-        "machine": machine(),
+        "machine": describe_machine(),
     }
 
 
 @contextmanager
 def _peaks() -> Iterator[dict[str, int]]:
-    """The most bytes of each kind that were resident while the body ran, looked at every twentieth of a second."""
+    """Yields the most bytes of each kind that were resident during the block, sampled every twentieth of a second."""
     peaks = dict.fromkeys(_KINDS.values(), 0)
     ended = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         for key, kind in _KINDS.items():
             peaks[kind] = max(peaks[kind], int(status[key].split()[0]) * 1024)
 
     def watch() -> None:
-        while not ended.wait(_INTERVAL):
-            look()
+        while not ended.wait(_INTERVAL_SECONDS):
+            sample()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield peaks
     finally:
-        look()
+        sample()
         ended.set()
         watcher.join()
 

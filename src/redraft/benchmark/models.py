@@ -1,4 +1,4 @@
-"""Models to measure speed with: two shapes with synthetic weights, which cost what trained ones do, or a checkpoint."""
+"""The models of a benchmark: two shapes with synthetic weights, which cost what trained ones do, or a checkpoint."""
 
 import torch
 from torch import nn
@@ -42,11 +42,11 @@ CONFIGS = {
         eos_ids=(1,),
     ),
 }
-"""About 14 M and 270 M parameters: one that fits a cache, one that does not."""
+"""About 14 M and 270 M parameters: one fits a CPU's cache, the other does not."""
 
 
-def synthetic(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> Transformer:
-    """A model with random weights that keep activations of size one: products cost the same whatever they hold."""
+def synthetic_model(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> Transformer:
+    """Returns a model with random weights that keep activations near one: products cost the same for any numbers."""
     generator = torch.Generator().manual_seed(seed)
     model = Transformer(config)
     with torch.no_grad():
@@ -56,23 +56,23 @@ def synthetic(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> Transfo
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def subject(name: str, precision: str, *, whole: bool = False) -> Transformer:
-    """The model to measure: "a" or "b" with synthetic weights, or any checkpoint; in the precision's base dtype.
+def load_benchmark_model(name: str, precision: str, *, unquantized: bool = False) -> Transformer:
+    """Loads "a" or "b" with synthetic weights, or any checkpoint, in the precision's compute dtype, not prepared yet.
 
-    It is not prepared yet. `whole`: its weights are to be saved again. ValueError for an unknown precision, and before
-    any weights are read for a checkpoint that is not there, does not have that precision, is quantized though it is to
-    be whole, or does not fit into memory.
+    unquantized: for weights that will be saved again. Raises ValueError for an unknown precision and, before weights
+    are read, for a checkpoint that is missing, does not have that precision, is quantized though it must not be, or
+    does not fit into memory.
     """
     dtype = Precision.named(precision).dtype
     if name in CONFIGS:
-        return synthetic(CONFIGS[name], dtype)
+        return synthetic_model(CONFIGS[name], dtype)
     checkpoint = Checkpoint.open(resolve(name))
-    if whole:
+    if unquantized:
         checkpoint.check_unquantized()
     check_fits(checkpoint, choose_precision(checkpoint, torch.device("cpu"), precision))
     return load_model(checkpoint, dtype=dtype)
 
 
-def subject_config(name: str) -> ModelConfig:
-    """The shape of what `subject` loads; of a model on the hub nothing but its configuration is fetched."""
+def benchmark_config(name: str) -> ModelConfig:
+    """Returns the configuration of a model for `load_benchmark_model`, without fetching its weights."""
     return CONFIGS[name] if name in CONFIGS else read_config(fetch_config(name))

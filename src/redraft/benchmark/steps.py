@@ -1,4 +1,4 @@
-"""A denoising step, stage by stage.
+"""The time of a denoising step, stage by stage.
 
 B canvases at once, C tokens each.
 """
@@ -18,15 +18,15 @@ from redraft.model import FlatBatch, KVCache, Pass, Readout, ReadoutQuery, Segme
 from redraft.model.readout.streamed import streamed_readout
 
 STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
-"""attention: its projections too; dense: feed-forward and self-conditioning; experts: the router too; overhead: what is
-left, which is embedding, norms, residuals and whatever runs between the parts."""
+"""attention: with its projections; dense: feed-forward and self-conditioning; experts: with the router; overhead: the
+rest, which is embedding, norms, residuals and whatever runs between the parts."""
 
 
 class Step:
-    """A denoising step of B canvases behind `context` random cached tokens, to be run again and again.
+    """A denoising step of B canvases behind `context` random cached tokens, to be repeated.
 
-    length: that of the canvases; None is the model's.
-    ValueError for a batch below 1 and a context that leaves no room for a canvas.
+    length: of the canvases; None is the model's. Raises ValueError for a batch below 1 and a context that leaves no
+    room for a canvas.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Step:
         self._sampler = Sampler(config.vocab_size)
         self._state = CanvasState.starting(self._canvas.view(batch, length), [settings] * batch, counters)
         self._soft_embedding: Tensor | None = None
-        # The signal of a first step, so that every timed one has one.
+        # Self-conditioning from a first step, so that every timed step has it.
         self._soft_embedding = self.run().soft_embedding
 
     @torch.inference_mode()
     def run(self, clock: "Clock | None" = None) -> Readout:
-        """One step: the network, the readout, the sampler."""
+        """Runs one step: the network, the readout, the sampler."""
         clock = clock or Clock()
         hidden = self._forward(Pass.DENOISER, self._soft_embedding)
         with clock.stage("sampler"):
@@ -71,18 +71,18 @@ class Step:
 
     @torch.inference_mode()
     def commit(self) -> None:
-        """The encoder pass over the B canvases; the caches stay as they were."""
+        """Runs the encoder pass over the B canvases; the caches stay unchanged."""
         self._forward(Pass.ENCODER, None)
 
     def stages(self) -> dict[str, float]:
-        """Seconds of each stage of one step, and of the whole ("step")."""
+        """Runs one step; returns the seconds of each stage and of the whole ("step")."""
         clock = Clock()
         with clock.watching(self.model):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self.run(clock)
-            whole = time.perf_counter() - begun
+            total = time.perf_counter() - start
         spent = {stage: clock.spent.get(stage, 0.0) for stage in STAGES}
-        return {**spent, "overhead": whole - sum(spent.values()), "step": whole}
+        return {**spent, "overhead": total - sum(spent.values()), "step": total}
 
     def _forward(self, kind: Pass, soft_embedding: Tensor | None) -> Tensor:
         segments = tuple(
@@ -93,7 +93,7 @@ class Step:
 
 
 def check_step(batch: int, context: int, canvas_length: int, max_context: int) -> None:
-    """ValueError for a batch below 1 and a context that leaves no room for a canvas."""
+    """Raises ValueError for a batch below 1 and a context that leaves no room for a canvas."""
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
     if not 0 <= context <= max_context - canvas_length:
@@ -104,17 +104,17 @@ def check_step(batch: int, context: int, canvas_length: int, max_context: int) -
 
 
 class Clock:
-    """Seconds by stage."""
+    """A clock of the seconds spent in each stage."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds what the block takes."""
-        begun = time.perf_counter()
+        """Adds the time of the block to a stage."""
+        start = time.perf_counter()
         yield
-        self._add(name, begun)
+        self._add(name, start)
 
     @contextmanager
     def watching(self, model: Transformer) -> Iterator[None]:
@@ -133,16 +133,16 @@ class Clock:
                 hook.remove()
 
     def _hooks(self, module: nn.Module, name: str) -> list[Any]:
-        begun = 0.0
+        start = 0.0
 
         def before(*_: object) -> None:
-            nonlocal begun
-            begun = time.perf_counter()
+            nonlocal start
+            start = time.perf_counter()
 
         def after(*_: object) -> None:
-            self._add(name, begun)
+            self._add(name, start)
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
-    def _add(self, name: str, begun: float) -> None:
-        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - begun
+    def _add(self, name: str, start: float) -> None:
+        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start

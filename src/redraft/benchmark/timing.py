@@ -1,4 +1,4 @@
-"""Timing that can be compared: medians and spread, ratios round by round, and what it was measured on."""
+"""Comparable timing: medians and spread, ratios round by round, and the machine they were measured on."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ from redraft.model.native import load_kernels
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, quartiles and number of some measurements."""
+    """The median, quartiles and number of some measurements."""
 
     median: float
     low: float
@@ -44,26 +44,26 @@ class Spread:
 
 
 class Stopwatch:
-    """Seconds of whatever is named, a list for each name."""
+    """A stopwatch: the seconds of each named lap, a list for each name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
 
     @contextmanager
     def lap(self, name: str) -> Iterator[None]:
-        """Notes what the block takes."""
-        begun = time.perf_counter()
+        """Records what the block takes."""
+        start = time.perf_counter()
         yield
-        self.seconds.setdefault(name, []).append(time.perf_counter() - begun)
+        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:
-    """How many times as long the one took as the other, round by round."""
+    """Divides round by round: how many times as long the first took."""
     return Spread.of([a / b for a, b in zip(slower, faster, strict=True)])
 
 
-def machine() -> dict[str, Any]:
-    """What a measurement depends on: processor, threads, own kernels, versions; load: processes that wanted to run."""
+def describe_machine() -> dict[str, Any]:
+    """Describes what a measurement depends on; load: the number of processes that wanted to run."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),

@@ -4,8 +4,9 @@ import sys
 
 import typer
 
-from redraft.cli import chat, data, evaluate, generate, info, quantize, serve, train
+from redraft.cli import chat, data, generate, info, quantize, serve, train
 from redraft.cli.bench import group as bench
+from redraft.cli.eval import group as evaluation
 
 app = typer.Typer(
     help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",
@@ -20,7 +21,7 @@ app.command("info")(info.info)
 app.command("serve")(serve.serve)
 app.command("quantize")(quantize.quantize)
 app.add_typer(train.app, name="train")
-app.add_typer(evaluate.app, name="eval")
+app.add_typer(evaluation.app, name="eval")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 

@@ -1,4 +1,4 @@
-"""Cases: prompts with their right answers, from the sets that are shipped or from a file of the user's."""
+"""Cases: prompts with their right answers, from a shipped test set or a user's file."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,8 @@ DATA = TEST_SETS
 class Case:
     """A prompt and its right answer.
 
-    `seen`: training had this wording or style (None: nobody knows); `held_out_values`: it never had values from these
-    lists; `group`: what it is counted with, where a task has several kinds of cases; `line`: where in its file it was.
+    seen: whether training had this wording or style (None: unknown); held_out_values: training never had values from
+    these lists; group: the kind of case it is counted with, where a task has several; line: its line in its file.
     """
 
     prompt: str
@@ -29,18 +29,18 @@ class Case:
 
 
 def read_cases(path: Path, *, per_split: int | None = None) -> list[Case]:
-    """A shipped test set, or its first `per_split` cases with seen wording and as many with unseen wording."""
+    """Reads a shipped test set, or its first `per_split` cases with seen wording and as many with unseen wording."""
     cases = [Case(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     if per_split is None:
         return cases
     splits = [[case for case in cases if case.seen == seen] for seen in (True, False)]
-    if per_split > (most := min(map(len, splits))):
-        raise ValueError(f"{per_split} examples of each kind are asked for, {path.name} has {most}")
+    if per_split > (available := min(map(len, splits))):
+        raise ValueError(f"examples is {per_split}, but {path.name} has {available} of each kind")
     return [case for split in splits for case in split[:per_split]]
 
 
 def read_rows(path: Path) -> list[Case]:
-    """A user's JSON lines, each an object with "prompt" and "answer". ValueError names file and line of a bad one."""
+    """Reads JSON lines, each an object with "prompt" and "answer". Raises ValueError with its line for a bad one."""
     cases = []
     for number, row in json_lines(path, path.read_bytes().split(b"\n")):
         where = f"{path}, line {number}"

@@ -1,4 +1,4 @@
-"""The frontier: which sampler settings give how much quality at what speed, and which of them nothing else beats."""
+"""The frontier: which sampler settings give which quality at which speed, and which of them nothing else beats."""
 
 import io
 import itertools
@@ -8,15 +8,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from redraft.api import Model, load
+from redraft.diffusion.settings import SamplerSettings
+from redraft.evaluation.evaluate import Outcome, evaluate, summarise
+from redraft.evaluation.subject import ModelSubject
+from redraft.evaluation.tasks import EvaluationTask
 from redraft.utils.files import write_whole
+from redraft.weights import read_generation_config, resolve, write_generation_config
 
-BETTER = ("quality", "tokens_per_second", "tokens_per_forward")
-"""What is the better the higher it is."""
+OBJECTIVES = ("quality", "tokens_per_second", "tokens_per_forward")
+"""What is better the higher it is."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one choice of settings brought. quality: share of exact answers; precision is among the settings."""
+    """The measurement of one choice of settings. quality: share of exact answers; settings include the precision."""
 
     settings: dict[str, Any]
     quality: float
@@ -25,8 +31,66 @@ class Point:
     steps_per_canvas: float
 
 
+def sampler_settings(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a choice of settings without its precision."""
+    return {name: value for name, value in choice.items() if name != "precision"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierMeasurement:
+    """A measurement of choices of settings, on cases of a task that are not in its test set.
+
+    model: as `load` takes it; report: called after each case.
+    """
+
+    task: EvaluationTask
+    model: str = "bundled"
+    device: str = "auto"
+    examples: int = 120
+    seed: int = 0
+    report: Callable[[Outcome], None] = lambda _: None
+
+    def points(self, choices: Iterable[dict[str, Any]], file: Path | None = None) -> Iterator[Point]:
+        """Measures each choice, "precision" and sampler settings; a model is loaded once for each precision.
+
+        file: keeps what is measured, and what it holds is not measured again. Raises ValueError where it holds points
+        of something else.
+        """
+        return sweep(choices, self._measure({}), file, self.identity() if file else None)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells this measurement from others: a checkpoint that is trained further keeps its name."""
+        stamps = {file.name: file.stat().st_mtime_ns for file in sorted(resolve(self.model).glob("*.safetensors"))}
+        return {
+            "task": self.task.name, "model": self.model, "files": stamps, "examples": self.examples,
+            "device": self.device, "seed": self.seed,
+        }  # fmt: skip
+
+    def _measure(self, loaded: dict[str, Model]) -> Callable[[dict[str, Any]], Point]:
+        cases = self.task.tuning_cases(self.examples)
+
+        def measure(choice: dict[str, Any]) -> Point:
+            precision = choice["precision"]
+            if precision not in loaded:
+                loaded[precision] = load(self.model, device=self.device, precision=precision)
+            subject = ModelSubject(loaded[precision], {"seed": self.seed, **sampler_settings(choice)})
+            summary = summarise(evaluate(subject, cases, self.task.score, self.report))
+            names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")
+            return Point(choice, *(summary[name] for name in names))
+
+        return measure
+
+
+def write_settings(model: str, point: Point) -> None:
+    """Makes a point's sampler settings the checkpoint's own."""
+    folder = resolve(model)
+    config = read_generation_config(folder)
+    settings = SamplerSettings.from_generation_config(config).replace(**sampler_settings(point.settings))
+    write_generation_config(folder, config | settings.to_generation_config())
+
+
 def grid(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the choices; a choice may set several settings at once, as a dictionary."""
+    """Returns every combination of the choices; a choice may set several settings at once, as a dictionary."""
     found = []
     for values in itertools.product(*choices.values()):
         settings: dict[str, Any] = {}
@@ -37,10 +101,10 @@ def grid(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one equals or beats in everything and beats in something, the best quality first."""
+    """Returns the points that no other equals in all objectives and beats in one, best quality first."""
 
     def beats(one: Point, other: Point) -> bool:
-        pairs = [(getattr(one, name), getattr(other, name)) for name in BETTER]
+        pairs = [(getattr(one, name), getattr(other, name)) for name in OBJECTIVES]
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
     chosen = [point for point in points if not any(beats(other, point) for other in points)]
@@ -48,7 +112,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def choose(points: Sequence[Point], tolerance: float) -> Point:
-    """The one with the fewest steps among those whose quality is at most `tolerance` below the best."""
+    """Returns the point with the fewest steps whose quality is at most `tolerance` below the best."""
     best = max(point.quality for point in points)
     near = [point for point in points if point.quality >= best - tolerance - 1e-9]
     return min(near, key=lambda point: (point.steps_per_canvas, -point.quality))
@@ -57,26 +121,26 @@ def choose(points: Sequence[Point], tolerance: float) -> Point:
 def sweep(
     settings: Iterable[dict[str, Any]],
     measure: Callable[[dict[str, Any]], Point],
-    done: Path | None,
-    of: Mapping[str, Any] | None = None,
+    file: Path | None,
+    identity: Mapping[str, Any] | None = None,
 ) -> Iterator[Point]:
-    """Measures each choice of settings. What stands in the file `done` is taken from it, and what is new is added.
+    """Measures each choice of settings that `file` does not hold, and appends it.
 
-    `of` says what is measured on what. ValueError for a file whose points are of something else.
+    identity: what is measured, and on what. Raises ValueError for a file whose points are of something else.
     """
-    known = {json.dumps(point.settings, sort_keys=True): point for point in _read(done, of or {})} if done else {}
+    known = {json.dumps(point.settings, sort_keys=True): point for point in _read(file, identity or {})} if file else {}
     for one in settings:
         key = json.dumps(one, sort_keys=True)
         if key not in known:
             known[key] = measure(one)
-            if done:
-                with done.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"of": of or {}, "point": asdict(known[key])}) + "\n")
+            if file:
+                with file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps({"of": identity or {}, "point": asdict(known[key])}) + "\n")
         yield known[key]
 
 
-def _read(path: Path, of: Mapping[str, Any]) -> list[Point]:
-    """The points of a file; a last line that a kill cut off is taken out of it."""
+def _read(path: Path, identity: Mapping[str, Any]) -> list[Point]:
+    """The points of a file; removes a last line that was cut off when the process was killed."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -89,15 +153,15 @@ def _read(path: Path, of: Mapping[str, Any]) -> list[Point]:
             row = json.loads(line)
             point, measured = Point(**row["point"]), row["of"]
         except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path}, line {number} is no point of a frontier; choose another file") from None
-        if measured != of:
-            raise ValueError(f"{path} was measured with {measured}, this is {dict(of)}; choose another file")
+            raise ValueError(f"{path}, line {number} is not a point of a frontier; choose another file") from None
+        if measured != identity:
+            raise ValueError(f"{path} was measured with {measured}, this is {dict(identity)}; choose another file")
         points.append(point)
     return points
 
 
 def draw(points: Sequence[Point], best: Sequence[Point], chosen: Point, title: str) -> str:
-    """An SVG of quality over tokens per forward and over tokens per second; the frontier is a line."""
+    """Draws an SVG of quality over tokens per forward and over tokens per second, with the frontier as a line."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -121,7 +185,7 @@ def draw(points: Sequence[Point], best: Sequence[Point], chosen: Point, title: s
 
 
 def _edge(points: Sequence[Point], name: str) -> list[Point]:
-    """The frontier in two dimensions: what is faster than everything that is at least as good."""
+    """The frontier in two dimensions: the points that are faster than all that are at least as good."""
     edge: list[Point] = []
     for point in sorted(points, key=lambda p: (-p.quality, -getattr(p, name))):
         if not edge or getattr(point, name) > getattr(edge[-1], name):

@@ -1,11 +1,11 @@
-"""A needle in growing context: one fact among filling sentences, asked for at every depth of every length."""
+"""A needle in a growing context: one fact among filler sentences, at every depth of every length."""
 
 import random
 from collections.abc import Callable, Sequence
 
 from redraft.evaluation.cases import Case
 
-FILLING = (
+FILLER = (
     "The tram was late again, and nobody at the stop seemed to mind.",
     "Somebody had left a green umbrella in the reading room.",
     "In spring the river takes the lower path, so people walk along the wall.",
@@ -23,12 +23,12 @@ FORMS = {
     "question": "{text}\n\nWhat is the amount that was paid to {name}? Write only the amount.",
     "extract": "Extract name, amount as JSON: {text}",
 }
-"""How the fact is asked for: in words, or as the bundled model is asked."""
+"""Prompts for the fact: a question, or the form that the bundled model knows."""
 ANSWERS = {"question": "{amount}", "extract": '{{"name": "{name}", "amount": "{amount}"}}'}
 
 
 def check_needle(lengths: Sequence[int], depths: Sequence[float], form: str) -> None:
-    """ValueError for a form that is unknown, and for lengths and depths out of range."""
+    """Raises ValueError for an unknown form and for lengths and depths out of range."""
     if form not in FORMS:
         raise ValueError(f"the form is {form!r}, must be one of {', '.join(FORMS)}")
     for length in lengths:
@@ -42,7 +42,7 @@ def check_needle(lengths: Sequence[int], depths: Sequence[float], form: str) -> 
 def needle_cases(
     lengths: Sequence[int], depths: Sequence[float], form: str, count_tokens: Callable[[str], int], seed: int = 0
 ) -> list[Case]:
-    """A case for each length (tokens of the prompt, about) and depth (0: at its beginning, 1: at its end)."""
+    """Returns a case for each length (of the prompt, in tokens, roughly) and depth (0: its beginning, 1: its end)."""
     check_needle(lengths, depths, form)
     cases = []
     for length in lengths:
@@ -52,18 +52,18 @@ def needle_cases(
             amount = f"{rng.randint(10, 999)}.{rng.randint(10, 99)} EUR"
             needle = f"On that day {amount} was paid to {name}."
             cost = count_tokens(FORMS[form].format(text=needle, name=name))
-            filling: list[str] = []
+            filler: list[str] = []
             while cost < length:
-                filling.append(rng.choice(FILLING))
-                cost += count_tokens(" " + filling[-1])
-            filling.insert(round(depth * len(filling)), needle)
-            prompt = FORMS[form].format(text=" ".join(filling), name=name)
+                filler.append(rng.choice(FILLER))
+                cost += count_tokens(" " + filler[-1])
+            filler.insert(round(depth * len(filler)), needle)
+            prompt = FORMS[form].format(text=" ".join(filler), name=name)
             answer = ANSWERS[form].format(name=name, amount=amount)
             cases.append(Case(prompt, answer, group=f"{length} tokens, depth {depth:g}"))
     return cases
 
 
 def score_needle(case: Case, text: str) -> dict[str, float]:
-    """exact: the answer and nothing else; found: the amount is in what was answered."""
+    """Scores an answer. exact: it is the right one; found: it contains the amount."""
     amount = case.answer.split('"amount": "')[-1].removesuffix('"}')
     return {"exact": float(text.strip() == case.answer), "found": float(amount in text)}

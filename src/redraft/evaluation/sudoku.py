@@ -1,6 +1,6 @@
-"""Sudoku: puzzles with one solution, generated, in three grades.
+"""Sudoku: generated puzzles with one solution, in three grades.
 
-A text model that denoises can fill any cell first, which one that writes from left to right can't.
+A model that denoises can fill any cell first; one that writes from left to right cannot.
 """
 
 import random
@@ -8,7 +8,7 @@ import random
 from redraft.evaluation.cases import Case
 
 GRADES = {"easy": 50, "medium": 40, "hard": 30}
-"""Cells that are given."""
+"""Given cells."""
 SIDE = 9
 PROMPT = "Solve this Sudoku. Write all nine rows, one a line, with a digit for every dot.\n"
 Grid = list[int]
@@ -16,7 +16,7 @@ Grid = list[int]
 
 
 def sudoku_cases(count: int, seed: int = 0) -> list[Case]:
-    """So many puzzles of each grade; the same for the same seed."""
+    """Generates `count` puzzles of each grade; the same seed gives the same puzzles."""
     return [
         puzzle(random.Random(f"sudoku/{grade}/{seed}/{index}"), GRADES[grade], grade)
         for grade in GRADES
@@ -25,7 +25,7 @@ def sudoku_cases(count: int, seed: int = 0) -> list[Case]:
 
 
 def puzzle(rng: random.Random, given: int, grade: str) -> Case:
-    """A puzzle with about `given` cells and exactly one solution."""
+    """Generates a puzzle with about `given` given cells and exactly one solution."""
     solution = _solved(rng)
     grid = list(solution)
     left = SIDE * SIDE
@@ -33,7 +33,7 @@ def puzzle(rng: random.Random, given: int, grade: str) -> Case:
         if left == given:
             break
         grid[cell] = 0
-        if _solutions(grid, 2) == 1:
+        if _count_solutions(grid, 2) == 1:
             left -= 1
         else:
             grid[cell] = solution[cell]
@@ -41,21 +41,21 @@ def puzzle(rng: random.Random, given: int, grade: str) -> Case:
 
 
 def score_sudoku(case: Case, text: str) -> dict[str, float]:
-    """exact: the solution; cells_right: share of the empty cells; clues_kept: whether no given digit was changed."""
+    """Scores a grid. exact: the solution; cells_right: share of the empty cells; clues_kept: no given digit changed."""
     clues = case.prompt.removeprefix(PROMPT).replace("\n", "")
-    wanted = case.answer.replace("\n", "")
+    expected = case.answer.replace("\n", "")
     found = "".join(text.split())
-    whole = found if len(found) == SIDE * SIDE else " " * (SIDE * SIDE)
+    cells = found if len(found) == SIDE * SIDE else " " * (SIDE * SIDE)
     empty = [cell for cell, clue in enumerate(clues) if clue == "."]
     return {
-        "exact": float(found == wanted),
-        "cells_right": sum(whole[cell] == wanted[cell] for cell in empty) / max(1, len(empty)),
-        "clues_kept": float(all(whole[cell] == clue for cell, clue in enumerate(clues) if clue != ".")),
+        "exact": float(found == expected),
+        "cells_right": sum(cells[cell] == expected[cell] for cell in empty) / max(1, len(empty)),
+        "clues_kept": float(all(cells[cell] == clue for cell, clue in enumerate(clues) if clue != ".")),
     }
 
 
 def _solved(rng: random.Random) -> Grid:
-    """A full grid: a known one with its digits, rows and columns exchanged as the rules allow."""
+    """A full grid: a known one with its digits, rows and columns permuted as the rules allow."""
 
     def shuffled() -> list[int]:
         return [band * 3 + line for band in rng.sample(range(3), 3) for line in rng.sample(range(3), 3)]
@@ -64,8 +64,8 @@ def _solved(rng: random.Random) -> Grid:
     return [digits[(3 * (row % 3) + row // 3 + column) % 9] for row in rows for column in columns]
 
 
-def _solutions(grid: Grid, most: int) -> int:
-    """How many solutions there are, counted up to `most`; the cell with the fewest choices is tried first."""
+def _count_solutions(grid: Grid, limit: int) -> int:
+    """The number of solutions, up to `limit`; tries the cell with the fewest choices first."""
     best: tuple[int, list[int]] | None = None
     for cell in range(SIDE * SIDE):
         if not grid[cell]:
@@ -78,8 +78,8 @@ def _solutions(grid: Grid, most: int) -> int:
     found = 0
     for digit in choices:
         grid[cell] = digit
-        found += _solutions(grid, most - found)
-        if found == most:
+        found += _count_solutions(grid, limit - found)
+        if found == limit:
             break
     grid[cell] = 0
     return found

@@ -2,31 +2,27 @@
 
 import asyncio
 import itertools
-from functools import partial
 
 import pytest
 
 import redraft
-from redraft.benchmark.load import efficiency as steady
 from redraft.benchmark.load.driver import (
-    Amount,
-    Answered,
-    EngineTarget,
-    Load,
-    NotAnswered,
+    AnsweredRequest,
+    LoadResult,
+    Traffic,
     arrivals,
     closed_loop,
-    filler_prompts,
     open_loop,
     percentiles,
     summarise_load,
 )
-from redraft.benchmark.load.efficiency import efficiency, steady_rate
-from redraft.benchmark.steps import Step
-from redraft.diffusion.settings import SamplerSettings
-from redraft.engine import EngineThread, Limits
+from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
+from redraft.benchmark.load.runs import run_on_endpoint
+from redraft.benchmark.load.targets import AnswerSize, EndpointTarget, EngineTarget
+from redraft.client.errors import RequestFailed
+from redraft.client.stream import Endpoint
 from tests.fakes.checkpoints import tiny_checkpoint
-from tests.fakes.models import tiny_model
+from tests.fakes.openai_server import openai_server
 
 
 class Counting:
@@ -37,17 +33,17 @@ class Counting:
         self.now = self.most = 0
         self.seen: list[str] = []
 
-    async def answer(self, prompt, first):
+    async def answer(self, prompt, on_text):
         self.now += 1
         self.most = max(self.most, self.now)
         self.seen.append(prompt)
         try:
             await asyncio.sleep(self._seconds)
-            first()
+            on_text()
             await asyncio.sleep(0)
             if "bad" in prompt:
-                raise NotAnswered("bad prompt", f"{prompt} is bad")
-            return Amount(len(prompt), 2)
+                raise RequestFailed("bad prompt", f"{prompt} is bad")
+            return AnswerSize(len(prompt), 2)
         finally:
             self.now -= 1
 
@@ -66,7 +62,7 @@ def test_an_open_loop_waits_for_nobody_and_counts_from_when_a_request_was_due():
     target = Counting(seconds=0.2)
     found = asyncio.run(open_loop(target, ["p"] * 5, rate=1000.0))
     assert target.most == 5
-    assert all(one.seconds >= one.first >= 0.2 for one in found.outcomes)
+    assert all(one.seconds >= one.first_seconds >= 0.2 for one in found.outcomes)
 
 
 def test_arrivals_are_poisson_and_repeatable():
@@ -80,7 +76,7 @@ def test_arrivals_are_poisson_and_repeatable():
     assert times != list(itertools.islice(arrivals(4.0, seed=2), 4001))
 
 
-def test_filling_prompts_have_so_many_words_and_begin_apart():
+def test_filler_prompts_have_so_many_words_and_begin_apart():
     found = list(itertools.islice(filler_prompts(5, 40), 50))
     lengths = {len(prompt.split()) for prompt in found}
     assert min(lengths) >= 5
@@ -91,13 +87,13 @@ def test_filling_prompts_have_so_many_words_and_begin_apart():
 
 def test_the_numbers_of_a_run():
     outcomes = (
-        Answered(0.1, 0.4, Amount(8, 5)),
-        Answered(0.2, 0.6, Amount(2, 3)),
-        NotAnswered("HTTP 429", "slow down"),
-        NotAnswered("HTTP 429", "slow down please"),
-        NotAnswered("timeout", "late"),
+        AnsweredRequest(0.1, 0.4, AnswerSize(8, 5)),
+        AnsweredRequest(0.2, 0.6, AnswerSize(2, 3)),
+        RequestFailed("HTTP 429", "slow down"),
+        RequestFailed("HTTP 429", "slow down please"),
+        RequestFailed("timeout", "late"),
     )
-    found = summarise_load(Load(outcomes, seconds=2.0))
+    found = summarise_load(LoadResult(outcomes, seconds=2.0))
     assert (found["requests"], found["answered"]) == (5, 2)
     assert found["failed"] == {"HTTP 429": 2, "timeout": 1}
     assert found["failures"] == {"HTTP 429": "slow down", "timeout": "late"}
@@ -109,10 +105,12 @@ def test_the_numbers_of_a_run():
 
 
 def test_what_nobody_told_is_not_made_up():
-    found = summarise_load(Load((Answered(0.1, 0.4, Amount(8)), Answered(0.1, 0.4, Amount(None))), 1.0))
+    found = summarise_load(
+        LoadResult((AnsweredRequest(0.1, 0.4, AnswerSize(8)), AnsweredRequest(0.1, 0.4, AnswerSize(None))), 1.0)
+    )
     assert found["answer_tokens"] is found["tokens_per_second"] is found["canvas_steps_per_second"] is None
     assert found["requests_per_second"] == 2
-    nothing = summarise_load(Load((NotAnswered("x", "y"),), 1.0))
+    nothing = summarise_load(LoadResult((RequestFailed("x", "y"),), 1.0))
     assert nothing["first_canvas_ms"] is nothing["tokens_per_second"] is None
 
 
@@ -131,11 +129,11 @@ def test_our_engine_answers_and_its_failures_are_counted(tmp_path):
             return await closed_loop(EngineTarget(engine, {"seed": 0}), ["hello", "word " * 400, " ", "hello"], 2)
 
     found = asyncio.run(run())
-    answered = [one for one in found.outcomes if isinstance(one, Answered)]
-    assert [one.amount for one in answered] == [
-        Amount(len(alone.token_ids), sum(alone.generation.steps_per_canvas))
+    answered = [one for one in found.outcomes if isinstance(one, AnsweredRequest)]
+    assert [one.size for one in answered] == [
+        AnswerSize(len(alone.token_ids), sum(alone.generation.steps_per_canvas))
     ] * 2
-    assert all(0 < one.first <= one.seconds for one in answered)
+    assert all(0 < one.first_seconds <= one.seconds for one in answered)
     assert summarise_load(found)["failed"] == {"ValueError": 2}
 
 
@@ -160,50 +158,43 @@ def test_whatever_a_request_raises_is_counted():
     assert found["failures"] == {"RuntimeError": "the engine has stopped: a"}
 
 
-def test_the_engine_beside_a_step():
-    model = tiny_model(eos_ids=())
-    settings = SamplerSettings(max_new_tokens=10, steps=3)
-    prompts = [(3, 4, 5), (6, 7, 8, 9, 10), (11,)]
-    found = efficiency(model, prompts, settings, 3, rounds=2, seconds=0.2)
-    assert found.engine.median > 0
-    assert (found.engine.count, found.ratio.count) == (2, 2)
+def test_prompts_of_a_test_set():
+    found = sample_prompts("extract", 20)
+    assert len(set(found)) == 20
+    assert sample_prompts("extract", 20) == found
+    with pytest.raises(ValueError, match="prompts is 'jokes', must be one of extract, normalize, repair"):
+        sample_prompts("jokes", 1)
+    with pytest.raises(ValueError, match="requests is 501, the test set has 500 prompts"):
+        sample_prompts("extract", 501)
 
 
-def test_under_steady_load_all_requests_are_admitted(monkeypatch):
-    made = []
-
-    def loop(model, limits):
-        made.append(limits)
-        return EngineThread(model, limits)
-
-    monkeypatch.setattr(steady, "Limits", partial(Limits, admitted_tokens=20, queued_requests=1))
-    monkeypatch.setattr(steady, "EngineThread", loop)
-    settings = SamplerSettings(max_new_tokens=10, steps=3)
-    assert steady_rate(tiny_model(eos_ids=()), [(3,) * 20], settings, 5, 0.05) > 0
-    assert (made[0].admitted_tokens, made[0].queued_requests) == (5 * (20 + 16), 5)
-    assert steady.most_held(60, settings, tiny_model().config, 2) == 2 * 64
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with openai_server() as running:
+        yield running
 
 
-def test_the_step_has_the_canvases_of_the_engine(monkeypatch):
-    made = []
+def test_a_server_answers_and_its_failures_are_counted(server):
+    async def run():
+        async with Endpoint(url=server.url, model="m").connect() as connection:
+            return await closed_loop(EndpointTarget(connection, {"seed": 3}), ["good", "busy", "thinking", "good"], 1)
 
-    def step(*arguments, **more):
-        made.append(Step(*arguments, **more))
-        return made[0]
+    found = asyncio.run(run())
+    answered = [one for one in found.outcomes if isinstance(one, AnsweredRequest)]
+    assert [one.size for one in answered] == [AnswerSize(7)] * 3
+    assert all(0 < one.first_seconds <= one.seconds for one in answered)
+    summary = summarise_load(found)
+    assert (summary["answered"], summary["failed"], summary["answer_tokens"]) == (3, {"HTTP 429": 1}, 21)
+    assert summary["failures"] == {"HTTP 429": "too many requests"}
+    assert {body["seed"] for _, _, body in server.seen} == {3}
 
-    monkeypatch.setattr(steady, "Step", step)
-    settings = SamplerSettings(max_new_tokens=10, steps=3, canvas_length=4)
-    efficiency(tiny_model(eos_ids=()), [(3, 4, 5)], settings, 2, rounds=1, seconds=0.05)
-    assert made[0].run().sample.shape == (2 * 4,)
 
-
-def test_a_request_that_fails_under_steady_load_is_told():
-    model = tiny_model()
-    model.norm.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="not finite"):
-        steady_rate(model, [(3, 4)], SamplerSettings(max_new_tokens=8), 2, 0.1)
-    with pytest.raises(ValueError, match="the context holds 64"):
-        steady_rate(tiny_model(), [(3,) * 60], SamplerSettings(), 2, 0.1)
+def test_tokens_that_a_server_does_not_report_are_unknown(server):
+    (found,) = run_on_endpoint(Endpoint(url=server.url, model="m"), Traffic(["no usage"])).outcomes
+    assert found.size == AnswerSize(None)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from redraft.benchmark.roofline.ceiling import Ceiling, Product, flops, products, ways
+from redraft.benchmark.roofline.ceiling import Ceiling, Product, count_flops, forward_products, implementations
 from redraft.weights import ModelSizes
 from tests.fakes.models import tiny_config
 
@@ -14,7 +14,7 @@ from tests.fakes.models import tiny_config
 @pytest.mark.parametrize("batch", [1, 4])
 def test_they_are_all_of_a_steps_flops(batch, context):
     config = tiny_config()
-    found = flops(products(config, batch, context))
+    found = count_flops(forward_products(config, batch, context))
     # What sizes count beside them: norms, scalars and the router, each once for every token.
     sizes = ModelSizes.of(config)
     vectors = sum(
@@ -27,11 +27,11 @@ def test_they_are_all_of_a_steps_flops(batch, context):
 
 def test_a_commit_and_a_token_have_no_readout_of_a_step():
     config = tiny_config()
-    step, commit = products(config, 2, 5), products(config, 2, 5, readout=0)
+    step, commit = forward_products(config, 2, 5), forward_products(config, 2, 5, readout=0)
     vocab = [one for one in step if config.vocab_size in (one.inputs, one.outputs)]
     assert len(vocab) == 2
     assert not set(vocab) & set(commit)
-    token = products(config, 3, 5, tokens=1, readout=1)
+    token = forward_products(config, 3, 5, tokens=1, readout=1)
     assert sum(times for one, times in token.items() if one.outputs == config.vocab_size) == 1
     assert {one.rows for one in token if one.layer} <= {1, 3}
 
@@ -40,8 +40,8 @@ def test_a_commit_and_a_token_have_no_readout_of_a_step():
 def test_every_way_multiplies_in_the_precision(precision):
     for product in (Product(16, 32, 24, layer=True), Product(16, 32, 24), Product(16, 8, 24, count=2)):
         shape = (2, 16, 24) if product.count > 1 else (16, 24)
-        for way in ways(product, precision):
-            result = way()
+        for run in implementations(product, precision):
+            result = run()
             assert result.shape == shape
             integers = precision == "int8" and product.layer
             assert result.dtype == (

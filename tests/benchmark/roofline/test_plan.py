@@ -1,6 +1,7 @@
 """Plans: the roofline's corners, against hand-made numbers."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -43,6 +44,12 @@ def test_at_the_break_even_both_ways_write_as_fast():
     even = plan(config, FAST, "bf16", tokens_per_forward=8).break_even
     found = plan(config, FAST, "bf16", tokens_per_forward=even)
     assert found.tokens_per_second == pytest.approx(found.autoregressive_tokens_per_second)
+
+
+def test_without_a_break_even_a_plan_is_still_json():
+    found = plan(tiny_config(), FAST, "bf16", tokens_per_forward=2)
+    assert found.to_json()["break_even"] == found.break_even
+    assert dataclasses.replace(found, break_even=math.inf).to_json()["break_even"] is None
 
 
 def test_a_share_of_the_peaks_takes_longer():

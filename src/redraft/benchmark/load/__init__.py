@@ -1,1 +1,1 @@
-"""Load for an engine or a server, and what it says of both."""
+"""Load tests of the engine and of servers."""

@@ -1,6 +1,6 @@
-"""The engine at steady load beside the bare step: how many of the step's canvas-steps a second it keeps.
+"""The engine's efficiency: the share of a bare step's canvas-steps a second that it keeps under constant load.
 
-What it loses goes to prompts, commits and its own work between forwards.
+The rest goes to prompts, commits and its own work between forwards.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from redraft.model import ModelConfig, Transformer
 
 
 @dataclass(frozen=True)
-class Efficiency:
+class EngineEfficiency:
     """Canvas-steps a second of the engine and of the bare step, and the engine's over the step's, round by round."""
 
     engine: Spread
@@ -25,7 +25,7 @@ class Efficiency:
     ratio: Spread
 
 
-def efficiency(
+def measure_efficiency(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
     settings: SamplerSettings,
@@ -33,86 +33,99 @@ def efficiency(
     *,
     rounds: int,
     seconds: float,
-) -> Efficiency:
-    """`concurrency` requests in the engine at any time, and as many canvases in one step, each for `seconds` in turn.
+) -> EngineEfficiency:
+    """Measures the engine with `concurrency` requests in flight and one step of as many canvases, alternating.
 
-    The step's canvases stand behind as many tokens as the prompts have on average. Prompts are used again when all have
-    been, but no prefix is kept of them. ValueError for a request that cannot be answered.
+    Each side of a round takes `seconds`. Prompts are used again when all have been, but no prefix of them is kept.
+    Raises ValueError for a request that cannot be answered.
     """
-    context = round(sum(map(len, prompts)) / len(prompts))
-    bare = Step(model, concurrency, context, length=settings.canvas_length)
+    bare = bare_step(model, prompts, settings, concurrency)
     engine, step = [], []
     for number in range(-1, rounds):
-        kept = steady_rate(model, prompts, settings, concurrency, seconds)
-        alone = concurrency * _steps_per_second(bare, seconds)
+        engine_rate = measure_engine_rate(model, prompts, settings, concurrency, seconds)
+        step_rate = concurrency * _steps_per_second(bare, seconds)
         if number >= 0:
-            engine.append(kept)
-            step.append(alone)
-    return Efficiency(Spread.of(engine), Spread.of(step), ratio(engine, step))
+            engine.append(engine_rate)
+            step.append(step_rate)
+    return EngineEfficiency(Spread.of(engine), Spread.of(step), ratio(engine, step))
 
 
-def steady_rate(
+def bare_step(
+    model: Transformer, prompts: Sequence[Sequence[int]], settings: SamplerSettings, concurrency: int
+) -> Step:
+    """Returns a step of as many canvases as requests, each behind the prompts' mean number of tokens."""
+    context = round(sum(map(len, prompts)) / len(prompts))
+    return Step(model, concurrency, context, length=settings.canvas_length)
+
+
+def measure_engine_rate(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
     settings: SamplerSettings,
     concurrency: int,
     seconds: float,
 ) -> float:
-    """Canvas-steps a second while there are always `concurrency` requests, from when the first of them has ended."""
-    canvas = settings.canvas_length or model.config.canvas_length
-    held = most_held(max(map(len, prompts)), settings, model.config, concurrency)
-    limits = Limits(
+    """Measures canvas-steps a second with always `concurrency` requests, from when the first of them has ended."""
+    thread = EngineThread(model, constant_load_limits(model.config, prompts, settings, concurrency))
+    load = _ConstantLoad(thread, prompts, settings)
+    try:
+        for _ in range(concurrency):
+            load.send()
+        load.wait_for_first_end()
+        steps, start = load.steps, time.perf_counter()
+        time.sleep(seconds)
+        rate = (load.steps - steps) / (time.perf_counter() - start)
+        load.check()
+    finally:
+        load.closed = True
+        thread.shutdown(finish=False)
+    return rate
+
+
+def constant_load_limits(
+    config: ModelConfig, prompts: Sequence[Sequence[int]], settings: SamplerSettings, concurrency: int
+) -> Limits:
+    """Returns the limits of an engine that admits all `concurrency` requests at once and keeps no prefixes."""
+    canvas = settings.canvas_length or config.canvas_length
+    cached = max_cached_tokens(max(map(len, prompts)), settings, config, concurrency)
+    return Limits(
         forward_tokens=max(Limits().forward_tokens, 2 * concurrency * canvas),
         admitted_requests=concurrency,
-        admitted_tokens=max(Limits().admitted_tokens, held),
+        admitted_tokens=max(Limits().admitted_tokens, cached),
         queued_requests=max(Limits().queued_requests, concurrency),
         prefix_tokens=0,
     )
-    loop = EngineThread(model, limits)
-    crowd = _Crowd(loop, prompts, settings)
-    try:
-        for _ in range(concurrency):
-            crowd.send()
-        crowd.wait_for_end()
-        before, begun = crowd.steps, time.perf_counter()
-        time.sleep(seconds)
-        after, ended = crowd.steps, time.perf_counter()
-        crowd.check()
-    finally:
-        crowd.closed = True
-        loop.shutdown(finish=False)
-    return (after - before) / (ended - begun)
 
 
-def most_held(prompt: int, settings: SamplerSettings, config: ModelConfig, requests: int) -> int:
-    """Tokens that the caches of so many requests may come to hold, with prompts of at most `prompt` tokens."""
+def max_cached_tokens(prompt_tokens: int, settings: SamplerSettings, config: ModelConfig, requests: int) -> int:
+    """Returns the most tokens in the caches of this many requests, with prompts of at most `prompt_tokens`."""
     canvas = settings.canvas_length or config.canvas_length
-    longest = prompt + -(-settings.max_new_tokens // canvas) * canvas
+    longest = prompt_tokens + -(-settings.max_new_tokens // canvas) * canvas
     return requests * min(longest, config.max_context)
 
 
-class _Crowd:
-    """Requests of which each is followed by the next. Its sink runs in the engine's thread."""
+class _ConstantLoad:
+    """Requests of which each is followed by the next. Its event handler runs in the engine's thread."""
 
-    def __init__(self, loop: EngineThread, prompts: Sequence[Sequence[int]], settings: SamplerSettings) -> None:
-        self._loop, self._settings = loop, settings
+    def __init__(self, thread: EngineThread, prompts: Sequence[Sequence[int]], settings: SamplerSettings) -> None:
+        self._thread, self._settings = thread, settings
         self._prompts = itertools.cycle(prompts)
         self._numbers = itertools.count()
-        self._ended = threading.Event()
+        self._first_end = threading.Event()
         self._error: Exception | None = None
         self.steps = 0
         self.closed = False
 
     def send(self) -> None:
-        """Hands in the next request."""
+        """Submits the next request."""
         number = next(self._numbers)
         settings = self._settings.replace(seed=number)
         prompt = tuple(next(self._prompts))
-        self._loop.submit(Request(id=str(number), prompt=prompt, settings=settings, drafts=True), self._hear)
+        self._thread.submit(Request(id=str(number), prompt=prompt, settings=settings, drafts=True), self._handle)
 
-    def wait_for_end(self) -> None:
-        """Until the first request has ended. Raises the error of one that failed."""
-        self._ended.wait()
+    def wait_for_first_end(self) -> None:
+        """Waits until the first request has ended. Raises the error of one that failed."""
+        self._first_end.wait()
         self.check()
 
     def check(self) -> None:
@@ -120,25 +133,25 @@ class _Crowd:
         if self._error is not None:
             raise self._error
 
-    def _hear(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if isinstance(event, StepTaken):
             self.steps += 1
         elif isinstance(event, Failed):
             self._error = event.error
-            self._ended.set()
+            self._first_end.set()
         elif isinstance(event, Finished):
             try:
                 if not self.closed:
                     self.send()
             except Exception as error:
-                # Where it would be raised nobody hears of it.
+                # In the engine's thread nobody would see it.
                 self._error = error
-            self._ended.set()
+            self._first_end.set()
 
 
 def _steps_per_second(step: Step, seconds: float) -> float:
-    begun, count = time.perf_counter(), 0
-    while (spent := time.perf_counter() - begun) < seconds or not count:
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < seconds or not count:
         step.run()
         count += 1
     return count / spent

@@ -1,4 +1,4 @@
-"""`redraft serve` in a process of its own: started for a measurement or a test, and ended with it."""
+"""`redraft serve` in a process of its own, for the time of a measurement or a test."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 COMMAND = (sys.executable, "-c", "from redraft.cli import main; main()", "serve")
-READY = " at http"
-ENDING_SECONDS = 30.0
+READY_MARK = " at http"
+MAX_EXIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -28,36 +28,36 @@ class Serving:
 def serving(model: str, *options: str) -> Iterator[Serving]:
     """Serves a model on a free port until the end of the block, with further options of `redraft serve`.
 
-    ValueError, with the server's last line, where it does not come to be ready.
+    Raises ValueError, with the server's last line, where it does not become ready.
     """
-    # A key that this process has for another server is not meant for this one.
+    # This process's key for another server is not meant for this one.
     environment = {name: value for name, value in os.environ.items() if name != "REDRAFT_API_KEY"}
-    # It shall be of the same source as this process.
+    # It must run the same source as this process.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
             [*COMMAND, model, "--port", "0", *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
         )
-        before = _sigterm_as_exit()
+        previous = _exit_on_sigterm()
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
-            if READY not in ready:
+            if READY_MARK not in ready:
                 process.wait()
                 raise ValueError(f"the server did not start: {_last_line(log) or ready.strip()}")
-            yield Serving("http" + ready.partition(READY)[2].split()[0], process)
+            yield Serving("http" + ready.partition(READY_MARK)[2].split()[0], process)
         finally:
             end(process)
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            if previous is not None:
+                signal.signal(signal.SIGTERM, previous)
 
 
 def end(process: "subprocess.Popen[str]") -> int:
-    """Asks it to end, and waits; kills what does not. Its exit code."""
+    """Ends a server, by force if it takes too long. Returns its exit code."""
     if process.poll() is None:
         process.terminate()
     try:
-        code = process.wait(ENDING_SECONDS)
+        code = process.wait(MAX_EXIT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         code = process.wait()
@@ -66,8 +66,8 @@ def end(process: "subprocess.Popen[str]") -> int:
     return code
 
 
-def _sigterm_as_exit() -> Any:
-    """So that who is asked to end does not leave its server behind. What was there before, None where it stays."""
+def _exit_on_sigterm() -> Any:
+    """Makes SIGTERM an exit, which ends the server too. Returns the previous handler, None where nothing changed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return None
     return signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -1,1 +1,1 @@
-"""What a device should reach: products alone, and a roofline from a model's shape."""
+"""Predictions of speed: matrix products alone, and rooflines from a model's shape."""

@@ -1,4 +1,4 @@
-"""The ceiling: what the matrix products of a denoising step take alone, one after the other, on this machine.
+"""The ceiling of a denoising step: its matrix products alone, one after the other, on this machine.
 
 B canvases, C tokens each, T cached tokens; n rows, I inputs, O outputs.
 """
@@ -19,13 +19,13 @@ from redraft.model.native import load_kernels
 from redraft.model.native.linear import KernelLinear
 
 REPEAT_SECONDS = 1e-3
-"""A product is repeated for about so long: one alone may be over sooner than the clock can tell."""
-MOST_REPEATS = 50
+"""How long a product is repeated: once may be too short for the clock."""
+MAX_REPEATS = 50
 
 
 @dataclass(frozen=True)
 class Product:
-    """[n, I] × [I, O], `count` of them at once (attention's heads) or one. layer: with a weight of a layer."""
+    """A matrix product [n, I] × [I, O], or `count` of them at once (attention's heads). layer: by a weight."""
 
     rows: int
     inputs: int
@@ -38,14 +38,13 @@ class Product:
         return 2 * self.count * self.rows * self.inputs * self.outputs
 
 
-def products(
+def forward_products(
     config: ModelConfig, batch: int, context: int, *, tokens: int | None = None, readout: int = 2
 ) -> Counter[Product]:
-    """Every product of a forward of `tokens` of each of B requests, and how often it is made.
+    """Counts the products of a forward of `tokens` (by default a canvas) of each of B requests.
 
-    Without `tokens` it is a denoising step's canvas. readout: how often the embedding is multiplied with, 2 in a
-    denoising step, whose self-conditioning is counted then too. Experts are taken as if tokens chose them evenly;
-    products that can be made as one (queries, keys and values) are one.
+    readout: how often the embedding is multiplied with, 2 in a denoising step, whose self-conditioning is counted then
+    too. Experts are counted as if tokens chose them evenly; fused products (queries, keys and values) count as one.
     """
     canvas = tokens or config.canvas_length
     n, d = batch * canvas, config.hidden_size
@@ -79,41 +78,41 @@ def products(
     return found
 
 
-def flops(shapes: Mapping[Product, int]) -> int:
-    """Floating-point operations of all of them."""
+def count_flops(shapes: Mapping[Product, int]) -> int:
+    """Counts the floating-point operations of all products."""
     return sum(product.flops * times for product, times in shapes.items())
 
 
 class Ceiling:
-    """Times products in a precision, each in the ways there are for it: weights as they are, packed, by our own kernel.
+    """A timer of products in a precision, each by all its implementations: plain weights, packed ones, our own kernel.
 
-    The weights of one product are read from the cache where they fit, as those of a whole model may not be.
+    A product's weights are in the CPU's cache if they fit; those of a whole model may not be.
     """
 
     def __init__(self, shapes: Mapping[Product, int], precision: str) -> None:
         self._shapes = shapes
-        self._runs = {product: ways(product, precision) for product in shapes}
+        self._runs = {product: implementations(product, precision) for product in shapes}
         self._repeats = dict.fromkeys(shapes, 1)
         self._seconds: list[dict[Product, list[float]]] = []
-        # Once to warm up, and again to know how often to repeat.
+        # Once to warm up, and again to choose how often to repeat.
         self.measure()
         for product, taken in self._measured().items():
-            self._repeats[product] = max(1, min(MOST_REPEATS, int(REPEAT_SECONDS / min(taken))))
+            self._repeats[product] = max(1, min(MAX_REPEATS, int(REPEAT_SECONDS / min(taken))))
 
     def measure(self) -> None:
-        """One round over all products."""
+        """Times all products once."""
         self._seconds.append(self._measured())
 
     def best(self) -> dict[Product, list[float]]:
-        """Seconds of each product, once, in the rounds measured, in the way that is fastest on the whole."""
+        """Returns the seconds of each product, round by round, by the implementation with the lowest median."""
         found = {}
         for product in self._shapes:
-            by_way = zip(*(one[product] for one in self._seconds[1:]), strict=True)
-            found[product] = list(min(by_way, key=statistics.median))
+            by_implementation = zip(*(one[product] for one in self._seconds[1:]), strict=True)
+            found[product] = list(min(by_implementation, key=statistics.median))
         return found
 
     def seconds(self) -> list[float]:
-        """Seconds of all products of a step, round by round."""
+        """Returns the seconds of all products of a step, round by round."""
         best = self.best()
         return [
             sum(times * best[product][number] for product, times in self._shapes.items())
@@ -126,15 +125,15 @@ class Ceiling:
         for product, runs in self._runs.items():
             found[product] = []
             for run in runs:
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 for _ in range(self._repeats[product]):
                     run()
-                found[product].append((time.perf_counter() - begun) / self._repeats[product])
+                found[product].append((time.perf_counter() - start) / self._repeats[product])
         return found
 
 
-def ways(product: Product, precision: str) -> list[Callable[[], Tensor]]:
-    """The ways to make a product in `precision`, with random numbers; ValueError for an unknown precision."""
+def implementations(product: Product, precision: str) -> list[Callable[[], Tensor]]:
+    """Returns a product's implementations in `precision`, on random numbers. Raises ValueError for an unknown one."""
     chosen = Precision.named(precision)
     dtype = chosen.dtype
     n, i, o = product.rows, product.inputs, product.outputs

@@ -1,15 +1,15 @@
-"""The machine that we run on as a device of a plan: measured for a model's shape, before any weights are there.
+"""The measured roofline: this machine as a device of a plan, timed for a model's shape before weights are loaded.
 
-A forward takes the sum of three things:
+The time of a forward is the sum of
 
-- its products, each timed alone, or the reading of what weights it needs, if that takes longer;
-- its operations, each with the time that one costs however little it does;
-- the passes over what is no product: N · D in each layer and N · V in a readout of a denoising step, each with the time
+- its products, each timed alone, or the reading of its weights, if that takes longer;
+- its operations, each with the fixed cost of one;
+- the elementwise passes: over N · D in each layer and over N · V in the readout of a denoising step, each with the time
   of one `tanh`.
 
-How many operations and passes there are was counted, and fitted where it can't be counted, with this package's own step
-on one machine (docs/speed.md has predictions beside measurements). Products are timed with at most MOST_ROWS rows and
-MOST_WIDTH outputs or inputs; larger ones take as much longer as they are larger.
+The numbers of operations and passes were counted, and fitted where they cannot be counted, with this package's own step
+on one machine (docs/speed.md has predictions beside measurements). Products are timed with at most MAX_ROWS rows and
+MAX_WIDTH outputs or inputs; the time of larger ones is scaled by their FLOPs.
 
 N tokens, D hidden, V vocabulary, B requests.
 """
@@ -22,23 +22,23 @@ from dataclasses import dataclass, field
 
 import torch
 
-from redraft.benchmark.roofline.ceiling import Ceiling, Product, products
+from redraft.benchmark.roofline.ceiling import Ceiling, Product, forward_products
 from redraft.benchmark.roofline.plan import Device
 from redraft.model import PRECISIONS, ModelConfig
 from redraft.model.native import load_kernels
 from redraft.model.readout.streamed import KERNEL_STREAM_ROWS, STREAM_ROWS, TILE
 from redraft.weights import machine_memory
 
-MOST_ROWS, MOST_WIDTH = 512, 8192
+MAX_ROWS, MAX_WIDTH = 512, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a forward consists of beside its products.
+    """The operations and passes of a forward beside its products.
 
-    Operations: of a layer without its experts, what each further request adds to it, and each expert; of a readout, and
-    of each of its tiles, which is TILE tokens for row_block rows. Passes over [N, D] in a layer, over [N, V] in a
-    denoising step's readout, in units of a `tanh`.
+    Operations: of a layer without its experts, of each further request in it, and of each expert; of a readout, and of
+    each of its tiles, TILE tokens for row_block rows. Passes, in units of a `tanh`: over [N, D] in a layer, and over
+    [N, V] in a denoising step's readout.
     """
 
     layer_ops: float
@@ -63,8 +63,8 @@ ROUNDS = 5
 
 
 @dataclass
-class Here:
-    """What was measured: seconds of an operation, of an element of a pass, bytes/s, and of each product asked for."""
+class MeasuredRoofline:
+    """A roofline of measured seconds: of an operation, an element of a pass and each product; bandwidth in bytes/s."""
 
     precision: str
     bytes_per_weight: float
@@ -74,11 +74,11 @@ class Here:
     _products: dict[Product, float] = field(default_factory=dict)
 
     def __call__(self, config: ModelConfig, requests: int, context: int, tokens: int, readout: int) -> float:
-        """Seconds of a forward, as redraft.benchmark.roofline.plan.Forward has it."""
+        """Predicts the seconds of a forward, as redraft.benchmark.roofline.plan.Forward does."""
         rows = requests * tokens
-        needed = products(config, requests, context, tokens=tokens, readout=readout)
-        multiplying = sum(times * self._seconds(product) for product, times in needed.items())
-        # Of a weight that is used by no product of this forward nothing is read.
+        needed = forward_products(config, requests, context, tokens=tokens, readout=readout)
+        multiplying = sum(times * self.product_seconds(product) for product, times in needed.items())
+        # Only weights of this forward's products are read.
         read = sum(times * one.inputs * one.outputs for one, times in needed.items() if one.count == 1)
         used = min(config.num_experts, rows * config.experts_per_token)
         costs = WITH_TORCH if load_kernels() is None else WITH_KERNELS
@@ -90,9 +90,10 @@ class Here:
         reading = read * self.bytes_per_weight / self.bandwidth
         return max(multiplying, reading) + ops * self.op + elements * self.element
 
-    def _seconds(self, product: Product) -> float:
+    def product_seconds(self, product: Product) -> float:
+        """Returns a product's seconds, timed when first asked for."""
         small = Product(
-            min(product.rows, MOST_ROWS), min(product.inputs, MOST_WIDTH), min(product.outputs, MOST_WIDTH),
+            min(product.rows, MAX_ROWS), min(product.inputs, MAX_WIDTH), min(product.outputs, MAX_WIDTH),
             product.count, product.layer,
         )  # fmt: skip
         if small not in self._products:
@@ -104,13 +105,13 @@ class Here:
 
 
 WEIGHT_BYTES = {one.name: one.weight_bits / 8 for one in PRECISIONS if not one.is_weight_only}
-"""By what a plan for this machine can be made for."""
+"""The precisions of a plan for this machine."""
 
 
-def measure_here(precision: str) -> Device:
-    """The machine that we run on, measured in less than a second; its products are, when a plan first asks for them.
+def measure_roofline(precision: str) -> Device:
+    """Measures this machine in less than a second; products are timed when a plan first needs them.
 
-    ValueError for a precision other than float32, bf16 and int8.
+    Raises ValueError for a precision other than float32, bf16 and int8.
     """
     if precision not in WEIGHT_BYTES:
         raise ValueError(f"precision is {precision!r}; for this machine it must be one of {', '.join(WEIGHT_BYTES)}")
@@ -118,26 +119,26 @@ def measure_here(precision: str) -> Device:
     op = _median(lambda: small.add(small), 2000)
     element = _median(lambda: tile.tanh(), 50) / tile.numel()
     bandwidth = large.numel() * large.element_size() / _median(lambda: large.sum(), 3)
-    here = Here(precision, WEIGHT_BYTES[precision], op * OP_WEIGHT, element, bandwidth)
-    square = Product(MOST_ROWS, 1024, 1024, layer=True)
-    peak = square.flops / here._seconds(square)
+    roofline = MeasuredRoofline(precision, WEIGHT_BYTES[precision], op * OP_WEIGHT, element, bandwidth)
+    square = Product(MAX_ROWS, 1024, 1024, layer=True)
+    peak = square.flops / roofline.product_seconds(square)
     return Device(
         name="here", flops={precision: peak}, bandwidth=bandwidth, memory=float(machine_memory().total),
-        source="measured just now", forward=here,
+        source="measured just now", forward=roofline,
     )  # fmt: skip
 
 
 OP_WEIGHT = 4.0
-"""The operations of a forward, on the average, in units of adding two small tensors."""
+"""The mean cost of a forward's operations, in units of adding two small tensors."""
 
 
 def _median(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of one run, the median of ROUNDS times so many."""
+    """Seconds of one run, the median of ROUNDS rounds of `repeats` runs."""
     run()
     taken = []
     for _ in range(ROUNDS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(repeats):
             run()
-        taken.append((time.perf_counter() - begun) / repeats)
+        taken.append((time.perf_counter() - start) / repeats)
     return statistics.median(taken)

@@ -1,16 +1,17 @@
-"""What a device should reach, from a model's shape and the device's peaks alone: a roofline, for planning.
+"""Plans: the speed that a device should reach, from a model's shape and the device's peaks alone (a roofline).
 
-A forward takes as long as the slower of its products, FLOPs / peak, and of what it reads, bytes / bandwidth. Of E
-experts of which a token takes k, n tokens touch E · (1 − (1 − k/E)ⁿ) if they choose evenly; touched weights are
-read once a forward, the embedding where there is a readout, every request's cache once.
+A forward takes as long as the slower of its products, FLOPs / peak, and its reads, bytes / bandwidth. Of E experts of
+which a token takes k, n tokens touch E · (1 − (1 − k/E)ⁿ) if they choose evenly; touched weights are read once per
+forward, the embedding if there is a readout, every request's cache once.
 
 B requests, C canvas length, T cached tokens, D hidden, V vocabulary, H heads, d head size.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from redraft.model import ModelConfig
 from redraft.weights import ModelSizes
@@ -18,7 +19,7 @@ from redraft.weights import ModelSizes
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Peaks: products in FLOP/s by what weights are stored as, bandwidth in bytes/s, memory in bytes."""
+    """A device's peaks: products in FLOP/s by how weights are stored, bandwidth in bytes/s, memory in bytes."""
 
     name: str
     flops: Mapping[str, float]
@@ -26,14 +27,14 @@ class Device:
     memory: float
     source: str
     forward: "Forward | None" = None
-    """Seconds of a forward, where they are better known than by a roofline."""
+    """Predicts the seconds of a forward, where that is better known than by a roofline."""
 
 
 class Forward(Protocol):
-    """How long a forward takes."""
+    """A prediction of how long a forward takes."""
 
     def __call__(self, config: ModelConfig, requests: int, context: int, tokens: int, readout: int) -> float:
-        """Seconds for `tokens` of each request; `readout`: products with the embedding, 2 in a step."""
+        """Predicts the seconds for `tokens` of each request; `readout`: products with the embedding, 2 in a step."""
         ...
 
 
@@ -58,21 +59,21 @@ DEVICES = {
         ),
     )
 }  # fmt: skip
-"""int4 is for memory: its products are made in bf16."""
+"""int4 saves memory: its products are computed in bf16."""
 
 
 PUBLISHED = {
     "h100": "1,008 tokens/s (FP8, one request)",
     "h200": "1,288 tokens/s (one request)",
 }
-"""What others have published of the 26B-A4B, for comparison with what is predicted; precisions as far as they say."""
+"""Published speeds of the 26B-A4B, to compare predictions with; with the precision where it is stated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is predicted for B requests. Seconds are those of one forward, tokens per second those of all requests.
+    """A prediction for B requests. Seconds are of one forward, tokens per second of all requests together.
 
-    break_even: the tokens per forward from which on diffusion writes faster than token by token.
+    break_even: the tokens per forward above which diffusion is faster than autoregressive decoding; it may be infinite.
     """
 
     denoising_seconds: float
@@ -85,6 +86,11 @@ class Plan:
     cache_bytes: float
     fits: bool
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields for JSON, which has no infinity: a break-even that does not exist is None."""
+        fields = dataclasses.asdict(self)
+        return fields | {"break_even": None if math.isinf(self.break_even) else self.break_even}
+
 
 def plan(
     config: ModelConfig,
@@ -96,9 +102,10 @@ def plan(
     tokens_per_forward: float,
     share: float = 1.0,
 ) -> Plan:
-    """A canvas of C answer tokens takes C / tokens_per_forward steps and one commit, at `share` of the peaks.
+    """Predicts speed: a canvas of C answer tokens takes C / tokens_per_forward steps and one commit.
 
-    ValueError for a precision that the device has no peak for, and for numbers out of range.
+    share: of the peaks that is reached. Raises ValueError for a precision that the device has no peak for, and for
+    numbers out of range.
     """
     if precision not in device.flops:
         raise ValueError(f"{device.name} has no peak for {precision!r}; it has {', '.join(device.flops)}")
@@ -144,7 +151,7 @@ class _Forwards:
         self.caches = float(requests * self.sizes.kv_bytes(context))
 
     def seconds(self, rows: int, *, readout: int) -> float:
-        """Of a forward of `rows` tokens of each request; `readout`: products with the embedding, 2 in a step."""
+        """Predicts a forward of `rows` tokens of each request; `readout`: products with the embedding, 2 in a step."""
         config, sizes = self.config, self.sizes
         if self.forward is not None:
             return self.forward(config, self.requests, self.context, rows, readout) / self.share

@@ -1,11 +1,8 @@
-"""`redraft bench`: how fast it is, and how fast it should be."""
+"""The `redraft bench` group."""
 
 import typer
 
-from redraft.cli.bench import load as bench_load
-from redraft.cli.bench import memory as bench_memory
-from redraft.cli.bench import plan as bench_plan
-from redraft.cli.bench import speed as bench_speed
+from redraft.cli.bench import load, memory, plan, speed
 
 app: typer.Typer = typer.Typer(help="Measure and predict speed; each command ends in one JSON line.")
 
@@ -15,8 +12,8 @@ def group() -> None:
     """Measure and predict speed; each command ends in one JSON line."""
 
 
-app.command("step")(bench_speed.step)
-app.command("compare")(bench_speed.compare)
-app.command("load")(bench_load.load)
-app.command("memory")(bench_memory.memory)
-app.command("plan")(bench_plan.plan)
+app.command("step")(speed.step)
+app.command("compare")(speed.compare)
+app.command("load")(load.load)
+app.command("memory")(memory.memory)
+app.command("plan")(plan.plan)

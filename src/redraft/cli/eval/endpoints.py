@@ -1,0 +1,43 @@
+"""`--endpoint`: a server that speaks the OpenAI protocol in place of a model in this process."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from redraft.cli import options
+
+if TYPE_CHECKING:
+    from redraft.client.stream import Endpoint
+
+TIMEOUT = 600.0
+
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", help="A server's URL, like http://localhost:8000/v1.")
+]
+KeyOption = Annotated[
+    str | None, typer.Option("--api-key-env", help="The environment variable that holds the server's key.")
+]
+
+
+def make_endpoint(asked: options.Request, url: str, key_variable: str | None, timeout: float = TIMEOUT) -> "Endpoint":
+    """Returns the endpoint at `url`, with the server's first model where --model names none.
+
+    Raises ValueError for what a server cannot be asked for, and where it does not answer.
+    """
+    options.needs("httpx2", "load")
+    from redraft.client.stream import PROTOCOL_NAMES, Endpoint, check_url, list_models, request_fields
+
+    if (asked.device, asked.precision) != ("auto", "auto"):
+        raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
+    if unknown := sorted(asked.settings.keys() - PROTOCOL_NAMES.keys()):
+        raise ValueError(
+            f"a server can't be asked for {', '.join(unknown)}; with --endpoint there are {', '.join(PROTOCOL_NAMES)}"
+        )
+    key = None
+    if key_variable is not None and not (key := os.environ.get(key_variable)):
+        raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
+    check_url(url)
+    # "bundled" is what --model says when nobody gave it.
+    model = asked.model if asked.model != "bundled" else list_models(url, key=key, timeout=timeout)[0]
+    return Endpoint(url=url, model=model, key=key, fields=request_fields(asked.settings), timeout=timeout)

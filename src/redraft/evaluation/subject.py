@@ -1,0 +1,139 @@
+"""The subject of an evaluation: a model that is loaded here, or an endpoint of a server."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from redraft.api import Model
+from redraft.client.errors import RequestFailed
+from redraft.generation import Generation
+
+if TYPE_CHECKING:
+    from redraft.client.stream import Endpoint, WholeAnswer
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, roughly: for prompts of a given number of tokens where only the server can count them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """An answer and what is known of how it was generated; a server may say nothing beyond text, seconds and tokens.
+
+    tokens: how many; token_ids: which, None where they are not known, and with them the canvas length.
+    """
+
+    text: str
+    seconds: float
+    tokens: int | None
+    token_ids: tuple[int, ...] | None = None
+    canvas_length: int | None = None
+    steps_per_canvas: tuple[int, ...] = ()
+    tokens_per_forward: float | None = None
+
+    @classmethod
+    def of_generation(cls, text: str, generation: Generation) -> "Response":
+        """Returns the response that was generated in this process."""
+        return cls(
+            text=text,
+            seconds=generation.seconds,
+            tokens=len(generation.token_ids),
+            token_ids=generation.token_ids,
+            canvas_length=len(generation.canvases[0]),
+            steps_per_canvas=generation.steps_per_canvas,
+            tokens_per_forward=generation.tokens_per_forward,
+        )
+
+
+class Subject(Protocol):
+    """What is evaluated."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a report says of it: its name and its settings."""
+        ...
+
+    def check(self, prompt: str) -> None:
+        """Raises ValueError for a prompt that cannot be answered, without answering it."""
+        ...
+
+    def respond(self, prompt: str) -> Response:
+        """Answers a prompt. Raises ValueError where that fails."""
+        ...
+
+    def encode(self, text: str) -> Sequence[int] | None:
+        """Returns a text's token ids; None where only a server knows them."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Counts a text's tokens, where only a server knows them by a rule of thumb."""
+        ...
+
+
+class ModelSubject:
+    """A model in this process, with sampler settings that are the same for every prompt.
+
+    is_autoregressive: it writes token by token, without a canvas, and uses no setting but max_new_tokens.
+    """
+
+    def __init__(self, model: Model, settings: Mapping[str, Any], *, is_autoregressive: bool = False) -> None:
+        self._model, self._settings = model, dict(settings)
+        self._generate = model.generate_autoregressive if is_autoregressive else model.generate
+        mode = {"autoregressive": True} if is_autoregressive else {}
+        self.facts = {"model": model.name, "settings": mode | self._settings}
+
+    def check(self, prompt: str) -> None:
+        """Raises ValueError for a prompt that the model cannot answer."""
+        self._model.stream(prompt, **self._settings)
+
+    def respond(self, prompt: str) -> Response:
+        """Answers a prompt."""
+        result = self._generate(prompt, **self._settings)
+        return Response.of_generation(result.text, result.generation)
+
+    def encode(self, text: str) -> Sequence[int]:
+        """Returns a text's token ids."""
+        return self._model.tokenizer.encode(text)
+
+    def count_tokens(self, text: str) -> int:
+        """Counts a text's tokens."""
+        return len(self.encode(text))
+
+
+class EndpointSubject:
+    """A model behind a server that speaks the OpenAI protocol."""
+
+    def __init__(self, endpoint: "Endpoint") -> None:
+        self._endpoint = endpoint
+        self.facts = {"endpoint": endpoint.url, "model": endpoint.model, "settings": dict(endpoint.fields)}
+
+    def check(self, prompt: str) -> None:
+        """Does nothing: the server refuses a prompt when it is asked."""
+
+    def respond(self, prompt: str) -> Response:
+        """Answers a prompt. Raises ValueError where the server does not answer: a mean over the rest would mislead."""
+
+        async def complete() -> "WholeAnswer":
+            async with self._endpoint.connect() as connection:
+                return await connection.complete(prompt)
+
+        start = time.perf_counter()
+        try:
+            answer = asyncio.run(complete())
+        except RequestFailed as error:
+            raise ValueError(f"{self._endpoint.url} did not answer ({error.kind}): {error}") from error
+        return Response(
+            text=answer.text,
+            seconds=time.perf_counter() - start,
+            tokens=answer.tokens,
+            steps_per_canvas=answer.steps_per_canvas,
+            tokens_per_forward=answer.tokens_per_forward,
+        )
+
+    def encode(self, text: str) -> None:
+        """Returns None: only the server knows the tokens."""
+
+    def count_tokens(self, text: str) -> int:
+        """Estimates a text's tokens from its length."""
+        return -(-len(text) // CHARACTERS_PER_TOKEN)

@@ -147,11 +147,11 @@ def test_without_a_source_what_lies_in_the_folder_stays(source: Checkpoint) -> N
         (lambda state: state.update({"aaa": torch.ones(1)}), "has unknown aaa"),
         (
             lambda state: state.update({"norm.weight": torch.ones(47)}),
-            r"norm.weight is \[47\], the config needs \[48\]",
+            r"norm.weight is \[47\], the config requires \[48\]",
         ),
         (
             lambda state: state.update({"norm.weight": torch.ones(48).long()}),
-            "take float32, bfloat16, float16 or float8_e4m3fn",
+            "use float32, bfloat16, float16 or float8_e4m3fn",
         ),
         (lambda state: state.update({"norm.weight": torch.ones(48, device="meta")}), "no data to save"),
         (lambda state: state.update({"norm.weight": torch.full((48,), float("nan"))}), "norm.weight holds NaN"),

@@ -174,7 +174,7 @@ def test_non_finite_weights(written: tuple[Path, dict[str, Tensor]], value: floa
 def test_what_float16_cannot_hold(written: tuple[Path, dict[str, Tensor]]) -> None:
     folder, state = written
     save_checkpoint(folder, tiny_config(), state | {"norm.weight": torch.full((48,), 1e5)})
-    with pytest.raises(ValueError, match="too large for float16: take bfloat16"):
+    with pytest.raises(ValueError, match="its values are too large for float16: use bfloat16"):
         Checkpoint.open(folder).load(torch.float16)
 
 

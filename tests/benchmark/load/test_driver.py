@@ -194,7 +194,7 @@ def test_the_step_has_the_canvases_of_the_engine(monkeypatch):
     monkeypatch.setattr(steady, "Step", step)
     settings = SamplerSettings(max_new_tokens=10, steps=3, canvas_length=4)
     efficiency(tiny_model(eos_ids=()), [(3, 4, 5)], settings, 2, rounds=1, seconds=0.05)
-    assert made[0].run().sample.shape == (2 * 4,)
+    assert made[0].run().tokens.shape == (2, 4)
 
 
 def test_a_request_that_fails_under_steady_load_is_told():

@@ -11,7 +11,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.weights import Checkpoint, read_config, read_generation_config, save_checkpoint
+from redraft.weights import (
+    COMPANION_FILES,
+    Checkpoint,
+    quantize_checkpoint,
+    read_config,
+    read_generation_config,
+    save_checkpoint,
+)
 from redraft.weights.checkpoint import load_model
 from redraft.weights.storage.publish import SAVED, SAVING, staged
 from tests.weights.support import (
@@ -63,6 +70,17 @@ def test_what_is_not_used_passes_through(source: Checkpoint, tmp_path: Path, max
     assert config["vision_config"] == {"hidden_size": 5}
     assert config["image_token_id"] == 9
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_every_companion_file_is_kept(source: Checkpoint, tmp_path: Path) -> None:
+    for name in COMPANION_FILES:
+        if not (source.folder / name).exists():
+            (source.folder / name).write_text(name)
+    save_checkpoint(tmp_path / "saved", source.config, source.load(), source=source)
+    quantize_checkpoint(source.folder, tmp_path / "quantized", "int8")
+    for folder in (tmp_path / "saved", tmp_path / "quantized"):
+        for name in COMPANION_FILES:
+            assert (folder / name).read_bytes() == (source.folder / name).read_bytes()
 
 
 def test_the_file_is_as_the_library_would_have_it(tmp_path: Path) -> None:

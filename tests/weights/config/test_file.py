@@ -335,6 +335,6 @@ def test_unread_keys_pass_through_and_the_original_stays_as_it_was() -> None:
     assert written["eos_token_id"] == [1, 7]
     text = written["text_config"]
     assert isinstance(text, dict)
-    assert text["global_head_dim"] == 32
+    assert text["global_head_dim"] == 16
     assert text["num_global_key_value_heads"] == 1
     assert text["use_bidirectional_attention"] == "vision"

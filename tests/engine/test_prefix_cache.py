@@ -21,7 +21,7 @@ def model():
 
 def holding(length: int) -> KVCache:
     cache = KVCache(tiny_config())
-    cache.length = length
+    cache.advance(length)
     return cache
 
 

@@ -29,7 +29,7 @@ def build(
     options.check_at_least(1, examples=examples)
     options.check_at_least(0, sample=sample)
     for package in ("faker", "codespell_lib"):
-        options.needs(package, "train")
+        options.require_package(package, "train")
     from redraft.bundled.data.families import FAMILIES, TUNING_EXAMPLES, TUNING_SEED
     from redraft.bundled.data.record_examples import DATA_SEED
     from redraft.utils.files import write_whole

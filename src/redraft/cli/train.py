@@ -84,7 +84,7 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
         if minutes is not None and not 0 < minutes < math.inf:
             raise ValueError(f"--minutes is {minutes}, must be above 0")
         options.check_at_least(1, threads=threads)
-        settings = options.given(
+        settings = options.without_none(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
             validate_every=validate_every, patience=patience, compile=compiled or None,
         )  # fmt: skip
@@ -95,7 +95,7 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
         stop_after = math.inf if minutes is None else minutes * 60
         command(Run(settings, threads, stop_after), *arguments, **own)
 
-    return options.sharing(command, with_options)
+    return options.merge_signatures(command, with_options)
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -158,7 +158,7 @@ def rows(
     ] = None,
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
-    options.needs("matplotlib", "train")
+    options.require_package("matplotlib", "train")
     from redraft.evaluation.cases import read_rows
     from redraft.generation import SamplerSettings
     from redraft.text import TextTokenizer
@@ -212,7 +212,7 @@ def _digest(file: Path) -> str:
 
 def _from_recipe(name: str, run: Run, out: Path, start: Path | None) -> None:
     for package in ("faker", "codespell_lib", "matplotlib"):
-        options.needs(package, "train")
+        options.require_package(package, "train")
     from redraft.bundled.data import families as bundled
     from redraft.bundled.data.extraction import task
     from redraft.text import TextTokenizer
@@ -293,7 +293,7 @@ def report(
 
     Of several runs the losses are drawn over each other, by step and by minute.
     """
-    options.needs("matplotlib", "train")
+    options.require_package("matplotlib", "train")
     from redraft.training.run.report import summarise, write_comparison, write_report
 
     folders = runs or [Path("runs/extract")]

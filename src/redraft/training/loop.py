@@ -28,7 +28,7 @@ from redraft.training.recipe import Recipe
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.training.validation import Validator
-from redraft.utils.signals import ctrl_c_waits, termination_is_ctrl_c
+from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.weights import Checkpoint, check_available
 
 ExampleSource = Callable[[int], Sequence[Example]]
@@ -145,14 +145,14 @@ def train(
     raise KeyboardInterrupt. ValueError when a loss is no longer finite (the last checkpoint stays as it is) and where
     another process trains in the folder.
     """
-    with run.locked(), termination_is_ctrl_c():
+    with run.locked(), treat_sigterm_as_interrupt():
         training = _Training(recipe, source, run, report, validate, start)
         try:
             training.go(stop_after)
             training.save()
         except KeyboardInterrupt:
             # Who presses twice has it saved all the same.
-            with ctrl_c_waits():
+            with delay_interrupt():
                 training.save()
                 report(f"interrupted at step {training.step}")
             raise
@@ -244,7 +244,7 @@ class _Training:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self._check_finite("gradient", norm)
         # Half an update must not be saved as a step.
-        with ctrl_c_waits():
+        with delay_interrupt():
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.model, self.step)

@@ -28,7 +28,7 @@ def draw(target: Path = TARGET) -> redraft.Result:
         if isinstance(event, redraft.Result):
             result = event
             break
-        view.take(event)
+        view.update(event)
         if isinstance(event, redraft.Draft):
             console.print(Text())
             console.print(view)

@@ -1,82 +1,83 @@
 """`redraft chat` and `redraft examples`."""
 
 import io
+import shlex
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
+import redraft
 from redraft.cli import options
+from redraft.cli.generate import last_result
+from redraft.cli.live import show
 
 
-@options.answering
-def chat(  # noqa: C901 - a conversation is one loop with many small turns
-    asked: options.Request,
+@options.with_model_options
+def chat(
+    model_options: options.ModelOptions,
     *,
-    plain: Annotated[bool, typer.Option("--plain", help="Without the live canvas.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
 ) -> None:
-    """Talk to a model. /new forgets what was said, /exit or ctrl-D leaves; ctrl-C stops an answer."""
-    from redraft.cli.generate import last_result
-    from redraft.cli.live import show
-
-    loaded = asked.load()
-    if not loaded.tokenizer.has_chat_template:
-        raise ValueError(f"{asked.model} has no chat template; use 'redraft generate' with a plain prompt")
-    for line in filter(None, (loaded.card.purpose, loaded.card.limits)):
+    """Talk to a model. /new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer."""
+    model = model_options.load()
+    if not model.tokenizer.has_chat_template:
+        raise ValueError(f"{model_options.model} has no chat template; use 'redraft generate' with a plain prompt")
+    for line in filter(None, (model.card.purpose, model.card.limits)):
         print(line)
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        # Under the C locale Python would pass bytes that are not UTF-8 on as surrogates.
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-    live = sys.stdout.isatty() and not plain
     messages: list[dict[str, object]] = []
+    for line in _read_lines():
+        if line.strip() == "/exit":
+            return
+        if line.strip() == "/new" or model.card.single_turn:
+            messages = []
+        if line.strip() in ("", "/new"):
+            continue
+        messages.append({"role": "user", "content": line})
+        try:
+            text = _answer(model, messages, model_options.settings, live=sys.stdout.isatty() and not plain)
+        except (KeyboardInterrupt, ValueError) as error:
+            messages.pop()
+            stopped = isinstance(error, KeyboardInterrupt)
+            print("(stopped; the question is forgotten)" if stopped else f"redraft: {error}", file=sys.stderr)
+        else:
+            messages.append({"role": "assistant", "content": text})
+
+
+def _read_lines() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # In the C locale Python would pass on bytes that are not UTF-8 as surrogates.
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     while True:
         try:
-            said = input("> " if sys.stdin.isatty() else "")
+            line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             print()
             return
         except UnicodeDecodeError:
             raise ValueError("standard input is not UTF-8") from None
-        if said.strip() == "/exit":
-            return
-        if said.strip() == "/new":
-            messages = []
-            continue
-        if not said.strip():
-            continue
-        if loaded.card.single_turn:
-            messages = []
-        messages.append({"role": "user", "content": said})
-        try:
-            events = loaded.stream(messages, **asked.settings)
-            if live:
-                result = show(events, loaded.tokenizer)
-            else:
-                result = last_result(events)
-                print(result.text)
-        except KeyboardInterrupt:
-            messages.pop()
-            print("(stopped; the question is forgotten)", file=sys.stderr)
-            continue
-        except ValueError as error:
-            messages.pop()
-            print(f"redraft: {error}", file=sys.stderr)
-            continue
-        messages.append({"role": "assistant", "content": result.text})
+        yield line
+
+
+def _answer(
+    model: "redraft.Model", prompt: str | list[dict[str, object]], settings: dict[str, Any], *, live: bool
+) -> str:
+    events = model.stream(prompt, **settings)
+    if live:
+        return show(events, model.tokenizer).text
+    text = last_result(events).text
+    print(text)
+    return text
 
 
 def examples(
-    number: Annotated[int | None, typer.Argument(help="Run this example; without one, all are listed.")] = None,
+    number: Annotated[int | None, typer.Argument(help="Run this example; by default all are listed.")] = None,
     *,
     model: options.ModelOption = "bundled",
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
 ) -> None:
-    """Prompts that a checkpoint is good at, as commands; with a number, run one."""
-    import shlex
-
-    import redraft
-    from redraft.cli.live import show
-
+    """Show prompts that a checkpoint is good at, or run one of them."""
     card = redraft.read_card(model)
     if not card.examples:
         raise ValueError(f"{model} ships no examples")
@@ -92,9 +93,4 @@ def examples(
         raise ValueError(f"there is no example {number}; there are 1 to {len(card.examples)}")
     prompt = card.examples[number - 1]
     print(prompt)
-    loaded = redraft.load(model)
-    settings = options.given(seed=seed)
-    if sys.stdout.isatty():
-        show(loaded.stream(prompt, **settings), loaded.tokenizer)
-    else:
-        print(loaded.generate(prompt, **settings).text)
+    _answer(redraft.load(model), prompt, options.without_none(seed=seed), live=sys.stdout.isatty())

@@ -39,9 +39,9 @@ class Server:
         return Endpoint(self.url, self.model, key=self.key, settings=self.settings, timeout=self.timeout)
 
 
-def server_of(asked: options.Request, url: str, key_variable: str | None, timeout: float = TIMEOUT) -> Server:
+def server_of(asked: options.ModelOptions, url: str, key_variable: str | None, timeout: float = TIMEOUT) -> Server:
     """The server at `url`, with its first model where --model names none. ValueError for what it cannot be asked."""
-    options.needs("httpx2", "load")
+    options.require_package("httpx2", "load")
     from redraft.evaluation.endpoint import check_url, first_model
 
     if (asked.device, asked.precision) != ("auto", "auto"):

@@ -52,22 +52,22 @@ app.command("frontier")(frontier.frontier)
 def _command(name: str) -> Callable[..., None]:
     """The command that measures a shipped task."""
 
-    @options.answering
+    @options.with_model_options
     def command(
-        asked: options.Request,
+        asked: options.ModelOptions,
         *,
         examples: Examples = 250,
         autoregressive: Autoregressive = False,
         endpoint: endpoints.EndpointOption = None,
         api_key_env: endpoints.KeyOption = None,
-        as_json: options.AsJson = False,
+        as_json: options.JsonOption = False,
         failures: Failures = None,
     ) -> None:
         from redraft.evaluation.tasks import TASKS
 
         options.check_at_least(1, examples=examples)
         if name != "extract":
-            options.needs("rapidfuzz", "eval")
+            options.require_package("rapidfuzz", "eval")
         task = TASKS[name]
         answering = _answering(asked, endpoint, api_key_env, autoregressive)
         _measure(name, task.cases(examples), task.score, answering, as_json, failures)
@@ -84,16 +84,16 @@ for _name, _help in (
 
 
 @app.command("rows")
-@options.answering
+@options.with_model_options
 def rows(
-    asked: options.Request,
+    asked: options.ModelOptions,
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
     autoregressive: Autoregressive = False,
     endpoint: endpoints.EndpointOption = None,
     api_key_env: endpoints.KeyOption = None,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
     failures: Failures = None,
 ) -> None:
     """Any prompts with their right answers."""
@@ -103,7 +103,7 @@ def rows(
     if score not in SCORES:
         raise ValueError(f"--score is {score!r}, must be one of {', '.join(SCORES)}")
     if score == "text":
-        options.needs("rapidfuzz", "eval")
+        options.require_package("rapidfuzz", "eval")
     cases = read_rows(file)
     for case in cases:
         # Also what the score itself refuses is refused before any answer.
@@ -113,14 +113,14 @@ def rows(
 
 
 @app.command("sudoku")
-@options.answering
+@options.with_model_options
 def sudoku(
-    asked: options.Request,
+    asked: options.ModelOptions,
     *,
     examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
     endpoint: endpoints.EndpointOption = None,
     api_key_env: endpoints.KeyOption = None,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
     failures: Failures = None,
 ) -> None:
     """Puzzles with one solution in three grades; not what the bundled model is for."""
@@ -132,9 +132,9 @@ def sudoku(
 
 
 @app.command("needle")
-@options.answering
+@options.with_model_options
 def needle(
-    asked: options.Request,
+    asked: options.ModelOptions,
     *,
     lengths: Annotated[str, typer.Option(help="Tokens of the prompt, with commas between them.")] = "100,400,1600",
     depths: Annotated[str, typer.Option(help="Where the fact stands, 0 (first) to 1 (last).")] = "0,0.25,0.5,0.75,1",
@@ -143,13 +143,13 @@ def needle(
     ] = "extract",
     endpoint: endpoints.EndpointOption = None,
     api_key_env: endpoints.KeyOption = None,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
     failures: Failures = None,
 ) -> None:
     """One fact among filling sentences, at every depth of every length."""
     from redraft.evaluation.needle import check_needle, needle_cases, score_needle
 
-    places = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
+    places = options.parse_numbers("lengths", lengths, int), options.parse_numbers("depths", depths, float)
     check_needle(*places, form)
 
     answering = _answering(asked, endpoint, api_key_env)
@@ -173,7 +173,7 @@ class _Answering:
 
 
 def _answering(
-    asked: options.Request, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
+    asked: options.ModelOptions, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
 ) -> _Answering:
     """ValueError for options that do not go together, before a model is loaded."""
     if endpoint is None and api_key_env is not None:
@@ -187,7 +187,7 @@ def _answering(
     return _there(asked, endpoint, api_key_env)
 
 
-def _here(asked: options.Request, autoregressive: bool) -> _Answering:
+def _here(asked: options.ModelOptions, autoregressive: bool) -> _Answering:
     from redraft.evaluation.tasks import Made
 
     # The same for every example, and if nobody says otherwise the same every time.
@@ -208,7 +208,7 @@ def _here(asked: options.Request, autoregressive: bool) -> _Answering:
     )
 
 
-def _there(asked: options.Request, endpoint: str, api_key_env: str | None) -> _Answering:
+def _there(asked: options.ModelOptions, endpoint: str, api_key_env: str | None) -> _Answering:
     from redraft.evaluation.tasks import Made
 
     seeded = dataclasses.replace(asked, settings={"seed": 0} | asked.settings)

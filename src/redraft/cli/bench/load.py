@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from redraft.cli import endpoints, options
-from redraft.cli.begun import BEGUN
 from redraft.cli.bench import speed as bench_speed
 
 if TYPE_CHECKING:
@@ -40,10 +39,11 @@ class Traffic:
         return await closed_loop(target, self.prompts, self.concurrency)
 
 
-@options.answering
+@options.with_model_options
 def load(
-    asked: options.Request,
+    asked: options.ModelOptions,
     *,
+    context: typer.Context,
     concurrency: Annotated[
         int | None, typer.Option(help=f"Closed loop: so many requests on the way at any time; else {CONCURRENCY}.")
     ] = None,
@@ -95,7 +95,8 @@ def load(
     else:
         found, facts = _engine(asked, traffic)
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
-    _report(found, facts | loop | {"prompts": prompts or PROMPTS if words is None else f"{words} words"}, as_json)
+    _report(found, facts | loop | {"prompts": prompts or PROMPTS if words is None else f"{words} words"},
+            context.obj, as_json)  # fmt: skip
 
 
 def _check_together(
@@ -147,7 +148,7 @@ def _prompts(name: str, words: str | None, count: int) -> list[str]:
     return [case.prompt for case in random.Random(0).sample(cases, count)]
 
 
-def _engine(asked: options.Request, traffic: Traffic) -> "tuple[Load, dict[str, Any]]":
+def _engine(asked: options.ModelOptions, traffic: Traffic) -> "tuple[Load, dict[str, Any]]":
     import redraft
     from redraft.benchmark.load.driver import EngineTarget
 
@@ -168,7 +169,7 @@ def _limits(model: "redraft.Model", settings: dict[str, Any], traffic: Traffic) 
     from redraft.benchmark.load.efficiency import most_held
     from redraft.engine import Limits
 
-    limits, usual = options.limits(model, settings), Limits()
+    limits, usual = options.engine_limits(model, settings), Limits()
     admitted = traffic.concurrency if traffic.rate is None else usual.admitted_requests
     longest = max(len(model.encode(prompt)) for prompt in traffic.prompts)
     held = most_held(longest, model.defaults.replace(**settings), model.transformer.config, admitted)
@@ -180,7 +181,7 @@ def _limits(model: "redraft.Model", settings: dict[str, Any], traffic: Traffic) 
 
 
 def _endpoint(
-    asked: options.Request, url: str, key_variable: str | None, timeout: float, traffic: Traffic
+    asked: options.ModelOptions, url: str, key_variable: str | None, timeout: float, traffic: Traffic
 ) -> "tuple[Load, dict[str, Any]]":
     server = endpoints.server_of(asked, url, key_variable, timeout)
 
@@ -191,7 +192,7 @@ def _endpoint(
     return asyncio.run(run()), {"target": url, "model": server.model, "settings": server.settings}
 
 
-def _report(found: "Load", facts: dict[str, Any], as_json: bool) -> None:
+def _report(found: "Load", facts: dict[str, Any], invocation: options.Invocation, as_json: bool) -> None:
     from redraft.benchmark.load.driver import summarise_load
     from redraft.benchmark.timing import machine
 
@@ -199,7 +200,7 @@ def _report(found: "Load", facts: dict[str, Any], as_json: bool) -> None:
     if not summary["answered"]:
         kinds = "; ".join(f"{kind} ({count}): {summary['failures'][kind]}" for kind, count in summary["failed"].items())
         raise ValueError(f"none of {summary['requests']} requests was answered: {kinds}")
-    process = time.perf_counter() - BEGUN
+    process = time.perf_counter() - invocation.started
     tokens = summary["answer_tokens"]
     summary["process"] = {
         "seconds": round(process, 3),
@@ -223,7 +224,7 @@ def _row(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds: float, as_json: bool) -> None:
+def _against_step(asked: options.ModelOptions, traffic: Traffic, rounds: int, seconds: float, as_json: bool) -> None:
     from redraft.benchmark.load.efficiency import efficiency
     from redraft.benchmark.timing import machine
 
@@ -255,9 +256,9 @@ def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds
     )  # fmt: skip
 
 
-def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_json: bool) -> None:
-    options.needs("httpx2", "load")
-    options.needs("fastapi", "serve")
+def _against_server(asked: options.ModelOptions, traffic: Traffic, rounds: int, as_json: bool) -> None:
+    options.require_package("httpx2", "load")
+    options.require_package("fastapi", "serve")
     import redraft
     from redraft.benchmark.load.driver import EngineTarget
     from redraft.benchmark.load.overhead import Overhead, overhead
@@ -268,7 +269,7 @@ def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_js
     state = machine()
     model = asked.load()
     # As the server has them.
-    limits = options.limits(model, {}) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
+    limits = options.engine_limits(model, {}) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
 
     async def run(url: str) -> Overhead:
         async with (

@@ -178,7 +178,7 @@ def test_eval_frontier_measures_draws_and_writes(run, tmp_path):
         (("--precisions", "float32,bf16", "--write"), "--write: a checkpoint has no precision of its own"),
         (("--steps", "0"), "steps is 0, must lie between 1 and 4096"),
         (("--temperatures", "0.5"), "--temperatures: '' is not a number"),
-        (("--confidence-thresholds", "0"), "confidence threshold is 0.0"),
+        (("--confidence-thresholds", "0"), "confidence_threshold is 0.0"),
         (("--temperatures", "0.9:0.5"), "t_min 0.9 and t_max 0.5 must satisfy"),
         (("--examples", 121), "121 examples are asked for, there are 120 to tune on"),
         (("--tolerance", 2), "--tolerance is 2.0, must lie between 0 and 1"),

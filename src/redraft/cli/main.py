@@ -25,7 +25,7 @@ class Commands(LazyGroup):
             "redraft.cli.bench.group:app",
             "Measure and predict speed; each command ends in one JSON line.",
         ),
-        "data": ("redraft.cli.data:app", "Make the data that training and measuring use."),
+        "data": ("redraft.cli.data:app", "Build the data for training and evaluation."),
     }
 
 

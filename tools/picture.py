@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 import redraft
-from redraft.cli.live import CanvasView
+from redraft.cli.answers.live import CanvasView
 
 SEED = 1
 TARGET = Path("docs/canvas.svg")

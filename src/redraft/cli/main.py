@@ -13,9 +13,12 @@ class Commands(LazyGroup):
     """Every command, with the first sentence of its help."""
 
     TABLE = {  # noqa: RUF012 - typed in LazyGroup
-        "generate": ("redraft.cli.generate:generate", "Answer one prompt, or every row of a file."),
-        "chat": ("redraft.cli.chat:chat", "Talk to a model."),
-        "examples": ("redraft.cli.chat:examples", "Show prompts that a checkpoint is good at, or run one of them."),
+        "generate": ("redraft.cli.answers.generate:generate", "Answer one prompt, or every row of a file."),
+        "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
+        "examples": (
+            "redraft.cli.answers.chat:examples",
+            "Show prompts that a checkpoint is good at, or run one of them.",
+        ),
         "info": ("redraft.cli.info:info", "Show a checkpoint's size and whether it fits this machine."),
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
         "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),

@@ -10,8 +10,8 @@ import typer
 
 import redraft
 from redraft.cli import options
-from redraft.cli.generate import last_result
-from redraft.cli.live import show
+from redraft.cli.answers.generate import last_result
+from redraft.cli.answers.live import show
 
 
 @options.with_model_options

@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 import redraft
 from redraft.cli import options
-from redraft.cli.live import show
+from redraft.cli.answers.live import show
 from redraft.utils.rows import Row, read_prompts
 
 MAX_STEP_DELAY = 60

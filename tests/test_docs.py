@@ -1,14 +1,14 @@
-"""The documentation is run: what a reader copies from it works, and its links lead somewhere.
+"""Runs the documentation: what a reader copies from it works, its links lead somewhere, its glossary has no term twice.
 
 - ```python blocks are executed; those of one file share a namespace, so a later one may use what an earlier one made.
-- In ```console blocks the commands that begin with `$ redraft` are run and must exit with 0. Where the output shown
-  under a command is one JSON object, the last line really printed must be an object with at least those keys.
-- ```console serving and ```python serving are run against a server of the bundled model, which has the place of
-  http://localhost:8000; every `event:` line and the `[DONE]` that are shown under a command must be printed.
-- ```python no-run and ```console no-run are left out, and so is every other language.
+- In ```console blocks, the commands that begin with `$ redraft` are run and must exit with 0. If the output shown under
+  a command is one JSON object, the last line that is printed must be an object with at least its keys.
+- ```console serving and ```python serving are run against a server of the bundled model, which replaces
+  http://localhost:8000; every `event:` line and `[DONE]` that is shown under a command must be printed.
+- ```python no-run, ```console no-run and all other languages are left out.
 - `>>>` examples in the docstrings of src are run by doctest.
 
-Examples run in an empty directory: what they need they have from the installed package or make themselves.
+Examples run in an empty directory and use only the installed package and what they make themselves.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ COMMAND_SECONDS = 120
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: what stands behind its opening fence, its text, and the page's line that its text begins at."""
+    """A fenced block: the words after its opening fence, its text, and the line of the page where the text begins."""
 
     info: str
     text: str
@@ -45,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """A shell command, and what the page shows as its output."""
+    """A shell command and the output that the page shows for it."""
 
     text: str
     output: str
@@ -95,7 +96,7 @@ def run_console(page: Path) -> None:
 
 
 def run_command(page: Path, command: str, **environment: str) -> str:
-    """What a command prints; it must exit with 0."""
+    """Runs a command, which must exit with 0, and returns what it prints."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -136,6 +137,18 @@ def broken_links(page: Path) -> list[str]:
     targets += re.findall(r'<(?:img|a)\s[^>]*?(?:src|href)="([^"]+)"', prose)
     relative = [target.split("#")[0] for target in targets if not re.match(r"[a-z][a-z0-9+.-]*:|#", target)]
     return [target for target in relative if not (page.parent / target).exists()]
+
+
+def glossary_terms(page: Path) -> list[str]:
+    """The terms that the first column of a page's tables defines; a cell may define several, with commas between."""
+    cells = re.findall(r"^\| \*\*(.+?)\*\* \| [^|\s]", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [term for cell in cells for term in cell.split(", ")]
+
+
+def repeated_terms(page: Path) -> list[str]:
+    """The terms that a glossary defines more than once, in whatever case."""
+    counts = Counter(term.lower() for term in glossary_terms(page))
+    return [term for term, count in counts.items() if count > 1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -198,3 +211,17 @@ def test_a_link_to_nowhere_is_found(tmp_path: Path):
     links = "[a](page.md#top) [b](https://example.org) [c](#here) ![d](gone.svg)"
     page = page_with(tmp_path, f'{links}\n<img src="lost.png">\n')
     assert broken_links(page) == ["gone.svg", "lost.png"]
+
+
+def test_the_glossary_has_every_term_once():
+    page = ROOT / "docs" / "glossary.md"
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ") and line != "| term | meaning |"]
+    assert len(rows) > 50
+    assert [row for row in rows if not re.match(r"\| \*\*[^*|]+\*\* \| [^|]+[.] \|$", row)] == []
+    assert repeated_terms(page) == []
+
+
+def test_a_term_that_is_defined_twice_is_found(tmp_path: Path):
+    rows = "| **Canvas** | A block. |\n| **open, shut** | Of a door. |\n\n## More\n\n| **canvas** | A **draft**. |\n"
+    assert repeated_terms(page_with(tmp_path, rows + "| **doors, open** | Doors. |\n")) == ["canvas", "open"]
+    assert glossary_terms(page_with(tmp_path, "| term | meaning |\n|---|---|\n| **empty** | |\n")) == []

@@ -1,30 +1,30 @@
-"""The rooms and what each must not import, read from the source of every file (docs/architecture.md has the table).
+"""Checks that no room imports what docs/architecture.md forbids it.
 
-Every import counts: at the top, inside a function, under TYPE_CHECKING, relative, and `importlib.import_module` or
-`__import__` of a literal name. What an imported room imports in turn is that room's business.
+Every import counts: at the top, in a function, under TYPE_CHECKING, relative, and by a literal name. What an imported
+room imports in turn is that room's business.
 """
 
-import ast
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.imports import imported
+
 SOURCE = Path(__file__).parent.parent / "src"
 FACADE = "the façade"
 ROOMS = frozenset(
     {
-        *("text", "diffusion", "model", "weights", "generation", "engine", "training", "evaluation", "benchmark"),
-        *("client", "server", "bundled", "utils", "cli"),
+        *("text", "diffusion", "constraints", "model", "weights", "generation", "engine", "batch", "training"),
+        *("evaluation", "benchmark", "client", "server", "bundled", "utils", "cli"),
     }
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What a room must not import: rooms, packages from outside, or every package outside but those of `only`."""
+    """What a room must not import: some rooms, some third-party packages, and with `only` all the others."""
 
     rooms: frozenset[str]
     packages: frozenset[str] = frozenset()
@@ -32,7 +32,7 @@ class Rule:
 
 
 def forbid(*rooms: str, packages: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> Rule:
-    """Nobody imports `cli`, and transformers is an oracle of the tests and a peer to measure, not a dependency."""
+    """Makes the rule of a room. No room may import `cli`, or transformers, which is only a peer and a test oracle."""
     return Rule(
         rooms=frozenset({*rooms, "cli"}),
         packages=frozenset({*packages, "transformers"}),
@@ -42,65 +42,48 @@ def forbid(*rooms: str, packages: tuple[str, ...] = (), only: tuple[str, ...] | 
 
 EVERY_ROOM = (*ROOMS, FACADE)
 PEERS = "benchmark/peers.py"
-"""The one file that may import transformers: it measures it."""
-# The rooms that the façade joins do not import it: that would be a circle.
+"""The one file that may import transformers, which it measures."""
+# The façade imports these rooms, so they must not import it.
 RULES = {
     "text": forbid(*(ROOMS - {"utils"}), FACADE, packages=("torch",)),
     "diffusion": forbid(*EVERY_ROOM, only=("torch",)),
+    "constraints": forbid("model", "engine", "server", "training", FACADE),
     "model": forbid(*EVERY_ROOM),
     "weights": forbid("diffusion", "generation", "engine", "server", FACADE),
     "generation": forbid("engine", "server", "training", FACADE),
     "engine": forbid("server", "text", "training", FACADE),
+    "batch": forbid("server", "training"),
     "training": forbid("engine", "server"),
     "evaluation": forbid("training"),
     "benchmark": forbid("training"),
     "client": forbid(*(ROOMS - {"text", "utils"}), packages=("torch",)),
     "server": forbid("model", "diffusion", packages=("torch",)),
     "bundled": forbid("server", "engine"),
-    "utils": forbid(*EVERY_ROOM),
+    "utils": forbid(*EVERY_ROOM, only=()),
     "cli": forbid(),
     FACADE: forbid(),
 }
 
 
-def imported(path: Path, source: Path) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of each import; `from a import b` gives a.b, which may be a module or a name in one."""
-    folder = path.relative_to(source).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = [*folder[: len(folder) - node.level + 1]] if node.level else []
-            module = ".".join(base + ([node.module] if node.module else []))
-            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
-            # A relative name is resolved as if its package were the file's own, which is what `__package__` gives.
-            for argument in node.args[:1]:
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                    name = argument.value.lstrip(".")
-                    level = len(argument.value) - len(name)
-                    yield node.lineno, ".".join([*folder[: len(folder) - level + 1], name] if level else [name])
-
-
 def room_of(name: str) -> str:
-    """`redraft.text.template` is in text; `redraft` and `redraft.load` are the façade."""
+    """Returns the room of a dotted name: that of `redraft.text.template` is text, that of `redraft.load` the façade."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else FACADE
 
 
 def is_module(name: str, source: Path) -> bool:
-    """Whether a file or folder of the tree stands behind a dotted name."""
+    """Tells whether a dotted name is that of a file or folder of the tree."""
     path = source.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def broken_rule(room: str, name: str, source: Path) -> str | None:
-    """Why `room` must not import `name`, or None."""
+    """Returns the reason why `room` must not import `name`, or None if it may."""
     rule = RULES[room]
     top = name.split(".")[0]
     if top != "redraft":
         if rule.only is not None and top not in rule.only and top not in sys.stdlib_module_names:
-            return f"{room} imports {top}, and may import only {', '.join(sorted(rule.only))} and the standard library"
+            return f"{room} must not import {top}, only {', '.join((*sorted(rule.only), 'the standard library'))}"
         return f"{room} must not import {top}" if top in rule.packages else None
     target = room_of(name)
     if target == room:
@@ -115,7 +98,7 @@ def broken_rule(room: str, name: str, source: Path) -> str | None:
 
 
 def broken_rules(source: Path) -> list[str]:
-    """One line for each import under `source`/redraft that the table forbids, and each file that is in no room."""
+    """Returns a line for each forbidden import under `source`/redraft, and for each file that is in no room."""
     found = []
     for path in sorted((source / "redraft").rglob("*.py")):
         relative = path.relative_to(source)
@@ -123,7 +106,7 @@ def broken_rules(source: Path) -> list[str]:
         if relative.parts[1] in ("__init__.py", "api.py", "async_engine.py"):
             room = FACADE
         elif room not in ROOMS:
-            found.append(f"{relative}: {room} is no room; put the file into one")
+            found.append(f"{relative}: {room} is not a room; put the file into one")
             continue
         for line, name in imported(path, source):
             if relative.parts[1:] == tuple(PEERS.split("/")) and name.split(".")[0] == "transformers":
@@ -156,11 +139,14 @@ def test_no_file_imports_what_its_room_must_not():
         ("benchmark/peers.py", "import transformers, redraft.training", "benchmark must not import training"),
         ("engine/benchmark/peers.py", "import transformers", "engine must not import transformers"),
         ("weights/load.py", "import redraft.generation", "weights must not import generation"),
-        ("diffusion/noise.py", "import numpy", "diffusion imports numpy"),
+        ("diffusion/noise.py", "import numpy", "diffusion must not import numpy, only torch, the standard library"),
         ("diffusion/noise.py", "import redraft.model.batch", "diffusion must not import model"),
         ("generation/loop.py", "from redraft.training import objective", "generation must not import training"),
         ("engine/loop.py", "import importlib\nimportlib.import_module('redraft.text')", "engine must not import text"),
         ("engine/loop.py", "import_module('..text', __package__)", "engine must not import text"),
+        ("utils/files.py", "import torch", "utils must not import torch, only the standard library"),
+        ("constraints/regex.py", "from redraft.model import Transformer", "constraints must not import model"),
+        ("batch/jobs.py", "import redraft.server.app", "batch must not import server"),
         ("server/routes.py", "__import__('torch')", "server must not import torch"),
         ("server/routes.py", "from redraft.diffusion import noise", "server must not import diffusion"),
         ("training/loop.py", "import redraft.engine", "training must not import engine"),
@@ -169,7 +155,7 @@ def test_no_file_imports_what_its_room_must_not():
         ("benchmark/steps.py", "from redraft.engine import scheduler", "engine's internals (redraft.engine.scheduler)"),
         ("__init__.py", "import redraft.cli", "the façade must not import cli"),
         ("training/loop.py", "from redraft.cli.main import main", "training must not import cli"),
-        ("helpers.py", "", "helpers is no room"),
+        ("helpers.py", "", "helpers is not a room"),
     ],
 )
 def test_a_forbidden_import_is_found(tmp_path: Path, path: str, code: str, reason: str):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 import redraft
-from redraft.cli.live import CanvasView
+from redraft.cli.answers.live import CanvasView
 
 SEED = 1
 TARGET = Path("docs/canvas.svg")
@@ -28,7 +28,7 @@ def draw(target: Path = TARGET) -> redraft.Result:
         if isinstance(event, redraft.Result):
             result = event
             break
-        view.take(event)
+        view.update(event)
         if isinstance(event, redraft.Draft):
             console.print(Text())
             console.print(view)

@@ -9,6 +9,8 @@
 
 from typing import TYPE_CHECKING
 
+from redraft.utils.signals import delay_interrupt
+
 if TYPE_CHECKING:
     from redraft.api import Committed, Draft, Model, Result, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
@@ -40,21 +42,23 @@ __all__ = [
     "read_card",
 ]
 
-_OF_ENGINE = {"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"}
-_OF_SETTINGS = {"SETTINGS", "SamplerSettings", "Setting"}
+ENGINE_NAMES = frozenset({"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"})
+SETTINGS_NAMES = frozenset({"SETTINGS", "SamplerSettings", "Setting"})
 
 
 def __getattr__(name: str) -> object:
-    # Importing torch takes a second: the command's help and its refusals need not wait for it, and ctrl-C meanwhile
-    # is heard as everywhere else.
-    if name in _OF_SETTINGS:
+    # Importing torch takes a second, which the command line's help and refusals need not wait for. Some of what torch
+    # imports takes any exception for a missing package, KeyboardInterrupt too.
+    if name in SETTINGS_NAMES:
         from redraft.diffusion import settings
 
         return getattr(settings, name)
     if name in __all__:
-        from redraft import api, async_engine
+        with delay_interrupt():
+            from redraft import api, async_engine
 
-        return getattr(async_engine if name in _OF_ENGINE else api, name)
+        globals()[name] = found = getattr(async_engine if name in ENGINE_NAMES else api, name)
+        return found
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 
 

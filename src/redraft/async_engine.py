@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import queue
 import time
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -106,6 +106,16 @@ class Engine:
         self.limits = chosen
         self._loop = EngineThread(model.transformer, chosen)
         self._numbers = itertools.count()
+
+    @staticmethod
+    def context_limits(model: Model, settings: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the limits of an engine that refuses no request which the model's context can hold."""
+        config, usual = model.transformer.config, Limits()
+        canvas = max(config.canvas_length, model.defaults.replace(**settings).canvas_length or 0)
+        return {
+            "forward_tokens": max(usual.forward_tokens, canvas),
+            "admitted_tokens": max(usual.admitted_tokens, config.max_context),
+        }
 
     async def submit(
         self, prompt: Prompt, *, drafts: bool = False, stop_ids: Sequence[int] | None = None, **settings: Any

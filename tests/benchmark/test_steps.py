@@ -22,15 +22,13 @@ def test_every_stage_is_seen_and_they_add_up(precision):
 def test_a_step_reads_each_canvas_with_its_own_cache():
     model = tiny_model()
     step = Step(model, batch=3, context=7)
-    signal = step._soft_embedding
     found = step.run()
-    c = step.length
     for slot, cache in enumerate(step.caches):
-        rows = slice(slot * c, (slot + 1) * c)
         assert cache.length == 7
-        flat = FlatBatch.single(step._canvas[rows], 7, Pass.DENOISER, soft_embedding=signal[rows])
+        signal = step.state.soft_embedding[slot]
+        flat = FlatBatch.single(step.state.tokens[slot], 7, Pass.DENOISER, soft_embedding=signal)
         hidden = model.run(flat, [cache]).hidden
-        assert torch.equal(model.head.logits(hidden).argmax(dim=-1), found.argmax[rows])
+        assert torch.equal(model.head.logits(hidden).argmax(dim=-1), found.draft[slot])
 
 
 def test_steps_and_commits_leave_the_caches_as_they_were():

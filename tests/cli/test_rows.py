@@ -6,8 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 import redraft
-from redraft.cli import options
-from redraft.cli.rows import Row, parse_template, read_prompts
 from redraft.diffusion.settings import SamplerSettings
 from tests.fakes.models import tiny_model
 
@@ -22,41 +20,6 @@ def file(tmp_path):
     return write
 
 
-def test_lines_are_prompts(file):
-    assert read_prompts(file("a.txt", "one\r\n\n two {x} \n")) == [Row(1, "one"), Row(3, " two {x} ")]
-    assert read_prompts(file("b.txt", "one"), template="Say {line}!") == [Row(1, "Say one!")]
-
-
-def test_json_lines(file):
-    path = file("a.jsonl", '{"prompt": "a\\nb", "n": 3}\n\n{"prompt": "c", "n": 2.5}\n')
-    assert read_prompts(path) == [Row(1, "a\nb"), Row(3, "c")]
-    assert read_prompts(path, template="{n}: {{{prompt}}}") == [Row(1, "3: {a\nb}"), Row(3, "2.5: {c}")]
-
-
-def test_csv(file):
-    path = file("a.csv", b'\xef\xbb\xbffirst name,prompt\r\nAna,"Hi, ""you""\nthere"\r\n\r\nBo,ok\r\n')
-    assert read_prompts(path) == [Row(3, 'Hi, "you"\nthere'), Row(5, "ok")]
-    assert read_prompts(path, template="From {first name}: {prompt}")[1] == Row(5, "From Bo: ok")
-    assert read_prompts(path, format="text")[2] == Row(3, 'there"')
-
-
-def test_lines_of_spaces_in_csv_are_blank_and_fields_may_be_long(file):
-    long = "word " * 30_000
-    path = file("a.csv", f'  \nprompt,n\n \t \n"{long}",1\n  \r\n"a\n\n  b",2\n   ')
-    assert read_prompts(path) == [Row(4, long), Row(8, "a\n\n  b")]
-    assert read_prompts(file("one.csv", "prompt\na\n  \nb\n")) == [Row(2, "a"), Row(4, "b")]
-
-
-def test_an_ending_may_be_overruled(file):
-    path = file("a.json", '{"prompt": "a"}\n')
-    assert read_prompts(path, format="jsonl") == [Row(1, "a")]
-    assert read_prompts(file("a.notes", "b\n")) == [Row(1, "b")]
-
-
-def test_a_template_reads_columns_only():
-    assert parse_template("{a.b}{c[0]}") == [("", "a.b"), ("", "c[0]")]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "template", "message"),
     [
@@ -64,10 +27,10 @@ def test_a_template_reads_columns_only():
         ("a.csv", "a,b\n1,2\n", None, "line 2: no column 'prompt'"),
         ("a.csv", "a,b\n1,2\n1\n", "{a}", "line 3 has 1 fields, the header has 2"),
         ("a.csv", 'a,b\n1,"2\n', "{a}", "is not CSV"),
-        ("a.csv", "a,a\n1,2\n", "{a}", "line 1: column 'a' stands there more than once"),
+        ("a.csv", "a,a\n1,2\n", "{a}", "line 1: column 'a' occurs more than once"),
         ("a.csv", "a,b\n", "{a}", "has no rows"),
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', None, "line 2 is not JSON"),
-        ("a.jsonl", '{"prompt": "x"}\n[1]\n', None, "line 2 is no JSON object"),
+        ("a.jsonl", '{"prompt": "x"}\n[1]\n', None, "line 2 is not a JSON object"),
         ("a.jsonl", '{"prompt": null}\n', None, "line 1: 'prompt' is null, must be text or a number"),
         ("a.jsonl", '{"prompt": true}\n', None, "line 1: 'prompt' is true, must be text or a number"),
         ("a.jsonl", '{"a": 1}\n{"prompt": "x", "prompt": "y"}\n', "{a}", "line 2 is not JSON: the key 'prompt' occurs"),
@@ -78,7 +41,7 @@ def test_a_template_reads_columns_only():
         ("a.txt", b"good\n\xff\n", None, "line 2: byte 0xff is not UTF-8"),
         ("a.txt", "x\n", "{line", "--template '{line'"),
         ("a.txt", "x\n", "no column", "names no column: every row would be the same"),
-        ("a.txt", "x\n", "{line!r}", "may hold a column's name only"),
+        ("a.txt", "x\n", "{line!r}", "may hold only a column's name"),
         ("a.txt", "x\n", "{}", "{} names no column"),
     ],
 )
@@ -94,9 +57,9 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
     ("arguments", "message"),
     [
         ([], "there is no prompt"),
-        (["x", "--template", "{a}"], "give --rows FILE with them"),
-        (["x", "--rows", "{}"], "--rows and a prompt do not go together"),
-        (["--rows", "{}", "--plain"], "--rows and --plain do not go together"),
+        (["x", "--template", "{a}"], "--template and --rows-format require --rows FILE"),
+        (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
+        (["--rows", "{}", "--plain"], "--rows cannot be combined with --plain"),
         (["--rows", "{}", "--rows-format", "xml"], "--rows-format is 'xml', must be one of text, csv, jsonl"),
         (["--rows", "/no/such/file"], "/no/such/file"),
     ],
@@ -133,6 +96,10 @@ def test_all_rows_answered(run, checkpoint, file):
 
 def test_rows_are_refused_by_the_model_alone():
     model = SimpleNamespace(transformer=tiny_model(max_context=300_000), defaults=SamplerSettings())
-    assert options.limits(model, {"canvas_length": 5000}) == {"forward_tokens": 5000, "admitted_tokens": 300_000}
+    limits = redraft.Engine.context_limits(model, {"canvas_length": 5000})
+    assert limits == {
+        "forward_tokens": 5000,
+        "admitted_tokens": 300_000,
+    }
     model.transformer = tiny_model()
-    assert redraft.Limits(**options.limits(model, {})) == redraft.Limits()
+    assert redraft.Limits(**redraft.Engine.context_limits(model, {})) == redraft.Limits()

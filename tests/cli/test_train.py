@@ -181,4 +181,6 @@ def test_a_model_that_memory_cannot_train_is_refused(run, tmp_path, monkeypatch)
     file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
     code, _, err = run("train", "rows", file, "--out", tmp_path / "run")
     assert code == 2
-    assert "training this model, with gradients and optimizer, takes 0.22 GB, 0.10 GB of memory are free here" in err
+    assert (
+        "training this model, with gradients and optimizer, needs 0.22 GB of memory, but only 0.10 GB are free" in err
+    )

@@ -240,3 +240,14 @@ def test_ten_thousand_short_requests_leave_memory_flat(model):
     loop.shutdown()
     # What allocators and caches take once is taken after a fifth of them; a kilobyte lost by each would be 8 MB.
     assert sizes[-1] - sizes[3] < 4 * 2**20
+
+
+def test_a_request_is_checked_and_made_into_a_sequence_once(model, monkeypatch):
+    """Where no seed is given one is drawn, and once."""
+    drawn = []
+    monkeypatch.setattr("secrets.randbelow", lambda limit: drawn.append(limit) or 7)
+    engine = EngineThread(model)
+    listener = submit(engine, "a", SETTINGS.replace(seed=None))
+    engine.shutdown()
+    assert len(drawn) == 1
+    assert listener.events[-1].generation.seed == 7

@@ -171,7 +171,7 @@ def test_error_rates():
         (b'{"prompt": "a", "answer": "b"}\n{"prompt": "a"', "line 2 is not JSON"),
         (b"[" * 100_000, "line 1 is not JSON"),
         (b'\n{"prompt": "\xff", "answer": "b"}', "line 2 is not JSON"),
-        (b"[1]", "line 1 is no JSON object"),
+        (b"[1]", "line 1 is not a JSON object"),
         (b'{"prompt": "a"}', 'line 1: "answer" is null, must be text that is not empty'),
         (b'{"prompt": " ", "answer": "b"}', 'line 1: "prompt" is " ", must be text'),
         (b'{"prompt": "a", "answer": 3}', 'line 1: "answer" is 3, must be text'),

@@ -18,6 +18,7 @@ from transformers.models.diffusion_gemma.modeling_diffusion_gemma import Diffusi
 from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, Transformer
 from redraft.model.config import FULL, SLIDING, AttentionShape
 from redraft.model.layers import Router
+from tests.fakes.models import tiny_config
 
 T = TypeVar("T")
 
@@ -260,23 +261,16 @@ def shape(head_dim: int, num_kv_heads: int, theta: float, rotated: float = 1.0) 
 
 
 def make_config(**changes: Any) -> ModelConfig:
-    """A small model; every knob may be changed."""
+    """The tests' tiny configuration with two layers of each type and a long context; every knob may be changed."""
     knobs: dict[str, Any] = {
         "vocab_size": 67,
-        "hidden_size": 32,
-        "num_heads": 4,
         "layer_types": pattern("sfsf"),
-        "sliding": shape(8, 2, 1e4),
-        "full": shape(16, 1, 1e6, 0.25),
-        "sliding_window": 5,
         "dense_size": 40,
         "num_experts": 6,
-        "experts_per_token": 2,
         "expert_size": 12,
-        "canvas_length": 8,
         "max_context": 4096,
     }
-    return ModelConfig(**(knobs | changes))
+    return tiny_config(**(knobs | changes))
 
 
 def pattern(letters: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def test_every_metric():
 
 
 def test_every_option():
-    options = get_command(cli).commands["serve"].params
+    options = get_command(cli).commands["serve"].load().params
     names = [name for option in options for name in option.opts if name.startswith("--")]
     assert [name for name in names if name not in PAGE and name != "--help"] == []
     known = {*names, "--against-server"}

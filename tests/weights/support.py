@@ -17,6 +17,7 @@ from redraft.model import (
     Transformer,
 )
 from redraft.weights import save_checkpoint
+from tests.fakes import models
 
 LAYERS = ("sliding_attention", "full_attention", "sliding_attention", "full_attention")
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8}
@@ -24,23 +25,18 @@ VISION_NAME = "model.encoder.vision_tower.std_bias"
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
+    """The tests' tiny configuration with layers of alternating types, wider matrices and two EOS ids."""
     sizes: dict[str, Any] = {
         "vocab_size": 101,
         "hidden_size": 48,
-        "num_heads": 4,
         "layer_types": LAYERS,
-        "sliding": AttentionShape(head_dim=16, num_kv_heads=2, rope_theta=1e4),
-        "full": AttentionShape(head_dim=32, num_kv_heads=1, rope_theta=1e6, rotated_fraction=0.25),
-        "sliding_window": 6,
         "dense_size": 64,
         "num_experts": 6,
-        "experts_per_token": 2,
         "expert_size": 24,
-        "canvas_length": 8,
         "max_context": 1000,
         "eos_ids": (1, 7),
     }
-    return ModelConfig(**(sizes | changes))
+    return models.tiny_config(**(sizes | changes))
 
 
 def released_config() -> ModelConfig:

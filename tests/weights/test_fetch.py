@@ -81,7 +81,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
 
 def test_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "BUNDLED_FOLDER", tmp_path / "bundled")
-    with pytest.raises(ValueError, match="comes without the bundled model"):
+    with pytest.raises(ValueError, match="does not include the bundled model"):
         resolve("bundled")
     (tmp_path / "bundled").mkdir()
     (tmp_path / "bundled" / "config.json").write_text("{}")

@@ -86,13 +86,13 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(
-        ValueError, match=r"plain in float32 takes 0\.\d\d GB.* take a smaller --precision; `redraft quan"
+        ValueError, match=r"plain in float32 needs 0\.\d\d GB.* choose a smaller --precision; `redraft quan"
     ):
         check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
-    with pytest.raises(ValueError, match=r"plain in int4-weight-only takes .* here: `redraft quantize` writes"):
+    with pytest.raises(ValueError, match=r"plain in int4-weight-only needs .* free: `redraft quantize` writes"):
         check_fits(plain, "int4-weight-only")
-    with pytest.raises(ValueError, match=r"int4 in int4-weight-only takes .*: free some"):
+    with pytest.raises(ValueError, match=r"int4 in int4-weight-only needs .*: free some memory"):
         check_fits(small, "int4-weight-only")
 
 

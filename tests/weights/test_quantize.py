@@ -106,7 +106,7 @@ def test_what_is_refused_before_anything_is_written(
     new = tmp_path / "new"
     with pytest.raises(ValueError, match="--to is 'int3', must be int8 or int4"):
         quantize_checkpoint(source, new, "int3")
-    with pytest.raises(ValueError, match=r"int8 is quantized to 8 bits: .*take the checkpoint that it was made from"):
+    with pytest.raises(ValueError, match=r"int8 is quantized to 8 bits: .*use the checkpoint that it was made from"):
         quantize_checkpoint(tmp_path / "int8", new, "int4")
     with pytest.raises(ValueError, match=r"source is not empty, it holds config\.json: name a new folder"):
         quantize_checkpoint(source, source, "int4")
@@ -114,7 +114,7 @@ def test_what_is_refused_before_anything_is_written(
         quantize_checkpoint(source, source / "config.json", "int4")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000) if path == tmp_path else None)
-    with pytest.raises(ValueError, match=r"new takes 0\.00 GB, the disk has 0\.00 GB free"):
+    with pytest.raises(ValueError, match=r"new needs 0\.00 GB, but the disk has only 0\.00 GB free"):
         quantize_checkpoint(source, new, "int4")
     assert not new.exists()
 
@@ -157,7 +157,7 @@ def test_what_a_killed_run_left_counts_as_free(source: Path, tmp_path: Path, mon
 
 def test_it_is_not_trained_or_saved(source: Path, tmp_path: Path) -> None:
     quantize_checkpoint(source, tmp_path / "new", "int8")
-    with pytest.raises(ValueError, match="is quantized to 8 bits: it can run, not be trained"):
+    with pytest.raises(ValueError, match="is quantized to 8 bits: it can be run, but not trained"):
         Checkpoint.open(tmp_path / "new").load()
     model = load_model(tmp_path / "new", torch.bfloat16)
     with pytest.raises(ValueError, match="stored in 8 bits, this precision needs them in 4"):

@@ -34,8 +34,8 @@ TEXT = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 16,
-    "sliding_window": 6,
+    "head_dim": 8,
+    "sliding_window": 5,
     "layer_types": list(LAYERS),
     "num_experts": 6,
     "top_k_experts": 2,
@@ -43,7 +43,7 @@ TEXT = {
     "max_position_embeddings": 1000,
     "eos_token_id": [1, 7],
 }
-FULL_SHAPE = {"global_head_dim": 32, "num_global_key_value_heads": 1}
+FULL_SHAPE = {"global_head_dim": 16, "num_global_key_value_heads": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_we_load_shards(model: Reference, tmp_path: Path) -> None:
     "text",
     [
         # Full layers shaped like sliding ones: saved with an empty per_layer_config.
-        {"global_head_dim": 16},
+        {"global_head_dim": 32},
         # The default: head_dim 512 and no key-value heads of their own.
         {"num_hidden_layers": 2, "layer_types": list(LAYERS[:2])},
         {

@@ -11,7 +11,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.weights import Checkpoint, read_config, read_generation_config, save_checkpoint
+from redraft.weights import (
+    COMPANION_FILES,
+    Checkpoint,
+    quantize_checkpoint,
+    read_config,
+    read_generation_config,
+    save_checkpoint,
+)
 from redraft.weights.checkpoint import load_model
 from redraft.weights.storage.publish import SAVED, SAVING, staged
 from tests.weights.support import (
@@ -63,6 +70,17 @@ def test_what_is_not_used_passes_through(source: Checkpoint, tmp_path: Path, max
     assert config["vision_config"] == {"hidden_size": 5}
     assert config["image_token_id"] == 9
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_every_companion_file_is_kept(source: Checkpoint, tmp_path: Path) -> None:
+    for name in COMPANION_FILES:
+        if not (source.folder / name).exists():
+            (source.folder / name).write_text(name)
+    save_checkpoint(tmp_path / "saved", source.config, source.load(), source=source)
+    quantize_checkpoint(source.folder, tmp_path / "quantized", "int8")
+    for folder in (tmp_path / "saved", tmp_path / "quantized"):
+        for name in COMPANION_FILES:
+            assert (folder / name).read_bytes() == (source.folder / name).read_bytes()
 
 
 def test_the_file_is_as_the_library_would_have_it(tmp_path: Path) -> None:
@@ -147,11 +165,11 @@ def test_without_a_source_what_lies_in_the_folder_stays(source: Checkpoint) -> N
         (lambda state: state.update({"aaa": torch.ones(1)}), "has unknown aaa"),
         (
             lambda state: state.update({"norm.weight": torch.ones(47)}),
-            r"norm.weight is \[47\], the config needs \[48\]",
+            r"norm.weight is \[47\], the config requires \[48\]",
         ),
         (
             lambda state: state.update({"norm.weight": torch.ones(48).long()}),
-            "take float32, bfloat16, float16 or float8_e4m3fn",
+            "use float32, bfloat16, float16 or float8_e4m3fn",
         ),
         (lambda state: state.update({"norm.weight": torch.ones(48, device="meta")}), "no data to save"),
         (lambda state: state.update({"norm.weight": torch.full((48,), float("nan"))}), "norm.weight holds NaN"),
@@ -303,10 +321,10 @@ def test_every_file_is_synced_before_the_commit(source: Checkpoint, monkeypatch:
 def test_a_kill_while_finishing_a_killed_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = weights(tiny_config(), 0), weights(tiny_config(), 1)
     save_checkpoint(tmp_path, tiny_config(), old, max_shard_bytes=100_000)
-    with monkeypatch.context() as patch:
-        patch.setattr("redraft.weights.storage.publish._finish", lambda folder: None)
-        save_checkpoint(tmp_path, tiny_config(), new)
-    assert (tmp_path / SAVED).is_dir()
+    moments = itertools.count()
+    while not (tmp_path / SAVED).is_dir():
+        with killed_at(monkeypatch, next(moments)):
+            save_checkpoint(tmp_path, tiny_config(), new)
     for count in range(1, 30):
         with killed_at(monkeypatch, count) as happened:
             Checkpoint.open(tmp_path)

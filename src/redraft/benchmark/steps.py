@@ -3,6 +3,7 @@
 B canvases at once, C tokens each.
 """
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, Pass, Readout, ReadoutQuery, Segment, Transformer
+from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, Segment, Transformer
 from redraft.model.readout.streamed import streamed_readout
 
 STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
@@ -51,23 +52,23 @@ class Step:
         settings = SamplerSettings()
         counters = [Counter(seed, choice=i, step=settings.steps) for i in range(batch)]
         self._sampler = Sampler(config.vocab_size)
-        self._state = CanvasState.starting(self._canvas.view(batch, length), [settings] * batch, counters)
-        self._soft_embedding: Tensor | None = None
+        self.state = CanvasState.starting(self._canvas.view(batch, length), [settings] * batch, counters)
         # Self-conditioning from a first step, so that every timed step has it.
-        self._soft_embedding = self.run().soft_embedding
+        state = self.run()
+        self.state = dataclasses.replace(self.state, soft_embedding=state.soft_embedding)
 
     @torch.inference_mode()
-    def run(self, clock: "Clock | None" = None) -> Readout:
-        """Runs one step: the network, the readout, the sampler."""
-        clock = clock or Clock()
-        hidden = self._forward(Pass.DENOISER, self._soft_embedding)
+    def run(self, clock: "Clock | None" = None) -> CanvasState:
+        """Takes one step, always from the same state: the network, the readout, the sampler."""
+        clock, state = clock or Clock(), self.state
+        signal = None if state.soft_embedding is None else state.soft_embedding.flatten(0, 1)
+        hidden = self._forward(Pass.DENOISER, signal)
         with clock.stage("sampler"):
-            uniforms = self._sampler.uniforms(self._state)
+            uniforms = self._sampler.uniforms(state)
         with clock.stage("readout"):
-            read = streamed_readout(self.model.head, hidden, ReadoutQuery(self._state.temperatures[0], uniforms))
+            read = streamed_readout(self.model.head, hidden, ReadoutQuery(state.temperatures[0], uniforms))
         with clock.stage("sampler"):
-            self._sampler.step(self._state, read)
-        return read
+            return self._sampler.step(state, read)
 
     @torch.inference_mode()
     def commit(self) -> None:

@@ -1,6 +1,5 @@
 """The command line: thin commands that wire the rooms together. Imported by nobody."""
 
-from redraft.cli.begun import BEGUN
 from redraft.cli.main import main
 
-__all__ = ["BEGUN", "main"]
+__all__ = ["main"]

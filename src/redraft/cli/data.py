@@ -29,6 +29,6 @@ def build(
     options.check_at_least(1, examples=examples)
     options.check_at_least(0, sample=sample)
     for package in ("faker", "codespell_lib"):
-        options.needs(package, "train")
+        options.require_package(package, "train")
     for path, rows in write_data(out, examples, sample):
         print(f"{path}: {rows} rows")

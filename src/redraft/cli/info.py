@@ -1,11 +1,16 @@
-"""`redraft info`: what a checkpoint is and what it takes to run it, before anything large is downloaded."""
+"""`redraft info`: a checkpoint's size and what it takes to run it, before anything large is downloaded."""
 
 import json
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from redraft.cli import options
+from redraft.model import Precision
+from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
+from redraft.weights.config.file import parse_quantization, read_config_json
 
 
 def info(
@@ -13,25 +18,21 @@ def info(
         str, typer.Argument(help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.')
     ] = "bundled",
     *,
-    context: Annotated[int, typer.Option(help="Tokens of context for cache, step and fit.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    context: Annotated[int, typer.Option(help="Tokens of context that cache, step and fit are computed for.")] = 1000,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Parameters, memory, work of a denoising step, and whether it fits this machine; reads config.json only."""
+    """Show a checkpoint's size and whether it fits this machine.
+
+    Parameters, memory and the work of a denoising step; only config.json is read or downloaded.
+    """
     options.check_at_least(0, context=context)
-    from rich.console import Console
-    from rich.table import Table
-
-    from redraft.model import Precision
-    from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
-    from redraft.weights.config.file import parse_quantization, read_config_json
-
     folder = fetch_config(model)
     config = read_config(folder)
     bits = parse_quantization(read_config_json(folder), folder=folder)
     runs_as = () if bits is None else Precision.of_bits(bits)
     stored = runs_as[0].stored if runs_as else None
     sizes, memory = ModelSizes.of(config), machine_memory()
-    # What has been rounded cannot be loaded as anything else.
+    # A quantized checkpoint cannot be loaded in another precision.
     weight_bytes = {name: size for name, size in sizes.weight_bytes.items() if stored in (None, name)}
     fits = {name: verdict for name, verdict in sizes.fits(memory.available, context).items() if name in weight_bytes}
     facts = {
@@ -78,7 +79,7 @@ def info(
 
 
 def _count(number: int) -> str:
-    """In billions or millions, cut rather than rounded, as model names are."""
+    """Formats a count in billions or millions, truncated rather than rounded, as model names are."""
     for unit, size in (("B", 1e9), ("M", 1e6)):
         if number >= size:
             return f"{int(number / size * 10) / 10:.1f} {unit}"

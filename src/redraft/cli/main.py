@@ -1,60 +1,79 @@
 """The `redraft` command and how its errors look: one line, exit code 2."""
 
 import sys
+import time
 
 import typer
 
-from redraft.cli import chat, data, generate, info, quantize, serve, train
-from redraft.cli.bench import group as bench
-from redraft.cli.eval import group as evaluation
+from redraft.cli.lazy import LazyGroup
+from redraft.cli.options import Invocation
+
+
+class Commands(LazyGroup):
+    """Every command, with the first sentence of its help."""
+
+    TABLE = {  # noqa: RUF012 - typed in LazyGroup
+        "generate": ("redraft.cli.answers.generate:generate", "Answer one prompt, or every row of a file."),
+        "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
+        "examples": (
+            "redraft.cli.answers.chat:examples",
+            "Show prompts that a checkpoint is good at, or run one of them.",
+        ),
+        "info": ("redraft.cli.info:info", "Show a checkpoint's size and whether it fits this machine."),
+        "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
+        "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),
+        "train": ("redraft.cli.train:app", "Train a model from a recipe."),
+        "eval": ("redraft.cli.eval.group:app", "Measure how good a checkpoint is."),
+        "bench": (
+            "redraft.cli.bench.group:app",
+            "Measure and predict speed; each command ends in one JSON line.",
+        ),
+        "data": ("redraft.cli.data:app", "Build the data for training and evaluation."),
+    }
+
 
 app = typer.Typer(
-    help="DiffusionGemma: text by denoising a whole canvas of tokens at once.",
+    cls=Commands,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("generate")(generate.generate)
-app.command("chat")(chat.chat)
-app.command("examples")(chat.examples)
-app.command("info")(info.info)
-app.command("serve")(serve.serve)
-app.command("quantize")(quantize.quantize)
-app.add_typer(train.app, name="train")
-app.add_typer(evaluation.app, name="eval")
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
 
 INTERRUPTED = 130
-"""What the command framework returns after ctrl-C, without a word."""
+"""The exit code that typer returns for ctrl-C, without printing anything."""
+
+
+@app.callback()
+def group() -> None:
+    """DiffusionGemma: text by denoising a whole canvas of tokens at once."""
 
 
 def main() -> None:
-    """Runs the command; one line and exit code 2 for whatever the user can put right, and after ctrl-C."""
+    """Runs the command line; one line and exit code 2 for what the user can correct, and after ctrl-C."""
     try:
-        sys.exit(_run(sys.argv[1:] or ["--help"]))
+        sys.exit(_run(sys.argv[1:] or ["--help"], Invocation(time.perf_counter())))
     except BrokenPipeError:
         # The reader of our output has gone (`redraft ... | head`): nothing is left to say, not even at exit.
         sys.stderr.close()
         sys.exit(1)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], invocation: Invocation) -> int:
     try:
-        code = app(arguments, prog_name="redraft", standalone_mode=False)
+        code = app(arguments, prog_name="redraft", standalone_mode=False, obj=invocation)
     except typer.TyperException as error:
-        # Its parser's errors know how they read best, and which command they belong to.
+        # The parser's errors know how they read best, and which command they belong to.
         message = getattr(error, "format_message", error.__str__)()
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "redraft"
-        return _refuse(f"{message.rstrip('.')}; see: {command} --help")
+        return _fail(f"{message.rstrip('.')}; see: {command} --help")
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
-        return _refuse(str(error))
-    return _refuse("interrupted") if code == INTERRUPTED else code or 0
+        return _fail(str(error))
+    return _fail("interrupted") if code == INTERRUPTED else code or 0
 
 
-def _refuse(message: str) -> int:
+def _fail(message: str) -> int:
     print(f"redraft: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -4,6 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from redraft.weights import quantize_checkpoint, resolve
+from redraft.weights.quantize import check_quantize
 
 
 def quantize(
@@ -12,24 +17,15 @@ def quantize(
     *,
     to: Annotated[str, typer.Option(help="int8 or int4.")],
 ) -> None:
-    """Write a checkpoint with the layers' matrices in 8 or 4 bits: less to store, to read and to hold in memory.
+    """Write a smaller copy of a checkpoint, in 8 or 4 bits.
 
-    Norms, routers and the embedding stay in 16 bits, what is not used passes through.
+    The layers' matrices are quantized. Norms, routers and the embedding stay in 16 bits; unused tensors are copied.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from redraft.utils.signals import ctrl_c_waits
-
-    # Some of what torch imports takes any exception for a missing package, KeyboardInterrupt too.
-    with ctrl_c_waits():
-        from redraft.weights import quantize_checkpoint, resolve
-        from redraft.weights.quantize import check_quantize
     check_quantize(target, to)
     folder = resolve(source)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    # Where nobody watches there is no bar, so that a refusal is one line there too.
+    # Without a terminal there is no bar, so that an error is one line there too.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"to {to}", total=None)
         quantize_checkpoint(folder, target, to, lambda done, total: progress.update(task, completed=done, total=total))

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from redraft.cli import options
+from redraft.server.settings import ServerSettings
+from redraft.utils.signals import delay_interrupt
 
-KEY_VARIABLE = "REDRAFT_API_KEY"
+API_KEY_VARIABLE = "REDRAFT_API_KEY"
 
 
 def serve(
@@ -15,18 +17,20 @@ def serve(
         str, typer.Argument(help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
     ] = "bundled",
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let other machines in.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but loopback lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8000,
     api_key: Annotated[
-        str | None, typer.Option(help=f"What clients have to show; else what {KEY_VARIABLE} holds.")
+        str | None, typer.Option(help=f"Key that clients must send; by default the value of {API_KEY_VARIABLE}.")
     ] = None,
-    served_model_name: Annotated[str | None, typer.Option(help="The model's name in the API; else its own.")] = None,
-    max_concurrent: Annotated[int, typer.Option(help="Requests in work at a time.")] = 16,
-    max_queue: Annotated[int, typer.Option(help="How many more may wait; the next is answered 429.")] = 128,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="The model's name in the API; by default its own.")
+    ] = None,
+    max_concurrent: Annotated[int, typer.Option(help="Requests processed at once.")] = 16,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait; the next one gets a 429.")] = 128,
     max_context: Annotated[
-        int | None, typer.Option(help="Tokens of prompt and answer together; else as many as the model can.")
+        int | None, typer.Option(help="Tokens of prompt and answer together; by default the model's limit.")
     ] = None,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
@@ -34,22 +38,19 @@ def serve(
         list[str] | None, typer.Option(help="A web origin that may call, like https://example.org; repeatable.")
     ] = None,
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write what is asked into the log.")] = False,
-    drain_seconds: Annotated[float, typer.Option(help="How long SIGTERM lets running requests go on.")] = 30.0,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
+    drain_seconds: Annotated[float, typer.Option(help="Seconds that running requests may go on after SIGTERM.")] = 30.0,
 ) -> None:
     """Serve a model behind OpenAI's API, with a playground at /."""
-    options.needs("fastapi", "serve")
-    options.check_precision(precision)
-    from redraft.server.settings import ServerSettings
-
+    options.require_package("fastapi", "serve")
     if api_key is None:
-        # Not left to the framework, which takes an empty variable for none: that would be a server without a key.
-        api_key = os.environ.get(KEY_VARIABLE)
+        # Not left to typer, which takes an empty variable for a missing one: that would be a server without a key.
+        api_key = os.environ.get(API_KEY_VARIABLE)
     settings = ServerSettings(
         host=host, port=port, api_key=api_key, served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds,
     )  # fmt: skip
-    from redraft.server import lifecycle
-
-    lifecycle.serve(settings, lambda: options.Request(model, device, precision, {}).load())
+    with delay_interrupt():
+        from redraft.server import lifecycle
+    lifecycle.serve(settings, options.ModelOptions(model, device, precision, {}).load)

@@ -81,7 +81,7 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
         if minutes is not None and not 0 < minutes < math.inf:
             raise ValueError(f"--minutes is {minutes}, must be above 0")
         options.check_at_least(1, threads=threads)
-        settings = options.given(
+        settings = options.without_none(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
             validate_every=validate_every, patience=patience, compile=compiled or None,
         )  # fmt: skip
@@ -95,7 +95,7 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
             torch.set_num_threads(threads)
         command(TrainingOptions(settings, run), *arguments, **own)
 
-    return options.sharing(command, with_options)
+    return options.merge_signatures(command, with_options)
 
 
 EXPECTED_VALUES = {
@@ -144,7 +144,7 @@ def _add_recipe(name: str) -> None:
         ] = None,
     ) -> None:
         for package in ("faker", "codespell_lib", "matplotlib"):
-            options.needs(package, "train")
+            options.require_package(package, "train")
         recipe = RECIPES[name](easy_start=start is None, **run.settings)
         _print_result(run_recipe(recipe, out, start=start, **run.run), ["extract"])
 
@@ -169,7 +169,7 @@ def rows(
     ] = None,
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
-    options.needs("matplotlib", "train")
+    options.require_package("matplotlib", "train")
     result = finetune(file, out, start=start, validation=validation, epochs=epochs, **run.run, **run.settings)
     _print_result(result, ["rows", str(validation or out / HELD_OUT_FILE)])
 
@@ -193,7 +193,7 @@ def report(
 
     For several runs, the losses are plotted together, by step and by minute.
     """
-    options.needs("matplotlib", "train")
+    options.require_package("matplotlib", "train")
     folders = runs or [Path("runs/extract")]
     if out is not None and len(folders) == 1:
         raise ValueError("--out is for comparing several runs; the report of a single run stays in its folder")

@@ -120,7 +120,8 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         for part, known in RULES.items():
             if type(getattr(self, part)) not in known.values():
-                raise ValueError(f"{part} is {getattr(self, part)!r}, must be a string: {' or '.join(known)}")
+                names = " or ".join(kind.__name__ for kind in known.values())
+                raise ValueError(f"{part} is {getattr(self, part)!r}, must be {names} (replace also takes their names)")
         for setting in SETTINGS:
             if not setting.part and setting.name not in RULES:
                 setting.check(getattr(self, setting.name))
@@ -157,7 +158,7 @@ class SamplerSettings:
         A rule that is named anew starts with its own defaults. Raises ValueError for a name that is not a setting, a
         value out of range, and a name that belongs to a rule that is not chosen.
         """
-        if unknown := sorted(changes.keys() - {setting.name for setting in SETTINGS} - RULES.keys()):
+        if unknown := sorted(changes.keys() - {setting.name for setting in SETTINGS} - {"schedule"}):
             known = ", ".join(setting.name for setting in SETTINGS)
             raise ValueError(f"unknown sampler setting {', '.join(map(repr, unknown))}; known: {known}")
         for setting in SETTINGS:

@@ -1,13 +1,11 @@
 """Cases: prompts with their right answers, from a shipped test set or a user's file."""
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redraft.bundled import TEST_SETS
-from redraft.utils.json_files import unique_keys
+from redraft.utils.json_files import parse_json_lines
 
 DATA = TEST_SETS
 
@@ -42,7 +40,7 @@ def read_cases(path: Path, *, per_split: int | None = None) -> list[Case]:
 def read_rows(path: Path) -> list[Case]:
     """Reads JSON lines, each an object with "prompt" and "answer". Raises ValueError with its line for a bad one."""
     cases = []
-    for number, row in json_lines(path, path.read_bytes().split(b"\n")):
+    for number, row in parse_json_lines(path, path.read_bytes().split(b"\n")):
         where = f"{path}, line {number}"
         for key in ("prompt", "answer"):
             value = row.get(key)
@@ -52,17 +50,3 @@ def read_rows(path: Path) -> list[Case]:
     if not cases:
         raise ValueError(f"{path} has no rows")
     return cases
-
-
-def json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of each line of `path` that is not blank. ValueError names file and line of one that is none."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is no JSON object")
-        yield number, row

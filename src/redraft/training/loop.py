@@ -25,7 +25,7 @@ from redraft.training.initialization import initialize
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
-from redraft.utils.signals import ctrl_c_waits, termination_is_ctrl_c
+from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.weights import Checkpoint, check_available
 
 
@@ -69,7 +69,7 @@ def train(
     process trains in the folder, or if it holds another recipe's run.
     """
     checkpoint = None if start is None or run.checkpoints() else open_start(start, recipe.model)
-    with run.locked(), termination_is_ctrl_c():
+    with run.locked(), treat_sigterm_as_interrupt():
         if recipe.identity:
             run.claim(**recipe.identity)
         training = _Training(recipe, recipe.data(run), run, report, checkpoint, torch.device(device))
@@ -78,7 +78,7 @@ def train(
             training.save()
         except KeyboardInterrupt:
             # A second Ctrl-C does not prevent the save.
-            with ctrl_c_waits():
+            with delay_interrupt():
                 training.save()
                 report(f"interrupted at step {training.step}")
             raise
@@ -163,7 +163,7 @@ class _Training:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self._check_finite("gradient", norm)
         # Half an update must not be saved as a step.
-        with ctrl_c_waits():
+        with delay_interrupt():
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.model, self.step)

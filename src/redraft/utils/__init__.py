@@ -1,1 +1,1 @@
-"""Small things that every room needs: files that are whole or not there, JSON, signals."""
+"""What every room needs: whole files, JSON, locks on folders, signals."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file (text as UTF-8) under another name and renames it; one that holds the same is left alone."""
+    """Writes a file (text as UTF-8) under another name and renames it; leaves one with the same content alone."""
     new = content.encode() if isinstance(content, str) else content
     if path.is_file() and path.read_bytes() == new:
         return

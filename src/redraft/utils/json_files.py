@@ -1,14 +1,16 @@
-"""Reading and writing small JSON objects that others may have written."""
+"""Reading and writing small JSON objects and JSON lines that others may have written."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 MAX_JSON_BYTES = 32 * 2**20
 """No config or index comes near this; a file above it is not what its name says."""
 
 
 def parse_json_object(text: bytes, where: str) -> dict[str, object]:
-    """The JSON object in `text`. Raises ValueError, beginning with `where`, for anything else and for a key twice."""
+    """Parses a JSON object. Raises ValueError, beginning with `where`, for anything else and for a duplicate key."""
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
@@ -19,7 +21,7 @@ def parse_json_object(text: bytes, where: str) -> dict[str, object]:
 
 
 def read_json_object(path: Path) -> dict[str, object]:
-    """The JSON object in a file. Raises ValueError naming the file if there is none, or none of sensible size."""
+    """Reads a file's JSON object. Raises ValueError with its name where there is none, or none of sensible size."""
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     size = path.stat().st_size
@@ -28,13 +30,27 @@ def read_json_object(path: Path) -> dict[str, object]:
     return parse_json_object(path.read_bytes(), str(path))
 
 
+def parse_json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (number, object) of each line that is not blank. Raises ValueError with the line of a bad one."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=unique_keys)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is not a JSON object")
+        yield number, row
+
+
 def json_bytes(value: dict[str, object]) -> bytes:
-    """`value` as an indented file, keys in their order."""
+    """Formats an object as an indented file, with its keys in their order."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The `object_pairs_hook` of a JSON reader that raises ValueError for a key that occurs twice in an object."""
+    """Builds an object as a JSON reader's `object_pairs_hook`. Raises ValueError for a key that occurs twice."""
     values: dict[str, object] = {}
     for key, value in pairs:
         if key in values:

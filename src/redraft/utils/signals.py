@@ -8,37 +8,40 @@ from types import FrameType
 
 
 @contextmanager
-def ctrl_c_waits() -> Iterator[None]:
-    """Raises KeyboardInterrupt at the end of what is inside instead of in its middle; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
+def delay_interrupt() -> Iterator[None]:
+    """Delays the KeyboardInterrupt of a ctrl-C to the end of the block.
+
+    Does nothing outside the main thread, and where the handler is not Python's to put back.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
+        signal.signal(signal.SIGINT, previous)
+    if received:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def termination_is_ctrl_c() -> Iterator[None]:
-    """What SIGTERM does inside is what ctrl-C does: schedulers and `kill` let a run save itself."""
+def treat_sigterm_as_interrupt() -> Iterator[None]:
+    """Handles SIGTERM like ctrl-C within the block, so that schedulers and `kill` let a run save itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         handler = signal.getsignal(signal.SIGINT)
         if not callable(handler):
             # A shell's background processes ignore ctrl-C.
             raise KeyboardInterrupt
         handler(number, frame)
 
-    before = signal.signal(signal.SIGTERM, heard)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself in `redraft.json`: what it is for and what not, and prompts to try. Optional."""
+"""The optional `redraft.json` of a checkpoint: its purpose, its limits and prompts to try."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ CARD_FILE = "redraft.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """purpose: what it is for, one line; limits: what it can't do, one line; examples: prompts it is good at.
+    """A short description of a model.
 
-    single_turn: it was never shown a longer conversation.
+    `purpose` is one line on what it is for, `limits` one line on what it cannot do, `examples` are prompts that it
+    answers well. A `single_turn` model was not trained on conversations of several turns.
     """
 
     purpose: str = ""
@@ -29,7 +30,7 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def read_card(folder: Path) -> Card:
-    """The card of a checkpoint's folder, an empty one where there is none. ValueError where it is malformed."""
+    """Reads the card in a checkpoint's folder; an empty one if there is none. Raises ValueError if it is malformed."""
     path = folder / CARD_FILE
     if not path.exists():
         return Card()

@@ -1,4 +1,4 @@
-"""From what a user calls a model to the folder it is in: a path, a name on the Hugging Face hub, or "bundled"."""
+"""Finds the folder of a model, given a path, a name on the Hugging Face hub, or "bundled"."""
 
 import re
 from pathlib import Path
@@ -10,29 +10,29 @@ BUNDLED = "bundled"
 BUNDLED_FOLDER = bundled.CHECKPOINT
 RELEASED = "26b-a4b"
 RELEASED_FOLDER = Path(__file__).parent / "released"
-"""The released model's config.json, so that its size can be told without a network. There are no weights in it."""
-ALLOWED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
-"""What is fetched of a repository: never code (.py), never pickles (.bin, .pt)."""
-IGNORED = ["*/*"]
+"""Holds the released model's config.json, so that its sizes are known offline, but no weights."""
+ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+"""The files of a repository that are downloaded: never code (.py), never pickles (.bin, .pt)."""
+IGNORE_PATTERNS = ["*/*"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The folder of a model, fetched first where it is on the hub.
+    """Returns the folder of a model, and downloads the model first if it is on the hub.
 
-    An existing folder is taken as it is; "bundled" is the model that comes with the package; org/model is fetched from
-    the hub, or taken from its cache where there is no network. Raises ValueError saying which of them failed and why.
+    An existing folder is used as it is. "bundled" is the model that comes with the package. org/model is downloaded
+    from the hub, or found in the hub's cache if there is no network. Raises ValueError saying what failed and why.
     """
-    folder = _local(name_or_path)
-    return _fetch(str(name_or_path)) if folder is None else folder
+    folder = _find_local(name_or_path)
+    return _download(str(name_or_path)) if folder is None else folder
 
 
 def fetch_config(name_or_path: str | Path) -> Path:
-    """A folder with the model's config.json; of a model on the hub nothing else is fetched. Errors are `resolve`'s.
+    """Returns a folder with the model's config.json; from the hub, only that file is downloaded.
 
-    "26b-a4b" is the released model's shape, which comes with the package.
+    "26b-a4b" is the configuration of the released model, which comes with the package. Raises the errors of `resolve`.
     """
-    folder = RELEASED_FOLDER if str(name_or_path) == RELEASED else _local(name_or_path)
+    folder = RELEASED_FOLDER if str(name_or_path) == RELEASED else _find_local(name_or_path)
     if folder is None:
         import huggingface_hub
 
@@ -40,19 +40,21 @@ def fetch_config(name_or_path: str | Path) -> Path:
         try:
             folder = Path(huggingface_hub.hf_hub_download(name, CONFIG_FILE)).parent
         except Exception as error:
-            raise _unreachable(name, error) from error
+            raise _fetch_error(name, error) from error
     if not (folder / CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} has no {CONFIG_FILE}: it is not the folder of a checkpoint")
+        raise ValueError(f"{folder} has no {CONFIG_FILE}: it is not a checkpoint folder")
     return folder
 
 
-def _local(name_or_path: str | Path) -> Path | None:
-    """The folder, or None for a name to be fetched."""
+def _find_local(name_or_path: str | Path) -> Path | None:
+    """Returns the folder of a local model, or None if the name is one on the hub."""
     name = str(name_or_path)
     path = Path(name).expanduser()
     if name == BUNDLED:
         if not (BUNDLED_FOLDER / CONFIG_FILE).is_file():
-            raise ValueError("this installation comes without the bundled model; name a folder or a model on the hub")
+            raise ValueError(
+                "this installation does not include the bundled model; name a folder or a model on the hub"
+            )
         return BUNDLED_FOLDER
     if name and path.is_dir():
         return path
@@ -65,35 +67,37 @@ def _local(name_or_path: str | Path) -> Path | None:
     return None
 
 
-def _fetch(name: str) -> Path:
-    # Imported here: it takes longer than everything else in this room and is needed for hub names only.
+def _download(name: str) -> Path:
+    # Imported here: it takes longer than everything else in this package and is needed for hub names only.
     import huggingface_hub
 
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=ALLOWED, ignore_patterns=IGNORED))
+        folder = Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS)
+        )
     except Exception as error:
-        raise _unreachable(name, error) from error
+        raise _fetch_error(name, error) from error
     if not any(folder.glob("*.safetensors")):
-        # A cache that holds the config only, or a repository of pickles.
+        # The cache has only the config, or the repository only pickles.
         raise ValueError(
             f"{name} came without safetensors: the repository has none, or there is no network and the cache in "
-            f"{folder} is not complete"
+            f"{folder} is incomplete"
         )
     return folder
 
 
-def _unreachable(name: str, error: Exception) -> ValueError:
-    """What to tell the user of the many exceptions the hub's client and its transport have."""
+def _fetch_error(name: str, error: Exception) -> ValueError:
+    """Turns an exception of the hub's client or its transport into one that tells the user what to do."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
         reason = "access is restricted: accept its terms on huggingface.co and log in with `hf auth login`"
     elif isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
-        reason = "there is no such model on the hub (or it is private: `hf auth login`), nor such a folder here"
+        reason = "there is no such model on the hub (or it is private: `hf auth login`), and no such folder here"
     elif isinstance(error, errors.RemoteEntryNotFoundError):
         reason = f"it has no {CONFIG_FILE}"
     elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | ConnectionError):
-        reason = "the hub cannot be reached and the cache does not have it, nor is there such a folder here"
+        reason = "the hub cannot be reached, the cache does not have it, and there is no such folder here"
     else:
         reason = f"{type(error).__name__}: {error}"
     return ValueError(f"cannot fetch {name}: {reason}")

@@ -1,4 +1,4 @@
-"""How much memory is free here, and whether a checkpoint fits into it before it is read."""
+"""Measures free memory, and checks that a checkpoint fits into it before the checkpoint is read."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redraft.model import PRECISIONS, ModelConfig, Precision, packed_embedding_bytes
 from redraft.model.linear.methods import MAX_DEQUANTIZED
-from redraft.weights.checkpoint import STORED_AS, Checkpoint
+from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 
 MEMINFO = Path("/proc/meminfo")
@@ -17,25 +17,25 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class MachineMemory:
-    """Main memory in bytes."""
+    """The main memory of this machine, in bytes."""
 
     total: int
     available: int
 
 
 def machine_memory() -> MachineMemory:
-    """What this machine has and what of it is free to use; where that is not known, all of it is taken to be."""
+    """Returns this machine's total and available memory; if the latter is unknown, all of it counts as available."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     available = available_memory()
     return MachineMemory(total, total if available is None else min(total, available))
 
 
 def available_memory() -> int | None:
-    """Bytes that a process can still take: what the kernel says (Linux), or less where its control group has a limit.
+    """Returns the bytes that a process can still allocate (Linux): the kernel's estimate, or a cgroup's limit if lower.
 
-    None where it is not known.
+    Returns None if that is unknown.
     """
-    limits = list(_left_in_cgroups())
+    limits = list(_cgroup_headroom())
     if MEMINFO.is_file():
         fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
         if "MemAvailable" in fields:
@@ -44,48 +44,50 @@ def available_memory() -> int | None:
 
 
 def check_available(needed: int, what: str, way_out: str) -> None:
-    """ValueError, with the numbers, where `what` takes more bytes than are free here; nothing where that is unknown."""
+    """Raises ValueError, with the numbers, if `what` needs more bytes than are free, as far as that is known."""
     free = available_memory()
     if free is not None and needed > free:
-        raise ValueError(f"{what} takes {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB of memory are free here: {way_out}")
+        raise ValueError(
+            f"{what} needs {needed / 1e9:.2f} GB of memory, but only {free / 1e9:.2f} GB are free: {way_out}"
+        )
 
 
 def check_fits(checkpoint: Checkpoint, precision: str) -> None:
-    """ValueError where loading `checkpoint` in `precision`, and a step with it, takes more memory than is free here."""
-    way_out = "free some, or run it where there is more"
+    """Raises ValueError if loading `checkpoint` in `precision` and running a step needs more memory than is free."""
+    way_out = "free some memory, or use a machine with more"
     if checkpoint.bits is None:
         smallest = min(PRECISIONS, key=lambda one: one.weight_bits).name
-        smaller = "" if precision == smallest else "take a smaller --precision; "
+        smaller = "" if precision == smallest else "choose a smaller --precision; "
         way_out = f"{smaller}`redraft quantize` writes a smaller checkpoint (--to int8 or int4)"
     check_available(loading_bytes(checkpoint, precision), f"{checkpoint.folder} in {precision}", way_out)
 
 
 def loading_bytes(checkpoint: Checkpoint, precision: str) -> int:
-    """Most bytes that loading takes, and a 256-token step after it.
+    """Returns the peak memory of loading a checkpoint and running a 256-token step, in bytes.
 
-    Weights that need no conversion are mapped pages of the file. Others are converted as a whole before the layers are
-    prepared, one after the other, so that the prepared part of one layer comes on top of them. Mapped pages can be
-    dropped, but whoever counts on that reads the file again in every step.
+    Weights that need no conversion are mapped pages of the file. Otherwise all weights are converted first; then the
+    layers are prepared one at a time, so that one prepared layer adds to the peak. Mapped pages count in full: the
+    kernel can drop them, but then every step reads the file again.
     """
     config = checkpoint.config
     running = running_bytes(config, precision)
     if checkpoint.bits is not None:
         return running
     base = Precision.named(precision).dtype
-    converted = any(tensor.dtype != STORED_AS[base] for tensor in checkpoint.tensors.values())
+    converted = any(tensor.dtype != DTYPE_NAMES[base] for tensor in checkpoint.tensors.values())
     loaded = ModelSizes.of(config).parameters * base.itemsize if converted else 0
     kept = precision_bytes(config, precision)
     return running + max(0, loaded + kept // config.num_layers - kept)
 
 
 def running_bytes(config: ModelConfig, precision: str) -> int:
-    """Bytes of a model that is ready to run in a precision, and of a 256-token step: known from its config alone."""
+    """Returns the memory of a prepared model and of a 256-token step, in bytes, from the config alone."""
     packed = packed_embedding_bytes(config, Precision.named(precision).dtype)
     return precision_bytes(config, precision) + packed + _step_bytes(config)
 
 
 def _step_bytes(config: ModelConfig) -> int:
-    """What a step of 256 tokens takes besides the weights: a generous count of what lives at the same time."""
+    """Returns a generous bound on what a 256-token step needs besides the weights, in bytes."""
     rows = 256
     choices = rows * config.experts_per_token * (2 * config.hidden_size + 3 * config.expert_size)
     widest = max(config.num_heads * config.attention_shape(i).head_dim for i in range(config.num_layers))
@@ -93,25 +95,25 @@ def _step_bytes(config: ModelConfig) -> int:
     return 4 * (choices + attention + 4 * MAX_DEQUANTIZED) + ModelSizes.of(config).kv_bytes(rows, 4)
 
 
-def _left_in_cgroups() -> Iterator[int]:
-    """What each control group around this process leaves it, page cache that could be dropped counted as free."""
-    for folder, limit_file, usage_file in _cgroups():
+def _cgroup_headroom() -> Iterator[int]:
+    """Yields the bytes that each cgroup of this process leaves free; page cache that can be dropped counts as free."""
+    for folder, limit_file, usage_file in _cgroup_folders():
         try:
             limit = (folder / limit_file).read_text().strip()
             usage = int((folder / usage_file).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
-            # No such group, or none with a memory controller.
+            # There is no such cgroup, or it has no memory controller.
             continue
-        # The older interface says "no limit" with a number near 2**63.
+        # In cgroup v1, "no limit" is a number near 2**63.
         if limit != "max" and int(limit) < 2**60:
-            # The older interface counts what groups below hold in the totals only.
+            # In cgroup v1, only the totals include child cgroups.
             droppable = sum(int(stat.get(f"total_{key}", stat.get(key, 0))) for key in ("active_file", "inactive_file"))
             yield max(0, int(limit) - usage + droppable)
 
 
-def _cgroups() -> Iterator[tuple[Path, str, str]]:
-    """Folder of each group from this process's own up to the root, and its files with limit and usage."""
+def _cgroup_folders() -> Iterator[tuple[Path, str, str]]:
+    """Yields each cgroup from this process's own up to the root: its folder, limit file and usage file."""
     if not CGROUPS.is_file():
         return
     for line in CGROUPS.read_text().splitlines():
@@ -123,7 +125,7 @@ def _cgroups() -> Iterator[tuple[Path, str, str]]:
         else:
             continue
         own = root / path.lstrip("/")
-        # In a container the path may be that of the host; then the root is what there is.
+        # In a container, the path may be the host's; then only the root exists.
         for folder in (own, *own.parents):
             yield folder, *files
             if folder == root:

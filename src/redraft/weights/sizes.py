@@ -1,4 +1,4 @@
-"""How large a model is and what a step of it costs, from its config alone: no data are read, nothing is allocated.
+"""Computes the size of a model and the cost of a step from its config alone, without reading or allocating anything.
 
 V vocabulary, D hidden, C canvas, W window, H heads, d head size, G key-value heads, T cached tokens.
 """
@@ -17,14 +17,14 @@ _SELF_CONDITIONING = "self_conditioning."
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
-    """Sizes in parameters and bytes.
+    """The sizes of a model in parameters and bytes.
 
-    `parameters` are all tensors of the text model, buffers included, vision excluded. (26B-A4B has 25.25 B; the 25.2 B
-    it is said to have are those without `self_conditioning_parameters`, or cut instead of rounded.)
-    `active_parameters` are those that one canvas token is multiplied with in a denoising step: all, but of the experts
-    only the top-k; the embedding counts once, as the readout (looking a token up costs nothing). `weight_bytes` is by
-    precision: "float32", "bfloat16", and "int8", "int4" as a quantized checkpoint has them: the layers' matrices with
-    their scales in so many bits, and the rest, the embedding above all, in 16.
+    `parameters` counts all tensors of the text model, with buffers, without the vision tower. (26B-A4B has 25.25 B; the
+    published 25.2 B leave out `self_conditioning_parameters`, or are truncated.) `active_parameters` are those that one
+    canvas token is multiplied with in a denoising step: all but the experts outside the top-k. The embedding counts
+    once, for the readout, because looking up a token costs nothing. `weight_bytes` is keyed by precision: "float32",
+    "bfloat16", and "int8" and "int4" as in a quantized checkpoint, with the layers' matrices and their scales in 8 or 4
+    bits and the rest, mainly the embedding, in 16.
     """
 
     config: ModelConfig
@@ -50,24 +50,24 @@ class ModelSizes:
         )
 
     def kv_bytes_per_1000_tokens(self, bytes_per_value: int = 2) -> int:
-        """What 1,000 further tokens of context add to one request's cache, once the sliding layers are full."""
+        """Returns what 1,000 more tokens of context add to the cache of a request whose sliding layers are full."""
         return 1000 * self._kv_values(sliding=False) * bytes_per_value
 
     def kv_bytes_sliding(self, bytes_per_value: int = 2) -> int:
-        """What the sliding layers hold at most, of W - 1 tokens: the part of a cache that does not grow."""
+        """Returns the maximum size of the sliding layers' cache, which holds W - 1 tokens and does not grow further."""
         return (self.config.sliding_window - 1) * self._kv_values(sliding=True) * bytes_per_value
 
     def kv_bytes(self, context: int, bytes_per_value: int = 2) -> int:
-        """One request's cache after `context` committed tokens."""
+        """Returns the size of one request's cache after `context` committed tokens."""
         _check_context(context)
         sliding = min(context, self.config.sliding_window - 1) * self._kv_values(sliding=True)
         return (context * self._kv_values(sliding=False) + sliding) * bytes_per_value
 
     def step_flops(self, context: int) -> int:
-        """Floating-point operations of one denoising step of one canvas after `context` cached tokens.
+        """Returns the floating-point operations of one denoising step of one canvas after `context` cached tokens.
 
-        2·C·(active parameters of layers and self-conditioning) + 4·C·V·D for the readout, which multiplies with the
-        embedding twice + 4·C·H·d·(T + C) per layer for attention, with T at most W - 1 in sliding layers.
+        2·C·(active parameters of layers and self-conditioning) + 4·C·V·D for the readout, which multiplies by the
+        embedding twice, + 4·C·H·d·(T + C) per layer for attention, with T at most W - 1 in sliding layers.
         """
         _check_context(context)
         config, c = self.config, self.config.canvas_length
@@ -80,9 +80,9 @@ class ModelSizes:
         return products + 4 * c * self.embedding_parameters + attention
 
     def fits(self, memory_bytes: int, context: int = 0) -> dict[str, bool]:
-        """By precision, whether weights and one request's cache of `context` tokens (16 bits, float32 for float32) fit.
+        """Tells by precision whether the weights and one request's cache of `context` tokens fit into memory.
 
-        What a forward needs besides is not counted; leave some room.
+        The cache is in 16 bits, for float32 weights in float32. Activations are not counted, so leave some room.
         """
         return {
             one.stored: self.weight_bytes[one.stored] + self.kv_bytes(context, one.dtype.itemsize) <= memory_bytes
@@ -90,14 +90,14 @@ class ModelSizes:
         }
 
     def _kv_values(self, *, sliding: bool) -> int:
-        """Keys and values that one token leaves in all layers of a type."""
+        """Returns the number of values that one token adds to the caches of all layers of a type."""
         shape = self.config.sliding if sliding else self.config.full
         layers = sum(self.config.is_sliding(i) == sliding for i in range(self.config.num_layers))
         return 2 * layers * shape.num_kv_heads * shape.head_dim
 
 
 def precision_bytes(config: ModelConfig, precision: str) -> int:
-    """Bytes of a model's weights as `prepare` leaves them in a precision."""
+    """Returns the size of a prepared model's weights in a precision, in bytes."""
     return ModelSizes.of(config).weight_bytes[Precision.named(precision).stored]
 
 

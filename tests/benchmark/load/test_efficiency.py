@@ -35,7 +35,7 @@ def test_under_constant_load_all_requests_are_admitted():
 def test_the_step_has_the_canvases_of_the_engine():
     settings = SamplerSettings(max_new_tokens=10, steps=3, canvas_length=4)
     step = bare_step(tiny_model(eos_ids=()), [(3, 4, 5), (3,)], settings, 2)
-    assert step.run().sample.shape == (2 * 4,)
+    assert step.run().tokens.shape == (2, 4)
     assert step.context == 2
 
 

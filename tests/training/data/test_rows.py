@@ -21,7 +21,7 @@ from redraft.training.data.rows import (
 from redraft.training.finetuning import finetuning_settings
 from redraft.weights import Checkpoint, resolve
 from redraft.weights.card import read_card
-from redraft.weights.save import COMPANIONS
+from redraft.weights.save import COMPANION_FILES
 
 BUNDLED = resolve("bundled")
 CONFIG = Checkpoint.open(BUNDLED).config
@@ -140,10 +140,10 @@ def test_checkpoints_get_the_tokenizers_files_and_a_card_of_their_own(tmp_path):
 
 
 def test_a_fine_tuned_checkpoint_has_the_companions_that_a_saved_one_has(tmp_path):
-    for name in COMPANIONS:
+    for name in COMPANION_FILES:
         (tmp_path / name).write_text(name)
     write_companions(tmp_path, tmp_path / "run", "fine-tuned", [])
-    assert {path.name for path in (tmp_path / "run").iterdir()} == set(COMPANIONS)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(COMPANION_FILES)
     assert (tmp_path / "run" / "special_tokens_map.json").read_text() == "special_tokens_map.json"
     assert (tmp_path / "run" / "tokenizer.model").read_text() == "tokenizer.model"
     assert read_card(tmp_path / "run").purpose == "fine-tuned"

@@ -8,7 +8,6 @@ from typing import Any
 from redraft.api import Model
 from redraft.async_engine import Engine
 from redraft.benchmark.load.driver import LoadResult, Traffic
-from redraft.benchmark.load.runs import context_limits
 from redraft.benchmark.load.serving import serving
 from redraft.benchmark.load.targets import EndpointTarget, EngineTarget, Target
 from redraft.benchmark.timing import Spread, ratio
@@ -36,7 +35,7 @@ def measure_overhead(
     from redraft.client.stream import Endpoint, request_fields
 
     # As the server has them.
-    limits = context_limits(model) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
+    limits = Engine.context_limits(model, {}) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
 
     async def run(url: str) -> ServerOverhead:
         endpoint = Endpoint(url=f"{url}/v1", model="served", fields=request_fields(settings))

@@ -44,19 +44,9 @@ def run_on_endpoint(endpoint: "Endpoint", traffic: Traffic) -> LoadResult:
     return asyncio.run(run())
 
 
-def context_limits(model: Model, settings: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """Returns the limits of an engine that refuses no request which the model's context can hold."""
-    config, usual = model.transformer.config, Limits()
-    canvas = max(config.canvas_length, model.defaults.replace(**settings or {}).canvas_length or 0)
-    return {
-        "forward_tokens": max(usual.forward_tokens, canvas),
-        "admitted_tokens": max(usual.admitted_tokens, config.max_context),
-    }
-
-
 def traffic_limits(model: Model, traffic: Traffic, settings: Mapping[str, Any]) -> dict[str, int]:
     """Returns the limits of an engine that admits all requests of a closed loop at once and lets all others wait."""
-    limits, usual = context_limits(model, settings), Limits()
+    limits, usual = Engine.context_limits(model, settings), Limits()
     admitted = traffic.concurrency if traffic.rate is None else usual.admitted_requests
     longest = max(len(model.encode(prompt)) for prompt in traffic.prompts)
     cached = max_cached_tokens(longest, model.defaults.replace(**settings), model.transformer.config, admitted)

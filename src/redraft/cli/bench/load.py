@@ -16,16 +16,16 @@ from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
 from redraft.benchmark.load.runs import run_on_endpoint, run_on_engine
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
-from redraft.cli.begun import BEGUN
 from redraft.cli.bench.output import JsonLineOption, format_spread, show_table
 from redraft.cli.eval import endpoints
 
 PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
 
-@options.answering
+@options.with_model_options
 def load(
-    asked: options.Request,
+    asked: options.ModelOptions,
+    context: typer.Context,
     *,
     concurrency: Annotated[
         int | None, typer.Option(help=f"Closed loop: this many requests in flight at any time; {CONCURRENCY} if unset.")
@@ -87,7 +87,7 @@ def load(
         result = run_on_engine(model, traffic, settings)
         facts = {"target": "engine", "model": model.name, "precision": asked.precision, "settings": settings}
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
-    _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, as_json)
+    _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, context.obj, as_json)
 
 
 def _check_compatible(
@@ -124,12 +124,12 @@ def _filler(words: str, count: int) -> list[str]:
     return list(itertools.islice(filler_prompts(int(low), int(high or low)), count))
 
 
-def _report(result: LoadResult, facts: dict[str, Any], as_json: bool) -> None:
+def _report(result: LoadResult, facts: dict[str, Any], invocation: options.Invocation, as_json: bool) -> None:
     summary = summarise_load(result)
     if not summary["answered"]:
         kinds = "; ".join(f"{kind} ({count}): {summary['failures'][kind]}" for kind, count in summary["failed"].items())
         raise ValueError(f"none of {summary['requests']} requests was answered: {kinds}")
-    seconds, tokens = time.perf_counter() - BEGUN, summary["answer_tokens"]
+    seconds, tokens = time.perf_counter() - invocation.started, summary["answer_tokens"]
     summary["process"] = {
         "seconds": round(seconds, 3),
         "tokens_per_second": None if tokens is None else round(tokens / seconds, 3),
@@ -150,7 +150,7 @@ def _format(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds: float, as_json: bool) -> None:
+def _against_step(asked: options.ModelOptions, traffic: Traffic, rounds: int, seconds: float, as_json: bool) -> None:
     if "seed" in asked.settings:
         raise ValueError("with --against-step every request has a seed of its own; leave --seed out")
     machine = describe_machine()
@@ -175,9 +175,9 @@ def _against_step(asked: options.Request, traffic: Traffic, rounds: int, seconds
     )  # fmt: skip
 
 
-def _against_server(asked: options.Request, traffic: Traffic, rounds: int, as_json: bool) -> None:
-    options.needs("httpx2", "load")
-    options.needs("fastapi", "serve")
+def _against_server(asked: options.ModelOptions, traffic: Traffic, rounds: int, as_json: bool) -> None:
+    options.require_package("httpx2", "load")
+    options.require_package("fastapi", "serve")
     machine = describe_machine()
     settings, model = {"seed": 0} | asked.settings, asked.load()
     found = measure_overhead(model, traffic, settings, rounds=rounds, device=asked.device, precision=asked.precision)

@@ -44,7 +44,7 @@ def plan(
         raise ValueError(f"--device is {device!r}, must be one of {', '.join(DEVICES)}, here")
     if check and device != "here":
         raise ValueError("--check measures this machine; give --device here")
-    counts = options.numbers("requests", requests, int)
+    counts = options.parse_numbers("requests", requests, int)
     config = benchmark_config(model)
     machine = describe_machine()
     devices = (

@@ -94,7 +94,7 @@ def compare(
         raise ValueError(f"--with is {peer!r}, must be one of {', '.join(PEERS)}")
     options.check_at_least(1, rounds=rounds, context=context)
     if peer == "transformers":
-        options.needs("transformers", "compare")
+        options.require_package("transformers", "compare")
     _check(config, batch, precision, context)
     if peer == "transformers":
         options.check_at_least(2, steps=steps)

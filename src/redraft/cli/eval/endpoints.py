@@ -20,12 +20,14 @@ KeyOption = Annotated[
 ]
 
 
-def make_endpoint(asked: options.Request, url: str, key_variable: str | None, timeout: float = TIMEOUT) -> "Endpoint":
+def make_endpoint(
+    asked: options.ModelOptions, url: str, key_variable: str | None, timeout: float = TIMEOUT
+) -> "Endpoint":
     """Returns the endpoint at `url`, with the server's first model where --model names none.
 
     Raises ValueError for what a server cannot be asked for, and where it does not answer.
     """
-    options.needs("httpx2", "load")
+    options.require_package("httpx2", "load")
     from redraft.client.stream import PROTOCOL_NAMES, Endpoint, check_url, list_models, request_fields
 
     if (asked.device, asked.precision) != ("auto", "auto"):

@@ -42,20 +42,20 @@ FailuresOption = Annotated[
 def task_command(name: str) -> Callable[..., None]:
     """Makes the command that measures a shipped task."""
 
-    @options.answering
+    @options.with_model_options
     def command(
-        asked: options.Request,
+        asked: options.ModelOptions,
         *,
         examples: ExamplesOption = 250,
         autoregressive: AutoregressiveOption = False,
         endpoint: endpoints.EndpointOption = None,
         api_key_env: endpoints.KeyOption = None,
-        as_json: options.AsJson = False,
+        as_json: options.JsonOption = False,
         failures: FailuresOption = None,
     ) -> None:
         options.check_at_least(1, examples=examples)
         if name != "extract":
-            options.needs("rapidfuzz", "eval")
+            options.require_package("rapidfuzz", "eval")
         task = TASKS[name]
         subject = _subject(asked, endpoint, api_key_env, autoregressive)
         _run(name, task.cases(examples), task.score, subject, as_json, failures)
@@ -63,23 +63,23 @@ def task_command(name: str) -> Callable[..., None]:
     return command
 
 
-@options.answering
+@options.with_model_options
 def rows(
-    asked: options.Request,
+    asked: options.ModelOptions,
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
     autoregressive: AutoregressiveOption = False,
     endpoint: endpoints.EndpointOption = None,
     api_key_env: endpoints.KeyOption = None,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
     failures: FailuresOption = None,
 ) -> None:
     """Any prompts with their right answers."""
     if score not in SCORES:
         raise ValueError(f"--score is {score!r}, must be one of {', '.join(SCORES)}")
     if score == "text":
-        options.needs("rapidfuzz", "eval")
+        options.require_package("rapidfuzz", "eval")
     cases = read_rows(file)
     for case in cases:
         # A case that the score refuses is refused before any answer.
@@ -88,14 +88,14 @@ def rows(
     _run(str(file), cases, SCORES[score], subject, as_json, failures)
 
 
-@options.answering
+@options.with_model_options
 def sudoku(
-    asked: options.Request,
+    asked: options.ModelOptions,
     *,
     examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
     endpoint: endpoints.EndpointOption = None,
     api_key_env: endpoints.KeyOption = None,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
     failures: FailuresOption = None,
 ) -> None:
     """Puzzles with one solution in three grades; not what the bundled model is for."""
@@ -104,9 +104,9 @@ def sudoku(
     _run("sudoku", sudoku_cases(examples), score_sudoku, subject, as_json, failures)
 
 
-@options.answering
+@options.with_model_options
 def needle(
-    asked: options.Request,
+    asked: options.ModelOptions,
     *,
     lengths: Annotated[str, typer.Option(help="Tokens of the prompt, separated by commas.")] = "100,400,1600",
     depths: Annotated[str, typer.Option(help="Positions of the fact, 0 (first) to 1 (last).")] = "0,0.25,0.5,0.75,1",
@@ -115,11 +115,11 @@ def needle(
     ] = "extract",
     endpoint: endpoints.EndpointOption = None,
     api_key_env: endpoints.KeyOption = None,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
     failures: FailuresOption = None,
 ) -> None:
     """One fact among filler sentences, at every depth of every length."""
-    grid = options.numbers("lengths", lengths, int), options.numbers("depths", depths, float)
+    grid = options.parse_numbers("lengths", lengths, int), options.parse_numbers("depths", depths, float)
     check_needle(*grid, form)
     subject = _subject(asked, endpoint, api_key_env)
     cases = needle_cases(*grid, form, subject.count_tokens)
@@ -127,7 +127,7 @@ def needle(
 
 
 def _subject(
-    asked: options.Request, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
+    asked: options.ModelOptions, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
 ) -> Subject:
     """The subject that the options name; refuses, before a model is loaded, options that do not go together."""
     if endpoint is None and api_key_env is not None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from redraft.api import check_precision
 from redraft.cli import options
 from redraft.evaluation.frontier import (
     FrontierMeasurement,
@@ -47,7 +48,7 @@ def frontier(
         bool, typer.Option("--write", help="Make the chosen point the checkpoint's own settings.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Every example is answered with this seed.")] = 0,
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Try sampler settings: which give how much quality at what speed, and which nothing else beats."""
     if task not in TASKS:
@@ -63,9 +64,9 @@ def frontier(
     if write and len({choice["precision"] for choice in choices}) > 1:
         raise ValueError("--write: a checkpoint has no precision of its own; give one of --precisions")
     if picture is not None:
-        options.needs("matplotlib", "eval")
+        options.require_package("matplotlib", "eval")
     if task != "extract":
-        options.needs("rapidfuzz", "eval")
+        options.require_package("rapidfuzz", "eval")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(f"{len(choices)} settings", total=len(choices) * len(cases))
         measurement = FrontierMeasurement(
@@ -103,19 +104,19 @@ def _choices(
     schedules = []
     for schedule in temperatures.split(","):
         low, _, high = schedule.partition(":")
-        t_min, t_max = options.numbers("temperatures", f"{low},{high}", float)
+        t_min, t_max = options.parse_numbers("temperatures", f"{low},{high}", float)
         schedules.append({"t_min": t_min, "t_max": t_max})
     choices = grid(
         {
             "precision": precisions.split(","),
             "schedule": schedules,
-            "steps": options.numbers("steps", steps, int),
-            "entropy_bound": options.numbers("entropy-bounds", entropy_bounds, float),
-            "confidence_threshold": options.numbers("confidence-thresholds", confidence_thresholds, float),
+            "steps": options.parse_numbers("steps", steps, int),
+            "entropy_bound": options.parse_numbers("entropy-bounds", entropy_bounds, float),
+            "confidence_threshold": options.parse_numbers("confidence-thresholds", confidence_thresholds, float),
         }
     )
     for choice in choices:
-        options.check_precision(choice["precision"])
+        check_precision(choice["precision"])
         options.check_settings(sampler_settings(choice))
     return choices
 

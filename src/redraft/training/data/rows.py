@@ -12,7 +12,7 @@ from redraft.training.data.examples import Example
 from redraft.utils.files import write_whole
 from redraft.weights.card import CARD_FILE, Card, write_card
 from redraft.weights.config.file import GENERATION_CONFIG_FILE
-from redraft.weights.save import COMPANIONS
+from redraft.weights.save import COMPANION_FILES
 
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.05, 128
 MAX_CARD_PROMPT = 300
@@ -106,7 +106,7 @@ def end_of_answer(tokenizer: TextTokenizer, config: ModelConfig) -> int:
 def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Case]) -> None:
     """Writes the companion files of a run's checkpoints into `folder`: those of `start`, and a card of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in {*COMPANIONS, GENERATION_CONFIG_FILE} - {CARD_FILE}:
+    for name in {*COMPANION_FILES, GENERATION_CONFIG_FILE} - {CARD_FILE}:
         if (start / name).is_file():
             write_whole(folder / name, (start / name).read_bytes())
         else:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +25,8 @@ from redraft.training.average import WeightAverage
 from redraft.training.settings import TrainingSettings
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
+from redraft.utils.locks import lock_folder
 from redraft.weights import Checkpoint, save_checkpoint
-
-if sys.platform != "win32":
-    import fcntl
 
 KEPT_CHECKPOINTS = 2
 """Older checkpoints are deleted once a newer one is complete."""
@@ -180,20 +177,15 @@ class RunFolder:
         """Locks the folder for this process, which may lock it again. ValueError if another process holds the lock."""
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path.resolve()
-        if sys.platform == "win32" or place in _locked:
+        if place in _locked:
             yield
             return
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"another process is training in {self.path}; choose another folder") from None
+        with lock_folder(self.path, busy=f"another process is training in {self.path}; choose another folder"):
             _locked.add(place)
-            yield
-        finally:
-            _locked.discard(place)
-            os.close(folder)
+            try:
+                yield
+            finally:
+                _locked.discard(place)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""config.json of a checkpoint."""
+"""The config.json of a checkpoint."""

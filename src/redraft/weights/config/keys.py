@@ -1,8 +1,8 @@
-"""What is known about the keys of a checkpoint's config.json beyond those we read: one place for all of it."""
+"""The keys of a checkpoint's config.json: which are read, ignored or refused, and their limits and defaults."""
 
 from collections.abc import Mapping
 
-UNREAD_ANYWHERE = frozenset(
+IGNORED_KEYS = frozenset(
     {
         "_name_or_path", "architectures", "attn_implementation", "_attn_implementation", "boa_token_id", "boi_token_id",
         "chunk_size_feed_forward", "dtype", "eoa_token_id", "eoa_token_index", "eoi_token_id", "experts_implementation",
@@ -11,21 +11,21 @@ UNREAD_ANYWHERE = frozenset(
         "transformers_version", "use_cache", "video_token_id",
     }
 )  # fmt: skip
-"""Keys that change nothing of what a text model computes; they pass through when a checkpoint is saved."""
+"""Keys that do not change what a text model computes. They are kept when a checkpoint is saved."""
 
-UNREAD_AT_TOP = frozenset({"generation_config", "vision_config", "vision_soft_tokens_per_image"})
-"""`generation_config` is a copy that some converters put here; generation_config.json is the one that counts."""
+IGNORED_TOP_KEYS = frozenset({"generation_config", "vision_config", "vision_soft_tokens_per_image"})
+"""`generation_config` is a copy that some converters put here; only generation_config.json is read."""
 
-UNREAD_IN_TEXT = frozenset({"attention_dropout", "vocab_size_per_layer_input"})
-"""Dropout acts in training only, and we train without it; the second is the size of a table that Gemma 4 has only where
-`hidden_size_per_layer_input` is above 0, which is refused."""
+IGNORED_TEXT_KEYS = frozenset({"attention_dropout", "vocab_size_per_layer_input"})
+"""Dropout acts in training only, and training here does not use it. The second key is the size of a table that Gemma 4
+has only if `hidden_size_per_layer_input` is above 0, which is refused."""
 
-READ_AT_TOP = frozenset({
+TOP_KEYS = frozenset({
     "bos_token_id", "canvas_length", "eos_token_id", "model_type", "pad_token_id", "quantization_config", "text_config",
     "tie_word_embeddings",
 })  # fmt: skip
 
-READ_IN_TEXT = frozenset(
+TEXT_KEYS = frozenset(
     {
         "attention_bias", "attention_k_eq_v", "bos_token_id", "enable_moe_block", "eos_token_id",
         "final_logit_softcapping", "global_head_dim", "head_dim", "hidden_activation", "hidden_size",
@@ -36,27 +36,30 @@ READ_IN_TEXT = frozenset(
     }
 )  # fmt: skip
 
-REFUSED: Mapping[str, str] = {
-    "auto_map": "the checkpoint asks for code of its own, which is never run",
-    "quantization": "only what `redraft quantize` writes is read; take the unquantized checkpoint",
-    "rope_scaling": "scaled RoPE is not implemented; rotation is read from rope_parameters",
+REFUSED_KEYS: Mapping[str, str] = {
+    "auto_map": "it names code in the checkpoint, and such code is never run",
+    "quantization": "only what `redraft quantize` writes is supported; use the unquantized checkpoint",
+    "rope_scaling": "scaled RoPE is not implemented; RoPE settings are read from rope_parameters",
 }
-"""Keys whose presence with any active value is refused, with the reason. Unknown keys are refused as well."""
+"""Keys that are refused with any active value, and the reason. Unknown keys are refused as well."""
 
 REQUIRED_VALUES: Mapping[str, tuple[tuple[object, ...], str]] = {
     "attention_bias": ((False,), "biases in attention are not implemented"),
-    "attention_k_eq_v": ((True, None), "full layers have no v projection in this architecture"),
+    "attention_k_eq_v": ((True, None), "full-attention layers have no v projection in this architecture"),
     "enable_moe_block": ((True, None), "every layer has experts in this architecture"),
     "hidden_activation": (("gelu_pytorch_tanh",), "no other activation is implemented"),
-    "tie_word_embeddings": ((True,), "untied, encoder and denoiser would be two stacks of weights; here they are one"),
+    "tie_word_embeddings": (
+        (True,),
+        "untied, the encoder and the denoiser would be two stacks of weights; here they share one",
+    ),
     "use_bidirectional_attention": (
         (None, "vision"),
         '"all" changes the window and the encoder\'s attention, which is not implemented',
     ),
 }
-"""Keys that may only have these values, with the reason."""
+"""Keys that must have one of these values, and the reason."""
 
-LIMITS: Mapping[str, int] = {
+MAX_SIZES: Mapping[str, int] = {
     "canvas_length": 2**16,
     "global_head_dim": 2**14,
     "head_dim": 2**14,
@@ -73,9 +76,9 @@ LIMITS: Mapping[str, int] = {
     "top_k_experts": 2**14,
     "vocab_size": 2**24,
 }
-"""Largest value read of each size: far above any model, far below what would make arithmetic or memory run away."""
+"""The largest value accepted for each size: far above any model, yet small enough to keep memory bounded."""
 
-DEFAULTS: Mapping[str, int] = {
+DEFAULT_SIZES: Mapping[str, int] = {
     "canvas_length": 256,
     "head_dim": 256,
     "hidden_size": 2304,
@@ -87,7 +90,7 @@ DEFAULTS: Mapping[str, int] = {
     "sliding_window": 512,
     "vocab_size": 262_144,
 }
-"""Sizes where a key is absent, as transformers' DiffusionGemmaConfig has them. What is in neither is required."""
+"""Sizes that replace absent keys, from transformers' DiffusionGemmaConfig. A size without a default is required."""
 
 DEFAULT_GLOBAL_HEAD_DIM = 512
 DEFAULT_SOFTCAP = 30.0

@@ -1,86 +1,87 @@
-"""Typed, suspicious access to one object of a config file. Every error names the file, the key and the value."""
+"""Typed and checked access to one object of a config file. Every error names the file, the key and the value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redraft.weights.config.keys import DEFAULTS, LIMITS, REFUSED, REQUIRED_VALUES
+from redraft.weights.config.keys import DEFAULT_SIZES, MAX_SIZES, REFUSED_KEYS, REQUIRED_VALUES
 
 
 @dataclass(frozen=True)
 class Section:
-    """One JSON object of a file; `prefix` is where it stands in the file, "text_config." for instance."""
+    """A JSON object in a file; `prefix` is its place in the file, for example "text_config."."""
 
     file: str
     values: Mapping[str, object]
     prefix: str = ""
 
     def error(self, key: str, problem: str) -> ValueError:
+        """Builds the error for `key`, with file and path."""
         return ValueError(f"{self.file}: {self.prefix}{key} {problem}")
 
     def sub(self, key: str) -> "Section":
-        """The object under `key`; an empty one where it is absent or null."""
+        """Returns the object under `key`, or an empty one if it is absent or null."""
         value = self.values.get(key)
         if value is None:
             value = {}
         if not isinstance(value, dict):
-            raise self.error(key, f"is {_shown(value)}, must be an object")
+            raise self.error(key, f"is {_to_json_text(value)}, must be an object")
         return Section(self.file, value, f"{self.prefix}{key}.")
 
     def size(self, key: str) -> int:
-        """A whole number in [1, LIMITS[key]]; absent it is DEFAULTS[key], and without a default it is required."""
-        if key not in self.values and key in DEFAULTS:
-            return DEFAULTS[key]
+        """Returns an integer in [1, MAX_SIZES[key]]. An absent one is DEFAULT_SIZES[key], if there is one."""
+        if key not in self.values and key in DEFAULT_SIZES:
+            return DEFAULT_SIZES[key]
         value = self.values.get(key)
-        if value is None and key not in DEFAULTS:
-            raise self.error(key, "is missing or null and has no default; it must be a whole number of at least 1")
-        return self._whole(key, value, 1, LIMITS[key])
+        if value is None and key not in DEFAULT_SIZES:
+            raise self.error(key, "is missing or null and has no default: it must be an integer of at least 1")
+        return self._check_integer(key, value, 1, MAX_SIZES[key])
 
     def number(self, key: str, default: float | None, low: float, high: float) -> float:
-        """A finite number in (low, high]; required where `default` is None."""
+        """Returns a finite number in (low, high]; it is required if `default` is None."""
         if key not in self.values and default is not None:
             return default
         value = self.values.get(key)
-        # NaN compares false with everything, so it ends here too.
+        # Comparisons with NaN are false, so NaN is refused here as well.
         if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
-            raise self.error(key, f"is {_shown(value)}, must be a number above {low:g} and at most {high:g}")
+            raise self.error(key, f"is {_to_json_text(value)}, must be a number above {low:g} and at most {high:g}")
         return float(value)
 
     def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...] | None:
-        """One token id or a list of them; None where the key is absent or null."""
+        """Returns one token id or a list of them as a tuple without duplicates; None if the key is absent or null."""
         value = self.values.get(key)
         if value is None:
             return None
         items = value if isinstance(value, list) else [value]
-        return tuple(dict.fromkeys(self._whole(key, item, 0, vocab_size - 1) for item in items))
+        return tuple(dict.fromkeys(self._check_integer(key, item, 0, vocab_size - 1) for item in items))
 
     def check_keys(self, known: frozenset[str]) -> None:
-        """Refuses active values of keys that are not in `known`, and of known ones what cannot be obeyed."""
+        """Raises ValueError for active values of keys that are not in `known`, and for unsupported values."""
         for key, value in self.values.items():
-            if key in REFUSED and value:
-                raise self.error(key, f"is refused: {REFUSED[key]}")
+            if key in REFUSED_KEYS and value:
+                raise self.error(key, f"is refused: {REFUSED_KEYS[key]}")
             if key in REQUIRED_VALUES and key in known:
                 allowed, reason = REQUIRED_VALUES[key]
-                # By identity of type as well: 1 is not true, 0 is not false.
+                # The types must be the same, too: 1 is not true, and 0 is not false.
                 if not any(value == one and type(value) is type(one) for one in allowed):
-                    choices = " or ".join(_shown(one) for one in allowed)
-                    raise self.error(key, f"is {_shown(value)}, must be {choices}: {reason}")
+                    choices = " or ".join(_to_json_text(one) for one in allowed)
+                    raise self.error(key, f"is {_to_json_text(value)}, must be {choices}: {reason}")
             if key not in known and value:
                 raise self.error(
                     key,
-                    f"is {_shown(value)}: this key is not known, so the model may compute something else than is "
-                    "implemented here. If it changes nothing, remove it or set it to null",
+                    f"is {_to_json_text(value)}: this key is not known, so the model may compute something that is not "
+                    "implemented here. If the key has no effect, remove it or set it to null",
                 )
 
-    def _whole(self, key: str, value: object, low: int, high: int) -> int:
+    def _check_integer(self, key: str, value: object, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(key, f"is {_shown(value)}, must be a whole number")
+            raise self.error(key, f"is {_to_json_text(value)}, must be an integer")
         if not low <= value <= high:
-            raise self.error(key, f"is {_shown(value)}, must lie in [{low}, {high}]")
+            raise self.error(key, f"is {_to_json_text(value)}, must be in [{low}, {high}]")
         return value
 
 
-def _shown(value: object) -> str:
-    """`value` as JSON would spell it, cut short."""
+def _to_json_text(value: object) -> str:
+    """Writes `value` as JSON would, cut to 60 characters."""
     names = {None: "null", True: "true", False: "false"}
     shown = names[value] if value is None or isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "…"

@@ -1,1 +1,1 @@
-"""Files of a checkpoint: headers, names, shards, and replacing one as a whole."""
+"""The files of a checkpoint: headers, tensor names, shards, and replacing a checkpoint as a whole."""

@@ -1,42 +1,45 @@
-"""Replacing a checkpoint in its folder so that a kill at any moment leaves the old one or the new one, never a mix.
+"""Replacing a checkpoint in its folder, so that a kill at any moment leaves the old one or the new one, never a mix.
 
 1. All new files are written to `.saving/` in the folder and synced. A kill here leaves the old checkpoint untouched.
-2. `.saving` is renamed to `.saved`: the commit. From here on the new checkpoint is the folder's.
-3. The old config.json is removed, so that programs that know nothing of `.saved` find no checkpoint instead of a mix;
-   the new files are moved into the folder, weights that no longer belong to it are removed, config.json comes last.
-A kill during 3 leaves `.saved`, and `finish_interrupted`, called by the next open or save, does 3 again: each move is
-one rename, config.json lying in `.saved` says that 3 is not done, and the names of all new files were saved with them.
-One lock on the folder keeps those who save and those who finish apart. A save needs room for both checkpoints at once;
-files that are not a checkpoint's are left alone.
+2. `.saving` is renamed to `.saved`. This is the commit: from here on, the folder holds the new checkpoint.
+3. The old config.json is removed, so that programs that do not know `.saved` find no checkpoint rather than a mix. The
+   new files are moved into the folder, weight files that no longer belong to it are removed, config.json comes last.
+
+A kill during step 3 leaves `.saved`. The next open or save calls `finish_interrupted`, which repeats step 3: each move
+is one rename, a config.json in `.saved` means that step 3 is not done, and the names of all new files were saved too.
+A lock on the folder keeps two saves apart, and a save apart from an open that finishes one. Windows has no such lock:
+there, only one process may save into a folder at a time. A save needs room for both checkpoints. Files that do not
+belong to a checkpoint are left alone.
 """
 
-import fcntl
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redraft.utils.locks import lock_folder
 from redraft.weights.config.file import CONFIG_FILE
 
 SAVING = ".saving"
 SAVED = ".saved"
-_FILES = ".files"
+_FILE_LIST = ".files"
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder to write a checkpoint's files to, config.json among them; leaving it publishes them.
+    """Yields an empty staging folder for a checkpoint's files, config.json included, and publishes them on exit.
 
-    Files must be synced by whoever writes them. If the body raises, `folder` keeps what it had. Raises ValueError if
+    The caller must sync the files it writes. If the body raises, `folder` keeps what it had. Raises ValueError if
     another save into `folder` is running.
     """
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, wait=False):
-        _finish(folder)
+    with lock_folder(folder, busy=f"another save into {folder} is running; wait for it, or save to another folder"):
+        _move_into_place(folder)
         staging = folder / SAVING
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
@@ -47,19 +50,19 @@ def staged(folder: Path) -> Iterator[Path]:
             if created:
                 folder.rmdir()
             raise
-        write_synced(staging / _FILES, "\n".join(sorted(path.name for path in staging.iterdir())).encode())
+        write_synced(staging / _FILE_LIST, "\n".join(sorted(path.name for path in staging.iterdir())).encode())
         sync_folder(staging)
         staging.rename(folder / SAVED)
         sync_folder(folder)
-        _finish(folder)
+        _move_into_place(folder)
 
 
 def finish_interrupted(folder: Path) -> None:
-    """Finishes a save that was killed after its commit; does nothing where there is none."""
+    """Finishes a save that was killed after its commit; does nothing if there is none."""
     if (folder / SAVED).is_dir():
-        # A save that is alive has only some renames left to do here.
-        with _locked(folder, wait=True):
-            _finish(folder)
+        # A save that is still running has only a few renames left, so this does not wait long.
+        with lock_folder(folder, busy="", wait=True):
+            _move_into_place(folder)
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -71,7 +74,9 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the folder's entries survive a power cut."""
+    """Makes a folder's entries survive a power cut; does nothing on Windows, which cannot open a folder."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -79,16 +84,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _finish(folder: Path) -> None:
+def _move_into_place(folder: Path) -> None:
+    """Does step 3 if a committed checkpoint is waiting."""
     saved = folder / SAVED
     if not saved.is_dir():
         return
     if (saved / CONFIG_FILE).exists():
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         sync_folder(folder)
-        names = set((saved / _FILES).read_text().split("\n"))
+        names = set((saved / _FILE_LIST).read_text().split("\n"))
         for name in sorted(names - {CONFIG_FILE}):
-            # Moved already where this is the second attempt.
+            # On a second attempt some have been moved already.
             if (saved / name).exists():
                 (saved / name).replace(folder / name)
         for path in list(folder.iterdir()):
@@ -98,16 +104,3 @@ def _finish(folder: Path) -> None:
         (saved / CONFIG_FILE).replace(folder / CONFIG_FILE)
         sync_folder(folder)
     shutil.rmtree(saved)
-
-
-@contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise ValueError(f"another save into {folder} is running; wait for it or save elsewhere") from error
-        yield
-    finally:
-        os.close(descriptor)

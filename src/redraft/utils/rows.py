@@ -1,4 +1,4 @@
-"""`redraft generate --rows`: the prompts of a file, read and checked whole before any work."""
+"""Prompts from a file of text lines, JSON lines or CSV, read and checked as a whole before any work."""
 
 import csv
 import io
@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redraft.utils.json_files import parse_json_lines
+
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-OTHERS = frozenset(
+OTHER_FORMATS = frozenset(
     ".arrow .bz2 .db .doc .docx .feather .gz .json .npy .npz .ods .odt .orc .parquet .pdf .pickle .pkl .sqlite .tar "
     ".tsv .xls .xlsb .xlsm .xlsx .xml .xz .yaml .yml .zip .zst".split()
 )
-"""Endings of files that hold something else than a prompt in each line."""
-WHOLE_LINE = "line"
-DEFAULT_TEMPLATES = {"text": f"{{{WHOLE_LINE}}}", "csv": "{prompt}", "jsonl": "{prompt}"}
+"""Suffixes of files that do not hold one prompt per line."""
+LINE_COLUMN = "line"
+DEFAULT_TEMPLATES = {"text": f"{{{LINE_COLUMN}}}", "csv": "{prompt}", "jsonl": "{prompt}"}
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,24 @@ class Row:
 
 
 def read_prompts(path: Path, *, format: str | None = None, template: str | None = None) -> list[Row]:
-    """The prompts of a file of lines, JSON lines or CSV: the template with each row's columns filled in.
+    """Reads a file of rows and fills each row's columns into the template.
 
-    format: "text", "jsonl" or "csv"; None goes by the file's ending, and refuses one of OTHERS. template: text with
-    {column}s, braces that are meant doubled; None is the column "prompt", of a text file the line. Lines that are blank
-    are passed over.
-    ValueError names file and line of a row that is malformed, lacks a column or makes an empty prompt.
+    format: "text", "jsonl" or "csv"; None goes by the file's suffix, and refuses one of OTHER_FORMATS. template: text
+    with {column}s, literal braces doubled; None is the column "prompt", of a text file the line. Blank lines are
+    skipped. Raises ValueError with file and line of a row that is malformed, lacks a column or makes an empty prompt.
     """
-    ending = path.suffix.lower()
-    if format is None and ending in OTHERS:
+    suffix = path.suffix.lower()
+    if format is None and suffix in OTHER_FORMATS:
         raise ValueError(
             f"{path} does not look like lines of text: save it as CSV (.csv, with commas) or JSON lines (.jsonl), or "
-            "say with --rows-format what it is (text, jsonl or csv)"
+            "name its format with --rows-format (text, jsonl or csv)"
         )
-    format = format or FORMATS.get(ending, "text")
+    format = format or FORMATS.get(suffix, "text")
     if format not in DEFAULT_TEMPLATES:
         raise ValueError(f"--rows-format is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
     parts = parse_template(DEFAULT_TEMPLATES[format] if template is None else template)
     rows = []
-    for line, columns in READERS[format](path, _text_of(path)):
+    for line, columns in READERS[format](path, _read_text(path)):
         where = f"{path}, line {line}"
         prompt = "".join(text + (_column(where, columns, name) if name is not None else "") for text, name in parts)
         if not prompt.strip():
@@ -58,26 +59,26 @@ def read_prompts(path: Path, *, format: str | None = None, template: str | None 
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
-    """(text, the column that follows it or None) of each part. ValueError where braces do not match."""
+    """Splits a template into (text, the column that follows it or None). Raises ValueError for unmatched braces."""
     parts: list[tuple[str, str | None]] = []
     try:
         for text, name, specification, conversion in string.Formatter().parse(template):
             if specification or conversion:
-                raise ValueError(f"{{{name}}} may hold a column's name only")
+                raise ValueError(f"{{{name}}} may hold only a column's name")
             if name == "":
                 raise ValueError("{} names no column")
             parts.append((text, name))
     except ValueError as error:
-        raise ValueError(f"--template {template!r}: {error}; write {{{{ and }}}} for braces that are meant") from None
+        raise ValueError(f"--template {template!r}: {error}; write {{{{ and }}}} for literal braces") from None
     if all(name is None for _, name in parts):
         raise ValueError(f"--template {template!r} names no column: every row would be the same prompt")
     return parts
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     data = path.read_bytes()
     try:
-        # With the mark that spreadsheets put in front.
+        # With the byte order mark that spreadsheets write.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
@@ -95,16 +96,14 @@ def _column(where: str, columns: Mapping[str, Any], name: str) -> str:
     raise ValueError(f"{where}: {name!r} is {json.dumps(value)[:40]}, must be text or a number")
 
 
-def _lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _text_lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, {WHOLE_LINE: line.removesuffix("\r")}
+            yield number, {LINE_COLUMN: line.removesuffix("\r")}
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    from redraft.evaluation.cases import json_lines
-
-    return json_lines(path, text.split("\n"))
+    return parse_json_lines(path, text.split("\n"))
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -124,15 +123,15 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             continue
         if header is None:
             header = fields
-            if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise ValueError(f"{path}, line {reader.line_num}: column {twice[0]!r} stands there more than once")
+            if duplicates := sorted({name for name in header if header.count(name) > 1}):
+                raise ValueError(f"{path}, line {reader.line_num}: column {duplicates[0]!r} occurs more than once")
             continue
         if len(fields) != len(header):
             raise ValueError(
                 f"{path}, line {reader.line_num} has {len(fields)} fields, the header has {len(header)}: "
-                'a field with a comma in it stands in "quotation marks"'
+                'put a field that contains a comma in "quotation marks"'
             )
         yield reader.line_num, dict(zip(header, fields, strict=True))
 
 
-READERS = {"text": _lines, "jsonl": _json_lines, "csv": _csv_rows}
+READERS = {"text": _text_lines, "jsonl": _json_lines, "csv": _csv_rows}

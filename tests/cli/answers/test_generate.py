@@ -69,7 +69,7 @@ def test_options_are_obeyed(run, checkpoint):
         (["x", "-m", "{}", "--max-new-tokens", "0"], "max_new_tokens is 0"),
         (["x", "-m", "{}", "--t-min", "0.9", "--t-max", "0.2"], "0 < t_min <= t_max"),
         (["x", "-m", "{}", "--temperature", "-1"], "temperature is -1"),
-        (["x", "-m", "{}", "--entropy-bound", "-0.1"], "entropy bound is -0.1"),
+        (["x", "-m", "{}", "--entropy-bound", "-0.1"], "entropy_bound is -0.1"),
         (["x", "-m", "{}", "--seed", "-5"], "seed is -5"),
         (["x", "-m", "{}", "--device", "tpu"], "device is 'tpu', must be auto, cpu or cuda"),
         (["x", "-m", "{}", "--precision", "int3"], "precision is 'int3'"),

@@ -3,7 +3,7 @@
 import pytest
 
 from redraft import Generation, Result
-from redraft.cli.live import show
+from redraft.cli.answers.live import show
 from tests.fakes.tokenizers import gemma_tokenizer
 
 

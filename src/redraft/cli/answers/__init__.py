@@ -1,0 +1,1 @@
+"""Commands that answer prompts: generate, chat, and the live canvas they show."""

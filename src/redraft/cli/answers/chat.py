@@ -1,0 +1,96 @@
+"""`redraft chat` and `redraft examples`."""
+
+import io
+import shlex
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+import redraft
+from redraft.cli import options
+from redraft.cli.answers.generate import last_result
+from redraft.cli.answers.live import show
+
+
+@options.with_model_options
+def chat(
+    model_options: options.ModelOptions,
+    *,
+    plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
+) -> None:
+    """Talk to a model. /new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer."""
+    model = model_options.load()
+    if not model.tokenizer.has_chat_template:
+        raise ValueError(f"{model_options.model} has no chat template; use 'redraft generate' with a plain prompt")
+    for line in filter(None, (model.card.purpose, model.card.limits)):
+        print(line)
+    messages: list[dict[str, object]] = []
+    for line in _read_lines():
+        if line.strip() == "/exit":
+            return
+        if line.strip() == "/new" or model.card.single_turn:
+            messages = []
+        if line.strip() in ("", "/new"):
+            continue
+        messages.append({"role": "user", "content": line})
+        try:
+            text = _answer(model, messages, model_options.settings, live=sys.stdout.isatty() and not plain)
+        except (KeyboardInterrupt, ValueError) as error:
+            messages.pop()
+            stopped = isinstance(error, KeyboardInterrupt)
+            print("(stopped; the question is forgotten)" if stopped else f"redraft: {error}", file=sys.stderr)
+        else:
+            messages.append({"role": "assistant", "content": text})
+
+
+def _read_lines() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # In the C locale Python would pass on bytes that are not UTF-8 as surrogates.
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            print()
+            return
+        except UnicodeDecodeError:
+            raise ValueError("standard input is not UTF-8") from None
+        yield line
+
+
+def _answer(
+    model: "redraft.Model", prompt: str | list[dict[str, object]], settings: dict[str, Any], *, live: bool
+) -> str:
+    events = model.stream(prompt, **settings)
+    if live:
+        return show(events, model.tokenizer).text
+    text = last_result(events).text
+    print(text)
+    return text
+
+
+def examples(
+    number: Annotated[int | None, typer.Argument(help="Run this example; by default all are listed.")] = None,
+    *,
+    model: options.ModelOption = "bundled",
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+) -> None:
+    """Show prompts that a checkpoint is good at, or run one of them."""
+    card = redraft.read_card(model)
+    if not card.examples:
+        raise ValueError(f"{model} ships no examples")
+    if number is None:
+        print(card.purpose)
+        chosen = [] if model == "bundled" else ["--model", model]
+        for index, prompt in enumerate(card.examples, start=1):
+            print(f"\n{index}. {shlex.join(['redraft', 'generate', *chosen, prompt])}")
+        if card.limits:
+            print(f"\n{card.limits}")
+        return
+    if not 1 <= number <= len(card.examples):
+        raise ValueError(f"there is no example {number}; there are 1 to {len(card.examples)}")
+    prompt = card.examples[number - 1]
+    print(prompt)
+    _answer(redraft.load(model), prompt, options.without_none(seed=seed), live=sys.stdout.isatty())

@@ -1,0 +1,116 @@
+"""`redraft generate`: one prompt, one answer; or a file of prompts, and their answers as JSON lines."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+import redraft
+from redraft.cli import options
+from redraft.cli.answers.live import show
+from redraft.utils.rows import Row, read_prompts
+
+MAX_STEP_DELAY = 60
+
+
+@options.with_model_options
+def generate(
+    model_options: options.ModelOptions,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads it from standard input.")] = None,
+    *,
+    plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
+    step_delay: Annotated[float, typer.Option(help="Seconds to pause at each step of the live canvas.")] = 0.0,
+    rows: Annotated[
+        Path | None, typer.Option(help="Answer every row of a file: lines of text, JSON lines or CSV.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help='The prompt for each row, with its {columns}; by default the column "prompt".')
+    ] = None,
+    rows_format: Annotated[
+        str | None, typer.Option(help="text, jsonl or csv; by default the file's suffix decides.")
+    ] = None,
+) -> None:
+    """Answer one prompt, or every row of a file.
+
+    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order.
+    """
+    if not 0 <= step_delay <= MAX_STEP_DELAY:
+        raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
+    if rows is not None:
+        for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
+            if value:
+                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines")
+        answer_rows(model_options, read_prompts(rows, format=rows_format, template=template))
+        return
+    if template is not None or rows_format is not None:
+        raise ValueError("--template and --rows-format require --rows FILE")
+    if prompt is None:
+        raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
+    answer_one(model_options, read_prompt(prompt), plain=plain, as_json=as_json, step_delay=step_delay)
+
+
+def answer_one(
+    model_options: options.ModelOptions, text: str, *, plain: bool, as_json: bool, step_delay: float
+) -> None:
+    """Prints one answer in the form that the options ask for."""
+    model = model_options.load()
+    events = model.stream(text, **model_options.settings)
+    if as_json:
+        print(json.dumps(last_result(events).to_json(), ensure_ascii=False))
+    elif plain or not sys.stdout.isatty():
+        print(last_result(events).text)
+    else:
+        show(events, model.tokenizer, step_delay=step_delay)
+
+
+def answer_rows(model_options: options.ModelOptions, rows: list[Row]) -> None:
+    """Prints a JSON line for each row, in order and as soon as it is known; one with "error" for a row that failed.
+
+    Exits with code 1 where any did.
+    """
+    failed = 0
+    # On a terminal the lines themselves show the progress.
+    bar = Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True,
+        disable=sys.stdout.isatty(), redirect_stdout=False,
+    )  # fmt: skip
+    model = model_options.load()
+    with redraft.Engine(model, **redraft.Engine.context_limits(model, model_options.settings)) as engine, bar:
+        task = bar.add_task("rows", total=len(rows))
+        answers = engine.generate_many((row.prompt for row in rows), **model_options.settings)
+        for row, answer in zip(rows, answers, strict=True):
+            line: dict[str, Any] = {"line": row.line}
+            if isinstance(answer, redraft.Failure):
+                failed += 1
+                line["error"] = str(answer.error)
+            else:
+                line |= answer.to_json()
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+            bar.advance(task)
+    if failed:
+        print(f'redraft: {failed} of {len(rows)} rows failed: see their "error"', file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def last_result(events: Iterator[object]) -> "redraft.Result":
+    """Runs a stream to its end and returns its result."""
+    *_, result = events
+    assert isinstance(result, redraft.Result)
+    return result
+
+
+def read_prompt(prompt: str) -> str:
+    """Returns the prompt itself, or standard input for "-". Raises ValueError where that is not UTF-8."""
+    if prompt != "-":
+        return prompt
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8: byte {data[error.start]:#04x} at {error.start}") from None

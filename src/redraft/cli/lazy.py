@@ -1,0 +1,51 @@
+"""A command group that imports a command when it is run, not to list it in the help or to complete its name."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+from redraft.utils.signals import delay_interrupt
+
+
+class LazyCommand(TyperCommand):
+    """The name and one-line help of a command that has not been imported.
+
+    target: "module:attribute", the command's function or, of a group, its Typer.
+    """
+
+    def __init__(self, name: str, target: str, help: str) -> None:
+        super().__init__(name, help=help, rich_markup_mode=None)
+        self._name, self._target = name, target
+
+    def load(self) -> Any:
+        """Imports the command."""
+        module, _, attribute = self._target.partition(":")
+        # Some of what torch imports takes any exception for a missing package, KeyboardInterrupt too.
+        with delay_interrupt():
+            found = getattr(importlib.import_module(module), attribute)
+        app = typer.Typer(rich_markup_mode=None)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=self._name)
+        else:
+            app.command(self._name)(found)
+        return get_group(app).commands[self._name]
+
+
+class LazyGroup(TyperGroup):
+    """A group whose `TABLE` names its commands: name → (target, one-line help), as a LazyCommand takes them."""
+
+    TABLE: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (target, help) in self.TABLE.items():
+            self.add_command(LazyCommand(name, target, help))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Finds the command that the arguments name and imports it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, LazyCommand) else command, rest

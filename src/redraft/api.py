@@ -10,8 +10,8 @@ import torch
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation import DenoisingStep, Generation, denoising_steps, generate, generate_autoregressive
 from redraft.generation.result import check_prompt
-from redraft.model import PRECISIONS, Precision, Transformer, prepare
-from redraft.model.precision import precision_choices
+from redraft.model import Precision, Transformer, prepare
+from redraft.model.precision import check_precision
 from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
 from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
@@ -230,12 +230,6 @@ def pick_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda' but torch finds no CUDA device here; use cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def check_precision(precision: str) -> None:
-    """ValueError for a precision that `load` does not know."""
-    if precision not in ("auto", *(one.name for one in PRECISIONS)):
-        raise ValueError(f"precision is {precision!r}, must be {precision_choices('auto')}")
 
 
 def choose_precision(checkpoint: Checkpoint, device: torch.device, precision: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import redraft
-from redraft.model.precision import precision_choices
+from redraft.model.precision import check_precision, precision_choices
 
 Number = TypeVar("Number", int, float)
 
@@ -30,12 +30,18 @@ class Invocation:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The options of a command that generates: which model, how it runs, and the sampler settings that were given."""
+    """The options of a command that generates: which model, how it runs, and the sampler settings that were given.
+
+    Raises ValueError for an unknown precision, before anything is loaded.
+    """
 
     model: str
     device: str
     precision: str
     settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
 
     def load(self) -> "redraft.Model":
         """Loads the model."""

@@ -51,6 +51,7 @@ def serve(
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds,
     )  # fmt: skip
+    load = options.ModelOptions(model, device, precision, {}).load
     with delay_interrupt():
         from redraft.server import lifecycle
-    lifecycle.serve(settings, options.ModelOptions(model, device, precision, {}).load)
+    lifecycle.serve(settings, load)

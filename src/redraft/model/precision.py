@@ -68,6 +68,12 @@ PRECISIONS = (
 """Another one is another line here, and its linear method in preparation.py."""
 
 
+def check_precision(name: str) -> None:
+    """Raises ValueError for a name that is neither "auto" nor that of a precision."""
+    if name not in ("auto", *(one.name for one in PRECISIONS)):
+        raise ValueError(f"precision is {name!r}, must be {precision_choices('auto')}")
+
+
 def precision_choices(*others: str) -> str:
     """Lists the names of all precisions, after those of `others`, as a sentence has them."""
     *names, last = *others, *(one.name for one in PRECISIONS)

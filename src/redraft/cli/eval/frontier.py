@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from redraft.api import check_precision
 from redraft.cli import options
 from redraft.evaluation.frontier import (
     FrontierMeasurement,
@@ -23,6 +22,7 @@ from redraft.evaluation.frontier import (
     write_settings,
 )
 from redraft.evaluation.tasks import TASKS
+from redraft.model.precision import check_precision
 from redraft.utils.files import write_whole
 
 

@@ -53,38 +53,30 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
         model: ModelOption = "bundled",
         device: DeviceOption = "auto",
         precision: PrecisionOption = "auto",
-        max_new_tokens: Annotated[int | None, typer.Option(help="Cut the answer after this many tokens.")] = None,
-        canvas_length: Annotated[int | None, typer.Option(help="Tokens written at a time.")] = None,
-        steps: Annotated[int | None, typer.Option(help="Most denoising steps per canvas.")] = None,
-        entropy_bound: Annotated[
-            float | None, typer.Option(help="Accept more positions a step (higher) or fewer (lower).")
-        ] = None,
-        t_min: Annotated[float | None, typer.Option(help="Temperature that the schedule falls to.")] = None,
-        t_max: Annotated[float | None, typer.Option(help="Temperature that the schedule starts from.")] = None,
-        temperature: Annotated[
-            float | None, typer.Option(help="Scales the schedule; 0 takes the likeliest token as the sample.")
-        ] = None,
-        seed: Annotated[
-            int | None, typer.Option(help="The same seed gives the same answer; without one, one is drawn.")
-        ] = None,
         **own: Any,
     ) -> None:
-        settings = without_none(
-            max_new_tokens=max_new_tokens, canvas_length=canvas_length, steps=steps, entropy_bound=entropy_bound,
-            t_min=t_min, t_max=t_max, temperature=temperature, seed=seed,
-        )  # fmt: skip
+        settings = without_none(**{setting.name: own.pop(setting.name) for setting in redraft.SETTINGS})
         check_settings(settings)
         command(ModelOptions(model, device, precision, settings), *arguments, **own)
 
-    return merge_signatures(command, with_options)
+    return merge_signatures(command, with_options, *map(setting_parameter, redraft.SETTINGS))
 
 
-def merge_signatures(command: Callable[..., None], with_options: Callable[..., None]) -> Callable[..., None]:
-    """Gives `with_options` the signature that typer reads: `command`'s parameters but the first, then its own."""
+def setting_parameter(setting: redraft.Setting) -> inspect.Parameter:
+    """Makes the option of a sampler setting; left out, it is the checkpoint's own."""
+    names = f" {' or '.join(setting.choices)}." if setting.choices else ""
+    option = Annotated[setting.type | None, typer.Option(help=setting.help + names)]  # type: ignore[name-defined]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+
+
+def merge_signatures(
+    command: Callable[..., None], with_options: Callable[..., None], *more: inspect.Parameter
+) -> Callable[..., None]:
+    """Gives `with_options` the signature that typer reads: `command`'s parameters but the first, its own, and more."""
     shared = [p for p in inspect.signature(with_options, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    with_options.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    with_options.__signature__ = inspect.Signature([*own, *shared, *more])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared, *more)}
     with_options.__doc__ = command.__doc__
     return with_options
 

@@ -78,5 +78,5 @@ def test_options_are_checked_before_anything_is_fetched():
 
 def test_more_cases_than_there_are_are_refused():
     assert len(TASKS["extract"].cases(per_split=250)) == 500
-    with pytest.raises(ValueError, match=r"251 examples of each kind are asked for, extract\.jsonl has 250"):
+    with pytest.raises(ValueError, match=r"examples is 251, but extract\.jsonl has 250 of each kind"):
         TASKS["extract"].cases(per_split=251)

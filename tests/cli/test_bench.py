@@ -58,12 +58,12 @@ def test_compare_with_token_by_token(run, checkpoint):
 def test_load_on_our_engine(run, checkpoint):
     asked = ("bench", "load", "-m", checkpoint, "--requests", 5, "--words", "2-9", "--steps", 2)
     for loop in (("--concurrency", 3), ("--rate", 500)):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         code, out, err = run(*asked, *loop)
-        taken = time.perf_counter() - begun
+        taken = time.perf_counter() - start
         found = line(out)
-        # This process began long before, with the reading of torch.
-        assert found["process"]["seconds"] > taken
+        # From the command's start, its imports and the loading of the model included.
+        assert found["seconds"] < found["process"]["seconds"] < taken
         assert code == 0
         assert "canvas_steps_per_second" in err
         assert (found["requests"], found["answered"], found["failed"]) == (5, 5, {})

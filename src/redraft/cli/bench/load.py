@@ -24,7 +24,7 @@ PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
 @options.with_model_options
 def load(
-    asked: options.ModelOptions,
+    model_options: options.ModelOptions,
     context: typer.Context,
     *,
     concurrency: Annotated[
@@ -73,19 +73,19 @@ def load(
     texts = sample_prompts(name, requests) if words is None else _filler(words, requests)
     traffic = Traffic(texts, concurrency or CONCURRENCY, rate)
     if against_step:
-        _against_step(asked, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
+        _against_step(model_options, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
         return
     if against_server:
-        _against_server(asked, traffic, rounds or ROUNDS, as_json)
+        _against_server(model_options, traffic, rounds or ROUNDS, as_json)
         return
     if endpoint is not None:
-        server = endpoints.make_endpoint(asked, endpoint, api_key_env, timeout or endpoints.TIMEOUT)
+        server = endpoints.make_endpoint(model_options, endpoint, api_key_env, timeout or endpoints.TIMEOUT)
         result = run_on_endpoint(server, traffic)
         facts = {"target": endpoint, "model": server.model, "settings": dict(server.fields)}
     else:
-        settings, model = {"seed": 0} | asked.settings, asked.load()
+        settings, model = {"seed": 0} | model_options.settings, model_options.load()
         result = run_on_engine(model, traffic, settings)
-        facts = {"target": "engine", "model": model.name, "precision": asked.precision, "settings": settings}
+        facts = {"target": "engine", "model": model.name, "precision": model_options.precision, "settings": settings}
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
     _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, context.obj, as_json)
 
@@ -150,13 +150,15 @@ def _format(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _against_step(asked: options.ModelOptions, traffic: Traffic, rounds: int, seconds: float, as_json: bool) -> None:
-    if "seed" in asked.settings:
+def _against_step(
+    model_options: options.ModelOptions, traffic: Traffic, rounds: int, seconds: float, as_json: bool
+) -> None:
+    if "seed" in model_options.settings:
         raise ValueError("with --against-step every request has a seed of its own; leave --seed out")
     machine = describe_machine()
-    model = asked.load()
+    model = model_options.load()
     ids = [model.encode(prompt) for prompt in traffic.prompts]
-    settings = model.defaults.replace(**asked.settings)
+    settings = model.defaults.replace(**model_options.settings)
     found = measure_efficiency(model.transformer, ids, settings, traffic.concurrency, rounds=rounds, seconds=seconds)
     if not as_json:
         title = f"{traffic.concurrency} requests at once: {model.name}"
@@ -165,8 +167,8 @@ def _against_step(asked: options.ModelOptions, traffic: Traffic, rounds: int, se
     print(
         json.dumps(
             {
-                "bench": "load", "against": "step", "model": model.name, "precision": asked.precision,
-                "concurrency": traffic.concurrency, "settings": asked.settings,
+                "bench": "load", "against": "step", "model": model.name, "precision": model_options.precision,
+                "concurrency": traffic.concurrency, "settings": model_options.settings,
                 "prompt_tokens": {"low": lengths[0], "mean": round(sum(lengths) / len(ids), 1), "high": lengths[-1]},
                 "canvas_steps_per_second": {"engine": found.engine.to_json(), "step": found.step.to_json()},
                 "ratio": found.ratio.to_json(), "machine": machine,
@@ -175,19 +177,21 @@ def _against_step(asked: options.ModelOptions, traffic: Traffic, rounds: int, se
     )  # fmt: skip
 
 
-def _against_server(asked: options.ModelOptions, traffic: Traffic, rounds: int, as_json: bool) -> None:
+def _against_server(model_options: options.ModelOptions, traffic: Traffic, rounds: int, as_json: bool) -> None:
     options.require_package("httpx2", "load")
     options.require_package("fastapi", "serve")
     machine = describe_machine()
-    settings, model = {"seed": 0} | asked.settings, asked.load()
-    found = measure_overhead(model, traffic, settings, rounds=rounds, device=asked.device, precision=asked.precision)
+    settings, model = {"seed": 0} | model_options.settings, model_options.load()
+    found = measure_overhead(
+        model, traffic, settings, rounds=rounds, device=model_options.device, precision=model_options.precision
+    )
     if not as_json:
         title = f"{traffic.concurrency} streams at once: {model.name}"
         _show_ratio(title, "answer tokens/s", {"engine": found.engine, "server": found.server}, found.ratio)
     print(
         json.dumps(
             {
-                "bench": "load", "against": "server", "model": model.name, "precision": asked.precision,
+                "bench": "load", "against": "server", "model": model.name, "precision": model_options.precision,
                 "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
                 "answer_tokens": found.tokens,
                 "tokens_per_second": {"engine": found.engine.to_json(), "server": found.server.to_json()},

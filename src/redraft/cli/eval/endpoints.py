@@ -21,7 +21,7 @@ KeyOption = Annotated[
 
 
 def make_endpoint(
-    asked: options.ModelOptions, url: str, key_variable: str | None, timeout: float = TIMEOUT
+    model_options: options.ModelOptions, url: str, key_variable: str | None, timeout: float = TIMEOUT
 ) -> "Endpoint":
     """Returns the endpoint at `url`, with the server's first model where --model names none.
 
@@ -30,9 +30,9 @@ def make_endpoint(
     options.require_package("httpx2", "load")
     from redraft.client.stream import PROTOCOL_NAMES, Endpoint, check_url, list_models, request_fields
 
-    if (asked.device, asked.precision) != ("auto", "auto"):
+    if (model_options.device, model_options.precision) != ("auto", "auto"):
         raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
-    if unknown := sorted(asked.settings.keys() - PROTOCOL_NAMES.keys()):
+    if unknown := sorted(model_options.settings.keys() - PROTOCOL_NAMES.keys()):
         raise ValueError(
             f"a server can't be asked for {', '.join(unknown)}; with --endpoint there are {', '.join(PROTOCOL_NAMES)}"
         )
@@ -41,5 +41,5 @@ def make_endpoint(
         raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
     check_url(url)
     # "bundled" is what --model says when nobody gave it.
-    model = asked.model if asked.model != "bundled" else list_models(url, key=key, timeout=timeout)[0]
-    return Endpoint(url=url, model=model, key=key, fields=request_fields(asked.settings), timeout=timeout)
+    model = model_options.model if model_options.model != "bundled" else list_models(url, key=key, timeout=timeout)[0]
+    return Endpoint(url=url, model=model, key=key, fields=request_fields(model_options.settings), timeout=timeout)

@@ -44,7 +44,7 @@ def task_command(name: str) -> Callable[..., None]:
 
     @options.with_model_options
     def command(
-        asked: options.ModelOptions,
+        model_options: options.ModelOptions,
         *,
         examples: ExamplesOption = 250,
         autoregressive: AutoregressiveOption = False,
@@ -57,7 +57,7 @@ def task_command(name: str) -> Callable[..., None]:
         if name != "extract":
             options.require_package("rapidfuzz", "eval")
         task = TASKS[name]
-        subject = _subject(asked, endpoint, api_key_env, autoregressive)
+        subject = _subject(model_options, endpoint, api_key_env, autoregressive)
         _run(name, task.cases(examples), task.score, subject, as_json, failures)
 
     return command
@@ -65,7 +65,7 @@ def task_command(name: str) -> Callable[..., None]:
 
 @options.with_model_options
 def rows(
-    asked: options.ModelOptions,
+    model_options: options.ModelOptions,
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
@@ -84,13 +84,13 @@ def rows(
     for case in cases:
         # A case that the score refuses is refused before any answer.
         SCORES[score](case, "")
-    subject = _subject(asked, endpoint, api_key_env, autoregressive)
+    subject = _subject(model_options, endpoint, api_key_env, autoregressive)
     _run(str(file), cases, SCORES[score], subject, as_json, failures)
 
 
 @options.with_model_options
 def sudoku(
-    asked: options.ModelOptions,
+    model_options: options.ModelOptions,
     *,
     examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
     endpoint: endpoints.EndpointOption = None,
@@ -100,13 +100,13 @@ def sudoku(
 ) -> None:
     """Puzzles with one solution in three grades; not what the bundled model is for."""
     options.check_at_least(1, examples=examples)
-    subject = _subject(asked, endpoint, api_key_env)
+    subject = _subject(model_options, endpoint, api_key_env)
     _run("sudoku", sudoku_cases(examples), score_sudoku, subject, as_json, failures)
 
 
 @options.with_model_options
 def needle(
-    asked: options.ModelOptions,
+    model_options: options.ModelOptions,
     *,
     lengths: Annotated[str, typer.Option(help="Tokens of the prompt, separated by commas.")] = "100,400,1600",
     depths: Annotated[str, typer.Option(help="Positions of the fact, 0 (first) to 1 (last).")] = "0,0.25,0.5,0.75,1",
@@ -121,29 +121,29 @@ def needle(
     """One fact among filler sentences, at every depth of every length."""
     grid = options.parse_numbers("lengths", lengths, int), options.parse_numbers("depths", depths, float)
     check_needle(*grid, form)
-    subject = _subject(asked, endpoint, api_key_env)
+    subject = _subject(model_options, endpoint, api_key_env)
     cases = needle_cases(*grid, form, subject.count_tokens)
     _run("needle", cases, score_needle, subject, as_json, failures)
 
 
 def _subject(
-    asked: options.ModelOptions, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
+    model_options: options.ModelOptions, endpoint: str | None, api_key_env: str | None, autoregressive: bool = False
 ) -> Subject:
     """The subject that the options name; refuses, before a model is loaded, options that do not go together."""
     if endpoint is None and api_key_env is not None:
         raise ValueError("--api-key-env has no effect without --endpoint")
-    if autoregressive and (others := sorted(asked.settings.keys() - {"max_new_tokens"})):
+    if autoregressive and (others := sorted(model_options.settings.keys() - {"max_new_tokens"})):
         raise ValueError(f"--autoregressive goes with --max-new-tokens only, not with {', '.join(others)}")
     if autoregressive and endpoint is not None:
         raise ValueError(
             "--autoregressive is for a model in this process, not for an --endpoint; leave one of them out"
         )
     # One seed for all examples, and unless it is given the same every time.
-    settings = asked.settings if autoregressive else {"seed": 0} | asked.settings
+    settings = model_options.settings if autoregressive else {"seed": 0} | model_options.settings
     if endpoint is not None:
-        seeded = dataclasses.replace(asked, settings=settings)
+        seeded = dataclasses.replace(model_options, settings=settings)
         return EndpointSubject(endpoints.make_endpoint(seeded, endpoint, api_key_env))
-    return ModelSubject(asked.load(), settings, is_autoregressive=autoregressive)
+    return ModelSubject(model_options.load(), settings, is_autoregressive=autoregressive)
 
 
 def _run(name: str, cases: list[Case], score: Score, subject: Subject, as_json: bool, failures: Path | None) -> None:

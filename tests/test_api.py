@@ -52,10 +52,12 @@ def test_steps_are_freed_while_an_answer_is_generated(tmp_path):
         gc.collect()
         alive.append(sum(type(one) is redraft.DenoisingStep for one in gc.get_objects()))
 
+    # Other tests may hold some.
+    count()
     model.transformer.layers[0].register_forward_pre_hook(count)
     result = model.generate("hello", seed=7, max_new_tokens=24)
     assert sum(result.generation.steps_per_canvas) > 10
-    assert max(alive) <= 2
+    assert max(alive) <= alive[0] + 2
 
 
 def test_map_answers_in_order_as_generate_would(model):

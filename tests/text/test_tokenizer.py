@@ -247,7 +247,7 @@ def test_without_a_template_a_plain_prompt_is_the_way() -> None:
         (["hello"], "message 0 must be a dict"),
         ([{"role": "user", "content": "x"}, {"role": 3}], "message 1 must be a dict with a 'role'"),
         ([{"role": "user", "content": {1: "x"}}], "the key 1, keys must be strings"),
-        ([{"role": "user", "content": object()}], "hold a object"),
+        ([{"role": "user", "content": object()}], "a value of type object"),
     ],
 )
 def test_malformed_messages_are_refused(messages: list[dict[str, object]], error: str) -> None:

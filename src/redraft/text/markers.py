@@ -69,7 +69,7 @@ def strings(value: object, depth: int = 0) -> Iterator[str]:
         for item in value:
             yield from strings(item, depth + 1)
     elif value is not None and not isinstance(value, (bool, int, float)):
-        raise ValueError(f"messages contain a {type(value).__name__}, only JSON values can be rendered")
+        raise ValueError(f"messages contain a value of type {type(value).__name__}; only JSON values can be rendered")
 
 
 def replace(value: object, table: Mapping[int, str]) -> object:

@@ -87,7 +87,7 @@ def test_a_program_that_ends_while_its_engine_works_ends_well(tmp_path):
     program = """
 import sys, redraft
 engine = redraft.Engine(redraft.load(sys.argv[1]))
-answers = engine.generate_many(["hello"] * 9, max_new_tokens=200, steps=200, confidence_threshold=1e-9)
+answers = engine.generate_many(["hello"] * 64, max_new_tokens=8, steps=60, confidence_threshold=1e-9)
 next(answers)
 """
     # Beside other work, workers that spin at every barrier would take minutes.

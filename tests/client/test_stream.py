@@ -129,3 +129,26 @@ def test_what_is_not_a_url_is_refused(url):
         check_url(url)
     with pytest.raises(ValueError, match=r"must be like http://localhost:8000/v1"):
         Endpoint(url=url, model="m")
+
+
+CONTENT = 'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}'
+
+
+@pytest.mark.parametrize(
+    "line", ['data: {"foo": 1}', 'data: {"choices": [{}]}', 'data: {"error": null, "choices": []}']
+)
+def test_only_a_strict_reader_refuses_what_redraft_never_sends(line):
+    assert ChunkReader().read(line).content == ""
+    with pytest.raises(RequestFailed):
+        ChunkReader(is_strict=True).read(line)
+
+
+def test_only_a_strict_reader_needs_the_end_of_the_stream():
+    for is_strict in (False, True):
+        reader = ChunkReader(is_strict=is_strict)
+        assert reader.read(CONTENT).content == "x"
+        if is_strict:
+            with pytest.raises(RequestFailed, match="ended before the answer did"):
+                reader.finish()
+            reader.read("data: [DONE]")
+        reader.finish()

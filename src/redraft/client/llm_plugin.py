@@ -70,7 +70,7 @@ class _Shared:
             fields["canvas"] = canvas
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         try:
-            endpoint = Endpoint(url=f"{_server_url()}/v1", model=self._name, key=key, timeout=timeout)
+            endpoint = Endpoint(url=f"{_server_url()}/v1", model=self._name, key=key, timeout=timeout, is_strict=True)
         except ValueError as error:
             raise llm.ModelError(f"{URL_VARIABLE}: {error}") from error
         return endpoint, {"prompt": _messages(prompt), **fields}

@@ -46,7 +46,8 @@ class WholeAnswer:
 class Endpoint:
     """A model of a server. Raises ValueError for a URL that is not http or https.
 
-    url: usually ends in /v1. fields: of every request's body. timeout: seconds without a byte.
+    url: usually ends in /v1. fields: of every request's body. timeout: seconds without a byte. is_strict: refuses a
+    stream without [DONE] and chunks without choices, which some servers send and `redraft serve` never does.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Endpoint:
     key: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | httpx2.Timeout = 600.0
+    is_strict: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", check_url(self.url))
@@ -64,7 +66,7 @@ class Endpoint:
 
     def stream(self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Iterator[StreamChunk]:
         """Yields the chunks of an answer. Raises RequestFailed."""
-        answer = ChunkReader()
+        answer = ChunkReader(is_strict=self.is_strict)
         try:
             with (
                 httpx2.Client(**client_settings(self)) as client,
@@ -109,7 +111,7 @@ class EndpointConnection:
         self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any
     ) -> AsyncGenerator[StreamChunk, None]:
         """Yields the chunks of an answer. Raises RequestFailed."""
-        answer = ChunkReader()
+        answer = ChunkReader(is_strict=self._endpoint.is_strict)
         body = self._endpoint.body(prompt, **STREAMED, **fields)
         try:
             async with self._client.stream("POST", self._endpoint.chat_url, json=body) as response:
@@ -138,9 +140,10 @@ class EndpointConnection:
 
 
 class ChunkReader:
-    """A parser of the lines of a streamed answer."""
+    """A parser of the lines of a streamed answer; `is_strict` as Endpoint has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_strict: bool = False) -> None:
+        self._is_strict = is_strict
         self._has_ended = False
 
     def read(self, line: str) -> StreamChunk | None:
@@ -154,13 +157,14 @@ class ChunkReader:
             return None
         try:
             chunk = json.loads(data)
-            if chunk.get("error"):
+            if chunk.get("error") or (self._is_strict and "error" in chunk):
                 raise RequestFailed("error in the stream", _error_message(data))
             if usage := chunk.get("usage"):
                 int(usage["completion_tokens"])
-            choices = chunk.get("choices") or ()
-            deltas = [choice.get("delta") or {} for choice in choices]
-            self._has_ended |= any(choice.get("finish_reason") is not None for choice in choices)
+            choices = chunk["choices"] if self._is_strict else chunk.get("choices") or ()
+            deltas = [choice["delta"] if self._is_strict else choice.get("delta") or {} for choice in choices]
+            if not self._is_strict:
+                self._has_ended |= any(choice.get("finish_reason") is not None for choice in choices)
             return StreamChunk(
                 content="".join(delta.get("content") or "" for delta in deltas),
                 reasoning="".join(delta.get("reasoning_content") or "" for delta in deltas),

@@ -52,11 +52,12 @@ class CanvasState:
     """B canvases of one length between two denoising steps. A step makes a new state and changes none.
 
     settings and counters [B]: each canvas's own; `counters[i].step` is how many steps canvas i has left, the next one
-    included. tokens int64 [B, C]: what the next step reads. active bool [B]: canvases that are not finished; the others
-    stay as they are. draft int64 [B, C]: the last argmax; unchanged int64 [B]: how many drafts in a row before it were
-    equal to it, NO_DRAFT before the first step. soft_embedding float32 [B, C, D]: the next step's self-conditioning,
-    None where no canvas has any. accepted bool [B, C] and entropy float32 [B, C] are of the last step. pinned bool
-    [B, C]: positions that hold a given token in every canvas and draft; None pins nothing.
+    included. tokens int64 [B, C]: what the next step reads. active bool [B]: canvases that are not finished; of the
+    others a step changes nothing but the counter and the soft embedding, which nobody reads any more. draft int64
+    [B, C]: the last argmax; unchanged int64 [B]: how many drafts in a row before it were equal to it, NO_DRAFT before
+    the first step. soft_embedding float32 [B, C, D]: the next step's self-conditioning, None where no canvas has any.
+    accepted bool [B, C] and entropy float32 [B, C] are of the last step. pinned bool [B, C]: positions that hold a
+    given token in every canvas and draft; None pins nothing.
     """
 
     settings: tuple[SamplerSettings, ...]
@@ -113,8 +114,9 @@ class CanvasState:
             return states[0]
         pinned = None
         if any(state.pinned is not None for state in states):
-            none = torch.zeros_like(states[0].tokens, dtype=torch.bool)
-            pinned = torch.cat([none if state.pinned is None else state.pinned for state in states])
+            pinned = torch.cat(
+                [torch.zeros_like(one.tokens, dtype=torch.bool) if one.pinned is None else one.pinned for one in states]
+            )
         tensors = ("tokens", "active", "draft", "unchanged", "accepted", "entropy")
         return cls(
             settings=tuple(one for state in states for one in state.settings),

@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from redraft.diffusion.acceptance import Acceptance, EntropyBound, LinearQuota
@@ -132,7 +133,7 @@ class SamplerSettings:
         """The default settings with some flat names set. Raises what `replace` raises."""
         return cls().replace(**flat)
 
-    @property
+    @cached_property
     def scaled_schedule(self) -> LinearTemperature:
         """The schedule times the temperature."""
         factor = self.temperature or 1.0

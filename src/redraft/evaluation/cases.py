@@ -4,10 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.bundled import TEST_SETS
 from redraft.utils.json_files import parse_json_lines
-
-DATA = TEST_SETS
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from typing import Any
 
 import httpx2
 
+from redraft.benchmark.load.driver import EndpointTarget
 from redraft.benchmark.load.prompts import filler_prompts
 from redraft.benchmark.load.serving import end, serving
-from redraft.benchmark.load.targets import EndpointTarget
 from redraft.benchmark.timing import describe_machine
 from redraft.client.errors import RequestFailed
 from redraft.client.stream import Endpoint, EndpointConnection, is_local, list_models

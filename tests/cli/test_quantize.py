@@ -88,7 +88,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(run, checkpoint, m
         (("quantize", "bundled", "new", "--to", "int3"), "--to is 'int3', must be int8 or int4"),
         (("quantize", "nowhere", "new", "--to", "int4"), "there is no folder 'nowhere'"),
         (("quantize", "bundled", "new"), "Missing option '--to'"),
-        (("bench", "memory", "bundled", "--to", "bf16"), "--to is 'bf16', must be int8 or int4"),
+        (("bench", "memory", "bundled", "--to", "bf16"), "to is 'bf16', must be int8 or int4"),
         (("bench", "memory", "bundled", "--steps", 0), "--steps is 0, must be at least 1"),
     ],
 )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from redraft.evaluation.needle import needle_cases, score_needle
-from redraft.evaluation.repetition import repetition
+from redraft.evaluation.scores import repetition
 from redraft.evaluation.sudoku import GRADES, PROMPT, score_sudoku, sudoku_cases
 
 PUZZLES = sudoku_cases(2)

@@ -23,7 +23,11 @@ CHUNK = 64
 
 
 class AutoregressiveBaseline:
-    """A greedy decoder of B prompts of one length, int64 [B, T], for up to `room` tokens each. No EOS ends it."""
+    """A greedy decoder of B prompts of one length, int64 [B, T], for up to `room` tokens each. No EOS ends it.
+
+    The engine's mode keeps a token's bits the same in any batch, for which attention without our kernels computes
+    blocks of queries; a baseline must not pay for that.
+    """
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, prompts: Tensor, room: int) -> None:
@@ -70,20 +74,18 @@ class _Cache:
         config, dtype = model.config, model.embed_tokens.weight.dtype
         self._config = config
         self.length = 0
-        self._keys, self._values = [], []
-        for layer in range(config.num_layers):
-            shape = config.attention_shape(layer)
-            size = requests, shape.num_kv_heads, room, shape.head_dim
-            self._keys.append(torch.zeros(size, dtype=dtype))
-            self._values.append(torch.zeros(size, dtype=dtype))
+        shapes = [config.attention_shape(layer) for layer in range(config.num_layers)]
+        self._keys, self._values = (
+            [torch.zeros(requests, shape.num_kv_heads, room, shape.head_dim, dtype=dtype) for shape in shapes]
+            for _ in range(2)
+        )
 
     def fill(self, request: int, cache: KVCache) -> None:
         """Copies a request's cache after its prompt."""
-        for layer, held in enumerate(zip(self._keys, self._values, strict=True)):
-            stop = cache.length
-            for place, content in zip(held, cache.content(layer), strict=True):
+        for layer in range(self._config.num_layers):
+            for held, content in zip((self._keys, self._values), cache.content(layer), strict=True):
                 assert content is not None
-                place[request, :, stop - len(content) : stop] = content.transpose(0, 1)
+                held[layer][request, :, cache.length - len(content) : cache.length] = content.transpose(0, 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attends to everything written so far: q [B, H, d], k and v [B, G, d] → [B, H, d]."""

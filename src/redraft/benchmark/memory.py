@@ -22,7 +22,7 @@ from redraft.benchmark.timing import describe_machine
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation import denoise
-from redraft.model import KVCache, ModelConfig, Precision, prepare
+from redraft.model import KVCache, Precision, prepare
 from redraft.weights import Checkpoint, check_available, fetch_config, load_model, read_config, synthetic
 from redraft.weights.memory import running_bytes
 from redraft.weights.quantize import TARGETS, Report
@@ -45,28 +45,21 @@ def measure_shape(
     if not Path("/proc/self/status").is_file():
         raise ValueError("measuring memory reads /proc/self/status, which this system does not have: it requires Linux")
     if to not in TARGETS:
-        raise ValueError(f"--to is {to!r}, must be {' or '.join(TARGETS)}")
+        raise ValueError(f"to is {to!r}, must be {' or '.join(TARGETS)}")
     config = read_config(fetch_config(model))
     precision = Precision.of_bits(TARGETS[to])[0].name
     # Before gigabytes are written.
     check_available(
         running_bytes(config, precision), f"{model} in {precision}", "free some, or run it where there is more"
     )
-    if folder is not None:
-        return _measure_in(folder, config, model, to, steps, report)
     with tempfile.TemporaryDirectory(prefix="redraft-", ignore_cleanup_errors=True) as temporary:
-        return _measure_in(Path(temporary), config, model, to, steps, report)
-
-
-def _measure_in(
-    folder: Path, config: ModelConfig, model: str, to: str, steps: int, report: Report | None
-) -> dict[str, Any]:
-    if not (folder / "config.json").exists():
-        synthetic.write_synthetic(folder, config, to, report)
-    checkpoint = Checkpoint.open(folder)
-    if checkpoint.bits != TARGETS[to] or checkpoint.config != config:
-        raise ValueError(f"{folder} holds another checkpoint than {model} in {to}; name a new folder")
-    return measure_footprint(folder, steps)
+        place = folder or Path(temporary)
+        if not (place / "config.json").exists():
+            synthetic.write_synthetic(place, config, to, report)
+        checkpoint = Checkpoint.open(place)
+        if checkpoint.bits != TARGETS[to] or checkpoint.config != config:
+            raise ValueError(f"{place} holds another checkpoint than {model} in {to}; name a new folder")
+        return measure_footprint(place, steps)
 
 
 def measure_footprint(folder: Path, steps: int) -> dict[str, Any]:
@@ -127,7 +120,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
 
 @contextmanager
 def _peaks() -> Iterator[dict[str, int]]:
-    """Yields the most bytes of each kind that were resident during the block, sampled every twentieth of a second."""
+    """Yields the most bytes of each kind that were resident during the block."""
     peaks = dict.fromkeys(_KINDS.values(), 0)
     ended = threading.Event()
 

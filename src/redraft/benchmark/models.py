@@ -10,38 +10,20 @@ from redraft.weights import Checkpoint, check_fits, fetch_config, load_model, re
 
 CONFIGS = {
     "a": ModelConfig(
-        vocab_size=8192,
-        hidden_size=256,
-        num_heads=4,
-        layer_types=(SLIDING, SLIDING, SLIDING, FULL) * 2,
+        vocab_size=8192, hidden_size=256, num_heads=4, layer_types=(SLIDING, SLIDING, SLIDING, FULL) * 2,
         sliding=AttentionShape(head_dim=64, num_kv_heads=2, rope_theta=1e4),
-        full=AttentionShape(head_dim=128, num_kv_heads=1, rope_theta=1e6, rotated_fraction=0.25),
-        sliding_window=512,
-        dense_size=512,
-        num_experts=8,
-        experts_per_token=2,
-        expert_size=128,
-        canvas_length=64,
-        max_context=32_768,
+        full=AttentionShape(head_dim=128, num_kv_heads=1, rope_theta=1e6, rotated_fraction=0.25), sliding_window=512,
+        dense_size=512, num_experts=8, experts_per_token=2, expert_size=128, canvas_length=64, max_context=32_768,
         eos_ids=(1,),
     ),
     "b": ModelConfig(
-        vocab_size=32_768,
-        hidden_size=768,
-        num_heads=12,
-        layer_types=(SLIDING, SLIDING, SLIDING, SLIDING, SLIDING, FULL) * 2,
+        vocab_size=32_768, hidden_size=768, num_heads=12, layer_types=(*[SLIDING] * 5, FULL) * 2,
         sliding=AttentionShape(head_dim=64, num_kv_heads=4, rope_theta=1e4),
-        full=AttentionShape(head_dim=128, num_kv_heads=2, rope_theta=1e6, rotated_fraction=0.25),
-        sliding_window=512,
-        dense_size=1536,
-        num_experts=16,
-        experts_per_token=4,
-        expert_size=408,
-        canvas_length=256,
-        max_context=32_768,
+        full=AttentionShape(head_dim=128, num_kv_heads=2, rope_theta=1e6, rotated_fraction=0.25), sliding_window=512,
+        dense_size=1536, num_experts=16, experts_per_token=4, expert_size=408, canvas_length=256, max_context=32_768,
         eos_ids=(1,),
     ),
-}
+}  # fmt: skip
 """About 14 M and 270 M parameters: one fits a CPU's cache, the other does not."""
 
 

@@ -23,8 +23,7 @@ VISION = ("vision_tower", "embed_vision")
 class TransformersSteps:
     """The steps of one canvas by transformers' `generate`, with the weights of `model`, which is not prepared yet.
 
-    prompts int64 [B, T], with T at least 1. Raises ValueError where transformers is not installed, or does not accept
-    the weights unchanged.
+    prompts int64 [B, T], T ≥ 1. Raises ValueError where transformers is missing or does not accept the weights.
     """
 
     def __init__(self, model: Transformer, prompts: Tensor, steps: int) -> None:

@@ -84,9 +84,8 @@ class Step:
         return clock.spent | {"overhead": total - sum(clock.spent.values()), "step": total}
 
     def _forward(self, kind: Pass, soft_embedding: Tensor | None) -> Tensor:
-        segments = tuple(
-            Segment(slot, slot * self.length, self.length, self.context, kind) for slot in range(self.batch)
-        )
+        n = self.length
+        segments = tuple(Segment(slot, slot * n, n, self.context, kind) for slot in range(self.batch))
         flat = FlatBatch(self._canvas, self._positions, segments, soft_embedding)
         return self.model.run(flat, self.caches).hidden
 
@@ -110,7 +109,6 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to a stage."""
         start = time.perf_counter()
         yield
         self.spent[name] += time.perf_counter() - start
@@ -122,9 +120,7 @@ class Clock:
         for layer in model.layers:
             parts += [(layer.self_attn, "attention"), (layer.mlp, "dense")]
             parts += [(layer.router, "experts"), (layer.experts, "experts")]
-        hooks: list[Any] = []
-        for module, name in parts:
-            hooks += self._hooks(module, name)
+        hooks = [hook for module, name in parts for hook in self._hooks(module, name)]
         try:
             yield
         finally:

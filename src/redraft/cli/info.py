@@ -4,10 +4,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from redraft.cli import options
+from redraft.cli.output import show_table
 from redraft.model import Precision
 from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
 from redraft.weights.config.file import parse_quantization, read_config_json
@@ -57,25 +56,21 @@ def info(
     if as_json:
         print(json.dumps(facts))
         return
-    table = Table(show_header=False)
-    table.add_row("model", model)
-    if runs_as:
-        table.add_row("quantized", f"to {stored}; runs as {' or '.join(one.name for one in runs_as)}")
-    table.add_row("parameters", f"{_count(sizes.parameters)} in all ({sizes.parameters:,})")
-    table.add_row("active", f"{_count(sizes.active_parameters)} per token ({sizes.active_parameters:,})")
-    table.add_row("shape", f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens")
-    table.add_row("canvas, context", f"{config.canvas_length} tokens, {config.max_context:,} tokens")
-    table.add_row(
-        "KV cache",
-        f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, {_bytes(sizes.kv_bytes_sliding())} for windows",
-    )
-    table.add_row("denoising step", f"{sizes.step_flops(context) / 1e9:,.1f} GFLOP at {context:,} tokens of context")
+    rows = {
+        "model": model,
+        "quantized": f"to {stored}; runs as {' or '.join(one.name for one in runs_as)}" if runs_as else None,
+        "parameters": f"{_count(sizes.parameters)} in all ({sizes.parameters:,})",
+        "active": f"{_count(sizes.active_parameters)} per token ({sizes.active_parameters:,})",
+        "shape": f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens",
+        "canvas, context": f"{config.canvas_length} tokens, {config.max_context:,} tokens",
+        "KV cache": f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, "
+        f"{_bytes(sizes.kv_bytes_sliding())} for windows",
+        "denoising step": f"{sizes.step_flops(context) / 1e9:,.1f} GFLOP at {context:,} tokens of context",
+    }
     for precision, weights in weight_bytes.items():
         verdict = "fits" if fits[precision] else "does not fit"
-        table.add_row(
-            precision, f"{_bytes(weights)} of weights; {verdict} into the {_bytes(memory.available)} free here"
-        )
-    Console().print(table)
+        rows[precision] = f"{_bytes(weights)} of weights; {verdict} into the {_bytes(memory.available)} free here"
+    show_table((name, value) for name, value in rows.items() if value is not None)
 
 
 def _count(number: int) -> str:

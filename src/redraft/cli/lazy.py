@@ -22,7 +22,6 @@ class LazyCommand(TyperCommand):
         self._name, self._target = name, target
 
     def load(self) -> Any:
-        """Imports the command."""
         module, _, attribute = self._target.partition(":")
         # Some of what torch imports takes any exception for a missing package, KeyboardInterrupt too.
         with delay_interrupt():
@@ -39,7 +38,6 @@ class LazyGroup(TyperGroup):
     """A group that imports the command which it resolves."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Finds the command that the arguments name and imports it."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 

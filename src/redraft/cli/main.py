@@ -6,7 +6,6 @@ import time
 import typer
 
 from redraft.cli.lazy import lazy_app
-from redraft.cli.options import Invocation
 
 app = lazy_app(
     "DiffusionGemma: text by denoising a whole canvas of tokens at once.",
@@ -36,16 +35,17 @@ INTERRUPTED = 130
 def main() -> None:
     """Runs the command line; one line and exit code 2 for what the user can correct, and after ctrl-C."""
     try:
-        sys.exit(_run(sys.argv[1:] or ["--help"], Invocation(time.perf_counter())))
+        sys.exit(_run(sys.argv[1:] or ["--help"], started=time.perf_counter()))
     except BrokenPipeError:
         # The reader of our output has gone (`redraft ... | head`): nothing is left to say, not even at exit.
         sys.stderr.close()
         sys.exit(1)
 
 
-def _run(arguments: list[str], invocation: Invocation) -> int:
+def _run(arguments: list[str], started: float) -> int:
     try:
-        code = app(arguments, prog_name="redraft", standalone_mode=False, obj=invocation)
+        # `typer.Context.obj` is when the command line began.
+        code = app(arguments, prog_name="redraft", standalone_mode=False, obj=started)
     except typer.TyperException as error:
         # The parser's errors know how they read best, and which command they belong to.
         message = getattr(error, "format_message", error.__str__)()

@@ -3,16 +3,21 @@
 import importlib.util
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 import redraft
 from redraft.model.precision import check_precision, precision_choices
 
+if TYPE_CHECKING:
+    from redraft.client.stream import Endpoint
+
+ENDPOINT_TIMEOUT = 600.0
 Number = TypeVar("Number", int, float)
 
 ModelOption = Annotated[
@@ -20,14 +25,13 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
 PrecisionOption = Annotated[str, typer.Option(help=f"{precision_choices('auto')}.")]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", help="A server's URL, like http://localhost:8000/v1.")
+]
+KeyOption = Annotated[
+    str | None, typer.Option("--api-key-env", help="The environment variable that holds the server's key.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """A run of the command line, as `typer.Context.obj`. started: the time.perf_counter() at which it began."""
-
-    started: float
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,27 @@ class ModelOptions:
         check_precision(self.precision)
 
     def load(self) -> "redraft.Model":
-        """Loads the model."""
         return redraft.load(self.model, device=self.device, precision=self.precision)
+
+    def endpoint(self, url: str, key_variable: str | None, timeout: float = ENDPOINT_TIMEOUT) -> "Endpoint":
+        """Returns the endpoint at `url`, with the server's first model unless --model names one.
+
+        Raises ValueError for options that a request has no field for, and where the server does not answer.
+        """
+        require_package("httpx2", "load")
+        from redraft.client.stream import Endpoint, check_url, list_models, request_fields
+
+        if (self.device, self.precision) != ("auto", "auto"):
+            raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
+        if "choice" in self.settings:
+            raise ValueError("--choice has no field in a request to a server; leave it out with --endpoint")
+        key = None
+        if key_variable is not None and not (key := os.environ.get(key_variable)):
+            raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
+        check_url(url)
+        # "bundled" is what --model says when nobody gave it.
+        model = self.model if self.model != "bundled" else list_models(url, key=key, timeout=timeout)[0]
+        return Endpoint(url=url, model=model, key=key, fields=request_fields(self.settings), timeout=timeout)
 
 
 def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

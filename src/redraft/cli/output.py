@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from redraft.benchmark.timing import Spread
@@ -26,6 +28,19 @@ def show_table(
     Console(stderr=is_error).print(table)
 
 
+@contextmanager
+def bytes_progress(task: str, *, is_shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar on standard error, if that is a terminal; yields what takes the bytes done and their total."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    # Without a terminal there is no bar, so that an error is one line there too.
+    with Progress(
+        *columns, console=console, transient=True, disable=not (is_shown and console.is_terminal)
+    ) as progress:
+        bar = progress.add_task(task, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
 def report(
     facts: dict[str, Any], *notes: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], as_json: bool
 ) -> None:
@@ -38,7 +53,6 @@ def report(
 
 
 def format_ms(seconds: Spread) -> str:
-    """Formats median and quartiles in milliseconds."""
     return format_spread(seconds.scaled(1000), ".2f")
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from redraft.cli.output import bytes_progress
 from redraft.weights import quantize_checkpoint, resolve
 from redraft.weights.quantize import check_quantize
 
@@ -23,11 +22,7 @@ def quantize(
     """
     check_quantize(target, to)
     folder = resolve(source)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    # Without a terminal there is no bar, so that an error is one line there too.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"to {to}", total=None)
-        quantize_checkpoint(folder, target, to, lambda done, total: progress.update(task, completed=done, total=total))
+    with bytes_progress(f"to {to}") as progress:
+        quantize_checkpoint(folder, target, to, progress)
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     print(f"{target}: {size / 1e6:,.1f} MB; redraft generate --model {target}")

@@ -95,7 +95,6 @@ class AsyncRedraft(_Shared, llm.AsyncKeyModel):
     async def execute(
         self, prompt: llm.Prompt, stream: bool, response: Any, conversation: Any, key: str | None
     ) -> AsyncGenerator[str | StreamEvent, None]:
-        """Yields an answer's text and thoughts, as Redraft does."""
         endpoint, request = self.request(prompt, key)
         with _model_errors():
             async with endpoint.connect() as connection, aclosing(connection.stream(**request)) as chunks:

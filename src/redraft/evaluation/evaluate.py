@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.evaluation.cases import Case
-from redraft.evaluation.repetition import repetition
+from redraft.evaluation.scores import repetition
 from redraft.evaluation.subject import Response, Subject
 from redraft.evaluation.tasks import Score
 
@@ -30,7 +30,6 @@ class Outcome:
 
     @property
     def needs_two_canvases(self) -> bool:
-        """Whether the right answer is known not to fit into one canvas."""
         if self.expected_ids is None or self.response.canvas_length is None:
             return False
         return len(self.expected_ids) + 1 > self.response.canvas_length
@@ -45,9 +44,9 @@ class Outcome:
 def evaluate(
     subject: Subject, cases: Sequence[Case], score: Score, report: Callable[[Outcome], None] = lambda _: None
 ) -> list[Outcome]:
-    """Answers and scores all cases; calls `report` after each. Raises ValueError, before any answer, for a bad prompt.
+    """Answers and scores all cases; calls `report` after each.
 
-    Raises ValueError too where a server does not answer.
+    Raises ValueError for a bad prompt, before any answer, and where a server does not answer.
     """
     for case in cases:
         subject.check(case.prompt)
@@ -78,7 +77,6 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     responses = [outcome.response for outcome in outcomes]
     seconds = sum(one.seconds for one in responses)
     tokens = [one.tokens for one in responses if one.tokens is not None]
-    per_forward = [one.tokens_per_forward for one in responses if one.tokens_per_forward is not None]
     names = outcomes[0].scores if outcomes else ()
     splits = {
         "seen": [outcome for outcome in outcomes if outcome.case.seen],
@@ -97,17 +95,15 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             group: {name: _mean([one.scores[name] for one in outcomes if one.case.group == group]) for name in names}
             for group in groups
         }
-    for name, shares in (
-        ("repetition", [one.repetition(one.response.token_ids) for one in outcomes]),
-        ("repetition_of_right_answers", [one.repetition(one.expected_ids) for one in outcomes]),
-    ):
-        summary[name] = _mean([share for share in shares if share is not None])
     return summary | {
+        "repetition": _mean([one.repetition(one.response.token_ids) for one in outcomes]),
+        "repetition_of_right_answers": _mean([one.repetition(one.expected_ids) for one in outcomes]),
         "steps_per_canvas": _mean([count for one in responses for count in one.steps_per_canvas], 2),
-        "tokens_per_forward": _mean(per_forward, 2),
+        "tokens_per_forward": _mean([one.tokens_per_forward for one in responses], 2),
         "tokens_per_second": round(sum(tokens) / seconds, 1) if seconds and len(tokens) == len(responses) else None,
     }
 
 
-def _mean(values: Sequence[float], digits: int = 4) -> float | None:
-    return round(sum(values) / len(values), digits) if values else None
+def _mean(values: Sequence[float | None], digits: int = 4) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), digits) if known else None

@@ -1,5 +1,6 @@
 """A needle in a growing context: one fact among filler sentences, at every depth of every length."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
@@ -31,12 +32,10 @@ def check_needle(lengths: Sequence[int], depths: Sequence[float], form: str) -> 
     """Raises ValueError for an unknown form and for lengths and depths out of range."""
     if form not in FORMS:
         raise ValueError(f"the form is {form!r}, must be one of {', '.join(FORMS)}")
-    for length in lengths:
-        if length < 1:
-            raise ValueError(f"a length is {length}, must be at least 1 token")
-    for depth in depths:
-        if not 0 <= depth <= 1:
-            raise ValueError(f"a depth is {depth}, must lie between 0 and 1")
+    if min(lengths) < 1:
+        raise ValueError(f"a length is {min(lengths)}, must be at least 1 token")
+    if bad := [depth for depth in depths if not 0 <= depth <= 1]:
+        raise ValueError(f"a depth is {bad[0]}, must lie between 0 and 1")
 
 
 def needle_cases(
@@ -45,21 +44,20 @@ def needle_cases(
     """Returns a case for each length (of the prompt, in tokens, roughly) and depth (0: its beginning, 1: its end)."""
     check_needle(lengths, depths, form)
     cases = []
-    for length in lengths:
-        for depth in depths:
-            rng = random.Random(f"needle/{length}/{depth}/{seed}")
-            name = f"{rng.choice(('Ana', 'Piet', 'Marta', 'Lena'))} {rng.choice(('Kovacs', 'Jansen', 'Silva', 'Berg'))}"
-            amount = f"{rng.randint(10, 999)}.{rng.randint(10, 99)} EUR"
-            needle = f"On that day {amount} was paid to {name}."
-            cost = count_tokens(FORMS[form].format(text=needle, name=name))
-            filler: list[str] = []
-            while cost < length:
-                filler.append(rng.choice(FILLER))
-                cost += count_tokens(" " + filler[-1])
-            filler.insert(round(depth * len(filler)), needle)
-            prompt = FORMS[form].format(text=" ".join(filler), name=name)
-            answer = ANSWERS[form].format(name=name, amount=amount)
-            cases.append(Case(prompt, answer, group=f"{length} tokens, depth {depth:g}"))
+    for length, depth in itertools.product(lengths, depths):
+        rng = random.Random(f"needle/{length}/{depth}/{seed}")
+        name = f"{rng.choice(('Ana', 'Piet', 'Marta', 'Lena'))} {rng.choice(('Kovacs', 'Jansen', 'Silva', 'Berg'))}"
+        amount = f"{rng.randint(10, 999)}.{rng.randint(10, 99)} EUR"
+        needle = f"On that day {amount} was paid to {name}."
+        cost = count_tokens(FORMS[form].format(text=needle, name=name))
+        filler: list[str] = []
+        while cost < length:
+            filler.append(rng.choice(FILLER))
+            cost += count_tokens(" " + filler[-1])
+        filler.insert(round(depth * len(filler)), needle)
+        prompt = FORMS[form].format(text=" ".join(filler), name=name)
+        answer = ANSWERS[form].format(name=name, amount=amount)
+        cases.append(Case(prompt, answer, group=f"{length} tokens, depth {depth:g}"))
     return cases
 
 

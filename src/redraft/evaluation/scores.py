@@ -1,9 +1,12 @@
 """Scores: how close an answer is to the right one. 1 is right; of an error rate, 0."""
 
+import itertools
 import json
+from collections.abc import Sequence
 
 from redraft.evaluation.cases import Case
 
+RUN_LENGTH = 4
 Fields = tuple[tuple[str, object], ...]
 
 
@@ -40,6 +43,17 @@ def score_fields(case: Case, text: str) -> dict[str, float]:
         "field_f1": 2 * len(answered & wanted) / size if size else is_valid,
         "valid_json": is_valid,
     }
+
+
+def repetition(tokens: Sequence[int], canvas_length: int) -> float | None:
+    """Returns the mean share of a canvas's runs of four tokens that its predecessor has too; None for one canvas.
+
+    It is what a model writes again when it loses its place.
+    """
+    canvases = [tokens[at : at + canvas_length] for at in range(0, len(tokens), canvas_length)]
+    runs = [{tuple(canvas[at : at + RUN_LENGTH]) for at in range(len(canvas) - RUN_LENGTH + 1)} for canvas in canvases]
+    shares = [len(own & before) / len(own) for before, own in itertools.pairwise(runs) if own]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _is_same(one: object, other: object) -> bool:

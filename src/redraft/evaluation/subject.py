@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redraft.api import Model
@@ -119,13 +119,7 @@ class EndpointSubject:
             answer = asyncio.run(complete())
         except RequestFailed as error:
             raise ValueError(f"{self._endpoint.url} did not answer ({error.kind}): {error}") from error
-        return Response(
-            text=answer.text,
-            seconds=time.perf_counter() - start,
-            tokens=answer.tokens,
-            steps_per_canvas=answer.steps_per_canvas,
-            tokens_per_forward=answer.tokens_per_forward,
-        )
+        return Response(seconds=time.perf_counter() - start, **asdict(answer))
 
     def encode(self, text: str) -> None:
         return None

@@ -18,8 +18,8 @@ Grid = list[int]
 def sudoku_cases(count: int, seed: int = 0) -> list[Case]:
     """Generates `count` puzzles of each grade; the same seed gives the same puzzles."""
     return [
-        puzzle(random.Random(f"sudoku/{grade}/{seed}/{index}"), GRADES[grade], grade)
-        for grade in GRADES
+        puzzle(random.Random(f"sudoku/{grade}/{seed}/{index}"), given, grade)
+        for grade, given in GRADES.items()
         for index in range(count)
     ]
 
@@ -65,18 +65,13 @@ def _solved(rng: random.Random) -> Grid:
 
 
 def _count_solutions(grid: Grid, limit: int) -> int:
-    """The number of solutions, up to `limit`; tries the cell with the fewest choices first."""
-    best: tuple[int, list[int]] | None = None
-    for cell in range(SIDE * SIDE):
-        if not grid[cell]:
-            choices = _choices(grid, cell)
-            if best is None or len(choices) < len(best[1]):
-                best = cell, choices
-    if best is None:
+    """Counts the solutions, up to `limit`; tries the cell with the fewest choices first."""
+    choices = {cell: _choices(grid, cell) for cell in range(SIDE * SIDE) if not grid[cell]}
+    if not choices:
         return 1
-    cell, choices = best
+    cell = min(choices, key=lambda cell: len(choices[cell]))
     found = 0
-    for digit in choices:
+    for digit in choices[cell]:
         grid[cell] = digit
         found += _count_solutions(grid, limit - found)
         if found == limit:

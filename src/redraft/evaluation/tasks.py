@@ -18,6 +18,7 @@ class EvaluationTask:
 
     name: str
     score: Score
+    description: str
 
     @property
     def path(self) -> Path:
@@ -38,9 +39,15 @@ class EvaluationTask:
 TASKS = {
     task.name: task
     for task in (
-        EvaluationTask("extract", score_fields),
-        EvaluationTask("normalize", score_text),
-        EvaluationTask("repair", score_repair),
+        EvaluationTask(
+            "extract",
+            score_fields,
+            "Extraction of named fields as JSON: 500 examples, half phrased as training never saw.",
+        ),
+        EvaluationTask(
+            "normalize", score_text, "Dates, times, amounts, phone numbers and quantities in the format you ask for."
+        ),
+        EvaluationTask("repair", score_repair, "Sentences with typos; the score of copying them is shown too."),
     )
 }
 SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}

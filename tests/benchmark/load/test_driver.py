@@ -8,6 +8,9 @@ import pytest
 import redraft
 from redraft.benchmark.load.driver import (
     AnsweredRequest,
+    AnswerSize,
+    EndpointTarget,
+    EngineTarget,
     LoadResult,
     Traffic,
     arrivals,
@@ -16,7 +19,6 @@ from redraft.benchmark.load.driver import (
 )
 from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
 from redraft.benchmark.load.runs import run_on_endpoint
-from redraft.benchmark.load.targets import AnswerSize, EndpointTarget, EngineTarget
 from redraft.client.errors import RequestFailed
 from redraft.client.stream import Endpoint
 from tests.fakes.checkpoints import tiny_checkpoint

@@ -12,12 +12,75 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-from redraft.benchmark.load.targets import AnswerSize, Target
+from redraft.api import Committed
+from redraft.async_engine import Engine
 from redraft.client.errors import RequestFailed
+from redraft.engine import QueueFull
+
+if TYPE_CHECKING:
+    from redraft.client.stream import EndpointConnection
+
+
+@dataclass(frozen=True)
+class AnswerSize:
+    """The tokens of an answer and the denoising steps of all its canvases; None where the target does not say."""
+
+    tokens: int | None
+    canvas_steps: int | None = None
+
+
+class Target(Protocol):
+    """What answers the prompts of a load test."""
+
+    async def answer(self, prompt: str, on_text: Callable[[], None]) -> AnswerSize:
+        """Answers one prompt; calls `on_text` when a part of the answer's text has come. Raises RequestFailed."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineTarget:
+    """Our own engine in this process. settings: sampler settings of every request."""
+
+    engine: Engine
+    settings: Mapping[str, Any]
+
+    async def answer(self, prompt: str, on_text: Callable[[], None]) -> AnswerSize:
+        try:
+            answer = await self.engine.submit(prompt, **self.settings)
+            async for event in answer:
+                if isinstance(event, Committed):
+                    on_text()
+            result = await answer
+            return AnswerSize(len(result.token_ids), sum(result.generation.steps_per_canvas))
+        except QueueFull as error:
+            raise RequestFailed("queue full", str(error)) from error
+        except Exception as error:
+            # Whatever became of one request, the others are still measured.
+            raise RequestFailed(type(error).__name__, str(error)) from error
+
+
+@dataclass(frozen=True)
+class EndpointTarget:
+    """A server that speaks the OpenAI protocol. Tokens are its own count, if it reports usage.
+
+    fields: of each request's body, beside the endpoint's own.
+    """
+
+    connection: "EndpointConnection"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    async def answer(self, prompt: str, on_text: Callable[[], None]) -> AnswerSize:
+        tokens = None
+        async for chunk in self.connection.stream(prompt, **self.fields):
+            if chunk.content or chunk.reasoning:
+                on_text()
+            if chunk.usage:
+                tokens = int(chunk.usage["completion_tokens"])
+        return AnswerSize(tokens)
 
 
 @dataclass(frozen=True)
@@ -57,7 +120,6 @@ class Traffic:
             raise ValueError(f"rate is {self.rate}, must be a finite number above 0")
 
     async def send(self, target: Target) -> LoadResult:
-        """Sends all prompts and waits for the answers."""
         start, waiting = time.perf_counter(), iter(self.prompts)
 
         async def worker() -> list[AnsweredRequest | RequestFailed]:

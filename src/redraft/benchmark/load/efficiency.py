@@ -47,11 +47,7 @@ def bare_step(
 
 
 def measure_engine_rate(
-    model: Transformer,
-    prompts: Sequence[Sequence[int]],
-    settings: SamplerSettings,
-    concurrency: int,
-    seconds: float,
+    model: Transformer, prompts: Sequence[Sequence[int]], settings: SamplerSettings, concurrency: int, seconds: float
 ) -> float:
     """Measures canvas-steps a second with always `concurrency` requests, from when the first of them has ended."""
     thread = EngineThread(model, constant_load_limits(model.config, prompts, settings, concurrency))
@@ -74,13 +70,13 @@ def constant_load_limits(
     config: ModelConfig, prompts: Sequence[Sequence[int]], settings: SamplerSettings, concurrency: int
 ) -> Limits:
     """Returns the limits of an engine that admits all `concurrency` requests at once and keeps no prefixes."""
-    canvas = settings.canvas_length or config.canvas_length
+    canvas, usual = settings.canvas_length or config.canvas_length, Limits()
     cached = max_cached_tokens(max(map(len, prompts)), settings, config, concurrency)
     return Limits(
-        forward_tokens=max(Limits().forward_tokens, 2 * concurrency * canvas),
+        forward_tokens=max(usual.forward_tokens, 2 * concurrency * canvas),
         admitted_requests=concurrency,
-        admitted_tokens=max(Limits().admitted_tokens, cached),
-        queued_requests=max(Limits().queued_requests, concurrency),
+        admitted_tokens=max(usual.admitted_tokens, cached),
+        queued_requests=max(usual.queued_requests, concurrency),
         prefix_tokens=0,
     )
 
@@ -97,22 +93,19 @@ class _ConstantLoad:
 
     def __init__(self, thread: EngineThread, prompts: Sequence[Sequence[int]], settings: SamplerSettings) -> None:
         self._thread, self._settings = thread, settings
-        self._prompts = itertools.cycle(prompts)
-        self._numbers = itertools.count()
+        self._numbered_prompts = enumerate(itertools.cycle(prompts))
         self._first_end = threading.Event()
         self._error: Exception | None = None
         self.steps = 0
         self.closed = False
 
     def send(self) -> None:
-        """Submits the next request."""
-        number = next(self._numbers)
+        number, prompt = next(self._numbered_prompts)
         settings = self._settings.replace(seed=number)
-        prompt = tuple(next(self._prompts))
-        self._thread.submit(Request(id=str(number), prompt=prompt, settings=settings, drafts=True), self._handle)
+        request = Request(id=str(number), prompt=tuple(prompt), settings=settings, drafts=True)
+        self._thread.submit(request, self._handle)
 
     def wait_for_first_end(self) -> None:
-        """Waits until the first request has ended. Raises the error of one that failed."""
         self._first_end.wait()
         self.check()
 
@@ -124,11 +117,10 @@ class _ConstantLoad:
     def _handle(self, event: Event) -> None:
         if isinstance(event, StepTaken):
             self.steps += 1
-        elif isinstance(event, Failed):
-            self._error = event.error
-            self._first_end.set()
-        elif isinstance(event, Finished):
+        elif isinstance(event, Failed | Finished):
             try:
+                if isinstance(event, Failed):
+                    raise event.error
                 if not self.closed:
                     self.send()
             except Exception as error:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from redraft.api import Model
 from redraft.async_engine import Engine
-from redraft.benchmark.load.driver import LoadResult, Traffic
+from redraft.benchmark.load.driver import EndpointTarget, EngineTarget, LoadResult, Target, Traffic
 from redraft.benchmark.load.efficiency import max_cached_tokens
 from redraft.benchmark.load.serving import serving
-from redraft.benchmark.load.targets import EndpointTarget, EngineTarget, Target
 from redraft.benchmark.timing import Comparison, Spread, ratio
 from redraft.client.errors import RequestFailed
 from redraft.engine import Limits
@@ -38,8 +37,6 @@ def run_on_engine(model: Model, traffic: Traffic, settings: Mapping[str, Any]) -
 
 
 def run_on_endpoint(endpoint: "Endpoint", traffic: Traffic) -> LoadResult:
-    """Sends the traffic to a server."""
-
     async def run() -> LoadResult:
         async with endpoint.connect() as connection:
             return await traffic.send(EndpointTarget(connection))
@@ -70,7 +67,7 @@ def measure_overhead(
     """
     from redraft.client.stream import Endpoint, request_fields
 
-    # As the server has them.
+    # The server's own limits.
     limits = Engine.context_limits(model, {}) | {"admitted_requests": traffic.concurrency, "queued_requests": 128}
 
     async def run(url: str) -> tuple[Comparison, int]:

@@ -54,8 +54,7 @@ def serving(model: str, *options: str) -> Iterator[Serving]:
 
 def end(process: "subprocess.Popen[str]") -> int:
     """Ends a server, by force if it takes too long. Returns its exit code."""
-    if process.poll() is None:
-        process.terminate()
+    process.terminate()
     try:
         code = process.wait(MAX_EXIT_SECONDS)
     except subprocess.TimeoutExpired:

@@ -80,7 +80,6 @@ def forward_products(
 
 
 def count_flops(shapes: Mapping[Product, int]) -> int:
-    """Counts the floating-point operations of all products."""
     return sum(product.flops * times for product, times in shapes.items())
 
 
@@ -152,7 +151,6 @@ class StepMeasurement:
 
 
 def measure_step(step: Step, precision: str, rounds: int) -> StepMeasurement:
-    """Measures a step and its products alone, alternating."""
     products = forward_products(step.model.config, step.batch, step.context)
     ceiling, gflop = Ceiling(products, precision), count_flops(products) / 1e9
     stages: list[dict[str, float]] = []

@@ -1,11 +1,7 @@
 """The measured roofline: this machine as a device of a plan, timed for a model's shape before weights are loaded.
 
-The time of a forward is the sum of
-
-- its products, each timed alone, or the reading of its weights, if that takes longer;
-- its operations, each with the fixed cost of one;
-- the elementwise passes: over N · D in each layer and over N · V in the readout of a denoising step, each with the time
-  of one `tanh`.
+A forward's time is the sum of its products, each timed alone (or of the reading of its weights, if that takes longer),
+of its operations, each with the fixed cost of one, and of its elementwise passes.
 
 The numbers of operations and passes were counted, and fitted where they cannot be counted, with this package's own step
 on one machine (docs/speed.md has predictions beside measurements). Products are timed with at most MAX_ROWS rows and
@@ -34,18 +30,13 @@ MAX_ROWS, MAX_WIDTH = 512, 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """The operations and passes of a forward beside its products.
+    """The operations of a forward beside its products, and its passes over [N, D] and [N, V], in units of a `tanh`."""
 
-    Operations: of a layer without its experts, of each further request in it, and of each expert; of a readout, and of
-    each of its tiles, TILE tokens for row_block rows. Passes, in units of a `tanh`: over [N, D] in a layer, and over
-    [N, V] in a denoising step's readout.
-    """
-
-    layer_ops: float
-    canvas_ops: float
+    layer_ops: float  # without its experts
+    canvas_ops: float  # of each further request in a layer
     expert_ops: float
     readout_ops: float
-    tile_ops: float
+    tile_ops: float  # of TILE tokens for row_block rows
     row_block: int
     layer_passes: float
     readout_passes: float
@@ -131,6 +122,5 @@ OP_WEIGHT = 4.0
 
 
 def _median(run: Callable[[], object], repeats: int) -> float:
-    """Returns the seconds of one run, the median of ROUNDS rounds of `repeats` runs."""
     run()
     return statistics.median(seconds_of(run, repeats) for _ in range(ROUNDS))

@@ -4,14 +4,13 @@ import io
 import shlex
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import redraft
 from redraft.cli import options
-from redraft.cli.answers.generate import last_result
-from redraft.cli.answers.live import show
+from redraft.cli.answers.live import answer
 
 
 @options.with_model_options
@@ -36,7 +35,7 @@ def chat(
             continue
         messages.append({"role": "user", "content": line})
         try:
-            text = _answer(model, messages, model_options.settings, live=sys.stdout.isatty() and not plain)
+            text = answer(model, messages, model_options.settings, is_live=sys.stdout.isatty() and not plain)
         except (KeyboardInterrupt, ValueError) as error:
             messages.pop()
             stopped = isinstance(error, KeyboardInterrupt)
@@ -51,24 +50,12 @@ def _read_lines() -> Iterator[str]:
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            yield input("> " if sys.stdin.isatty() else "")
         except EOFError:
             print()
             return
         except UnicodeDecodeError:
             raise ValueError("standard input is not UTF-8") from None
-        yield line
-
-
-def _answer(
-    model: "redraft.Model", prompt: str | list[dict[str, object]], settings: dict[str, Any], *, live: bool
-) -> str:
-    events = model.stream(prompt, **settings)
-    if live:
-        return show(events, model.tokenizer).text
-    text = last_result(events).text
-    print(text)
-    return text
 
 
 def examples(
@@ -93,4 +80,4 @@ def examples(
         raise ValueError(f"there is no example {number}; there are 1 to {len(card.examples)}")
     prompt = card.examples[number - 1]
     print(prompt)
-    _answer(redraft.load(model), prompt, options.without_none(seed=seed), live=sys.stdout.isatty())
+    answer(redraft.load(model), prompt, options.without_none(seed=seed), is_live=sys.stdout.isatty())

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 import redraft
 from redraft.cli import options
-from redraft.cli.answers.live import show
+from redraft.cli.answers.live import answer
 from redraft.utils.rows import Row, read_prompts
 
 MAX_STEP_DELAY = 60
@@ -52,21 +51,14 @@ def generate(
         raise ValueError("--template and --rows-format require --rows FILE")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
-    answer_one(model_options, read_prompt(prompt), plain=plain, as_json=as_json, step_delay=step_delay)
-
-
-def answer_one(
-    model_options: options.ModelOptions, text: str, *, plain: bool, as_json: bool, step_delay: float
-) -> None:
-    """Prints one answer in the form that the options ask for."""
-    model = model_options.load()
-    events = model.stream(text, **model_options.settings)
+    text, model = read_prompt(prompt), model_options.load()
     if as_json:
-        print(json.dumps(last_result(events).to_json(), ensure_ascii=False))
-    elif plain or not sys.stdout.isatty():
-        print(last_result(events).text)
+        *_, result = model.stream(text, **model_options.settings)
+        assert isinstance(result, redraft.Result)
+        print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
-        show(events, model.tokenizer, step_delay=step_delay)
+        is_live = sys.stdout.isatty() and not plain
+        answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay)
 
 
 def answer_rows(model_options: options.ModelOptions, rows: list[Row]) -> None:
@@ -96,13 +88,6 @@ def answer_rows(model_options: options.ModelOptions, rows: list[Row]) -> None:
     if failed:
         print(f'redraft: {failed} of {len(rows)} rows failed: see their "error"', file=sys.stderr)
         raise typer.Exit(1)
-
-
-def last_result(events: Iterator[object]) -> "redraft.Result":
-    """Runs a stream to its end and returns its result."""
-    *_, result = events
-    assert isinstance(result, redraft.Result)
-    return result
 
 
 def read_prompt(prompt: str) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -10,6 +11,9 @@ from rich.text import Text
 
 import redraft
 from redraft.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from redraft.api import Prompt
 
 NOISE, ACCEPTED, SETTLED = "bright_black", "bold green", ""
 FREE_LINES = 2
@@ -33,7 +37,6 @@ class CanvasView:
         return self._committed + self._draft
 
     def update(self, event: "redraft.Draft | redraft.Committed") -> None:
-        """Takes the next event of the stream."""
         if isinstance(event, redraft.Committed):
             self._committed += event.text
             self._canvas, self._draft, self._previous = Text(), "", []
@@ -101,6 +104,19 @@ def show(
         style="dim",
     )
     return result
+
+
+def answer(
+    model: "redraft.Model", prompt: "Prompt", settings: dict[str, Any], *, is_live: bool, step_delay: float = 0.0
+) -> str:
+    """Prints an answer, with the live canvas if `is_live`, and returns it."""
+    events = model.stream(prompt, **settings)
+    if is_live:
+        return show(events, model.tokenizer, step_delay=step_delay).text
+    *_, result = events
+    assert isinstance(result, redraft.Result)
+    print(result.text)
+    return result.text
 
 
 def _printable(text: str) -> str:

@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from redraft.benchmark.memory import measure_shape
 from redraft.cli import options
-from redraft.cli.output import JsonLineOption, report
+from redraft.cli.output import JsonLineOption, bytes_progress, report
 
 
 def memory(
@@ -29,14 +27,8 @@ def memory(
     Without --folder the weights go to a temporary folder and are deleted.
     """
     options.check_at_least(1, steps=steps)
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
-        bar = progress.add_task(f"random weights in {to}", total=None)
-        measured = measure_shape(
-            model, to, steps=steps, folder=folder,
-            report=lambda done, total: progress.update(bar, completed=done, total=total),
-        )  # fmt: skip
+    with bytes_progress(f"random weights in {to}", is_shown=not as_json) as progress:
+        measured = measure_shape(model, to, steps=steps, folder=folder, report=progress)
     row = [f"{measured[key] / 1e9:.2f} GB" for key in ("file_bytes", "peak_resident", "peak_anonymous")]
     row += [f"{measured[key]:.2f} s" for key in ("load_seconds", "first_step_seconds", "seconds_per_step")]
     report(

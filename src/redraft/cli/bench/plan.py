@@ -1,5 +1,6 @@
 """`redraft bench plan`: how fast a device should be, and this machine's prediction beside what is measured."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -45,22 +46,20 @@ def plan(
     counts = options.parse_numbers("requests", requests, int)
     config = benchmark_config(model)
     machine = describe_machine()
-    devices = (
-        [measure_roofline(precision)] if device == "here" else [DEVICES[device]] if device else [*DEVICES.values()]
-    )
+    devices = [measure_roofline(precision)] if device == "here" else [DEVICES[device]] if device else DEVICES.values()
     predicted: list[dict[str, Any]] = []
-    for one in devices:
-        for count in counts:
-            prediction = predict(config, one, precision, requests=count, context=context,
-                                 tokens_per_forward=tokens_per_forward, share=share)  # fmt: skip
-            row = {"device": one.name, "source": one.source, "requests": count, **prediction.to_json()}
-            if model == RELEASED and one.name in PUBLISHED:
-                row["published"] = PUBLISHED[one.name]
-            if check:
-                measured = _measure(model, precision, count, context)
-                row["measured_seconds"] = measured.to_json()
-                row["ratio"] = round(prediction.denoising_seconds / measured.median, 3)
-            predicted.append(row)
+    for one, count in itertools.product(devices, counts):
+        prediction = predict(
+            config, one, precision, requests=count, context=context, tokens_per_forward=tokens_per_forward, share=share
+        )
+        row = {"device": one.name, "source": one.source, "requests": count, **prediction.to_json()}
+        if model == RELEASED and one.name in PUBLISHED:
+            row["published"] = PUBLISHED[one.name]
+        if check:
+            measured = _measure(model, precision, count, context)
+            row["measured_seconds"] = measured.to_json()
+            row["ratio"] = round(prediction.denoising_seconds / measured.median, 3)
+        predicted.append(row)
     columns, rows = table_of(predicted)
     published = {row["device"]: row["published"] for row in predicted if "published" in row}
     report(
@@ -75,7 +74,6 @@ def plan(
 
 
 def table_of(predicted: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Returns the columns and rows of a table of predictions."""
     columns = ["device", "requests", "ms per step", "tokens/s", "token by token", "break-even", "fits"]
     if is_checked := "ratio" in predicted[0]:
         columns += ["measured ms", "ratio"]

@@ -1,6 +1,8 @@
 """`redraft bench step` and `redraft bench compare`: the time of a denoising step, alone and beside others."""
 
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
@@ -14,68 +16,89 @@ from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, format_ms, report
-from redraft.model import Precision, prepare
+from redraft.model import Precision, Transformer, prepare
 from redraft.model.precision import precision_choices
 
 PEERS = ("transformers", "autoregressive")
 
-ConfigOption = Annotated[
-    str, typer.Option("--config", help='"a" or "b" (synthetic weights), "bundled", a folder, or a name on the hub.')
-]
-BatchOption = Annotated[int, typer.Option(help="Canvases at once.")]
-StepPrecision = Annotated[str, typer.Option(help=f"{precision_choices()}.")]
-ContextOption = Annotated[int, typer.Option(help="Cached tokens before each canvas.")]
 RoundsOption = Annotated[int, typer.Option(help="How often everything is measured.")]
 
 
-def step(
+@dataclass(frozen=True)
+class StepOptions:
+    """The step that a benchmark measures, and how its result is printed."""
+
+    config: str
+    batch: int
+    precision: str
+    context: int
+    as_json: bool
+
+    def prepared(self) -> Transformer:
+        return prepare(load_benchmark_model(self.config, self.precision), self.precision)
+
+    def report(
+        self, facts: dict[str, Any], *notes: str, noun: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
+    ) -> None:
+        """Prints the result; `noun` is what there are `batch` of."""
+        names = ("config", "batch", "precision", "context")
+        title = f"{self.batch} {noun}: {self.config}, {self.precision}"
+        facts = facts | {name: getattr(self, name) for name in names}
+        report(facts, *notes, title=title, columns=columns, rows=rows, as_json=self.as_json)
+
+
+def _make_step_options(
     *,
-    config: ConfigOption = "bundled",
-    batch: BatchOption = 1,
-    precision: StepPrecision = "bf16",
-    context: ContextOption = 64,
-    rounds: RoundsOption = 20,
+    config: Annotated[
+        str, typer.Option(help='"a" or "b" (synthetic weights), "bundled", a folder, or a name on the hub.')
+    ] = "bundled",
+    batch: Annotated[int, typer.Option(help="Canvases at once.")] = 1,
+    precision: Annotated[str, typer.Option(help=f"{precision_choices()}.")] = "bf16",
+    context: Annotated[int, typer.Option(help="Cached tokens before each canvas.")] = 64,
     as_json: JsonLineOption = False,
-) -> None:
+) -> StepOptions:
+    # What cannot be measured is refused before weights are read.
+    Precision.named(precision)
+    shape = benchmark_config(config)
+    check_step(batch, context, shape.canvas_length, shape.max_context)
+    return StepOptions(config, batch, precision, context, as_json)
+
+
+@options.receives(_make_step_options)
+def step(chosen: StepOptions, *, rounds: RoundsOption = 20) -> None:
     """Milliseconds of a denoising step by stage, and its share of what its matrix products reach alone.
 
     Step and products alternate, so that both meet the same machine.
     """
-    _check(config, batch, precision, context)
     options.check_at_least(1, rounds=rounds)
-    measured_step = Step(prepare(load_benchmark_model(config, precision), precision), batch, context)
+    measured_step = Step(chosen.prepared(), chosen.batch, chosen.context)
     machine, packed = describe_machine(), measured_step.model.packed_embedding
-    found = measure_step(measured_step, precision, rounds)
+    found = measure_step(measured_step, chosen.precision, rounds)
     whole = found.seconds["step"]
-    report(
+    chosen.report(
         {
-            "bench": "step", "config": config, "batch": batch, "precision": precision, "context": context,
-            "canvas_length": measured_step.length,
+            "bench": "step", "canvas_length": measured_step.length,
             "ms": {name: one.scaled(1000) for name, one in found.seconds.items()},
-            "canvas_steps_per_second": round(batch / whole.median, 2), "gflop": round(found.gflop, 4),
+            "canvas_steps_per_second": round(chosen.batch / whole.median, 2), "gflop": round(found.gflop, 4),
             "gflops": found.gflops, "ceiling_gflops": found.ceiling_gflops, "share_of_ceiling": found.share,
             "packed_embedding_bytes": packed.num_bytes if packed else 0, "machine": machine,
         },
         f"{found.gflop:.2f} GFLOP: {found.gflops.median:.0f} GFLOP/s, {found.share.median:.0%} of the "
         f"{found.ceiling_gflops.median:.0f} GFLOP/s that the products alone reach",
-        title=f"A step of {batch} canvases: {config}, {precision}", columns=("stage", "ms", "share"),
+        noun="canvases at once", columns=("stage", "ms", "share"),
         rows=[(name, format_ms(one), f"{one.median / whole.median:.0%}") for name, one in found.seconds.items()],
-        as_json=as_json,
     )  # fmt: skip
 
 
+@options.receives(_make_step_options)
 def compare(
+    chosen: StepOptions,
     *,
     peer: Annotated[str, typer.Option("--with", help="transformers or autoregressive.")] = "transformers",
-    config: ConfigOption = "bundled",
-    batch: BatchOption = 1,
-    precision: StepPrecision = "bf16",
-    context: ContextOption = 64,
     rounds: RoundsOption = 7,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps of a canvas: 4 are run beside transformers; 12 are assumed.")
     ] = None,
-    as_json: JsonLineOption = False,
 ) -> None:
     """The same weights in our engine and in a peer, alternating, and the ratio round by round.
 
@@ -84,72 +107,54 @@ def compare(
     """
     if peer not in PEERS:
         raise ValueError(f"--with is {peer!r}, must be one of {', '.join(PEERS)}")
-    options.check_at_least(1, rounds=rounds, context=context)
+    options.check_at_least(1, rounds=rounds, context=chosen.context)
     if peer == "transformers":
         options.require_package("transformers", "compare")
-    _check(config, batch, precision, context)
-    if peer == "transformers":
         options.check_at_least(2, steps=steps)
-        _with_transformers(config, batch, precision, context, rounds, steps or 4, as_json)
+        _with_transformers(chosen, rounds, steps or 4)
     else:
         options.check_at_least(1, steps=steps)
-        _with_autoregressive(config, batch, precision, context, rounds, steps or 12, as_json)
+        _with_autoregressive(chosen, rounds, steps or 12)
 
 
-def _with_transformers(
-    config: str, batch: int, precision: str, context: int, rounds: int, steps: int, as_json: bool
-) -> None:
+def _with_transformers(chosen: StepOptions, rounds: int, steps: int) -> None:
     machine = describe_machine()
     # The peer gets its weights from a checkpoint that is written for it.
-    model = load_benchmark_model(config, precision, unquantized=True)
-    prompts = random_prompts(model.config.vocab_size, batch, context)
+    model = load_benchmark_model(chosen.config, chosen.precision, unquantized=True)
+    prompts = random_prompts(model.config.vocab_size, chosen.batch, chosen.context)
     peer = TransformersSteps(model, prompts, steps)
-    found = compare_steps(EngineSteps(prepare(model, precision), prompts, steps), peer, rounds)
-    report(
+    found = compare_steps(EngineSteps(prepare(model, chosen.precision), prompts, steps), peer, rounds)
+    chosen.report(
         {
-            "bench": "compare", "with": "transformers", "config": config, "batch": batch, "precision": precision,
-            "context": context, "steps": steps, "ratio": found.ratio, "ms": found.ours.scaled(1000),
-            "peer_ms": found.theirs.scaled(1000), "peer": peer.facts, "machine": machine,
+            "bench": "compare", "with": "transformers", "steps": steps, "ratio": found.ratio,
+            "ms": found.ours.scaled(1000), "peer_ms": found.theirs.scaled(1000), "peer": peer.facts, "machine": machine,
         },
-        title=f"A step of {batch} canvases: {config}, {precision}", columns=("program", "ms", "ratio"),
+        noun="canvases at once", columns=("program", "ms per step", "ratio"),
         rows=[
             ("redraft", format_ms(found.ours), ""),
             ("transformers", format_ms(found.theirs), f"{found.ratio.median:.2f} x"),
         ],
-        as_json=as_json,
     )  # fmt: skip
 
 
-def _with_autoregressive(
-    config: str, batch: int, precision: str, context: int, rounds: int, steps: int, as_json: bool
-) -> None:
-    machine = describe_machine()
-    model = prepare(load_benchmark_model(config, precision), precision)
-    found = compare_autoregressive(model, batch, context, rounds=rounds)
-    length = model.config.canvas_length
-    diffusion = batch * length / (steps * found.step.median + found.commit.median)
-    tokens, even = batch / found.token.median, found.break_even
-    report(
+def _with_autoregressive(chosen: StepOptions, rounds: int, steps: int) -> None:
+    machine, model = describe_machine(), chosen.prepared()
+    found = compare_autoregressive(model, chosen.batch, chosen.context, rounds=rounds)
+    length, even = model.config.canvas_length, found.break_even
+    diffusion = chosen.batch * length / (steps * found.step.median + found.commit.median)
+    tokens = chosen.batch / found.token.median
+    chosen.report(
         {
-            "bench": "compare", "with": "autoregressive", "config": config, "batch": batch, "precision": precision,
-            "context": context, "canvas_length": length, "steps": steps,
+            "bench": "compare", "with": "autoregressive", "canvas_length": length, "steps": steps,
             "tokens_per_second": {"diffusion": round(diffusion, 1), "autoregressive": round(tokens, 1)},
             "break_even_steps": even,
             "ms": {name: getattr(found, name).scaled(1000) for name in ("step", "commit", "token")},
             "machine": machine,
         },
         f"as fast at {even.median:.1f} steps for a canvas of {length} ({even.low:.1f} to {even.high:.1f})",
-        title=f"{batch} requests: {config}, {precision}", columns=("decoding", "ms per forward", "tokens/s"),
+        noun="requests at once", columns=("decoding", "ms per forward", "tokens/s"),
         rows=[
             (f"a canvas, {steps} steps", format_ms(found.step), f"{diffusion:.0f}"),
             ("token by token", format_ms(found.token), f"{tokens:.0f}"),
         ],
-        as_json=as_json,
     )  # fmt: skip
-
-
-def _check(config: str, batch: int, precision: str, context: int) -> None:
-    """Refuses what cannot be measured before weights are read."""
-    Precision.named(precision)
-    shape = benchmark_config(config)
-    check_step(batch, context, shape.canvas_length, shape.max_context)

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from redraft.cli import options
-from redraft.cli.eval import endpoints
 from redraft.cli.output import show_table
 from redraft.evaluation.cases import Case, read_rows
 from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
 from redraft.evaluation.needle import check_needle, needle_cases, score_needle
 from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
 from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
-from redraft.evaluation.tasks import SCORES, TASKS, Score
+from redraft.evaluation.tasks import SCORES, TASKS, EvaluationTask, Score
 
 AutoregressiveOption = Annotated[
     bool, typer.Option("--autoregressive", help="Decode the same weights token by token instead, without a canvas.")
@@ -47,11 +46,10 @@ class EvaluationOptions:
         settings = self.model.settings if is_autoregressive else {"seed": 0} | self.model.settings
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
-            return EndpointSubject(endpoints.make_endpoint(seeded, self.endpoint, self.api_key_env))
+            return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
         return ModelSubject(self.model.load(), settings, is_autoregressive=is_autoregressive)
 
     def run(self, name: str, cases: list[Case], score: Score, subject: Subject) -> None:
-        """Evaluates a subject and prints the summary."""
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(name, total=len(cases))
             outcomes = evaluate(subject, cases, score, lambda _: progress.advance(task))
@@ -69,8 +67,8 @@ class EvaluationOptions:
 def _make_options(
     model_options: options.ModelOptions,
     *,
-    endpoint: endpoints.EndpointOption = None,
-    api_key_env: endpoints.KeyOption = None,
+    endpoint: options.EndpointOption = None,
+    api_key_env: options.KeyOption = None,
     as_json: options.JsonOption = False,
     failures: Annotated[
         Path | None, typer.Option(help="Write the examples it got wrong to this file, one JSON line each.")
@@ -83,7 +81,7 @@ def _make_options(
 with_evaluation_options = options.receives(_make_options)
 
 
-def _task_command(name: str, help: str) -> Callable[..., None]:
+def _task_command(task: EvaluationTask) -> Callable[..., None]:
     @with_evaluation_options
     def command(
         evaluation: EvaluationOptions,
@@ -94,21 +92,16 @@ def _task_command(name: str, help: str) -> Callable[..., None]:
         autoregressive: AutoregressiveOption = False,
     ) -> None:
         options.check_at_least(1, examples=examples)
-        if name != "extract":
+        if task.name != "extract":
             options.require_package("rapidfuzz", "eval")
-        task = TASKS[name]
         subject = evaluation.subject(is_autoregressive=autoregressive)
-        evaluation.run(name, task.cases(examples), task.score, subject)
+        evaluation.run(task.name, task.cases(examples), task.score, subject)
 
-    command.__doc__ = help
+    command.__doc__ = task.description
     return command
 
 
-extract = _task_command(
-    "extract", "Extraction of named fields as JSON: 500 examples, half phrased as training never saw."
-)
-normalize = _task_command("normalize", "Dates, times, amounts, phone numbers and quantities in the format you ask for.")
-repair = _task_command("repair", "Sentences with typos; the score of copying them is shown too.")
+extract, normalize, repair = (_task_command(TASKS[name]) for name in ("extract", "normalize", "repair"))
 
 
 @with_evaluation_options

@@ -174,8 +174,6 @@ class GenerationSession:
         self._cancel()
         self._metrics.prompt_tokens.inc(self._prepared.prompt_tokens)
         self._metrics.cached_tokens.inc(self._cached_tokens)
-        if self.failure is not None:
-            self._metrics.failed.labels(self.failure).inc()
         self._metrics.answer_tokens.inc(sum(choice.stream.num_tokens for choice in self.choices))
         for choice in self.choices:
             if choice.admitted_at is not None:
@@ -196,6 +194,8 @@ class GenerationSession:
     def fail(self, error: Exception) -> ApiError:
         """Logs an error that is not the client's, and returns what the client is told about it."""
         self.failure = "engine_error"
+        # Counted before the client learns of it: whoever reads the error finds it in the metrics.
+        self._metrics.failed.labels(self.failure).inc()
         log.error("request %s failed", self._request_id, exc_info=error, extra={"request_id": self._request_id})
         message = str(error) if isinstance(error, ValueError) else f"see request {self._request_id} in the server's log"
         return ApiError(500, f"the answer failed: {message}", code=self.failure)

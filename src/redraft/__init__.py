@@ -10,6 +10,7 @@
 from typing import TYPE_CHECKING
 
 from redraft.utils.signals import delay_interrupt
+from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
     from redraft.api import Committed, Draft, Model, Result, load, read_card
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation import DenoisingStep, Generation
     from redraft.weights.card import Card
+
+configure_threads()  # before anything imports torch
 
 __version__ = "0.1.0"
 __all__ = [

@@ -13,6 +13,7 @@ from redraft.generation.result import check_prompt
 from redraft.model import Precision, Transformer, prepare
 from redraft.model.precision import check_precision
 from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
+from redraft.utils.threads import requested_threads
 from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
@@ -204,6 +205,7 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     and of a quantized checkpoint what it is stored in. ValueError says what is wrong with it, before anything is read
     where it would not fit into memory.
     """
+    requested_threads()  # a bad REDRAFT_THREADS is refused before anything is read
     place = pick_device(device)
     check_precision(precision)
     folder = resolve(os.fspath(name_or_path))

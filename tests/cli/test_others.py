@@ -216,7 +216,7 @@ def test_failures_need_a_folder_before_any_work(run, checkpoint, tmp_path):
         (("eval", "extract", "--examples", 251), "examples is 251, but extract.jsonl has 250 of each kind"),
         (("data", "build", "--sample", -1), "--sample is -1, must be at least 0"),
         (("info", "--context", -1), "--context is -1, must be at least 0"),
-        (("train", "extract", "--threads", 0), "--threads is 0, must be at least 1"),
+        (("train", "extract", "--threads", 0), "--threads is 0, must be a whole number from 1 to 1024"),
     ],
 )
 def test_what_is_typed_wrong_is_one_line(run, tmp_path, monkeypatch, arguments, message):

@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_group
+from typer.main import get_command, get_group
 
 from redraft.utils.signals import delay_interrupt
+from redraft.utils.threads import use_threads
 
 
 class LazyCommand(TyperCommand):
@@ -32,7 +33,37 @@ class LazyCommand(TyperCommand):
             app.add_typer(found, name=self._name)
         else:
             app.command(self._name)(found)
-        return get_group(app).commands[self._name]
+        command = get_group(app).commands[self._name]
+        _add_common_options(command)
+        return command
+
+
+def _use_threads(number: int | None) -> None:
+    if number is not None:
+        use_threads(number)
+
+
+def _common_options(
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            expose_value=False,
+            callback=_use_threads,
+            help="Threads that compute; by default as many as this process may use CPUs.",
+        ),
+    ] = None,
+) -> None:
+    """Has the options of every command as its parameters."""
+
+
+def _add_common_options(command: Any) -> None:
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            _add_common_options(inner)
+    else:
+        app = typer.Typer(add_completion=False)
+        app.command()(_common_options)
+        command.params += get_command(app).params
 
 
 class LazyGroup(TyperGroup):

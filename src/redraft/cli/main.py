@@ -7,6 +7,7 @@ import typer
 
 from redraft.cli.lazy import LazyGroup
 from redraft.cli.options import Invocation
+from redraft.utils.threads import requested_threads
 
 
 class Commands(LazyGroup):
@@ -60,6 +61,7 @@ def main() -> None:
 
 def _run(arguments: list[str], invocation: Invocation) -> int:
     try:
+        requested_threads()
         code = app(arguments, prog_name="redraft", standalone_mode=False, obj=invocation)
     except typer.TyperException as error:
         # The parser's errors know how they read best, and which command they belong to.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from redraft.api import pick_device
@@ -74,13 +73,11 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
             list[str] | None,
             typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."),
         ] = None,
-        threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
         device: options.DeviceOption = "auto",
         **own: Any,
     ) -> None:
         if minutes is not None and not 0 < minutes < math.inf:
             raise ValueError(f"--minutes is {minutes}, must be above 0")
-        options.check_at_least(1, threads=threads)
         settings = options.without_none(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
             validate_every=validate_every, patience=patience, compile=compiled or None,
@@ -91,8 +88,6 @@ def training(command: Callable[..., None]) -> Callable[..., None]:
             settings[name] = value
         stop_after = math.inf if minutes is None else minutes * 60
         run = {"stop_after": stop_after, "device": pick_device(device), "report": lambda line: print(line, flush=True)}
-        if threads is not None:
-            torch.set_num_threads(threads)
         command(TrainingOptions(settings, run), *arguments, **own)
 
     return options.merge_signatures(command, with_options)

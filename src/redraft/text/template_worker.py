@@ -53,12 +53,10 @@ def literal_replacer(literals: Mapping[str, str]) -> type[Extension]:
 
 
 def raise_exception(message: str) -> None:
-    """A template's way to say that it cannot render these messages."""
     raise Refusal(message)
 
 
 def strftime_now(pattern: str) -> str:
-    """The local date and time, for templates that tell the model today's date."""
     return datetime.now().strftime(pattern)
 
 
@@ -74,7 +72,6 @@ def tojson(
 
 
 def build_environment(literals: Mapping[str, str]) -> Environment:
-    """The sandbox, with whitespace rules and functions as checkpoints' templates expect them."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -99,7 +96,6 @@ def render(template: Template, variables: Mapping[str, Any], max_output: int) ->
 
 
 def describe(error: BaseException) -> str:
-    """One line that says what went wrong."""
     if isinstance(error, Refusal):
         text = str(error)
     elif isinstance(error, TemplateSyntaxError):
@@ -135,13 +131,11 @@ def set_alarm(seconds: float) -> None:
 
 
 def answer(reply: Mapping[str, str]) -> None:
-    """Writes one reply line."""
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def main() -> None:
-    """Reads the setup, then renders line by line until stdin ends."""
     setup = json.loads(sys.stdin.buffer.readline() or b"null")
     if setup is None:
         return

@@ -50,12 +50,15 @@ class TextTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self._control = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control |= {text: token_id for text in declared if (token_id := self.token_id(text)) is not None}
-        self._special_ids = frozenset(self._control.values())
-        self._forbidden = self._special_ids - self._unknown_ids()
+        self.special_ids = frozenset(self._control.values())
+        """Ids of the control tokens."""
+        self._forbidden = self.special_ids - self._unknown_ids()
         self._finder = Finder(self._control)
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        self._vocab_size = 1 + max(vocabulary.values(), default=-1)
-        self._longest = max(map(len, vocabulary), default=1)
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
+        """One more than the highest id."""
+        self.longest_token = max(map(len, vocabulary), default=1)
+        """The characters of the longest token: a text of n characters has at least n / longest_token tokens."""
         self._streaming = streaming(tokenizer)
         self._template: ChatTemplate | None = None
         if chat_template is not None:
@@ -93,26 +96,11 @@ class TextTokenizer:
 
     def check_fits(self, vocab_size: int, folder: Path) -> None:
         """Raises ValueError if it has tokens that a model of `vocab_size`, in the same folder, has no embedding for."""
-        if self._vocab_size > vocab_size:
+        if self.vocab_size > vocab_size:
             raise ValueError(
-                f"the tokenizer in {folder} has {self._vocab_size} tokens, the model {vocab_size}: "
+                f"the tokenizer in {folder} has {self.vocab_size} tokens, the model {vocab_size}: "
                 "they belong to different checkpoints"
             )
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the highest id."""
-        return self._vocab_size
-
-    @property
-    def longest_token(self) -> int:
-        """The characters of the longest token: a text of n characters has at least n / longest_token tokens."""
-        return self._longest
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Ids of the control tokens."""
-        return self._special_ids
 
     @property
     def bos_id(self) -> int | None:
@@ -179,26 +167,26 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""
-        check_ids(ids, self._vocab_size)
-        skipped = self._special_ids if skip_special else frozenset()
+        check_ids(ids, self.vocab_size)
+        skipped = self.special_ids if skip_special else frozenset()
         kept = [token_id for token_id in ids if token_id not in skipped]
         return self._tokenizer.decode(kept, skip_special_tokens=False)
 
     def detokenizer(self, *, skip_special: bool = True) -> Detokenizer:
         """Returns a new incremental decoder, for one text."""
-        skipped = self._special_ids if skip_special else ()
-        return Detokenizer(self._tokenizer, vocab_size=self._vocab_size, skipped=skipped)
+        skipped = self.special_ids if skip_special else ()
+        return Detokenizer(self._tokenizer, vocab_size=self.vocab_size, skipped=skipped)
 
     def token_text(self, token_id: int) -> str:
         """Returns how to show one token: its text, or U+FFFD for half a character or an id without a token."""
-        if not 0 <= token_id < self._vocab_size:
+        if not 0 <= token_id < self.vocab_size:
             return REPLACEMENT
         return display_text(self._tokenizer, token_id, self._streaming)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Returns the bytes that one token adds to a text, perhaps half a character; a control token adds none."""
-        check_ids([token_id], self._vocab_size)
-        if token_id in self._special_ids:
+        check_ids([token_id], self.vocab_size)
+        if token_id in self.special_ids:
             return b""
         return byte_form(self._tokenizer, token_id, self._streaming)
 

@@ -41,13 +41,14 @@ Part = Content | Reasoning | ToolCall
 class Transcript:
     """An incremental parser from token ids to parts; its cost is linear in the tokens, however they are split.
 
-    Text is returned as soon as it is certain, a tool call when it has ended. EOS tokens need not be cut off.
+    Text is returned as soon as it is certain, a tool call when it has ended. EOS tokens need not be cut off. Without
+    `parses_parts` all is content.
     """
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer, *, parses_parts: bool = True) -> None:
         self._detokenizer = tokenizer.detokenizer()
         self._vocab_size = tokenizer.vocab_size
-        self._marks = _marks(tokenizer)
+        self._marks = _marks(tokenizer) if parses_parts else {}
         self._section: _Section = _ContentSection()
 
     def push(self, ids: Sequence[int]) -> list[Part]:

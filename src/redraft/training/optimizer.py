@@ -38,10 +38,15 @@ class MuonAdamW(Optimizer):
             wanted = {"momentum"} if group["muon"] else {"step", "mean", "square"}
             for parameter in group["params"]:
                 if (found := self.state.get(parameter, {}).keys()) and found != wanted:
-                    raise ValueError(f"its optimizer kept {', '.join(found)}, this one keeps {', '.join(wanted)}")
+                    raise ValueError(
+                        f"the optimizer state holds {', '.join(found)}, but this optimizer keeps {', '.join(wanted)}"
+                    )
                 for name in found - {"step"}:
-                    if (kept := self.state[parameter][name].shape) != parameter.shape:
-                        raise ValueError(f"its optimizer kept a {name} of {list(kept)} for {list(parameter.shape)}")
+                    if (shape := self.state[parameter][name].shape) != parameter.shape:
+                        raise ValueError(
+                            f"the optimizer state has a {name} of shape {list(shape)} for a parameter of shape "
+                            f"{list(parameter.shape)}"
+                        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

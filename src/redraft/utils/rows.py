@@ -40,11 +40,11 @@ def read_prompts(path: Path, *, format: str | None = None, template: str | None 
     if format is None and suffix in OTHER_FORMATS:
         raise ValueError(
             f"{path} does not look like lines of text: save it as CSV (.csv, with commas) or JSON lines (.jsonl), or "
-            "name its format with --rows-format (text, jsonl or csv)"
+            "name its format: text, jsonl or csv"
         )
     format = format or FORMATS.get(suffix, "text")
     if format not in DEFAULT_TEMPLATES:
-        raise ValueError(f"--rows-format is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
+        raise ValueError(f"the format of the rows is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
     parts = parse_template(DEFAULT_TEMPLATES[format] if template is None else template)
     rows = []
     for line, columns in READERS[format](path, _read_text(path)):
@@ -69,9 +69,9 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
                 raise ValueError("{} names no column")
             parts.append((text, name))
     except ValueError as error:
-        raise ValueError(f"--template {template!r}: {error}; write {{{{ and }}}} for literal braces") from None
+        raise ValueError(f"the template {template!r}: {error}; write {{{{ and }}}} for literal braces") from None
     if all(name is None for _, name in parts):
-        raise ValueError(f"--template {template!r} names no column: every row would be the same prompt")
+        raise ValueError(f"the template {template!r} names no column: every row would be the same prompt")
     return parts
 
 

@@ -113,7 +113,6 @@ class GenerationRequest(StrictModel):
 
     @property
     def num_choices(self) -> int:
-        """The number of answers to each prompt."""
         return 1 if self.n is None else self.n
 
 
@@ -213,7 +212,6 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, one or many."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt

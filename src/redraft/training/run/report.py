@@ -120,7 +120,6 @@ class Panel:
 
 
 def _curves(rows: Rows) -> str:
-    """Returns an SVG element with one panel per quantity, over steps."""
     progress = [row for row in rows if row["kind"] == "progress"]
     validations = [row for row in rows if row["kind"] == "validation"]
 

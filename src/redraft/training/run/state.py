@@ -168,7 +168,7 @@ class RunFolder:
         for name, value in identity.items():
             if known.get(name, value) != value:
                 raise ValueError(
-                    f"{self.path} holds a run with {name} {known[name]}, not {value}: choose another --out"
+                    f"{self.path} holds a run with {name} {known[name]}, not {value}: choose another folder"
                 )
         write_whole(claimed, json_bytes({**known, **identity}))
 

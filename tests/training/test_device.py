@@ -12,11 +12,10 @@ from torch.overrides import TorchFunctionMode
 import redraft.training
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.training.average import WeightAverage
 from redraft.training.data.examples import Example, TrainingBatch, make_batch
 from redraft.training.loop import train
 from redraft.training.objective import losses
-from redraft.training.optimizer import make_optimizer
+from redraft.training.optimizer import WeightAverage, make_optimizer
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings

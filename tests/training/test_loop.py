@@ -288,9 +288,9 @@ def test_a_folder_belongs_to_one_run_at_a_time(run):
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
         assert tried.returncode != 0
         assert "another process is training in" in tried.stderr
-        # The process that has it may ask again.
-        with run.locked():
-            return source(step)
+        with pytest.raises(ValueError, match=r"is training in .*choose another folder"), run.locked():
+            pass
+        return source(step)
 
     train(recipe(steps=1), another, run, report=quiet)
     assert subprocess.run([sys.executable, "-c", program, str(run.path)], check=False).returncode == 0

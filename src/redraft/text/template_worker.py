@@ -56,10 +56,6 @@ def raise_exception(message: str) -> None:
     raise Refusal(message)
 
 
-def strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
-
-
 def tojson(
     value: object,
     ensure_ascii: bool = False,
@@ -79,7 +75,7 @@ def build_environment(literals: Mapping[str, str]) -> Environment:
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
     return environment
 
 

@@ -50,6 +50,9 @@ class TextTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self._control = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control |= {text: token_id for text in declared if (token_id := self.token_id(text)) is not None}
+        self.bos_id, self.eos_id = (
+            self.token_id(self._named[name]) if name in self._named else None for name in ("bos_token", "eos_token")
+        )
         self.special_ids = frozenset(self._control.values())
         """Ids of the control tokens."""
         self._forbidden = self.special_ids - self._unknown_ids()
@@ -101,14 +104,6 @@ class TextTokenizer:
                 f"the tokenizer in {folder} has {self.vocab_size} tokens, the model {vocab_size}: "
                 "they belong to different checkpoints"
             )
-
-    @property
-    def bos_id(self) -> int | None:
-        return self.token_id(self._named["bos_token"]) if "bos_token" in self._named else None
-
-    @property
-    def eos_id(self) -> int | None:
-        return self.token_id(self._named["eos_token"]) if "eos_token" in self._named else None
 
     @property
     def has_chat_template(self) -> bool:
@@ -163,7 +158,9 @@ class TextTokenizer:
         pieces = [piece if isinstance(piece, int) else piece.translate(restore) for piece in pieces]
         if self._spelled(pieces) - set().union(*(self._finder.find(text) for text in texts)):
             self._refuse_composing()
-        return self._join(pieces)
+        return [
+            token_id for piece in pieces for token_id in ([piece] if isinstance(piece, int) else self.encode(piece))
+        ]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""
@@ -214,15 +211,6 @@ class TextTokenizer:
         variables = {"tools": None, "documents": None, **named, **given}
         rendered = self._template.render({**variables, "add_generation_prompt": add_generation_prompt})
         return list(self._markers.split(rendered))
-
-    def _join(self, pieces: Sequence[str | int]) -> list[int]:
-        ids: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, int):
-                ids.append(piece)
-            elif piece:
-                ids += self.encode(piece)
-        return ids
 
     def _spelled(self, pieces: Sequence[str | int]) -> set[str]:
         return set().union(*(self._finder.find(piece) for piece in pieces if isinstance(piece, str)))

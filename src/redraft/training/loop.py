@@ -19,9 +19,9 @@ from redraft.diffusion.randomness import Counter
 from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
 from redraft.model.transformer import Transformer
-from redraft.training.average import WeightAverage
 from redraft.training.data.examples import TrainingBatch, make_batch
 from redraft.training.initialization import initialize
+from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder

@@ -59,7 +59,9 @@ def losses(
     prefix = PrefixAttention(model.config, batch.lengths, min(row_block, LENGTH_BLOCK), device=device)
     lengths = (*batch.lengths, padding) if padding else batch.lengths
     tokens = F.pad(batch.tokens, (0, padding), value=model.config.pad_id)
-    hidden = model(FlatBatch.of([SegmentInput(part, 0, Pass.ENCODER) for part in torch.split(tokens, list(lengths))]), prefix)
+    hidden = model(
+        FlatBatch.of([SegmentInput(part, 0, Pass.ENCODER) for part in torch.split(tokens, list(lengths))]), prefix
+    )
     # Each row predicts the next token, except an example's last row and the padding.
     following = F.pad(batch.tokens[1:], (0, padding + 1), value=NO_TARGET)
     following[torch.tensor(batch.lengths, device=device).cumsum(0) - 1] = NO_TARGET

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,6 @@ def _text_lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, {LINE_COLUMN: line.removesuffix("\r")}
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    return parse_json_lines(path, text.split("\n"))
-
-
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # A field may be as long as a prompt; what does not fit the model is refused there.
     csv.field_size_limit(2**31 - 1)
@@ -134,4 +130,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield reader.line_num, dict(zip(header, fields, strict=True))
 
 
-READERS = {"text": _text_lines, "jsonl": _json_lines, "csv": _csv_rows}
+READERS: dict[str, Callable[[Path, str], Iterator[tuple[int, Mapping[str, Any]]]]] = {
+    "text": _text_lines,
+    "jsonl": lambda path, text: parse_json_lines(path, text.split("\n")),
+    "csv": _csv_rows,
+}

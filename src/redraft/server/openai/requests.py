@@ -9,13 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from redraft import SETTINGS, Setting
-from redraft.server.settings import (
-    MAX_ALTERNATIVES,
-    MAX_CHOICES,
-    MAX_STOP_LENGTH,
-    MAX_STOPS,
-    MAX_TOP_LOGPROBS,
-)
+from redraft.server.settings import MAX_ALTERNATIVES, MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOPS, MAX_TOP_LOGPROBS
 
 MAX_INTEGER = 2**31 - 1
 MAX_TEMPERATURE = 2

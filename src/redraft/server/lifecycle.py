@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -190,28 +191,18 @@ class _DrainingUvicorn(uvicorn.Server):
 
 async def _run_in_thread(work: Callable[[], Result]) -> Result:
     """Returns the result of `work` from a thread of its own: it waits for no other work, and no exit waits for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Result] = loop.create_future()
-
-    def report(setter: Callable[[Any], None], value: Any) -> None:
-        def set_unless_done() -> None:
-            if not done.done():
-                setter(value)
-
-        # The loop may have ended meanwhile.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(set_unless_done)
+    future: Future[Result] = Future()
+    # The thread sets the result even where nobody waits for it any more.
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            result = work()
+            future.set_result(work())
         except BaseException as error:
-            report(done.set_exception, error)
-        else:
-            report(done.set_result, result)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(future)
 
 
 def _bind(settings: ServerSettings) -> socket.socket:

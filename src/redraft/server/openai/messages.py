@@ -35,23 +35,21 @@ def encode_conversation(service: Service, messages: Sequence[Message], **variabl
 
 def template_variables(service: Service, request: ChatRequest) -> dict[str, object]:
     """Returns what the template gets beside the messages; refuses what it would not read."""
-    tokenizer = service.engine.model.tokenizer
     variables: dict[str, object] = {}
     if request.tools and request.tool_choice != "none":
-        if not tokenizer.template_reads("tools"):
-            message = "this model's chat template does not support tools; leave them out"
-            raise bad_request(message, "tools", "unsupported_parameter")
         tools = [tool.model_dump(exclude={"function": {"strict"}}) for tool in request.tools]
         for tool in tools:
             tool["function"]["description"] = tool["function"]["description"] or ""
             tool["function"]["parameters"] = tool["function"]["parameters"] or {"type": "object", "properties": {}}
         variables["tools"] = tools
-    thinking = request.chat_template_kwargs and request.chat_template_kwargs.enable_thinking
-    if thinking is not None:
-        if not tokenizer.template_reads("enable_thinking"):
-            message = "this model's chat template does not support enable_thinking; leave it out"
-            raise bad_request(message, "chat_template_kwargs.enable_thinking", "unsupported_parameter")
-        variables["enable_thinking"] = thinking
+    options = request.chat_template_kwargs
+    if options is not None and options.enable_thinking is not None:
+        variables["enable_thinking"] = options.enable_thinking
+    for name in variables:
+        if not service.engine.model.tokenizer.template_reads(name):
+            param = "tools" if name == "tools" else f"chat_template_kwargs.{name}"
+            message = f"this model's chat template does not support {name}; leave {param} out"
+            raise bad_request(message, param, "unsupported_parameter")
     return variables
 
 

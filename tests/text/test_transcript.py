@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
-from redraft.text import Content, Part, Reasoning, TextTokenizer, ToolCall, Transcript
+from redraft.text import Content, Part, Reasoning, TextTokenizer, ToolCall
 from redraft.text.calls import MAX_DEPTH, read_call
+from redraft.text.transcript import Transcript
 from tests.fakes.tokenizers import (
     CHAT_TEMPLATE,
     NAMED_TOKENS,

@@ -16,7 +16,6 @@ from redraft.text import TextTokenizer
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings, proven_settings
-from redraft.training.validation import make_validator
 from redraft.utils.files import write_whole
 from redraft.weights import write_generation_config
 from redraft.weights.card import Card, write_card
@@ -68,11 +67,7 @@ def _recipe(
         prepare_companions(run.companions, card)
         tokenizer = TextTokenizer.load(run.companions)
         examples = source(settings.batch_size, tokenizer, easy_start=easy_start)
-        validate = make_validator(
-            examples.validation(settings.validation_examples), SHIPPED_SETTINGS, answers=settings.validation_answers,
-            prompt_weight=settings.prompt_weight,
-        )  # fmt: skip
-        return TrainingData(examples, validate)
+        return TrainingData(examples, examples.validation(settings.validation_examples))
 
     return Recipe(model=MODEL, settings=settings, data=data, sampler=SHIPPED_SETTINGS, identity={"recipe": name})
 

@@ -11,9 +11,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from redraft.server import health
-from redraft.server.middleware.access import AccessControl
+from redraft.server.middleware.access import AccessControl, Readiness
 from redraft.server.middleware.body import BodyReader, StrictRoute
-from redraft.server.middleware.readiness import Readiness
 from redraft.server.middleware.request_log import RequestLog
 from redraft.server.openai import chat, completions, models, tokenize
 from redraft.server.openai.errors import ApiError, ErrorBody, from_http, from_validation
@@ -39,7 +38,6 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(service: Service) -> ASGIApp:
-    """Returns the application: the routes, wrapped in what every request passes before them."""
     app: ASGIApp = BodyReader(create_routes(service), service.settings.body_seconds)
     app = Readiness(app, service.unavailable_reason)
     app = AccessControl(app, service.settings)
@@ -53,7 +51,6 @@ def create_app(service: Service) -> ASGIApp:
 
 
 def create_routes(service: Service) -> FastAPI:
-    """Returns the routes alone, with the OpenAPI document that describes them."""
     app = FastAPI(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERROR_RESPONSES,
         redirect_slashes=False,

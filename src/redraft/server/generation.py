@@ -202,7 +202,6 @@ class GenerationSession:
 
     @property
     def usage(self) -> Usage:
-        """The usage of all choices so far."""
         tokens = sum(choice.stream.num_tokens for choice in self.choices)
         steps = sum(itertools.chain(*(choice.steps for choice in self.choices)))
         return Usage(
@@ -218,7 +217,6 @@ class GenerationSession:
         )
 
     def canvas(self, index: int) -> CanvasInfo:
-        """How one choice was written."""
         choice = self.choices[index]
         admitted, ended = choice.admitted_at, choice.ended_at
         return CanvasInfo(
@@ -264,7 +262,6 @@ class GenerationSession:
 
 
 def answer_stream(within: Engine, request: engine.Request, stop_texts: tuple[str, ...] = ()) -> AnswerStream:
-    """Returns the stream of a request's text as the API tells it: thoughts and tool calls apart, in small deltas."""
     model = within.model
     return AnswerStream(
         model.tokenizer,
@@ -277,7 +274,6 @@ def answer_stream(within: Engine, request: engine.Request, stop_texts: tuple[str
 
 
 def scored_tokens(event: engine.CanvasCommitted, top_logprobs: int | None) -> list[ScoredToken]:
-    """Returns the tokens of a canvas with their log-probabilities; none if they were not asked for."""
     if event.top is None or top_logprobs is None:
         return []
     # The likeliest is what was written: a canvas commits its draft.

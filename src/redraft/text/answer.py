@@ -60,7 +60,7 @@ class AnswerStream:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
         self._max_tokens = max_tokens
-        self._parts = Transcript(tokenizer) if parses_parts else PlainText(tokenizer)
+        self._parts = Transcript(tokenizer, parses_parts=parses_parts)
         self._cutter = StopCutter(stop_texts)
         self._delta_tokens = delta_tokens
         self._scored: list[ScoredToken] = []
@@ -124,25 +124,6 @@ class AnswerStream:
         return Delta(part, tokens)
 
 
-class PlainText:
-    """A transcript that tells no parts apart: all that is written is content."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._detokenizer = tokenizer.detokenizer()
-
-    def push(self, ids: Sequence[int]) -> list[Part]:
-        """The text that these ids make certain."""
-        return _content(self._detokenizer.push(ids))
-
-    def finish(self) -> list[Part]:
-        """The rest of the text."""
-        return _content(self._detokenizer.finish())
-
-
-def _content(text: str) -> list[Part]:
-    return [Content(text)] if text else []
-
-
 class StopCutter:
     """Cuts a text that arrives in pieces before the first of some stop texts, and holds back what may become one."""
 
@@ -167,7 +148,6 @@ class StopCutter:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """The text that was held back and did not become a stop text."""
         held, self._held = self._held, ""
         return held
 

@@ -63,7 +63,6 @@ class _Arguments:
         return "".join(self._written)
 
     def _group(self, item: Callable[[int], None], opening: str, closing: str, *, depth: int) -> None:
-        """Reads the items and the end of an object or a list that has just been opened."""
         if depth > MAX_DEPTH:
             raise ValueError(f"arguments are nested deeper than {MAX_DEPTH} levels")
         self._written.append(opening)

@@ -30,43 +30,46 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
 """What the OpenAPI document says of a response that may be a stream."""
 
 
+Chunk = ChatChunk | TextCompletion
+
+
 class Serializer(ABC):
     """The format of one answer's response. Made for one request."""
 
     prefix: str
     draft_object: str
+    chunk_type: type[ChatChunk] | type[TextCompletion]
 
     def __init__(self, service: Service, *, logprobs: bool) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.model = service.name
-        self.texts = service.token_texts
+        self.text_of = service.token_text
         self.logprobs = logprobs
 
     @abstractmethod
-    def delta(self, index: int, delta: Delta) -> ChatChunk | TextCompletion:
+    def delta(self, index: int, delta: Delta) -> Chunk:
         """Returns the chunk of the next part."""
 
     @abstractmethod
-    def end(self, index: int, end: End, session: GenerationSession) -> ChatChunk | TextCompletion:
+    def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
         """Returns the chunk that ends a choice."""
-
-    @abstractmethod
-    def usage(self, usage: Usage) -> ChatChunk | TextCompletion:
-        """Returns the chunk of the usage."""
 
     @abstractmethod
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> BaseModel:
         """Returns the whole answer as one object."""
 
+    def chunk(self, *choices: Any, usage: Usage | None = None) -> Chunk:
+        """Returns an object of `chunk_type` with some choices, or with the usage alone."""
+        return self.chunk_type(id=self.id, created=self.created, model=self.model, choices=[*choices], usage=usage)
+
     def draft(self, index: int, update: StepUpdate, alternatives: int) -> DraftChunk:
-        """Returns the chunk of a denoising step."""
-        step, texts = update.step, self.texts
+        step, text_of = update.step, self.text_of
         entropies = step.entropy.tolist()
         listed = None
         if alternatives and step.top is not None:
             listed = [
-                [(texts[token], round(score, 4)) for token, score in zip(ids[:alternatives], scores, strict=False)]
+                [(text_of(token), round(score, 4)) for token, score in zip(ids[:alternatives], scores, strict=False)]
                 for ids, scores in zip(step.top.ids.tolist(), step.top.log_probs.tolist(), strict=True)
             ]
         draft = DraftStep(
@@ -79,8 +82,8 @@ class Serializer(ABC):
             mean_entropy=round(sum(entropies) / len(entropies), 4),
             accepted=[int(one) for one in step.accepted.tolist()],
             entropies=[round(one, 4) for one in entropies],
-            tokens=[texts[token] for token in step.draft.tolist()],
-            noisy=[texts[token] for token in step.renoised.tolist()],
+            tokens=[text_of(token) for token in step.draft.tolist()],
+            noisy=[text_of(token) for token in step.renoised.tolist()],
             alternatives=listed,
             text=update.text,
         )
@@ -88,7 +91,6 @@ class Serializer(ABC):
 
 
 def by_choice(updates: Iterable[ChoiceUpdate], count: int) -> Iterator[tuple[int, list[Delta], str]]:
-    """Yields (index, deltas, finish reason) of each choice."""
     deltas: list[list[Delta]] = [[] for _ in range(count)]
     finish = ["length"] * count
     for update in updates:
@@ -143,7 +145,7 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     """Yields the events of a streamed answer. An error ends it, as an event, without the last line."""
 
-    def chunk(body: ChatChunk | TextCompletion) -> bytes:
+    def chunk(body: Chunk) -> bytes:
         if options.continuous_usage_stats:
             body.usage = session.usage
         return event(body.model_dump_json(exclude_none=True))
@@ -166,7 +168,7 @@ async def _stream(
         yield event(session.fail(error).body.model_dump_json())
         return
     if options.include_usage:
-        yield chunk(serializer.usage(session.usage))
+        yield chunk(serializer.chunk(usage=session.usage))
     yield DONE
 
 
@@ -183,9 +185,6 @@ class _HoldingResponse(Response):
 
 
 def _log_usage(session: GenerationSession, facts: dict[str, Any]) -> None:
-    usage = session.usage
     if session.failure is not None:
         facts["error"] = session.failure
-    facts["prompt_tokens"] = usage.prompt_tokens
-    facts["completion_tokens"] = usage.completion_tokens
-    facts["denoising_steps"] = usage.denoising_steps
+    facts |= session.usage.model_dump(include={"prompt_tokens", "completion_tokens", "denoising_steps"})

@@ -6,7 +6,7 @@ from typing import Any
 
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.preparation import check_length, encode
-from redraft.server.openai.requests import ChatRequest, Message, Tool
+from redraft.server.openai.requests import ChatRequest, Message
 from redraft.server.service import Service
 from redraft.text import TextTokenizer
 
@@ -35,19 +35,21 @@ def encode_conversation(service: Service, messages: Sequence[Message], **variabl
 
 def template_variables(service: Service, request: ChatRequest) -> dict[str, object]:
     """Returns what the template gets beside the messages; refuses what it would not read."""
-    tokenizer = service.engine.model.tokenizer
     variables: dict[str, object] = {}
     if request.tools and request.tool_choice != "none":
-        if not tokenizer.template_reads("tools"):
-            message = "this model's chat template does not support tools; leave them out"
-            raise bad_request(message, "tools", "unsupported_parameter")
-        variables["tools"] = [_template_tool(tool) for tool in request.tools]
-    thinking = request.chat_template_kwargs and request.chat_template_kwargs.enable_thinking
-    if thinking is not None:
-        if not tokenizer.template_reads("enable_thinking"):
-            message = "this model's chat template does not support enable_thinking; leave it out"
-            raise bad_request(message, "chat_template_kwargs.enable_thinking", "unsupported_parameter")
-        variables["enable_thinking"] = thinking
+        tools = [tool.model_dump(exclude={"function": {"strict"}}) for tool in request.tools]
+        for tool in tools:
+            tool["function"]["description"] = tool["function"]["description"] or ""
+            tool["function"]["parameters"] = tool["function"]["parameters"] or {"type": "object", "properties": {}}
+        variables["tools"] = tools
+    options = request.chat_template_kwargs
+    if options is not None and options.enable_thinking is not None:
+        variables["enable_thinking"] = options.enable_thinking
+    for name in variables:
+        if not service.engine.model.tokenizer.template_reads(name):
+            param = "tools" if name == "tools" else f"chat_template_kwargs.{name}"
+            message = f"this model's chat template does not support {name}; leave {param} out"
+            raise bad_request(message, param, "unsupported_parameter")
     return variables
 
 
@@ -73,17 +75,11 @@ def _template_message(message: Message, at: int, tokenizer: TextTokenizer) -> di
         if (value := getattr(message, name)) is not None:
             rendered[name] = value
     if message.tool_calls is not None:
-        rendered["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": call.type,
-                "function": {
-                    "name": call.function.name,
-                    "arguments": _arguments(call.function.arguments, f"messages.{at}.tool_calls.{number}"),
-                },
-            }
-            for number, call in enumerate(message.tool_calls)
-        ]
+        calls = [call.model_dump() for call in message.tool_calls]
+        for number, call in enumerate(calls):
+            place = f"messages.{at}.tool_calls.{number}"
+            call["function"]["arguments"] = _arguments(call["function"]["arguments"], place)
+        rendered["tool_calls"] = calls
     return rendered
 
 
@@ -96,18 +92,6 @@ def _arguments(text: str, place: str) -> dict[str, object]:
         param = f"{place}.function.arguments"
         raise bad_request(f"{param} must be a JSON object, as text", param)
     return found
-
-
-def _template_tool(tool: Tool) -> dict[str, object]:
-    function = tool.function
-    return {
-        "type": "function",
-        "function": {
-            "name": function.name,
-            "description": function.description or "",
-            "parameters": function.parameters or {"type": "object", "properties": {}},
-        },
-    }
 
 
 def _text(content: Any) -> str:

@@ -9,13 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from redraft import SETTINGS, Setting
-from redraft.server.settings import (
-    MAX_ALTERNATIVES,
-    MAX_CHOICES,
-    MAX_STOP_LENGTH,
-    MAX_STOPS,
-    MAX_TOP_LOGPROBS,
-)
+from redraft.server.settings import MAX_ALTERNATIVES, MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOPS, MAX_TOP_LOGPROBS
 
 MAX_INTEGER = 2**31 - 1
 MAX_TEMPERATURE = 2
@@ -113,7 +107,6 @@ class GenerationRequest(StrictModel):
 
     @property
     def num_choices(self) -> int:
-        """The number of answers to each prompt."""
         return 1 if self.n is None else self.n
 
 
@@ -213,7 +206,6 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, one or many."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt

@@ -15,8 +15,6 @@ from redraft.server.service import Service
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds both endpoints."""
-
     @app.post("/tokenize", response_model=TokenizeResponse)
     async def tokenize(request: TokenizeRequest) -> Response:
         """Returns the token ids of a text, or of a conversation as the chat template writes it."""

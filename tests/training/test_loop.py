@@ -687,3 +687,17 @@ def test_training_in_bfloat16_learns_too(run, seen, changes):
     examples = source(0)
     train(recipe(steps=30, autocast=True, **changes), lambda _: examples, run, report=quiet, objective=seen.objective)
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_used_only_where_it_is_fast_and_that_is_told(run, monkeypatch, fast):
+    monkeypatch.setattr("redraft.training.loop.is_bfloat16_fast", lambda _: fast)
+    lines, seen = [], []
+
+    def objective(*arguments, **named):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return losses(*arguments, **named)
+
+    train(recipe(steps=1, autocast=True), lambda _: source(0), run, report=lines.append, objective=objective)
+    assert seen == [fast]
+    assert any("float32" in line for line in lines) is not fast

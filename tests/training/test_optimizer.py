@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.training.optimizer import MuonAdamW, orthogonalize
 
 
@@ -38,6 +39,9 @@ def test_orthogonalize_keeps_directions_and_evens_their_sizes(shape):
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
     found = left.mT @ orthogonalize(matrices).float() @ right.mT
     sizes = found.diagonal(dim1=-2, dim2=-1)
+    assert (found.dtype, orthogonalize(matrices).dtype == torch.bfloat16) == (
+        torch.float32, is_bfloat16_fast(torch.device("cpu")),
+    )  # fmt: skip
     # The smallest directions of a square matrix are brought up last.
     assert (sizes[values > 0.05 * values.amax()] > 0.5).all()
     assert (sizes < 1.3).all()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from redraft.diffusion.randomness import Counter
 from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
+from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import TrainingBatch, make_batch
 from redraft.training.initialization import initialize
@@ -111,6 +112,9 @@ class _Training:
                 module.row_block = self.settings.row_block
         if self.settings.compile:
             _compile_layers(self.model)
+        self.autocast = self.settings.autocast and is_bfloat16_fast(device)
+        if self.settings.autocast and not self.autocast:
+            report("this CPU has no instructions for bfloat16: training in float32")
         self.optimizer = recipe.optimizer(self.model, self.settings)
         self.average = WeightAverage(self.model, self.settings.ema) if self.settings.ema else None
         self.validate = None
@@ -154,7 +158,7 @@ class _Training:
         total = batch.encoder_weight(settings.prompt_weight)
         means = self._zeros()
         for part in batch.split(settings.accumulate):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.autocast):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = self.recipe.objective(
                     self.model, part.to(self.device), sampler=self.recipe.sampler, row_block=settings.row_block,
                     prompt_weight=settings.prompt_weight,

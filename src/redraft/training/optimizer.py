@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
 from redraft.training.settings import TrainingSettings
 
@@ -93,11 +94,12 @@ class MuonAdamW(Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Returns nearly orthogonal matrices, bfloat16 [n, rows, columns], with the singular vectors of `matrices`.
+    """Returns nearly orthogonal matrices [n, rows, columns] with the singular vectors of `matrices`.
 
-    Five rounds of Jordan's quintic iteration bring every singular value to between about 0.7 and 1.2.
+    They are bfloat16 where its products are fast, float32 elsewhere. Five rounds of Jordan's quintic iteration bring
+    every singular value to between about 0.7 and 1.2.
     """
-    x: Tensor = matrices.bfloat16()
+    x: Tensor = matrices.bfloat16() if is_bfloat16_fast(matrices.device) else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

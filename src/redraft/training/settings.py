@@ -31,9 +31,10 @@ class TrainingSettings:
     steps; a share `unrolling_from_noise` of these canvases starts from pure noise, and afterwards a mean share
     `unrolling_shown` of their positions holds the right token.
 
-    Compute: `autocast` runs the forward pass in bfloat16. Row counts of matrix products are padded to a multiple of
-    `row_block` so that few sizes occur (1: no padding). `compile` fuses the layers' element-wise operations with
-    torch.compile. `accumulate` splits a batch into this many parts to save memory.
+    Compute: `autocast` runs the forward pass in bfloat16 where that is fast (a GPU, a CPU with instructions for it).
+    Row counts of matrix products are padded to a multiple of `row_block` so that few sizes occur (1: no padding).
+    `compile` fuses the layers' element-wise operations with torch.compile. `accumulate` splits a batch into this many
+    parts to save memory.
 
     Checkpoints hold an exponential moving average of the weights with decay `ema` (None: the weights themselves).
 

@@ -1,18 +1,20 @@
 """What every decoding mode decides.
 
-R rows that are read out.
+R rows that are read out, D hidden.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from redraft.diffusion.sampler import CanvasState
 from redraft.engine.events import Event
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Sequence
 from redraft.generation.result import AnswerRecord, DenoisingStep
-from redraft.model import Readout, ReadoutQuery
+from redraft.model import OutputHead
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,11 @@ class DecodingMode(Protocol):
         """Returns what the sequence wants of the next forward, of which `chunk` has room."""
         ...
 
-    def query(self, items: list[WorkItem], top: int) -> ReadoutQuery:
-        """Asks the readout about the rows of some sequences of this mode, one behind the other, R in all.
+    def read(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
+        """Reads out the rows hidden [R, D] of some sequences of this mode, one behind the other.
 
-        top: how many of the likeliest tokens the sequences want at most.
+        Returns what that means for each of the sequences, and changes none of them.
         """
-        ...
-
-    def read(self, items: list[WorkItem], readout: Readout) -> list[DecodingOutcome]:
-        """Reads what the readout of those R rows means for each of the sequences, and changes none of them."""
         ...
 
     def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:

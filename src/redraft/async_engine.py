@@ -14,6 +14,7 @@ from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 
 AnswerEvent = Draft | Committed | Result
+Mode = Literal["diffusion", "autoregressive"]
 
 PREFETCH_FACTOR = 2
 """`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
@@ -118,18 +119,25 @@ class Engine:
         }
 
     async def submit(
-        self, prompt: Prompt, *, drafts: bool = False, stop_ids: Sequence[int] | None = None, **settings: Any
+        self,
+        prompt: Prompt,
+        *,
+        drafts: bool = False,
+        stop_ids: Sequence[int] | None = None,
+        mode: Mode = "diffusion",
+        **settings: Any,
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
-        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids.
+        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids. mode:
+        "autoregressive" answers as `Model.generate_autoregressive` does, which has no drafts and no stop ids.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
         request = self.request(
-            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, **settings
+            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, mode=mode, **settings
         )
         return Answer(request.id, self.events(request), _AnswerReader(self.model, request))
 
@@ -139,7 +147,7 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        mode: Literal["diffusion", "autoregressive"] = "diffusion",
+        mode: Mode = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
         **settings: Any,
     ) -> Request:
@@ -176,9 +184,12 @@ class Engine:
         """The numbers of running and waiting requests and of cached tokens."""
         return self._loop.state
 
-    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[AnswerEvent]:
-        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer."""
-        answer = await self.submit(prompt, drafts=True, **settings)
+    async def stream(self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Any) -> AsyncIterator[AnswerEvent]:
+        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer.
+
+        An autoregressive answer has no drafts.
+        """
+        answer = await self.submit(prompt, drafts=mode == "diffusion", mode=mode, **settings)
         try:
             async for event in answer:
                 yield event
@@ -189,16 +200,18 @@ class Engine:
         """Cancels an answer, or a submitted request, before the next forward. False if it had already ended."""
         return self._loop.cancel(answer.id)
 
-    def generate_many(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result | Failure]:
+    def generate_many(
+        self, prompts: Iterable[Prompt], *, mode: Mode = "diffusion", **settings: Any
+    ) -> Iterator[Result | Failure]:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
         Reads prompts only as far ahead as the engine can work. Closing the iterator cancels the answers in progress.
-        ValueError, at once, for settings that are unknown or out of range.
+        ValueError, at once, for settings and modes that are unknown or out of range.
         """
         if isinstance(prompts, str):
             raise ValueError("generate_many takes a list of prompts, got one string; put it into a list")
-        self.model.defaults.replace(**settings)
-        return self._many(iter(prompts), settings)
+        self.request([0], mode=mode, **settings)
+        return self._many(_Batch(self, iter(prompts), {"mode": mode, **settings}))
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:
         """Refuses new requests and waits until all held ones are answered or, without `finish`, cancelled.
@@ -221,8 +234,8 @@ class Engine:
     ) -> None:
         await asyncio.to_thread(self.shutdown, finish=False)
 
-    def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
-        work = _Batch(self, prompts, settings)
+    @staticmethod
+    def _many(work: "_Batch") -> Iterator[Result | Failure]:
         try:
             while True:
                 work.submit_next()

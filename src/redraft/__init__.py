@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
     from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
-    from redraft.generation import DenoisingStep, Generation
+    from redraft.generation.result import DenoisingStep, Generation
     from redraft.weights.card import Card
 
 __version__ = "0.1.0"

@@ -8,14 +8,19 @@ from typing import Any
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation, denoising_steps, generate, generate_autoregressive
-from redraft.generation.result import check_prompt
-from redraft.model import Precision, Transformer, prepare
-from redraft.model.precision import check_precision
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.generation.loop import denoising_steps, generate
+from redraft.generation.result import DenoisingStep, Generation, check_prompt
+from redraft.model.precision import Precision, check_precision
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
-from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import read_generation_config
+from redraft.weights.fetch import resolve
+from redraft.weights.memory import check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""

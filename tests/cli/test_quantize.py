@@ -9,12 +9,12 @@ import time
 import pytest
 
 import redraft
-from redraft.model import PRECISIONS
+from redraft.model.precision import PRECISIONS
 
 
 @pytest.fixture(scope="module")
 def quantized(checkpoint, tmp_path_factory):
-    from redraft.weights import quantize_checkpoint
+    from redraft.weights.quantize import quantize_checkpoint
 
     folder = tmp_path_factory.mktemp("quantized")
     for to in ("int4", "int8"):

@@ -18,7 +18,8 @@ from redraft.engine import (
     Request,
     StepTaken,
 )
-from redraft.generation import generate, generate_autoregressive
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.generation.loop import generate
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.weights import Checkpoint, checkpoint_name, load_model, save_checkpoint
-from redraft.weights.checkpoint import all_finite
+from redraft.weights.checkpoint import Checkpoint, all_finite, load_model
+from redraft.weights.save import save_checkpoint
+from redraft.weights.storage.names import checkpoint_name
 from tests.weights.support import (
     VISION_NAME,
     add_tensor,
@@ -286,7 +287,8 @@ WATCHED_LOAD = """
 import sys
 from pathlib import Path
 import torch
-from redraft.weights import Checkpoint, checkpoint
+from redraft.weights import checkpoint
+from redraft.weights.checkpoint import Checkpoint
 
 def anonymous_bytes():
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

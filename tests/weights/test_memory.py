@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from redraft.weights import Checkpoint, check_fits, machine_memory, memory, quantize_checkpoint, save_checkpoint
-from redraft.weights.memory import available_memory, loading_bytes
+from redraft.weights import memory
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.memory import available_memory, check_fits, loading_bytes, machine_memory
+from redraft.weights.quantize import quantize_checkpoint
+from redraft.weights.save import save_checkpoint
 from redraft.weights.sizes import precision_bytes
 from tests.weights.support import tiny_config, weights
 

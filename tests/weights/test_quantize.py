@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from redraft.model import Precision, prepare
 from redraft.model.linear.quantized import is_quantized
-from redraft.weights import Checkpoint, load_model, quantize_checkpoint, save_checkpoint
-from redraft.weights.quantize import TARGETS
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.quantize import TARGETS, quantize_checkpoint
+from redraft.weights.save import save_checkpoint
 from redraft.weights.storage.publish import SAVING
 from tests.weights.support import (
     VISION_NAME,

@@ -9,7 +9,8 @@ from redraft.engine.request import Request
 from redraft.engine.runner import ChunkResult, run_forward
 from redraft.engine.scheduler import Limits, Scheduler
 from redraft.engine.sequence import Chunk, Phase, Sequence
-from redraft.model import KVCache, Transformer
+from redraft.model.cache import KVCache
+from redraft.model.transformer import Transformer
 
 
 class EngineCore:

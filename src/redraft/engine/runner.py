@@ -7,7 +7,9 @@ import torch
 
 from redraft.engine.modes import DecodingMode, DecodingOutcome, WorkItem
 from redraft.engine.sequence import Chunk
-from redraft.model import FlatBatch, KVCache, Pass, SegmentInput, Transformer
+from redraft.model.batch import FlatBatch, Pass, SegmentInput
+from redraft.model.cache import KVCache
+from redraft.model.transformer import Transformer
 
 
 @dataclass(frozen=True)

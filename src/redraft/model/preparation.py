@@ -16,7 +16,7 @@ from redraft.model.config import ModelConfig
 from redraft.model.layers import Attention, Experts, GatedMLP, Layer, rotate
 from redraft.model.linear.methods import Int8Linear, PackedLinear, PlainLinear, WeightOnlyLinear, has_onednn
 from redraft.model.linear.quantized import concat_outputs
-from redraft.model.native import load_kernels
+from redraft.model.native.build import load_kernels
 from redraft.model.native.kernels import Kernels
 from redraft.model.native.layer import KernelLayer, KernelMLP, LayerMethods, LinearMethod
 from redraft.model.native.linear import GroupedLinear, KernelGroupedLinear, KernelLinear, PackedEmbedding

@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.model import ModelConfig, Transformer
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized, set_matrix
+from redraft.model.transformer import Transformer
 from redraft.utils.json_files import read_json_object
 from redraft.weights.config.file import (
     CONFIG_FILE,

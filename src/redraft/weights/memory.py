@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.model import PRECISIONS, ModelConfig, Precision, packed_embedding_bytes
+from redraft.model.config import ModelConfig
 from redraft.model.linear.methods import MAX_DEQUANTIZED
+from redraft.model.precision import PRECISIONS, Precision
+from redraft.model.preparation import packed_embedding_bytes
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 

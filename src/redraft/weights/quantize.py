@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.model import PRECISIONS, ModelConfig
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized
+from redraft.model.precision import PRECISIONS
 from redraft.utils.json_files import json_bytes
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint, all_finite, check_unchanged
 from redraft.weights.config.file import (

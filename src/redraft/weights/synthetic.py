@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redraft.model import ModelConfig
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, is_quantized
 from redraft.weights.checkpoint import DTYPE_NAMES
 from redraft.weights.quantize import TARGETS, Report, check_quantize, write_quantized

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import Transformer, prepare
 from redraft.model.linear.methods import PackedLinear, PlainLinear, WeightOnlyLinear
 from redraft.model.linear.quantized import (
     GROUP,
@@ -16,6 +15,8 @@ from redraft.model.linear.quantized import (
     unquantized,
 )
 from redraft.model.native.linear import KernelGroupedLinear, KernelLinear
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 from tests.fakes.models import tiny_config, tiny_model
 
 

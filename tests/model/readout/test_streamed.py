@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from redraft.model import AllowedTokens, OutputHead, Readout, ReadoutQuery, plain_readout, streamed_readout
-from redraft.model.native import load_kernels
+from redraft.model.head import OutputHead
+from redraft.model.native.build import load_kernels
 from redraft.model.native.kernels import SHARE
 from redraft.model.native.linear import PackedEmbedding
-from redraft.model.readout.streamed import STREAM_ROWS, TILE
+from redraft.model.readout.plain import plain_readout
+from redraft.model.readout.query import AllowedTokens, Readout, ReadoutQuery
+from redraft.model.readout.streamed import STREAM_ROWS, TILE, streamed_readout
 from tests.fakes.models import tiny_model
 
 VOCAB_SIZES = [1, 61, TILE, TILE + 1, 2 * TILE + SHARE // 2]
@@ -413,8 +415,10 @@ def test_no_tensor_has_the_size_of_all_logits(way: str) -> None:
 
 MEASURE = """
 import dataclasses, resource, sys, torch
-from redraft.model import OutputHead, ReadoutQuery, streamed_readout
-from redraft.model.native import load_kernels
+from redraft.model.head import OutputHead
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
+from redraft.model.native.build import load_kernels
 torch.set_num_threads(1)
 embedding = torch.empty(262144, 2816, dtype=getattr(torch, sys.argv[1]))
 kernels = load_kernels() if sys.argv[2] == "kernels" else None

@@ -5,7 +5,7 @@ import torch
 from redraft.engine.modes.autoregressive import Autoregressive
 from redraft.engine.modes.diffusion import Diffusion
 from redraft.engine.modes.mode import DecodingMode, DecodingOutcome, WorkItem
-from redraft.model import ModelConfig
+from redraft.model.config import ModelConfig
 
 __all__ = ["DecodingMode", "DecodingOutcome", "WorkItem", "decoding_modes"]
 

@@ -11,7 +11,9 @@ from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Phase, Sequence
 from redraft.generation.autoregressive import GREEDY, TokenRecord
 from redraft.generation.result import AnswerRecord, check_prompt, not_finite
-from redraft.model import ModelConfig, OutputHead, streamed_readout
+from redraft.model.config import ModelConfig
+from redraft.model.head import OutputHead
+from redraft.model.readout.streamed import streamed_readout
 
 
 class Autoregressive:

@@ -17,7 +17,10 @@ from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Phase, Sequence
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
-from redraft.model import ModelConfig, OutputHead, ReadoutQuery, streamed_readout
+from redraft.model.config import ModelConfig
+from redraft.model.head import OutputHead
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
 
 
 class Diffusion:

@@ -14,7 +14,7 @@ from redraft.engine.events import Event
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, Sequence
 from redraft.generation.result import AnswerRecord, DenoisingStep
-from redraft.model import OutputHead
+from redraft.model.head import OutputHead
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from redraft.model import AttentionShape, ModelConfig
-from redraft.model.config import FULL, SLIDING
+from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.model.linear.quantized import BITS, GROUP
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object

@@ -42,7 +42,6 @@ __all__ = [
     "read_card",
 ]
 
-ENGINE_NAMES = frozenset({"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"})
 SETTINGS_NAMES = frozenset({"SETTINGS", "SamplerSettings", "Setting"})
 
 
@@ -57,7 +56,7 @@ def __getattr__(name: str) -> object:
         with delay_interrupt():
             from redraft import api, async_engine
 
-        globals()[name] = found = getattr(async_engine if name in ENGINE_NAMES else api, name)
+        globals()[name] = found = (vars(api) | vars(async_engine))[name]
         return found
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 

@@ -180,7 +180,6 @@ class AnswerText:
         self._text = ""
 
     def draft(self, step: DenoisingStep) -> Draft:
-        """A step and the text of its draft."""
         return Draft(step, self._stream.draft(step.draft.tolist()))
 
     def commit(self, token_ids: Sequence[int]) -> Committed:
@@ -229,7 +228,7 @@ def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device of a `--device` value; ValueError if it is unknown or not there."""
+    """Returns the torch device of a name; ValueError if it is unknown or not there."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}, must be auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():

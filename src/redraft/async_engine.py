@@ -139,7 +139,7 @@ class Engine:
         request = self.request(
             await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, mode=mode, **settings
         )
-        return Answer(request.id, self.events(request), _AnswerReader(self.model, request))
+        return Answer(request.id, self.events(request), _AnswerReader(self.model, request.settings, request.stop_ids))
 
     def request(
         self,
@@ -264,11 +264,9 @@ class _Batch:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to submit, to wait for or to yield."""
         return self._exhausted and not self._order and self._retry is None
 
     def submit_next(self) -> None:
-        """Submits prompts as far ahead as there is room."""
         while len(self._readers) < self._ahead and len(self._order) < MAX_HELD_FACTOR * self._ahead:
             if (request := self._retry or self._next()) is None:
                 if self._exhausted:
@@ -282,12 +280,11 @@ class _Batch:
             except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
-                self._readers[request.id] = _AnswerReader(self._engine.model, request)
+                self._readers[request.id] = _AnswerReader(self._engine.model, request.settings, request.stop_ids)
             self._retry = None
             self._order.append(request.id)
 
     def pop_in_order(self) -> Iterator[Result | Failure]:
-        """Yields the answers that have ended and wait for no earlier one."""
         while self._order and self._order[0] in self._ended:
             yield self._ended.pop(self._order.pop(0))
 
@@ -323,11 +320,8 @@ class _Batch:
             return None
 
 
-class _AnswerReader:
+class _AnswerReader(AnswerText):
     """The façade's events of one request, from the engine's."""
-
-    def __init__(self, model: Model, request: Request) -> None:
-        self._text = AnswerText(model, request.settings, request.stop_ids)
 
     def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
         """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
@@ -336,11 +330,11 @@ class _AnswerReader:
         if isinstance(event, engine.Cancelled):
             raise CancelledAnswer(f"answer {event.id} was cancelled")
         if isinstance(event, engine.StepTaken):
-            yield self._text.draft(event.step)
+            yield self.draft(event.step)
         elif isinstance(event, engine.CanvasCommitted):
-            yield self._text.commit(event.token_ids)
+            yield self.commit(event.token_ids)
         elif isinstance(event, engine.Finished):
-            yield from self._text.finish(event.generation)
+            yield from self.finish(event.generation)
 
     def read_end(self, event: engine.Event) -> Result | Failure | None:
         """Returns the Result or Failure that an event is, or None if it is not the last."""

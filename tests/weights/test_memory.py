@@ -89,11 +89,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(
-        ValueError, match=r"plain in float32 needs 0\.\d\d GB.* choose a smaller --precision; `redraft quan"
+        ValueError, match=r"plain in float32 needs 0\.\d\d GB.* choose a precision of fewer bits; quantizing"
     ):
         check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
-    with pytest.raises(ValueError, match=r"plain in int4-weight-only needs .* free: `redraft quantize` writes"):
+    with pytest.raises(ValueError, match=r"plain in int4-weight-only needs .* free: quantizing it to int8 or int4"):
         check_fits(plain, "int4-weight-only")
     with pytest.raises(ValueError, match=r"int4 in int4-weight-only needs .*: free some memory"):
         check_fits(small, "int4-weight-only")

@@ -106,7 +106,7 @@ def test_what_is_refused_before_anything_is_written(
 ) -> None:
     quantize_checkpoint(source, tmp_path / "int8", "int8")
     new = tmp_path / "new"
-    with pytest.raises(ValueError, match="--to is 'int3', must be int8 or int4"):
+    with pytest.raises(ValueError, match="to is 'int3', must be int8 or int4"):
         quantize_checkpoint(source, new, "int3")
     with pytest.raises(ValueError, match=r"int8 is quantized to 8 bits: .*use the checkpoint that it was made from"):
         quantize_checkpoint(tmp_path / "int8", new, "int4")

@@ -44,7 +44,6 @@ class CanvasReadout(Protocol):
 
     def select(self, rows: Tensor) -> "CanvasReadout":
         """Returns what is said of some rows."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,6 @@ class CanvasState:
 
     @property
     def length(self) -> int:
-        """C."""
         return self.tokens.shape[1]
 
     @property

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from redraft.engine.modes import DecodingMode, DecodingOutcome, WorkItem
-from redraft.engine.sequence import Chunk
+from redraft.engine.sequence import Chunk, DecodingMode, DecodingOutcome, WorkItem
 from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.cache import KVCache
 from redraft.model.transformer import Transformer

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from redraft.engine.events import CanvasCommitted, Event, Finished
-from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
-from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
 from redraft.generation.autoregressive import GREEDY, TokenRecord
 from redraft.generation.result import AnswerRecord, check_prompt, not_finite
 from redraft.model.config import ModelConfig

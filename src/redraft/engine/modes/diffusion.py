@@ -13,9 +13,8 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
-from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
-from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
 from redraft.model.config import ModelConfig
 from redraft.model.head import OutputHead

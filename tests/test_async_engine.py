@@ -149,7 +149,24 @@ def test_leaving_a_stream_early_cancels_its_answer(engine):
     assert engine.shutdown() == redraft.Shutdown(finished=(), cancelled=())
 
 
+def test_token_by_token_many_at_once_and_streamed(engine, model):
+    expected = [model.generate_autoregressive(prompt).text for prompt in PROMPTS]
+    assert [result.text for result in engine.generate_many(PROMPTS, mode="autoregressive")] == expected
+
+    async def run():
+        answer = await engine.submit(PROMPTS[0], mode="autoregressive")
+        return await answer, [event async for event in engine.stream(PROMPTS[1], mode="autoregressive")]
+
+    result, events = asyncio.run(run())
+    assert result.text == expected[0]
+    assert not any(isinstance(event, redraft.Draft) for event in events)
+    assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == expected[1]
+    assert events[-1].text == expected[1]
+
+
 def test_bad_input(engine, model):
+    with pytest.raises(ValueError, match="mode is 'greedy', must be diffusion or autoregressive"):
+        engine.generate_many(["hello"], mode="greedy")
     with pytest.raises(ValueError, match="takes a list of prompts"):
         engine.generate_many("hello")
     with pytest.raises(ValueError, match="steps is 0"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
     from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
-    from redraft.generation import DenoisingStep, Generation
+    from redraft.generation.result import DenoisingStep, Generation
     from redraft.weights.card import Card
 
 configure_threads()  # before anything imports torch
@@ -45,7 +45,6 @@ __all__ = [
     "read_card",
 ]
 
-ENGINE_NAMES = frozenset({"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"})
 SETTINGS_NAMES = frozenset({"SETTINGS", "SamplerSettings", "Setting"})
 
 
@@ -60,7 +59,7 @@ def __getattr__(name: str) -> object:
         with delay_interrupt():
             from redraft import api, async_engine
 
-        globals()[name] = found = getattr(async_engine if name in ENGINE_NAMES else api, name)
+        globals()[name] = found = (vars(api) | vars(async_engine))[name]
         return found
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 

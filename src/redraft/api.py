@@ -8,15 +8,20 @@ from typing import Any
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation, denoising_steps, generate, generate_autoregressive
-from redraft.generation.result import check_prompt
-from redraft.model import Precision, Transformer, prepare
-from redraft.model.precision import check_precision
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.generation.loop import denoising_steps, generate
+from redraft.generation.result import DenoisingStep, Generation, check_prompt
+from redraft.model.precision import Precision, check_precision
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
 from redraft.utils.threads import requested_threads
-from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import read_generation_config
+from redraft.weights.fetch import resolve
+from redraft.weights.memory import check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
@@ -176,7 +181,6 @@ class AnswerText:
         self._text = ""
 
     def draft(self, step: DenoisingStep) -> Draft:
-        """A step and the text of its draft."""
         return Draft(step, self._stream.draft(step.draft.tolist()))
 
     def commit(self, token_ids: Sequence[int]) -> Committed:
@@ -226,7 +230,7 @@ def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device of a `--device` value; ValueError if it is unknown or not there."""
+    """Returns the torch device of a name; ValueError if it is unknown or not there."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}, must be auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():

@@ -14,6 +14,7 @@ from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 
 AnswerEvent = Draft | Committed | Result
+Mode = Literal["diffusion", "autoregressive"]
 
 PREFETCH_FACTOR = 2
 """`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
@@ -118,20 +119,27 @@ class Engine:
         }
 
     async def submit(
-        self, prompt: Prompt, *, drafts: bool = False, stop_ids: Sequence[int] | None = None, **settings: Any
+        self,
+        prompt: Prompt,
+        *,
+        drafts: bool = False,
+        stop_ids: Sequence[int] | None = None,
+        mode: Mode = "diffusion",
+        **settings: Any,
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
-        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids.
+        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids. mode:
+        "autoregressive" answers as `Model.generate_autoregressive` does, which has no drafts and no stop ids.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
         request = self.request(
-            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, **settings
+            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, mode=mode, **settings
         )
-        return Answer(request.id, self.events(request), _AnswerReader(self.model, request))
+        return Answer(request.id, self.events(request), _AnswerReader(self.model, request.settings, request.stop_ids))
 
     def request(
         self,
@@ -139,7 +147,7 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        mode: Literal["diffusion", "autoregressive"] = "diffusion",
+        mode: Mode = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
         **settings: Any,
     ) -> Request:
@@ -176,9 +184,12 @@ class Engine:
         """The numbers of running and waiting requests and of cached tokens."""
         return self._loop.state
 
-    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[AnswerEvent]:
-        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer."""
-        answer = await self.submit(prompt, drafts=True, **settings)
+    async def stream(self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Any) -> AsyncIterator[AnswerEvent]:
+        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer.
+
+        An autoregressive answer has no drafts.
+        """
+        answer = await self.submit(prompt, drafts=mode == "diffusion", mode=mode, **settings)
         try:
             async for event in answer:
                 yield event
@@ -189,16 +200,18 @@ class Engine:
         """Cancels an answer, or a submitted request, before the next forward. False if it had already ended."""
         return self._loop.cancel(answer.id)
 
-    def generate_many(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result | Failure]:
+    def generate_many(
+        self, prompts: Iterable[Prompt], *, mode: Mode = "diffusion", **settings: Any
+    ) -> Iterator[Result | Failure]:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
         Reads prompts only as far ahead as the engine can work. Closing the iterator cancels the answers in progress.
-        ValueError, at once, for settings that are unknown or out of range.
+        ValueError, at once, for settings and modes that are unknown or out of range.
         """
         if isinstance(prompts, str):
             raise ValueError("generate_many takes a list of prompts, got one string; put it into a list")
-        self.model.defaults.replace(**settings)
-        return self._many(iter(prompts), settings)
+        self.request([0], mode=mode, **settings)
+        return self._many(_Batch(self, iter(prompts), {"mode": mode, **settings}))
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:
         """Refuses new requests and waits until all held ones are answered or, without `finish`, cancelled.
@@ -221,8 +234,8 @@ class Engine:
     ) -> None:
         await asyncio.to_thread(self.shutdown, finish=False)
 
-    def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
-        work = _Batch(self, prompts, settings)
+    @staticmethod
+    def _many(work: "_Batch") -> Iterator[Result | Failure]:
         try:
             while True:
                 work.submit_next()
@@ -251,11 +264,9 @@ class _Batch:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to submit, to wait for or to yield."""
         return self._exhausted and not self._order and self._retry is None
 
     def submit_next(self) -> None:
-        """Submits prompts as far ahead as there is room."""
         while len(self._readers) < self._ahead and len(self._order) < MAX_HELD_FACTOR * self._ahead:
             if (request := self._retry or self._next()) is None:
                 if self._exhausted:
@@ -269,12 +280,11 @@ class _Batch:
             except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
-                self._readers[request.id] = _AnswerReader(self._engine.model, request)
+                self._readers[request.id] = _AnswerReader(self._engine.model, request.settings, request.stop_ids)
             self._retry = None
             self._order.append(request.id)
 
     def pop_in_order(self) -> Iterator[Result | Failure]:
-        """Yields the answers that have ended and wait for no earlier one."""
         while self._order and self._order[0] in self._ended:
             yield self._ended.pop(self._order.pop(0))
 
@@ -310,11 +320,8 @@ class _Batch:
             return None
 
 
-class _AnswerReader:
+class _AnswerReader(AnswerText):
     """The façade's events of one request, from the engine's."""
-
-    def __init__(self, model: Model, request: Request) -> None:
-        self._text = AnswerText(model, request.settings, request.stop_ids)
 
     def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
         """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
@@ -323,11 +330,11 @@ class _AnswerReader:
         if isinstance(event, engine.Cancelled):
             raise CancelledAnswer(f"answer {event.id} was cancelled")
         if isinstance(event, engine.StepTaken):
-            yield self._text.draft(event.step)
+            yield self.draft(event.step)
         elif isinstance(event, engine.CanvasCommitted):
-            yield self._text.commit(event.token_ids)
+            yield self.commit(event.token_ids)
         elif isinstance(event, engine.Finished):
-            yield from self._text.finish(event.generation)
+            yield from self.finish(event.generation)
 
     def read_end(self, event: engine.Event) -> Result | Failure | None:
         """Returns the Result or Failure that an event is, or None if it is not the last."""

@@ -14,8 +14,7 @@ from redraft.evaluation.subject import ModelSubject
 from redraft.evaluation.tasks import TASKS
 from redraft.training.data.examples import make_batch
 from redraft.training.objective import losses
-from redraft.weights import Checkpoint
-from redraft.weights.checkpoint import load_model
+from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 

@@ -8,11 +8,11 @@ import pytest
 
 import redraft
 from redraft.engine import Admitted, CanvasCommitted, Finished
-from redraft.generation import Generation
+from redraft.generation.result import Generation
 from redraft.server.app import create_app
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
-from redraft.weights import save_checkpoint as save_weights
+from redraft.weights.save import save_checkpoint as save_weights
 from tests.fakes.models import tiny_model
 from tests.fakes.tokenizers import (
     THINKING_TEMPLATE,

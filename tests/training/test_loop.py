@@ -18,7 +18,10 @@ from torch import nn
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention
+from redraft.model.attention import SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
+from redraft.model.config import ModelConfig
 from redraft.model.transformer import Transformer
 from redraft.training import loop
 from redraft.training.data.examples import Example, make_batch
@@ -30,7 +33,7 @@ from redraft.training.run.log import read_rows
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings
 from redraft.training.validation import Scores
-from redraft.weights import Checkpoint
+from redraft.weights.checkpoint import Checkpoint
 from tests.fakes.models import tiny_config
 
 VOCAB = 61

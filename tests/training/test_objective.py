@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, Pass
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from redraft.model.head import OutputHead
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.data.examples import Example, TrainingBatch, make_batch

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, Stopwatch
-from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer
+from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.cache import KVCache
 from redraft.model.linear.methods import PackedLinear, PlainLinear, has_onednn
+from redraft.model.transformer import Transformer
 
 CHUNK = 64
 """The argmax of a long row is that of the chunk with the largest maximum, which is several times as fast to find."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from redraft.model.native import load_kernels
+from redraft.model.native.build import load_kernels
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings, proven_settings
 from redraft.utils.files import write_whole
-from redraft.weights import write_generation_config
 from redraft.weights.card import Card, write_card
+from redraft.weights.config.file import write_generation_config
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000

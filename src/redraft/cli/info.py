@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from redraft.cli import options
-from redraft.model import Precision
-from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
-from redraft.weights.config.file import parse_quantization, read_config_json
+from redraft.model.precision import Precision
+from redraft.weights.config.file import parse_quantization, read_config, read_config_json
+from redraft.weights.fetch import fetch_config
+from redraft.weights.memory import machine_memory
+from redraft.weights.sizes import ModelSizes
 
 
 def info(

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from redraft.weights import quantize_checkpoint, resolve
-from redraft.weights.quantize import check_quantize
+from redraft.weights.fetch import resolve
+from redraft.weights.quantize import check_quantize, quantize_checkpoint
 
 
 def quantize(

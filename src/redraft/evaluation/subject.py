@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redraft.api import Model
 from redraft.client.errors import RequestFailed
-from redraft.generation import Generation
+from redraft.generation.result import Generation
 
 if TYPE_CHECKING:
     from redraft.client.stream import Endpoint, WholeAnswer

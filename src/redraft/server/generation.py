@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from redraft import engine
 from redraft.async_engine import Engine
-from redraft.generation import DenoisingStep
+from redraft.generation.result import DenoisingStep
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
 from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, Usage

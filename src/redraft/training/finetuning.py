@@ -19,7 +19,8 @@ from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings, proven_settings
-from redraft.weights import fetch_config, read_config, read_generation_config, resolve
+from redraft.weights.config.file import read_config, read_generation_config
+from redraft.weights.fetch import fetch_config, resolve
 
 MAX_EPOCHS = 1_000_000
 HELD_OUT_FILE = "held_out.jsonl"

@@ -27,7 +27,8 @@ from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
-from redraft.weights import Checkpoint, check_available
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.memory import check_available
 
 
 def open_start(path: Path, config: ModelConfig) -> Checkpoint:

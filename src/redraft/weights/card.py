@@ -25,7 +25,6 @@ class Card:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Writes a card into a checkpoint's folder."""
     write_whole(folder / CARD_FILE, json_bytes(dataclasses.asdict(card)))
 
 

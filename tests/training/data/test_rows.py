@@ -19,8 +19,9 @@ from redraft.training.data.rows import (
     write_rows,
 )
 from redraft.training.finetuning import finetuning_settings
-from redraft.weights import Checkpoint, resolve
 from redraft.weights.card import read_card
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.fetch import resolve
 from redraft.weights.save import COMPANION_FILES
 
 BUNDLED = resolve("bundled")

@@ -16,8 +16,8 @@ from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
 from redraft.cli import options
 from redraft.cli.bench.output import JsonLineOption, format_ms, show_table
-from redraft.model import Precision, prepare
-from redraft.model.precision import precision_choices
+from redraft.model.precision import Precision, precision_choices
+from redraft.model.preparation import prepare
 
 PEERS = ("transformers", "autoregressive")
 

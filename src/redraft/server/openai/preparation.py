@@ -96,7 +96,8 @@ def prepare(
     canvas = request.canvas
     requests: list[Request] = []
     for prompt in prompts:
-        fitting = settings | {"max_new_tokens": _max_new_tokens(service, prompt, settings, param)}
+        room = _max_new_tokens(service, prompt, settings, param, autoregressive=canvas.autoregressive)
+        fitting = settings | {"max_new_tokens": room}
         # Each choice has its own draws, and each prompt the ones that it would have alone.
         requests += [
             service.engine.request(
@@ -120,16 +121,19 @@ def prepare(
     )
 
 
-def _max_new_tokens(service: Service, prompt: list[int], settings: dict[str, Any], param: str) -> int:
-    """Returns how long the answer may be: as long as asked for, in whole canvases that fit into the context."""
+def _max_new_tokens(
+    service: Service, prompt: list[int], settings: dict[str, Any], param: str, *, autoregressive: bool
+) -> int:
+    """Returns how long the answer may be: as long as asked for and as fits, in whole canvases where it has any."""
     model = service.engine.model
     chosen = model.defaults.replace(**settings)
-    canvas = chosen.canvas_length or model.transformer.config.canvas_length
+    canvas = 1 if autoregressive else chosen.canvas_length or model.transformer.config.canvas_length
     room = (service.max_context - len(prompt)) // canvas * canvas
     if room <= 0:
+        has, either = ("", "") if autoregressive else (f" and a canvas {canvas}", " or the canvas")
         raise bad_request(
-            f"the prompt has {len(prompt)} tokens and a canvas {canvas}; the context holds {service.max_context}: "
-            "shorten the prompt or the canvas", param, "context_length_exceeded",
+            f"the prompt has {len(prompt)} tokens{has}; the context holds {service.max_context}: shorten the "
+            f"prompt{either}", param, "context_length_exceeded",
         )  # fmt: skip
     return min(room, chosen.max_new_tokens)
 

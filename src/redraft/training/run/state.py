@@ -26,7 +26,8 @@ from redraft.training.settings import TrainingSettings
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.utils.locks import lock_folder
-from redraft.weights import Checkpoint, save_checkpoint
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.save import save_checkpoint
 
 KEPT_CHECKPOINTS = 2
 """Older checkpoints are deleted once a newer one is complete."""

@@ -28,7 +28,10 @@ def test_the_listed_help_is_the_first_sentence_of_the_commands_own():
         assert listed.help == re.split(r"(?<=\.)\s", loaded.help)[0], name
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["nope"], ["generate", "--help"], ["generate", "--stepz"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["eval", "--help"], ["bench", "--help"], ["nope"], ["generate", "--help"], ["generate", "--stepz"]],
+)
 def test_help_and_refusals_do_not_wait_for_torch(arguments):
     code = f"""
 import sys

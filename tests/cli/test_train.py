@@ -77,7 +77,7 @@ def test_a_device_that_is_not_there_is_refused(run, tmp_path):
         (("--accumulate", 17), "accumulate is 17, must be at most batch_size, 16"),
         (("--ema", 1), "ema is 1.0, must lie between 0 and 1"),
         (("--learning-rate", "nan"), "learning_rate is nan, must be above 0"),
-        (("--minutes", 0), "--minutes is 0.0, must be above 0"),
+        (("--minutes", 0), "--minutes is 0.0, must be a finite number above 0"),
         (("--set", "seed=0.5"), "seed is 0.5, must be an integer"),
         (("--set", "unrolling=2"), "unrolling is 2, must lie between 0 and 1"),
         (

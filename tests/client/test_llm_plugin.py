@@ -14,6 +14,7 @@ from pathlib import Path
 import llm
 import pytest
 
+from redraft import SETTINGS
 from redraft.benchmark.load.serving import Serving, serving
 from tests.fakes.openai_server import openai_server
 
@@ -90,7 +91,7 @@ def test_the_models_of_the_server_are_listed_with_their_options(ask):
     code, out, err = ask("models", "-m", "redraft/tiny", "--options")
     assert (code, err) == (0, "")
     assert "Redraft: redraft/tiny" in out
-    for name in ("max_tokens", "temperature", "seed", "stop", "steps", "entropy_bound", "t_min", "canvas_length"):
+    for name in ("max_tokens", "stop", *(one.name for one in SETTINGS if one.name not in ("max_new_tokens", "choice"))):
         assert f"{name}:" in out
 
 
@@ -158,8 +159,16 @@ def test_what_the_server_refuses_is_said_in_its_words(ask, arguments, message):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://["])
-def test_without_a_server_other_commands_work_and_a_prompt_says_what_to_do(ask, url):
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:9", "no server at http://127.0.0.1:9: start `redraft serve`, or set REDRAFT_URL"),
+        ("http://[", "no server at http://[: start `redraft serve`, or set REDRAFT_URL"),
+        ("http://x:port", "REDRAFT_URL is 'http://x:port', which is not a URL (Invalid port: 'port'); it must be like"),
+        ("localhost:9/v1", "REDRAFT_URL is 'localhost:9', must be like http://127.0.0.1:8000"),
+    ],
+)
+def test_without_a_server_other_commands_work_and_a_prompt_says_what_to_do(ask, url, message):
     begun = time.perf_counter()
     code, out, _ = ask("models", "list", url=url)
     assert code == 0
@@ -167,7 +176,7 @@ def test_without_a_server_other_commands_work_and_a_prompt_says_what_to_do(ask, 
     assert time.perf_counter() - begun < 20
     code, out, err = ask("say hello", "-m", "redraft/bundled", url=url)
     assert (code, out) == (1, "")
-    assert "REDRAFT_URL" in err
+    assert err.startswith(f"Error: {message}")
     assert err.count("\n") == 1
 
 

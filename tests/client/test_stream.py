@@ -82,6 +82,13 @@ def test_a_failure_has_its_name(server, prompt, kind, message):
     assert failed.value.kind == kind
 
 
+@pytest.mark.parametrize(("is_strict", "length"), [(False, 200), (True, 503)])
+def test_a_long_message_is_cut_unless_it_is_redrafts_own(server, is_strict, length):
+    with pytest.raises(RequestFailed) as failed:
+        stream(server.url, "long error", is_strict=is_strict)
+    assert len(str(failed.value)) == length
+
+
 def test_a_server_that_hangs_or_is_not_there(server):
     with pytest.raises(RequestFailed) as failed:
         stream(server.url, "hangs", timeout=0.3)
@@ -112,9 +119,9 @@ def test_lines_without_data_are_skipped():
 
 def test_the_models_of_a_server(server):
     assert list_models(server.url, timeout=5) == ["served", "other"]
-    with pytest.raises(ValueError, match="names no model"):
+    with pytest.raises(ValueError, match="lists no models"):
         list_models(server.url + "/x", timeout=5)
-    with pytest.raises(ValueError, match=r"http://127.0.0.1:9/v1/models names no model .* is the server running"):
+    with pytest.raises(ValueError, match=r"http://127.0.0.1:9/v1/models lists no models .* is the server running"):
         list_models("http://127.0.0.1:9/v1", timeout=5)
 
 

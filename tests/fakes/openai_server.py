@@ -56,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         prompt = body["messages"][0]["content"]
         if prompt == "busy":
             return self._json(429, {"error": {"message": "too many\nrequests", "type": "rate"}})
+        if prompt == "long error":
+            return self._json(400, {"error": {"message": "word " * 100 + "end"}})
         if prompt == "plain error":
             return self._json(500, "no JSON object")
         if not body.get("stream"):

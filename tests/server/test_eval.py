@@ -31,6 +31,13 @@ def test_a_server_is_scored_as_its_model_is(server, folder):
     assert there["repetition"] is None
 
 
+def test_canvas_settings_reach_the_server(server):
+    settings = ("--steps", "1", "--canvas-length", "8", "--max-new-tokens", "8")
+    found = summary("eval", "extract", "--endpoint", f"{server.url}/v1", "--examples", 1, *settings)
+    assert found["steps_per_canvas"] == 1
+    assert found["settings"] == {"seed": 0, "max_tokens": 8, "canvas": {"canvas_length": 8, "steps": 1}}
+
+
 def test_generated_tasks_of_a_server(server):
     told = summary("eval", "needle", "--endpoint", f"{server.url}/v1", "--lengths", "60", "--depths", "0,1")
     assert told["groups"].keys() == {"60 tokens, depth 0", "60 tokens, depth 1"}
@@ -42,9 +49,9 @@ def test_generated_tasks_of_a_server(server):
         (("--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),
         (
             ("--endpoint", "http://127.0.0.1:9/v1", "--autoregressive"),
-            "--autoregressive is for a model in this process",
+            "--autoregressive requires a model in this process; leave out --endpoint",
         ),
-        (("--endpoint", "http://127.0.0.1:9/v1", "--steps", "3"), "a server can't be asked for steps"),
+        (("--endpoint", "http://127.0.0.1:9/v1", "--choice", "3"), "--choice has no field in a request to a server"),
         (("--endpoint", "http://127.0.0.1:9/v1"), "is the server running?"),
         (("--endpoint", "nowhere"), "must be like http://localhost:8000/v1"),
     ],

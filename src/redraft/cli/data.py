@@ -11,11 +11,6 @@ from redraft.cli import options
 app = typer.Typer(help="Build the data for training and evaluation.")
 
 
-@app.callback()
-def group() -> None:
-    """Build the data for training and evaluation."""
-
-
 @app.command("build")
 def build(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data"),

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -67,16 +67,21 @@ def _add_common_options(command: Any) -> None:
 
 
 class LazyGroup(TyperGroup):
-    """A group whose `TABLE` names its commands: name → (target, one-line help), as a LazyCommand takes them."""
-
-    TABLE: ClassVar[Mapping[str, tuple[str, str]]] = {}
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        for name, (target, help) in self.TABLE.items():
-            self.add_command(LazyCommand(name, target, help))
+    """A group that imports the command which it resolves."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Finds the command that the arguments name and imports it."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
+
+
+def lazy_app(help: str, commands: Mapping[str, tuple[str, str]], **settings: Any) -> typer.Typer:
+    """Makes a group of commands: name → (target, first sentence of its help), as a LazyCommand takes them."""
+
+    class Commands(LazyGroup):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            for name, (target, help) in commands.items():
+                self.add_command(LazyCommand(name, target, help))
+
+    return typer.Typer(cls=Commands, help=help, callback=lambda: None, rich_markup_mode=None, **settings)

@@ -5,15 +5,13 @@ import time
 
 import typer
 
-from redraft.cli.lazy import LazyGroup
+from redraft.cli.lazy import lazy_app
 from redraft.cli.options import Invocation
 from redraft.utils.threads import requested_threads
 
-
-class Commands(LazyGroup):
-    """Every command, with the first sentence of its help."""
-
-    TABLE = {  # noqa: RUF012 - typed in LazyGroup
+app = lazy_app(
+    "DiffusionGemma: text by denoising a whole canvas of tokens at once.",
+    {
         "generate": ("redraft.cli.answers.generate:generate", "Answer one prompt, or every row of a file."),
         "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
         "examples": (
@@ -24,29 +22,16 @@ class Commands(LazyGroup):
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
         "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),
         "train": ("redraft.cli.train:app", "Train a model from a recipe."),
-        "eval": ("redraft.cli.eval.group:app", "Measure how good a checkpoint is."),
-        "bench": (
-            "redraft.cli.bench.group:app",
-            "Measure and predict speed; each command ends in one JSON line.",
-        ),
+        "eval": ("redraft.cli.eval:app", "Measure how good a checkpoint is."),
+        "bench": ("redraft.cli.bench:app", "Measure and predict speed; each command ends in one JSON line."),
         "data": ("redraft.cli.data:app", "Build the data for training and evaluation."),
-    }
-
-
-app = typer.Typer(
-    cls=Commands,
+    },
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 INTERRUPTED = 130
 """The exit code that typer returns for ctrl-C, without printing anything."""
-
-
-@app.callback()
-def group() -> None:
-    """DiffusionGemma: text by denoising a whole canvas of tokens at once."""
 
 
 def main() -> None:

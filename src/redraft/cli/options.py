@@ -2,8 +2,10 @@
 
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -48,43 +50,54 @@ class ModelOptions:
         return redraft.load(self.model, device=self.device, precision=self.precision)
 
 
-def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of model and sampler to a command.
+def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a decorator for commands whose first argument is what `make` returns.
 
-    The command gets them, checked, as its first argument, a ModelOptions; its other arguments stay options of its own.
+    The keyword parameters of `make`, and `more`, become options beside the command's own.
     """
+    parameters = inspect.signature(make, eval_str=True).parameters.values()
+    shared = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] + list(more)
 
-    def with_options(
-        *arguments: Any,
-        model: ModelOption = "bundled",
-        device: DeviceOption = "auto",
-        precision: PrecisionOption = "auto",
-        **own: Any,
-    ) -> None:
-        settings = without_none(**{setting.name: own.pop(setting.name) for setting in redraft.SETTINGS})
-        check_settings(settings)
-        command(ModelOptions(model, device, precision, settings), *arguments, **own)
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        def with_options(**given: Any) -> Any:
+            made = make(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+            return command(made, **given)
 
-    return merge_signatures(command, with_options, *map(setting_parameter, redraft.SETTINGS))
+        # The signature that typer reads.
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        with_options.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+        with_options.__doc__ = command.__doc__
+        return with_options
+
+    return decorate
 
 
-def setting_parameter(setting: redraft.Setting) -> inspect.Parameter:
-    """Makes the option of a sampler setting; left out, it is the checkpoint's own."""
+def optional_parameter(name: str, kind: Any, help: str) -> inspect.Parameter:
+    """Makes the parameter of an option that is None unless it is given."""
+    option = Annotated[kind | None, typer.Option(help=help)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+
+
+def _setting_parameter(setting: redraft.Setting) -> inspect.Parameter:
     names = f" {' or '.join(setting.choices)}." if setting.choices else ""
-    option = Annotated[setting.type | None, typer.Option(help=setting.help + names)]  # type: ignore[name-defined]
-    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+    return optional_parameter(setting.name, setting.type, setting.help + names)
 
 
-def merge_signatures(
-    command: Callable[..., None], with_options: Callable[..., None], *more: inspect.Parameter
-) -> Callable[..., None]:
-    """Gives `with_options` the signature that typer reads: `command`'s parameters but the first, its own, and more."""
-    shared = [p for p in inspect.signature(with_options, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    with_options.__signature__ = inspect.Signature([*own, *shared, *more])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared, *more)}
-    with_options.__doc__ = command.__doc__
-    return with_options
+def _make_model_options(
+    *,
+    model: ModelOption = "bundled",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    **settings: Any,
+) -> ModelOptions:
+    chosen = without_none(**settings)
+    check_settings(chosen)
+    return ModelOptions(model, device, precision, chosen)
+
+
+with_model_options = receives(_make_model_options, *map(_setting_parameter, redraft.SETTINGS))
+"""Gives a command the options of model and sampler; it gets them, checked, as a ModelOptions."""
 
 
 def without_none(**values: Any) -> dict[str, Any]:
@@ -123,3 +136,16 @@ def check_at_least(minimum: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < minimum:
             raise ValueError(f"--{name} is {value}, must be at least {minimum}")
+
+
+def check_positive(**values: float | None) -> None:
+    """Raises ValueError for an option that is given and not a finite number above 0."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name} is {value}, must be a finite number above 0")
+
+
+def check_folder(name: str, file: Path | None) -> None:
+    """Raises ValueError where a file is to be written into a folder that does not exist."""
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"--{name}: there is no folder {str(file.parent)!r}")

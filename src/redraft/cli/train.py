@@ -1,14 +1,12 @@
 """`redraft train`: runs a training recipe, fine-tunes on rows, and reports on runs."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,11 +22,6 @@ OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is 
 app = typer.Typer(help="Train a model from a recipe.")
 
 
-@app.callback()
-def group() -> None:
-    """Train a model from a recipe."""
-
-
 @dataclass(frozen=True)
 class TrainingOptions:
     """The options of every training command: settings of the recipe, and arguments of the run."""
@@ -37,91 +30,66 @@ class TrainingOptions:
     run: dict[str, Any]
 
 
-def training(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of a run; it gets them, checked, as its first argument, a TrainingOptions."""
-
-    def with_options(
-        *arguments: Any,
-        steps: Annotated[
-            int | None, typer.Option(help="Steps of the whole run; the learning rate falls over the last part.")
-        ] = None,
-        batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
-        learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
-        compiled: Annotated[
-            bool,
-            typer.Option(
-                "--compile", help="Compile the layers: a fifth faster after half a minute; requires a C++ compiler."
-            ),
-        ] = False,
-        accumulate: Annotated[
-            int | None, typer.Option(help="Split a step's examples into this many parts, to save memory.")
-        ] = None,
-        ema: Annotated[
-            float | None,
-            typer.Option(help="Checkpoints hold the weights' moving average with this decay, for instance 0.999."),
-        ] = None,
-        validate_every: Annotated[
-            int | None, typer.Option(help="Steps between validations; the best checkpoint is kept. 0: never.")
-        ] = None,
-        patience: Annotated[
-            int | None, typer.Option(help="End the run after this many validations without improvement.")
-        ] = None,
-        minutes: Annotated[
-            float | None, typer.Option(help="Stop after this time, with a checkpoint to resume from.")
-        ] = None,
-        others: Annotated[
-            list[str] | None,
-            typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."),
-        ] = None,
-        device: options.DeviceOption = "auto",
-        **own: Any,
-    ) -> None:
-        if minutes is not None and not 0 < minutes < math.inf:
-            raise ValueError(f"--minutes is {minutes}, must be above 0")
-        settings = options.without_none(
-            steps=steps, batch_size=batch_size, learning_rate=learning_rate, accumulate=accumulate, ema=ema,
-            validate_every=validate_every, patience=patience, compile=compiled or None,
-        )  # fmt: skip
-        for name, value in map(_parse_setting, others or ()):
-            if name in settings:
-                raise ValueError(f"--set {name}={json.dumps(value)}: {name} is given twice")
-            settings[name] = value
-        stop_after = math.inf if minutes is None else minutes * 60
-        run = {"stop_after": stop_after, "device": pick_device(device), "report": lambda line: print(line, flush=True)}
-        command(TrainingOptions(settings, run), *arguments, **own)
-
-    return options.merge_signatures(command, with_options)
-
-
-EXPECTED_VALUES = {
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "float | None": "a number or null",
+SETTING_HELP = {
+    "steps": "Steps of the whole run; the learning rate falls over the last part.",
+    "batch_size": "Examples per step.",
+    "learning_rate": "The highest learning rate.",
+    "accumulate": "Split a step's examples into this many parts, to save memory.",
+    "ema": "Checkpoints hold the weights' moving average with this decay, for instance 0.999.",
+    "validate_every": "Steps between validations; the best checkpoint is kept. 0: never.",
+    "patience": "End the run after this many validations without improvement.",
 }
+"""The settings that have an option of their own."""
+SETTING_TYPES = {name: kind for name, kind in get_type_hints(TrainingSettings).items() if name != "betas"}
+EXPECTED_VALUES = {int: "an integer", float: "a number", bool: "true or false", float | None: "a number or null"}
+
+
+def _make_training_options(
+    *,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the layers: a fifth faster after half a minute; requires a C++ compiler."
+        ),
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this time, with a checkpoint to resume from.")
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    **settings: Any,
+) -> TrainingOptions:
+    options.check_positive(minutes=minutes)
+    chosen = options.without_none(**settings, compile=compile or None)
+    for name, value in map(_parse_setting, others or ()):
+        if name in chosen:
+            raise ValueError(f"--set {name}={json.dumps(value)}: {name} is given twice")
+        chosen[name] = value
+    stop_after = math.inf if minutes is None else minutes * 60
+    run = {"stop_after": stop_after, "device": pick_device(device), "report": lambda line: print(line, flush=True)}
+    return TrainingOptions(chosen, run)
+
+
+with_training_options = options.receives(
+    _make_training_options,
+    *(options.optional_parameter(name, SETTING_TYPES[name], help) for name, help in SETTING_HELP.items()),
+)
 
 
 def _parse_setting(text: str) -> tuple[str, object]:
     """Parses a setting given as name=value, for instance unrolling=0.5 or matrix_factor=null."""
     name, _, value = text.partition("=")
-    kinds = {
-        field.name: getattr(field.type, "__name__", str(field.type))
-        for field in dataclasses.fields(TrainingSettings)
-        if field.name != "betas"
-    }
-    if name not in kinds:
-        raise ValueError(f"--set {text}: there is no setting {name!r}; known: {', '.join(kinds)}")
+    if name not in SETTING_TYPES:
+        raise ValueError(f"--set {text}: there is no setting {name!r}; known: {', '.join(SETTING_TYPES)}")
+    kind = SETTING_TYPES[name]
     with contextlib.suppress(ValueError):
         found = json.loads(value)
-        if "bool" in kinds[name] and isinstance(found, bool):
+        if type(found) in ((bool,) if kind is bool else (int, float)) or (found is None and kind == float | None):
             return name, found
-        if "bool" not in kinds[name] and type(found) in (int, float):
-            return name, found
-        if "None" in kinds[name] and found is None:
-            return name, found
-    raise ValueError(
-        f"--set {text}: {value!r} is not a valid value for {name} (expected {EXPECTED_VALUES[kinds[name]]})"
-    )
+    raise ValueError(f"--set {text}: {value!r} is not a valid value for {name} (expected {EXPECTED_VALUES[kind]})")
 
 
 def _add_recipe(name: str) -> None:
@@ -129,7 +97,7 @@ def _add_recipe(name: str) -> None:
     help_text = f"{RECIPES[name].__doc__} Requires the extra: pip install 'redraft[train]'."
 
     @app.command(name, help=help_text)
-    @training
+    @with_training_options
     def train(
         run: TrainingOptions,
         *,
@@ -149,7 +117,7 @@ for _name in RECIPES:
 
 
 @app.command("rows")
-@training
+@with_training_options
 def rows(
     run: TrainingOptions,
     *,

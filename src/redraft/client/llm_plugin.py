@@ -5,22 +5,32 @@ It looks for the server at REDRAFT_URL, with the key of REDRAFT_API_KEY or `llm 
 
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import httpx2
 import llm
 from llm.parts import ReasoningPart, StreamEvent, TextPart
-from pydantic import Field
+from pydantic import Field, create_model
 
+from redraft import SETTINGS
 from redraft.client.errors import RequestFailed
-from redraft.client.stream import Endpoint, StreamChunk, list_models
+from redraft.client.stream import PROTOCOL_NAMES, Endpoint, StreamChunk, check_url, list_models
 
 URL_VARIABLE, KEY_VARIABLE, KEY_NAME = "REDRAFT_URL", "REDRAFT_API_KEY", "redraft"
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_MODEL = "bundled"
 LISTING_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS = 0.5, 600.0, 10.0
-CANVAS_OPTIONS = ("steps", "entropy_bound", "t_min", "t_max", "canvas_length")
+CANVAS_OPTIONS = [one.name for one in SETTINGS if one.name not in (*PROTOCOL_NAMES, "choice")]
+"""Sampler settings that are fields of "canvas" in a request. `llm` asks for one answer, so there is no choice."""
+
+OPTION_FIELDS: dict[str, Any] = {
+    PROTOCOL_NAMES.get(one.name, one.name): (one.type | None, Field(default=None, description=one.help))
+    for one in SETTINGS
+    if one.name != "choice"
+} | {"stop": (str | list[str] | None, Field(default=None, description="Text that ends the answer and is cut off."))}
+# Options left out are the checkpoint's own; the server checks their ranges.
+AnswerOptions: Any = create_model("AnswerOptions", __base__=llm.Options, **OPTION_FIELDS)
 
 
 @llm.hookimpl
@@ -42,18 +52,7 @@ class _Shared:
     key_env_var: str | None = KEY_VARIABLE
     can_stream = True
 
-    class Options(llm.Options):
-        """Options left out are the checkpoint's own; the server checks their ranges."""
-
-        max_tokens: int | None = Field(default=None, description="Cut the answer after this many tokens")
-        temperature: float | None = Field(default=None, description="Scales the schedule; 0 takes the likeliest token")
-        seed: int | None = Field(default=None, description="The same seed gives the same answer")
-        stop: str | list[str] | None = Field(default=None, description="Text that ends the answer and is cut off")
-        steps: int | None = Field(default=None, description="Most denoising steps of a canvas")
-        entropy_bound: float | None = Field(default=None, description="Accept more positions a step, or fewer")
-        t_min: float | None = Field(default=None, description="Temperature that the schedule falls to")
-        t_max: float | None = Field(default=None, description="Temperature that the schedule starts from")
-        canvas_length: int | None = Field(default=None, description="Tokens written at a time")
+    Options = AnswerOptions
 
     def __init__(self, name: str) -> None:
         self.model_id = f"redraft/{name}"
@@ -70,13 +69,14 @@ class _Shared:
             fields["canvas"] = canvas
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         try:
-            endpoint = Endpoint(url=f"{_server_url()}/v1", model=self._name, key=key, timeout=timeout, is_strict=True)
+            check_url(_server_url(), name=URL_VARIABLE, example=DEFAULT_URL)
         except ValueError as error:
-            raise llm.ModelError(f"{URL_VARIABLE}: {error}") from error
+            raise llm.ModelError(str(error)) from error
+        endpoint = Endpoint(url=f"{_server_url()}/v1", model=self._name, key=key, timeout=timeout, is_strict=True)
         return endpoint, {"prompt": _messages(prompt), **fields}
 
 
-class Redraft(_Shared, llm.KeyModel):  # type: ignore[misc] # its Options are no subclass of those of llm.KeyModel
+class Redraft(_Shared, llm.KeyModel):
     """A model for `llm` and its Python interface."""
 
     def execute(
@@ -84,14 +84,12 @@ class Redraft(_Shared, llm.KeyModel):  # type: ignore[misc] # its Options are no
     ) -> Iterator[str | StreamEvent]:
         """Yields an answer's text and thoughts. Always streamed: with --no-stream `llm` collects them."""
         endpoint, request = self.request(prompt, key)
-        try:
+        with _model_errors():
             for chunk in endpoint.stream(**request):
                 yield from _parts(chunk, response)
-        except RequestFailed as error:
-            raise _model_error(error) from error
 
 
-class AsyncRedraft(_Shared, llm.AsyncKeyModel):  # type: ignore[misc]
+class AsyncRedraft(_Shared, llm.AsyncKeyModel):
     """The same for event loops."""
 
     async def execute(
@@ -99,13 +97,11 @@ class AsyncRedraft(_Shared, llm.AsyncKeyModel):  # type: ignore[misc]
     ) -> AsyncGenerator[str | StreamEvent, None]:
         """Yields an answer's text and thoughts, as Redraft does."""
         endpoint, request = self.request(prompt, key)
-        try:
+        with _model_errors():
             async with endpoint.connect() as connection, aclosing(connection.stream(**request)) as chunks:
                 async for chunk in chunks:
                     for part in _parts(chunk, response):
                         yield part
-        except RequestFailed as error:
-            raise _model_error(error) from error
 
 
 def _parts(chunk: StreamChunk, response: Any) -> Iterator[str | StreamEvent]:
@@ -142,12 +138,18 @@ def _server_url() -> str:
     return (os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/").removesuffix("/v1")
 
 
-def _model_error(error: RequestFailed) -> llm.ModelError:
-    cause, url = error.__cause__, _server_url()
-    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return llm.ModelError(f"no server at {url}: start `redraft serve`, or set {URL_VARIABLE}")
-    if isinstance(cause, httpx2.HTTPError):
-        return llm.ModelError(f"the connection to {url} broke: {error}")
-    if error.kind == "not the protocol":
-        return llm.ModelError(f"{url} does not speak the protocol of `redraft serve`: {error}")
-    return llm.ModelError(f"{url}: {error}")
+@contextmanager
+def _model_errors() -> Iterator[None]:
+    try:
+        yield
+    except RequestFailed as error:
+        cause, url = error.__cause__, _server_url()
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+            message = f"no server at {url}: start `redraft serve`, or set {URL_VARIABLE}"
+        elif isinstance(cause, httpx2.HTTPError):
+            message = f"the connection to {url} broke: {error}"
+        elif error.kind == "not the protocol":
+            message = f"{url} does not speak the protocol of `redraft serve`: {error}"
+        else:
+            message = f"{url}: {error}"
+        raise llm.ModelError(message) from error

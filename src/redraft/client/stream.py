@@ -4,9 +4,9 @@ https://platform.openai.com/docs/api-reference/chat-streaming defines the reques
 """
 
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import httpx2
@@ -17,10 +17,12 @@ DONE = "[DONE]"
 EXAMPLE_URL = "http://localhost:8000/v1"
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 """Fields of a request for a streamed answer."""
-MAX_QUOTED = 200
-"""Characters of a body without an error message in it that are quoted."""
+MAX_MESSAGE = 200
+"""Characters of a server's error message that are shown."""
 PROTOCOL_NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed"}
 """Sampler settings that the protocol has a field for, and the field."""
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A user's text, or a conversation as the protocol has it."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class WholeAnswer:
 class Endpoint:
     """A model of a server. Raises ValueError for a URL that is not http or https.
 
-    url: usually ends in /v1. fields: of every request's body. timeout: seconds without a byte. is_strict: refuses a
-    stream without [DONE] and chunks without choices, which some servers send and `redraft serve` never does.
+    url: usually ends in /v1. fields: of every request's body. timeout: seconds without a byte. is_strict: as
+    ChunkReader has it.
     """
 
     url: str
@@ -60,78 +62,71 @@ class Endpoint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", check_url(self.url))
 
-    def connect(self) -> "EndpointConnection":
-        """Returns an asynchronous client of the endpoint, to be used in one event loop and with `async with`."""
-        return EndpointConnection(self)
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator["EndpointConnection"]:
+        """Opens an asynchronous client for one event loop; its connections are closed with the block."""
+        limits = httpx2.Limits(max_connections=None)
+        async with httpx2.AsyncClient(**self._client_settings(), limits=limits) as client:
+            yield EndpointConnection(self, client)
 
-    def stream(self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Iterator[StreamChunk]:
+    def stream(self, prompt: Prompt, **fields: Any) -> Iterator[StreamChunk]:
         """Yields the chunks of an answer. Raises RequestFailed."""
-        answer = ChunkReader(is_strict=self.is_strict)
-        try:
-            with (
-                httpx2.Client(**client_settings(self)) as client,
-                client.stream("POST", self.chat_url, json=self.body(prompt, **STREAMED, **fields)) as response,
-            ):
-                if response.status_code != httpx2.codes.OK:
-                    raise _refusal(response, response.read())
-                for line in response.iter_lines():
-                    if chunk := answer.read(line):
-                        yield chunk
-        except httpx2.HTTPError as error:
-            raise _failure(error) from error
-        answer.finish()
+        reader = ChunkReader(is_strict=self.is_strict)
+        with (
+            named_failures(),
+            httpx2.Client(**self._client_settings()) as client,
+            client.stream("POST", **self.request(prompt, **STREAMED, **fields)) as response,
+        ):
+            if response.status_code != httpx2.codes.OK:
+                response.read()
+            self.check(response)
+            for line in response.iter_lines():
+                if chunk := reader.read(line):
+                    yield chunk
+        reader.finish()
 
-    @property
-    def chat_url(self) -> str:
-        """The address of chat completions."""
-        return f"{self.url}/chat/completions"
-
-    def body(self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
-        """Returns a request's body; `fields` are of this request alone."""
+    def request(self, prompt: Prompt, **fields: Any) -> dict[str, Any]:
+        """Returns the address and the body of a chat completion; `fields` are of this request alone."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return {"model": self.model, "messages": messages, **self.fields, **fields}
+        body = {"model": self.model, "messages": messages, **self.fields, **fields}
+        return {"url": f"{self.url}/chat/completions", "json": body}
 
-
-class EndpointConnection:
-    """An asynchronous client of one endpoint: connections are opened when first used and closed with `async with`."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._client = httpx2.AsyncClient(**client_settings(endpoint), limits=httpx2.Limits(max_connections=None))
-
-    async def __aenter__(self) -> "EndpointConnection":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self._client.aclose()
-
-    async def stream(
-        self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any
-    ) -> AsyncGenerator[StreamChunk, None]:
-        """Yields the chunks of an answer. Raises RequestFailed."""
-        answer = ChunkReader(is_strict=self._endpoint.is_strict)
-        body = self._endpoint.body(prompt, **STREAMED, **fields)
-        try:
-            async with self._client.stream("POST", self._endpoint.chat_url, json=body) as response:
-                if response.status_code != httpx2.codes.OK:
-                    raise _refusal(response, await response.aread())
-                async for line in response.aiter_lines():
-                    if chunk := answer.read(line):
-                        yield chunk
-        except httpx2.HTTPError as error:
-            raise _failure(error) from error
-        answer.finish()
-
-    async def complete(self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> WholeAnswer:
-        """Returns an answer in one piece, not streamed. Raises RequestFailed."""
-        try:
-            response = await self._client.post(self._endpoint.chat_url, json=self._endpoint.body(prompt, **fields))
-        except httpx2.HTTPError as error:
-            raise _failure(error) from error
+    def check(self, response: httpx2.Response) -> None:
+        """Raises RequestFailed for a response, read before, that is not the answer asked for."""
         if response.status_code != httpx2.codes.OK:
-            raise _refusal(response, response.content)
+            message = _error_message(response.content.decode("utf-8", errors="replace"), is_strict=self.is_strict)
+            raise RequestFailed(f"HTTP {response.status_code}", message)
+
+    def _client_settings(self) -> dict[str, Any]:
+        return {"headers": _headers(self.key), "timeout": self.timeout, "trust_env": not is_local(self.url)}
+
+
+@dataclass(frozen=True)
+class EndpointConnection:
+    """An asynchronous client of one endpoint; its connections are opened when first used."""
+
+    endpoint: Endpoint
+    client: httpx2.AsyncClient
+
+    async def stream(self, prompt: Prompt, **fields: Any) -> AsyncGenerator[StreamChunk, None]:
+        """Yields the chunks of an answer. Raises RequestFailed."""
+        reader = ChunkReader(is_strict=self.endpoint.is_strict)
+        request = self.endpoint.request(prompt, **STREAMED, **fields)
+        with named_failures():
+            async with self.client.stream("POST", **request) as response:
+                if response.status_code != httpx2.codes.OK:
+                    await response.aread()
+                self.endpoint.check(response)
+                async for line in response.aiter_lines():
+                    if chunk := reader.read(line):
+                        yield chunk
+        reader.finish()
+
+    async def complete(self, prompt: Prompt, **fields: Any) -> WholeAnswer:
+        """Returns an answer in one piece, not streamed. Raises RequestFailed."""
+        with named_failures():
+            response = await self.client.post(**self.endpoint.request(prompt, **fields))
+        self.endpoint.check(response)
         try:
             return _whole_answer(response.json())
         except (ValueError, AttributeError, LookupError, TypeError) as error:
@@ -140,7 +135,11 @@ class EndpointConnection:
 
 
 class ChunkReader:
-    """A parser of the lines of a streamed answer; `is_strict` as Endpoint has it."""
+    """A parser of the lines of a streamed answer.
+
+    is_strict: it reads what `redraft serve` sends. It refuses a stream without [DONE] and chunks without choices, which
+    some servers send, and shows error messages in full.
+    """
 
     def __init__(self, *, is_strict: bool = False) -> None:
         self._is_strict = is_strict
@@ -158,7 +157,7 @@ class ChunkReader:
         try:
             chunk = json.loads(data)
             if chunk.get("error") or (self._is_strict and "error" in chunk):
-                raise RequestFailed("error in the stream", _error_message(data))
+                raise RequestFailed("error in the stream", _error_message(data, is_strict=self._is_strict))
             if usage := chunk.get("usage"):
                 int(usage["completion_tokens"])
             choices = chunk["choices"] if self._is_strict else chunk.get("choices") or ()
@@ -180,8 +179,24 @@ class ChunkReader:
             raise RequestFailed("broken stream", "the stream ended before the answer did")
 
 
+@contextmanager
+def named_failures() -> Iterator[None]:
+    """Raises RequestFailed, with its kind, for an error of the HTTP client within the block."""
+    kinds = {
+        httpx2.ConnectError: "no connection",
+        httpx2.TimeoutException: "timeout",
+        httpx2.RemoteProtocolError: "broken stream",
+        httpx2.ReadError: "broken stream",
+    }
+    try:
+        yield
+    except httpx2.HTTPError as error:
+        kind = next((name for one, name in kinds.items() if isinstance(error, one)), type(error).__name__)
+        raise RequestFailed(kind, str(error) or type(error).__name__) from error
+
+
 def list_models(url: str, *, key: str | None = None, timeout: float) -> list[str]:
-    """Returns the names of a server's models. Raises ValueError where it does not name any."""
+    """Returns the names of a server's models. Raises ValueError where it does not list any."""
     address = f"{check_url(url)}/models"
     try:
         response = httpx2.get(address, headers=_headers(key), timeout=timeout, trust_env=not is_local(url))
@@ -189,8 +204,8 @@ def list_models(url: str, *, key: str | None = None, timeout: float) -> list[str
         return [models[0], *models[1:]]
     except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{address} names no model ({type(error).__name__}: {error}); is it the right address (it usually ends "
-            "in /v1), and is the server running? Otherwise give --model"
+            f"{address} lists no models ({type(error).__name__}: {error}); is it the right address (it usually ends "
+            "in /v1), and is the server running? Otherwise name the model yourself"
         ) from error
 
 
@@ -201,26 +216,20 @@ def request_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     return fields | ({"canvas": canvas} if canvas else {})
 
 
-def check_url(url: str) -> str:
+def check_url(url: str, *, name: str = "the endpoint", example: str = EXAMPLE_URL) -> str:
     """Returns the URL without a slash at its end. Raises ValueError for one that is not http or https."""
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise ValueError(f"the endpoint {url!r} is not a URL: {error}; it must be like {EXAMPLE_URL}") from None
+        raise ValueError(f"{name} is {url!r}, which is not a URL ({error}); it must be like {example}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"the endpoint is {url!r}, must be like {EXAMPLE_URL}")
+        raise ValueError(f"{name} is {url!r}, must be like {example}")
     return url.rstrip("/")
 
 
 def is_local(url: str) -> bool:
     """Returns whether a URL leads to this machine: then no proxy is used, whatever the environment says."""
     return httpx2.URL(url).host in ("localhost", "127.0.0.1", "::1")
-
-
-def client_settings(endpoint: Endpoint) -> dict[str, Any]:
-    """Returns the arguments of an HTTP client of an endpoint."""
-    headers, is_remote = _headers(endpoint.key), not is_local(endpoint.url)
-    return {"headers": headers, "timeout": endpoint.timeout, "trust_env": is_remote}
 
 
 def _headers(key: str | None) -> dict[str, str]:
@@ -238,27 +247,11 @@ def _whole_answer(completion: dict[str, Any]) -> WholeAnswer:
     )
 
 
-def _refusal(response: httpx2.Response, body: bytes) -> RequestFailed:
-    text = body.decode("utf-8", errors="replace")
-    return RequestFailed(f"HTTP {response.status_code}", _error_message(text))
-
-
-def _error_message(text: str) -> str:
-    """The message of an error's body, on one line; the beginning of a body that has none."""
+def _error_message(text: str, *, is_strict: bool) -> str:
+    """Returns the message of an error's body on one line; the beginning of a body that has none."""
     try:
         error = json.loads(text)["error"]
         message = str(error["message"] if isinstance(error, dict) else error)
+        return " ".join(message.split())[: None if is_strict else MAX_MESSAGE]
     except (ValueError, LookupError, TypeError):
-        message = text[:MAX_QUOTED]
-    return " ".join(message.split())
-
-
-def _failure(error: httpx2.HTTPError) -> RequestFailed:
-    kinds = {
-        httpx2.ConnectError: "no connection",
-        httpx2.TimeoutException: "timeout",
-        httpx2.RemoteProtocolError: "broken stream",
-        httpx2.ReadError: "broken stream",
-    }
-    kind = next((name for one, name in kinds.items() if isinstance(error, one)), type(error).__name__)
-    return RequestFailed(kind, str(error) or type(error).__name__)
+        return " ".join(text[:MAX_MESSAGE].split())

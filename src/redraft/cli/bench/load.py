@@ -1,8 +1,6 @@
 """`redraft bench load`: many requests to our engine, or to a server that speaks the OpenAI protocol."""
 
 import itertools
-import json
-import math
 import sys
 import time
 from typing import Annotated, Any
@@ -16,8 +14,8 @@ from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
 from redraft.benchmark.load.runs import run_on_endpoint, run_on_engine
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
-from redraft.cli.bench.output import JsonLineOption, format_spread, show_table
 from redraft.cli.eval import endpoints
+from redraft.cli.output import JsonLineOption, format_spread, report
 
 PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
@@ -66,7 +64,7 @@ def load(
     _check_requires("--against-step", against_step, {"--seconds": seconds})
     _check_requires("--against-step or --against-server", against_step or against_server, {"--rounds": rounds})
     _check_requires("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
-    _check_finite(rate=rate, seconds=seconds, timeout=timeout)
+    options.check_positive(rate=rate, seconds=seconds, timeout=timeout)
     if prompts is not None and words is not None:
         raise ValueError("--words generates prompts, --prompts names a test set; leave one of them out")
     name = prompts or PROMPTS
@@ -111,12 +109,6 @@ def _check_requires(required: str, is_given: bool, values: dict[str, Any]) -> No
         raise ValueError(f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect without {required}")
 
 
-def _check_finite(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"--{name} is {value}, must be a finite number above 0")
-
-
 def _filler(words: str, count: int) -> list[str]:
     low, dash, high = words.partition("-")
     if not (low.isdecimal() and (high.isdecimal() or not dash)):
@@ -134,12 +126,13 @@ def _report(result: LoadResult, facts: dict[str, Any], invocation: options.Invoc
         "seconds": round(seconds, 3),
         "tokens_per_second": None if tokens is None else round(tokens / seconds, 3),
     }
-    if not as_json:
-        rows = [(name, _format(value)) for name, value in summary.items() if name != "failures"]
-        show_table(f"Load on {facts['target']}", ("", "measured"), rows)
     for kind, count in summary["failed"].items():
         print(f"{count} failed, {kind}: {summary['failures'][kind]}", file=sys.stderr)
-    print(json.dumps({"bench": "load", **facts, **summary, "machine": describe_machine()}))
+    report(
+        {"bench": "load", **facts, **summary, "machine": describe_machine()},
+        title=f"Load on {facts['target']}", columns=("", "measured"), as_json=as_json,
+        rows=[(name, _format(value)) for name, value in summary.items() if name != "failures"],
+    )  # fmt: skip
 
 
 def _format(value: Any) -> str:
@@ -160,20 +153,17 @@ def _against_step(
     ids = [model.encode(prompt) for prompt in traffic.prompts]
     settings = model.defaults.replace(**model_options.settings)
     found = measure_efficiency(model.transformer, ids, settings, traffic.concurrency, rounds=rounds, seconds=seconds)
-    if not as_json:
-        title = f"{traffic.concurrency} requests at once: {model.name}"
-        _show_ratio(title, "canvas-steps/s", {"engine": found.engine, "bare step": found.step}, found.ratio)
     lengths = sorted(map(len, ids))
-    print(
-        json.dumps(
-            {
-                "bench": "load", "against": "step", "model": model.name, "precision": model_options.precision,
-                "concurrency": traffic.concurrency, "settings": model_options.settings,
-                "prompt_tokens": {"low": lengths[0], "mean": round(sum(lengths) / len(ids), 1), "high": lengths[-1]},
-                "canvas_steps_per_second": {"engine": found.engine.to_json(), "step": found.step.to_json()},
-                "ratio": found.ratio.to_json(), "machine": machine,
-            }
-        )
+    report(
+        {
+            "bench": "load", "against": "step", "model": model.name, "precision": model_options.precision,
+            "concurrency": traffic.concurrency, "settings": model_options.settings,
+            "prompt_tokens": {"low": lengths[0], "mean": round(sum(lengths) / len(ids), 1), "high": lengths[-1]},
+            "canvas_steps_per_second": {"engine": found.engine, "step": found.step},
+            "ratio": found.ratio, "machine": machine,
+        },
+        title=f"{traffic.concurrency} requests at once: {model.name}", columns=("", "canvas-steps/s"),
+        rows=_ratio_rows(found.ratio, {"engine": found.engine, "bare step": found.step}), as_json=as_json,
     )  # fmt: skip
 
 
@@ -185,22 +175,18 @@ def _against_server(model_options: options.ModelOptions, traffic: Traffic, round
     found = measure_overhead(
         model, traffic, settings, rounds=rounds, device=model_options.device, precision=model_options.precision
     )
-    if not as_json:
-        title = f"{traffic.concurrency} streams at once: {model.name}"
-        _show_ratio(title, "answer tokens/s", {"engine": found.engine, "server": found.server}, found.ratio)
-    print(
-        json.dumps(
-            {
-                "bench": "load", "against": "server", "model": model.name, "precision": model_options.precision,
-                "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
-                "answer_tokens": found.tokens,
-                "tokens_per_second": {"engine": found.engine.to_json(), "server": found.server.to_json()},
-                "ratio": found.ratio.to_json(), "machine": machine,
-            }
-        )
+    rates = {"engine": found.engine, "server": found.server}
+    report(
+        {
+            "bench": "load", "against": "server", "model": model.name, "precision": model_options.precision,
+            "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
+            "answer_tokens": found.tokens, "tokens_per_second": rates, "ratio": found.ratio, "machine": machine,
+        },
+        title=f"{traffic.concurrency} streams at once: {model.name}", columns=("", "answer tokens/s"),
+        rows=_ratio_rows(found.ratio, rates), as_json=as_json,
     )  # fmt: skip
 
 
-def _show_ratio(title: str, unit: str, rates: dict[str, Spread], ratio: Spread) -> None:
+def _ratio_rows(ratio: Spread, rates: dict[str, Spread]) -> list[tuple[str, str]]:
     rows = [(name, format_spread(rate, ".1f")) for name, rate in rates.items()]
-    show_table(title, ("", unit), [*rows, ("ratio", format_spread(ratio, ".1%"))])
+    return [*rows, ("ratio", format_spread(ratio, ".1%"))]

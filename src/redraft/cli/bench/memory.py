@@ -1,6 +1,5 @@
 """`redraft bench memory`: the memory of a model of some shape, measured with random weights."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from redraft.benchmark.memory import measure_shape
 from redraft.cli import options
-from redraft.cli.bench.output import JsonLineOption, show_table
+from redraft.cli.output import JsonLineOption, report
 
 
 def memory(
@@ -38,9 +37,11 @@ def memory(
             model, to, steps=steps, folder=folder,
             report=lambda done, total: progress.update(bar, completed=done, total=total),
         )  # fmt: skip
-    if not as_json:
-        row = [f"{measured[key] / 1e9:.2f} GB" for key in ("file_bytes", "peak_resident", "peak_anonymous")]
-        row += [f"{measured[key]:.2f} s" for key in ("load_seconds", "first_step_seconds", "seconds_per_step")]
-        names = ("file", "peak resident", "of it anonymous", "load", "first step", "step")
-        show_table(f"{model}, {to}, random weights: one canvas of {measured['canvas_length']} tokens", names, [row])
-    print(json.dumps({"bench": "memory", "model": model, "stored": to, **measured}))
+    row = [f"{measured[key] / 1e9:.2f} GB" for key in ("file_bytes", "peak_resident", "peak_anonymous")]
+    row += [f"{measured[key]:.2f} s" for key in ("load_seconds", "first_step_seconds", "seconds_per_step")]
+    report(
+        {"bench": "memory", "model": model, "stored": to, **measured},
+        title=f"{model}, {to}, random weights: one canvas of {measured['canvas_length']} tokens",
+        columns=("file", "peak resident", "of it anonymous", "load", "first step", "step"), rows=[row],
+        as_json=as_json,
+    )  # fmt: skip

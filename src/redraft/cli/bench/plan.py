@@ -1,7 +1,5 @@
 """`redraft bench plan`: how fast a device should be, and this machine's prediction beside what is measured."""
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,7 +12,7 @@ from redraft.benchmark.roofline.plan import plan as predict
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
-from redraft.cli.bench.output import JsonLineOption, show_table
+from redraft.cli.output import JsonLineOption, report
 from redraft.model.preparation import prepare
 from redraft.weights.fetch import RELEASED
 
@@ -63,19 +61,16 @@ def plan(
                 row["measured_seconds"] = measured.to_json()
                 row["ratio"] = round(prediction.denoising_seconds / measured.median, 3)
             predicted.append(row)
-    if not as_json:
-        columns, rows = table_of(predicted)
-        show_table(f"PREDICTED, not measured: {model}, {precision}, {tokens_per_forward} tokens per forward",
-                   columns, rows)  # fmt: skip
-        for name, published in {row["device"]: row["published"] for row in predicted if "published" in row}.items():
-            print(f"published by others for {name}: {published}", file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "bench": "plan", "predicted": predicted, "model": model, "precision": precision, "context": context,
-                "tokens_per_forward": tokens_per_forward, "share": share, "machine": machine,
-            }
-        )
+    columns, rows = table_of(predicted)
+    published = {row["device"]: row["published"] for row in predicted if "published" in row}
+    report(
+        {
+            "bench": "plan", "predicted": predicted, "model": model, "precision": precision, "context": context,
+            "tokens_per_forward": tokens_per_forward, "share": share, "machine": machine,
+        },
+        *(f"published by others for {name}: {speed}" for name, speed in published.items()),
+        title=f"PREDICTED, not measured: {model}, {precision}, {tokens_per_forward} tokens per forward",
+        columns=columns, rows=rows, as_json=as_json,
     )  # fmt: skip
 
 

@@ -1,7 +1,5 @@
 """`redraft bench step` and `redraft bench compare`: the time of a denoising step, alone and beside others."""
 
-import json
-import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +13,7 @@ from redraft.benchmark.roofline.share import measure_step
 from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
 from redraft.cli import options
-from redraft.cli.bench.output import JsonLineOption, format_ms, show_table
+from redraft.cli.output import JsonLineOption, format_ms, report
 from redraft.model.precision import Precision, precision_choices
 from redraft.model.preparation import prepare
 
@@ -49,26 +47,20 @@ def step(
     machine, packed = describe_machine(), measured_step.model.packed_embedding
     found = measure_step(measured_step, precision, rounds)
     whole = found.seconds["step"]
-    if not as_json:
-        rows = [(name, format_ms(one), f"{one.median / whole.median:.0%}") for name, one in found.seconds.items()]
-        show_table(f"A step of {batch} canvases: {config}, {precision}", ("stage", "ms", "share"), rows)
-        print(
-            f"{found.gflop:.2f} GFLOP: {found.gflops.median:.0f} GFLOP/s, {found.share.median:.0%} of the "
-            f"{found.ceiling_gflops.median:.0f} GFLOP/s that the products alone reach",
-            file=sys.stderr,
-        )
-    print(
-        json.dumps(
-            {
-                "bench": "step", "config": config, "batch": batch, "precision": precision, "context": context,
-                "canvas_length": measured_step.length,
-                "ms": {name: one.scaled(1000).to_json() for name, one in found.seconds.items()},
-                "canvas_steps_per_second": round(batch / whole.median, 2), "gflop": round(found.gflop, 4),
-                "gflops": found.gflops.to_json(), "ceiling_gflops": found.ceiling_gflops.to_json(),
-                "share_of_ceiling": found.share.to_json(),
-                "packed_embedding_bytes": packed.num_bytes if packed else 0, "machine": machine,
-            }
-        )
+    report(
+        {
+            "bench": "step", "config": config, "batch": batch, "precision": precision, "context": context,
+            "canvas_length": measured_step.length,
+            "ms": {name: one.scaled(1000) for name, one in found.seconds.items()},
+            "canvas_steps_per_second": round(batch / whole.median, 2), "gflop": round(found.gflop, 4),
+            "gflops": found.gflops, "ceiling_gflops": found.ceiling_gflops, "share_of_ceiling": found.share,
+            "packed_embedding_bytes": packed.num_bytes if packed else 0, "machine": machine,
+        },
+        f"{found.gflop:.2f} GFLOP: {found.gflops.median:.0f} GFLOP/s, {found.share.median:.0%} of the "
+        f"{found.ceiling_gflops.median:.0f} GFLOP/s that the products alone reach",
+        title=f"A step of {batch} canvases: {config}, {precision}", columns=("stage", "ms", "share"),
+        rows=[(name, format_ms(one), f"{one.median / whole.median:.0%}") for name, one in found.seconds.items()],
+        as_json=as_json,
     )  # fmt: skip
 
 
@@ -113,21 +105,18 @@ def _with_transformers(
     prompts = random_prompts(model.config.vocab_size, batch, context)
     peer = TransformersSteps(model, prompts, steps)
     found = compare_steps(EngineSteps(prepare(model, precision), prompts, steps), peer, rounds)
-    if not as_json:
-        rows = [
+    report(
+        {
+            "bench": "compare", "with": "transformers", "config": config, "batch": batch, "precision": precision,
+            "context": context, "steps": steps, "ratio": found.ratio, "ms": found.ours.scaled(1000),
+            "peer_ms": found.theirs.scaled(1000), "peer": peer.facts, "machine": machine,
+        },
+        title=f"A step of {batch} canvases: {config}, {precision}", columns=("program", "ms", "ratio"),
+        rows=[
             ("redraft", format_ms(found.ours), ""),
             ("transformers", format_ms(found.theirs), f"{found.ratio.median:.2f} x"),
-        ]
-        show_table(f"A step of {batch} canvases: {config}, {precision}", ("program", "ms", "ratio"), rows)
-    print(
-        json.dumps(
-            {
-                "bench": "compare", "with": "transformers", "config": config, "batch": batch, "precision": precision,
-                "context": context, "steps": steps, "ratio": found.ratio.to_json(),
-                "ms": found.ours.scaled(1000).to_json(), "peer_ms": found.theirs.scaled(1000).to_json(),
-                "peer": peer.facts, "machine": machine,
-            }
-        )
+        ],
+        as_json=as_json,
     )  # fmt: skip
 
 
@@ -139,32 +128,23 @@ def _with_autoregressive(
     found = compare_autoregressive(model, batch, context, rounds=rounds)
     length = model.config.canvas_length
     diffusion = batch * length / (steps * found.step.median + found.commit.median)
-    tokens = batch / found.token.median
-    if not as_json:
-        rows = [
+    tokens, even = batch / found.token.median, found.break_even
+    report(
+        {
+            "bench": "compare", "with": "autoregressive", "config": config, "batch": batch, "precision": precision,
+            "context": context, "canvas_length": length, "steps": steps,
+            "tokens_per_second": {"diffusion": round(diffusion, 1), "autoregressive": round(tokens, 1)},
+            "break_even_steps": even,
+            "ms": {name: getattr(found, name).scaled(1000) for name in ("step", "commit", "token")},
+            "machine": machine,
+        },
+        f"as fast at {even.median:.1f} steps for a canvas of {length} ({even.low:.1f} to {even.high:.1f})",
+        title=f"{batch} requests: {config}, {precision}", columns=("decoding", "ms per forward", "tokens/s"),
+        rows=[
             (f"a canvas, {steps} steps", format_ms(found.step), f"{diffusion:.0f}"),
             ("token by token", format_ms(found.token), f"{tokens:.0f}"),
-        ]
-        show_table(f"{batch} requests: {config}, {precision}", ("decoding", "ms per forward", "tokens/s"), rows)
-        even = found.break_even
-        print(
-            f"as fast at {even.median:.1f} steps for a canvas of {length} ({even.low:.1f} to {even.high:.1f})",
-            file=sys.stderr,
-        )
-    print(
-        json.dumps(
-            {
-                "bench": "compare", "with": "autoregressive", "config": config, "batch": batch,
-                "precision": precision, "context": context, "canvas_length": length, "steps": steps,
-                "tokens_per_second": {"diffusion": round(diffusion, 1), "autoregressive": round(tokens, 1)},
-                "break_even_steps": found.break_even.to_json(),
-                "ms": {
-                    "step": found.step.scaled(1000).to_json(), "commit": found.commit.scaled(1000).to_json(),
-                    "token": found.token.scaled(1000).to_json(),
-                },
-                "machine": machine,
-            }
-        )
+        ],
+        as_json=as_json,
     )  # fmt: skip
 
 

@@ -23,19 +23,17 @@ KeyOption = Annotated[
 def make_endpoint(
     model_options: options.ModelOptions, url: str, key_variable: str | None, timeout: float = TIMEOUT
 ) -> "Endpoint":
-    """Returns the endpoint at `url`, with the server's first model where --model names none.
+    """Returns the endpoint at `url`, with the server's first model unless --model names one.
 
-    Raises ValueError for what a server cannot be asked for, and where it does not answer.
+    Raises ValueError for options that a request has no field for, and where the server does not answer.
     """
     options.require_package("httpx2", "load")
-    from redraft.client.stream import PROTOCOL_NAMES, Endpoint, check_url, list_models, request_fields
+    from redraft.client.stream import Endpoint, check_url, list_models, request_fields
 
     if (model_options.device, model_options.precision) != ("auto", "auto"):
         raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
-    if unknown := sorted(model_options.settings.keys() - PROTOCOL_NAMES.keys()):
-        raise ValueError(
-            f"a server can't be asked for {', '.join(unknown)}; with --endpoint there are {', '.join(PROTOCOL_NAMES)}"
-        )
+    if "choice" in model_options.settings:
+        raise ValueError("--choice has no field in a request to a server; leave it out with --endpoint")
     key = None
     if key_variable is not None and not (key := os.environ.get(key_variable)):
         raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")

@@ -8,6 +8,7 @@ from redraft.benchmark.autoregressive import compare_autoregressive
 from redraft.benchmark.compare import EngineSteps, random_prompts
 from redraft.benchmark.compare import compare as compare_steps
 from redraft.benchmark.models import benchmark_config, load_benchmark_model
+from redraft.benchmark.neighbours import measure_shared_speed
 from redraft.benchmark.peers import TransformersSteps
 from redraft.benchmark.roofline.share import measure_step
 from redraft.benchmark.steps import Step, check_step
@@ -25,6 +26,7 @@ ConfigOption = Annotated[
 BatchOption = Annotated[int, typer.Option(help="Canvases at once.")]
 StepPrecision = Annotated[str, typer.Option(help=f"{precision_choices()}.")]
 ContextOption = Annotated[int, typer.Option(help="Cached tokens before each canvas.")]
+NeighboursOption = Annotated[int, typer.Option(help="Busy processes that compete for the CPUs.")]
 RoundsOption = Annotated[int, typer.Option(help="How often everything is measured.")]
 
 
@@ -35,14 +37,20 @@ def step(
     precision: StepPrecision = "bf16",
     context: ContextOption = 64,
     rounds: RoundsOption = 20,
+    neighbours: NeighboursOption = 0,
     as_json: JsonLineOption = False,
 ) -> None:
     """Milliseconds of a denoising step by stage, and its share of what its matrix products reach alone.
 
-    Step and products alternate, so that both meet the same machine.
+    Step and products alternate, so that both meet the same machine. With --neighbours, the step is measured alone and
+    beside busy processes instead: two of them on two CPUs leave half the speed to a fair share.
     """
     _check(config, batch, precision, context)
     options.check_at_least(1, rounds=rounds)
+    options.check_at_least(0, neighbours=neighbours)
+    if neighbours:
+        _beside_neighbours(config, batch, precision, context, rounds, neighbours, as_json)
+        return
     measured_step = Step(prepare(load_benchmark_model(config, precision), precision), batch, context)
     machine, packed = describe_machine(), measured_step.model.packed_embedding
     found = measure_step(measured_step, precision, rounds)
@@ -60,6 +68,26 @@ def step(
         f"{found.ceiling_gflops.median:.0f} GFLOP/s that the products alone reach",
         title=f"A step of {batch} canvases: {config}, {precision}", columns=("stage", "ms", "share"),
         rows=[(name, format_ms(one), f"{one.median / whole.median:.0%}") for name, one in found.seconds.items()],
+        as_json=as_json,
+    )  # fmt: skip
+
+
+def _beside_neighbours(
+    config: str, batch: int, precision: str, context: int, rounds: int, neighbours: int, as_json: bool
+) -> None:
+    measured = Step(prepare(load_benchmark_model(config, precision), precision), batch, context)
+    found = measure_shared_speed(measured.run, neighbours, rounds)
+    report(
+        {
+            "bench": "step", "config": config, "batch": batch, "precision": precision, "context": context,
+            "neighbours": neighbours, "ms": found.quiet.scaled(1000), "ms_beside_neighbours": found.shared.scaled(1000),
+            "share_of_quiet_speed": found.share_of_quiet, "machine": describe_machine(),
+        },
+        title=f"A step of {batch} canvases: {config}, {precision}", columns=("busy neighbours", "ms", "speed"),
+        rows=[
+            ("0", format_ms(found.quiet), ""),
+            (str(neighbours), format_ms(found.shared), f"{found.share_of_quiet.median:.0%}"),
+        ],
         as_json=as_json,
     )  # fmt: skip
 

@@ -16,9 +16,10 @@ from redraft.cli.eval import endpoints
 from redraft.evaluation.cases import Case, read_rows
 from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
 from redraft.evaluation.needle import check_needle, needle_cases, score_needle
+from redraft.evaluation.scores import score_answer
 from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
 from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
-from redraft.evaluation.tasks import SCORES, TASKS, Score
+from redraft.evaluation.tasks import SCORES, TASKS, WIDE_SETS, Score
 
 ExamplesOption = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
 AutoregressiveOption = Annotated[
@@ -61,6 +62,28 @@ def task_command(name: str) -> Callable[..., None]:
         _run(name, task.cases(examples), task.score, subject, as_json, failures)
 
     return command
+
+
+@options.with_model_options
+def wide(
+    model_options: options.ModelOptions,
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"The sets, all by default: {', '.join(WIDE_SETS)}.", metavar="SET...")
+    ] = None,
+    *,
+    autoregressive: AutoregressiveOption = False,
+    endpoint: endpoints.EndpointOption = None,
+    api_key_env: endpoints.KeyOption = None,
+    failures: FailuresOption = None,
+) -> None:
+    """The test sets of the next bundled model, a line of JSON each; not what today's is for."""
+    for name in names or ():
+        if name not in WIDE_SETS:
+            raise ValueError(f"there is no set {name!r}; there are {', '.join(WIDE_SETS)}")
+    subject = _subject(model_options, endpoint, api_key_env, autoregressive)
+    for name in names or WIDE_SETS:
+        to = None if failures is None else failures.with_stem(f"{failures.stem}-{name}")
+        _run(f"wide {name}", WIDE_SETS[name].cases(), score_answer, subject, True, to)
 
 
 @options.with_model_options

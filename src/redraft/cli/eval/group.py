@@ -19,6 +19,7 @@ for _name, _help in (
     ("repair", "Sentences with typos; the score of copying them is shown too."),
 ):
     app.command(_name, help=_help)(evaluate.task_command(_name))
+app.command("wide")(evaluate.wide)
 app.command("rows")(evaluate.rows)
 app.command("sudoku")(evaluate.sudoku)
 app.command("needle")(evaluate.needle)

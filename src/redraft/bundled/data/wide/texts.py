@@ -212,7 +212,8 @@ class Writer:
         count = rng.choice((1, 1, 1, 2, 2, 3) if words is None else (1, 2, 2, 3, 4))
         parts: list[Part] = []
         for _ in range(count):
-            add(parts, self.listing() if rng.random() < LISTING_SHARE else self.phrase())
+            is_listing = rng.random() < LISTING_SHARE and self.is_seen
+            add(parts, self.listing() if is_listing else self.phrase())
         if rng.random() < ITEMS_SHARE:
             add(parts, self.items())
         is_mail = rng.random() < MAIL_SHARE

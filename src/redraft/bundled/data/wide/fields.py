@@ -3,6 +3,7 @@
 import random
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,8 @@ OWNERS = "customer client supplier vendor contact company billing delivery shipp
 OWNED = ("email", "phone", "city", "country", "street", "postcode", "url")
 OWNER_SHARE = 0.15
 """Share of names of these types that say whose it is: customer_email, billing city."""
+USUAL_NAMES = 3
+"""The first names of a field are never held out."""
 HELD_OUT_PART = 6
 """One name in so many is held out."""
 
@@ -73,14 +76,25 @@ def _literals() -> str:
 
 @cache
 def held_out_names() -> frozenset[str]:
-    """Returns the names that no training text has: a part by hash, without those that texts happen to say."""
-    names = [name for field in read_fields().values() for name in field.names[1:]]
+    """Returns the names that no training text has: a part by hash, without those that texts happen to say.
+
+    Nor do they differ from another name only by spaces, as file name from filename.
+    """
+    names = [name for field in read_fields().values() for name in field.names]
+    names += [name for code in read_table("names") for some in native_names(code).values() for name in some]
+    written = Counter(_squeeze(name) for name in set(names))
+    usual = {name for field in read_fields().values() for name in field.names[:USUAL_NAMES]}
     return frozenset(
         name
-        for name in names
-        if zlib.crc32(name.encode()) % HELD_OUT_PART == 0
-        and not re.search(rf"\b{re.escape(name.lower())}\b", _literals())
+        for field in read_fields().values()
+        for name in field.names
+        if name not in usual and zlib.crc32(name.encode()) % HELD_OUT_PART == 0 and written[_squeeze(name)] == 1
+        if not re.search(rf"\b{re.escape(name.lower())}\b", _literals())
     )
+
+
+def _squeeze(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def names_of(field: Field, language: str, *, held_out: bool) -> tuple[str, ...]:

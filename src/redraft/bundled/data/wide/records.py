@@ -13,12 +13,11 @@ from redraft.bundled.data import normalization
 from redraft.bundled.data.record import Conversation
 from redraft.bundled.data.wide import requests
 from redraft.bundled.data.wide.grammar import Reference, read_templates
-from redraft.bundled.data.wide.questions import choose_questions, could_mean
 from redraft.bundled.data.wide.texts import (
     LANGUAGE_SHARES,
     Fact,
+    FactTemplate,
     Part,
-    Phrasing,
     Writer,
     fits,
     old_phrasings,
@@ -72,7 +71,7 @@ def make_object(rng: random.Random, conditions: Conditions = TRAINING) -> Conver
     part = (
         writer.compose(conditions.words) if rng.random() >= EMPTY_SHARE else Part(rng.choice(("", "-", "n/a", "...")))
     )
-    questions = choose_questions(
+    questions = requests.choose_questions(
         [part.facts], writer.language, rng, held_out=conditions.held_out_names, repeated=part.repeated
     )
 
@@ -118,7 +117,7 @@ def make_object(rng: random.Random, conditions: Conditions = TRAINING) -> Conver
                 messages[1],
             )
         else:
-            others = choose_questions([earlier.facts], writer.language, rng)
+            others = requests.choose_questions([earlier.facts], writer.language, rng)
             first = requests.make_request(others, earlier.text, writer.language, writer.values, rng, wording="object")
             found = {name: fact.value for name, fact in earlier.facts.items()}
             before = json.dumps(requests.make_answer(others, found, first.numbers), ensure_ascii=False)
@@ -132,13 +131,13 @@ def make_array(rng: random.Random, conditions: Conditions = TRAINING) -> Convers
     writer = conditions.writer(rng)
     count = rng.choices(range(1, MAX_RECORDS + 1), (4, 20, 24, 20, 12, 9, 6, 5))[0]
     items, text = _lines(writer, count) if rng.random() < 0.55 else _rows(writer, count)
-    questions = choose_questions(items, writer.language, rng, held_out=conditions.held_out_names, most=4)
+    questions = requests.choose_questions(items, writer.language, rng, held_out=conditions.held_out_names, most=4)
     if rng.random() < 0.35:
         text = writer.values.fill(rng.choice(read_templates("arrays")["intro"]), rng) + "\n" + text
     elif rng.random() < 0.25:
         head, present = writer.phrase(), [fact.field for item in items for fact in item.values()]
         if all(
-            fits(known, present) and not any(could_mean(known, one.name, [known]) for one in questions)
+            fits(known, present) and not any(requests.could_mean(known, one.name, [known]) for one in questions)
             for known in head.fields()
         ):
             text = f"{head.text}\n\n{text}"
@@ -170,7 +169,7 @@ def make_array(rng: random.Random, conditions: Conditions = TRAINING) -> Convers
 def _lines(writer: Writer, count: int) -> tuple[list[Mapping[str, Fact]], str]:
     """Repeats a phrasing with new values."""
     rng = writer.rng
-    choice: Sequence[Phrasing] = [Phrasing("list", template, {}) for template in read_templates("arrays")[""]]
+    choice: Sequence[FactTemplate] = [FactTemplate("list", template, {}) for template in read_templates("arrays")[""]]
     if writer.language != "en" or not writer.is_seen or rng.random() < 0.4:
         pool = phrasings(writer.language, is_seen=writer.is_seen)
         if writer.language == "en" and rng.random() < 0.5:

@@ -65,7 +65,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Phrasing:
+class FactTemplate:
     """A template whose references are fields, by the names that its file has for them."""
 
     kind: str
@@ -78,15 +78,15 @@ class Phrasing:
 
 
 @cache
-def phrasings(language: str, *, is_seen: bool = True) -> tuple[Phrasing, ...]:
+def phrasings(language: str, *, is_seen: bool = True) -> tuple[FactTemplate, ...]:
     """Returns the phrasings of a language that training has, or those that it never has."""
     found = read_templates(f"texts_{language}" if is_seen else "texts_unseen")
     sections = found if is_seen else {kind: found[kind] for kind in found if kind.endswith(f" {language}")}
-    return tuple(Phrasing(kind, template, {}) for kind, templates in sections.items() for template in templates)
+    return tuple(FactTemplate(kind, template, {}) for kind, templates in sections.items() for template in templates)
 
 
 @cache
-def old_phrasings(*, is_seen: bool = True) -> tuple[Phrasing, ...]:
+def old_phrasings(*, is_seen: bool = True) -> tuple[FactTemplate, ...]:
     """Returns the first extraction task's phrasings, English ones, in terms of the fields here."""
     kinds = {}
     for line in read_table("kinds")[""]:
@@ -100,7 +100,7 @@ def old_phrasings(*, is_seen: bool = True) -> tuple[Phrasing, ...]:
             if line.startswith("# "):
                 kind = line[2:].strip()
             elif line.strip():
-                found.append(Phrasing(kind, parse(line), kinds[kind]))
+                found.append(FactTemplate(kind, parse(line), kinds[kind]))
     return tuple(found)
 
 
@@ -114,7 +114,7 @@ class Writer:
     is_seen: bool = True
     mistyped: float = 0.0
 
-    def render(self, phrasing: Phrasing, settled: Sequence[str | Reference] | None = None) -> Part:
+    def render(self, phrasing: FactTemplate, settled: Sequence[str | Reference] | None = None) -> Part:
         """Fills a phrasing with new values."""
         facts: dict[str, Fact] = {}
         text = ""
@@ -204,7 +204,7 @@ class Writer:
     def mail(self, kind: str) -> Part:
         """Writes a part of a mail: head, quote or signature."""
         template = self.rng.choice(read_templates("mail")[f"{kind} {self.language}"])
-        return self.render(Phrasing(kind, template, {}))
+        return self.render(FactTemplate(kind, template, {}))
 
     def compose(self, words: tuple[int, int] | None = None) -> Part:
         """Writes a text of about as many words as given, from the lower to the upper number (None: without filler)."""

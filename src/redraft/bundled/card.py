@@ -37,3 +37,18 @@ BUNDLED = Card(
     ),
     single_turn=True,
 )
+
+WIDE = Card(
+    purpose="Extracts the fields you name from a text as JSON, or from each of its items as a JSON array, and rewrites "
+    "dates, times, amounts, phone numbers and quantities in the format you ask for.",
+    limits="It can't chat, answer questions, translate or summarize; it says so when asked to.",
+    examples=(
+        *EXTRACTION.examples[:4],
+        "Extract customer, due date and total_amount from this mail as JSON:\n\nDear Ms Berg, invoice 2024-117 over "
+        "1.250,00 EUR is open. Please pay by 15 June 2024. Kind regards, Nordwind GmbH",
+        "Extract product, quantity, price as a JSON array:\n- 2 x desk lamp (24.90 EUR)\n- 1 x office chair (149 EUR)",
+        "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
+        "Write the amount as 0.00 CUR: €1.234,50",
+    ),
+)
+"""The card of the next bundled model."""

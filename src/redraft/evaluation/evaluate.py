@@ -50,10 +50,10 @@ def evaluate(
     Raises ValueError too where a server does not answer.
     """
     for case in cases:
-        subject.check(case.prompt)
+        subject.check(case.conversation)
     outcomes = []
     for case in cases:
-        response = subject.respond(case.prompt)
+        response = subject.respond(case.conversation)
         outcome = Outcome(case, response, subject.encode(case.answer), score(case, response.text))
         report(outcome)
         outcomes.append(outcome)

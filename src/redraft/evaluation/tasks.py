@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redraft.bundled import TEST_SETS
 from redraft.evaluation.cases import Case, read_cases
-from redraft.evaluation.scores import score_fields, score_repair, score_text
+from redraft.evaluation.scores import score_answer, score_fields, score_repair, score_text
 
 Score = Callable[[Case, str], dict[str, float]]
 """A case and an answer → numbers, whose means are the result."""
@@ -43,5 +43,11 @@ TASKS = {
         EvaluationTask("repair", score_repair),
     )
 }
+WIDE_SETS = {
+    path.stem.removeprefix("wide-"): EvaluationTask(path.stem, score_answer)
+    for path in sorted(TEST_SETS.glob("wide-*.jsonl"))
+    if not path.stem.endswith("-tuning")
+}
+"""The test sets of the next bundled model, by name."""
 SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}
 """Those that fit any rows."""

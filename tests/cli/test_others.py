@@ -43,6 +43,15 @@ def test_examples_are_commands_that_run(run, checkpoint):
     assert (code, err) == (2, "redraft: there is no example 3; there are 1 to 2\n")
 
 
+def test_fields_are_listed_by_kind_of_text(run, checkpoint):
+    code, out, _ = run("fields")
+    assert code == 0
+    assert "payment      name, amount, date, iban, invoice_id, company, email\n" in out
+    assert len(out.splitlines()) == 14
+    code, _, err = run("fields", "-m", checkpoint)
+    assert (code, err) == (2, f"redraft: {checkpoint} lists no fields\n")
+
+
 def test_chat_says_what_the_model_is_for_and_answers(run, checkpoint, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/new\nhello\n/exit\nnever read\n"))
     code, out, err = run("chat", "-m", checkpoint, "--seed", 3)

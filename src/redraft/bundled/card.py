@@ -1,5 +1,6 @@
 """The cards of the bundled model and of the model for extraction that it starts from."""
 
+from redraft.bundled.data.extraction.phrasings import KINDS
 from redraft.weights.card import Card
 
 EXTRACTION = Card(
@@ -19,6 +20,8 @@ EXTRACTION = Card(
         "Extract street, postcode, city, phone as JSON: Please send it to Lena Berg, Elm Street 5, 10115 Berlin, phone "
         "030 1234567.",
     ),
+    example_names=("payment", "order", "log line", "appointment", "boarding pass", "address"),
+    fields=KINDS,
     single_turn=True,
 )
 
@@ -35,6 +38,8 @@ BUNDLED = Card(
         "Write the weight in kg: 850 g",
         "Fix the typos: We wil deliver teh order to your adress on Monday.",
     ),
+    example_names=(*EXTRACTION.example_names[:4], "date", "amount", "time", "weight", "typos"),
+    fields=KINDS,
     single_turn=True,
 )
 

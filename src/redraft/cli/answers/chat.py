@@ -1,4 +1,4 @@
-"""`redraft chat` and `redraft examples`."""
+"""`redraft chat`, and what a checkpoint says of itself: `redraft examples` and `redraft fields`."""
 
 import io
 import shlex
@@ -94,3 +94,14 @@ def examples(
     prompt = card.examples[number - 1]
     print(prompt)
     _answer(redraft.load(model), prompt, options.without_none(seed=seed), live=sys.stdout.isatty())
+
+
+def fields(*, model: options.ModelOption = "bundled") -> None:
+    """List the fields that a checkpoint can extract, by kind of text."""
+    known = redraft.read_card(model).fields
+    if not known:
+        raise ValueError(f"{model} lists no fields")
+    print('Ask for any of them: "Extract name, date as JSON: <your text>"\n')
+    width = max(map(len, known))
+    for kind, names in known.items():
+        print(f"{kind:{width}}  {', '.join(names)}")

@@ -60,10 +60,10 @@ def test_a_sweep_goes_on_where_it_stood(tmp_path):
     assert list(sweep(more, measure, done))[:-1] == found
     assert [one["steps"] for one in asked] == [1, 2, 3, 3, 4, 5]
     assert len(list(sweep(more, lambda _: pytest.fail("measured again"), done))) == 5
-    with pytest.raises(ValueError, match=r"was measured with \{\}, this is \{'model': 'b'\}; choose another"):
+    with pytest.raises(ValueError, match=r"holds points of \{\}, not of \{'model': 'b'\}; choose another"):
         list(sweep(choices, measure, done, {"model": "b"}))
     done.write_text("[]\n")
-    with pytest.raises(ValueError, match="line 1 is not a point of a frontier"):
+    with pytest.raises(ValueError, match="line 1 is not a measured point"):
         list(sweep(choices, measure, done))
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from redraft.benchmark.compare import random_prompts
 from redraft.benchmark.steps import Step
-from redraft.benchmark.timing import Spread, Stopwatch
+from redraft.benchmark.timing import Spread, alternate, seconds_of
 from redraft.model.batch import FlatBatch, Pass, Segment
 from redraft.model.cache import KVCache
 from redraft.model.linear.methods import PackedLinear, PlainLinear, has_onednn
@@ -53,18 +55,13 @@ class AutoregressiveBaseline:
         return found
 
     def _argmax(self, hidden: Tensor) -> Tensor:
-        """The argmax token, hidden [B, D] → int64 [B]. Without the softcap, which does not change the order."""
+        """Returns the argmax token, hidden [B, D] → int64 [B]. Without the softcap, which does not change the order."""
         logits: Tensor = self._readout(hidden)
-        split = logits.shape[1] // CHUNK * CHUNK
-        chunks = logits[:, :split].view(len(logits), -1, CHUNK)
-        if not chunks.shape[1]:
-            return torch.as_tensor(logits.argmax(dim=-1))
-        peak, chunk = chunks.amax(dim=-1).max(dim=-1)
-        best: Tensor = chunks[torch.arange(len(chunk)), chunk].argmax(dim=-1) + chunk * CHUNK
-        if split == logits.shape[1]:
-            return best
-        rest, at = logits[:, split:].max(dim=-1)
-        found: Tensor = torch.where(rest > peak, at + split, best)
+        if missing := -logits.shape[1] % CHUNK:
+            logits = F.pad(logits, (0, missing), value=-torch.inf)
+        chunks = logits.view(len(logits), -1, CHUNK)
+        chunk = chunks.amax(dim=-1).argmax(dim=-1)
+        found: Tensor = chunks[torch.arange(len(chunk)), chunk].argmax(dim=-1) + chunk * CHUNK
         return found
 
 
@@ -121,21 +118,13 @@ def compare_autoregressive(
     """Measures a step, a commit and `tokens` tokens in turn. The tokens stand where a canvas's middle would."""
     step = Step(model, batch, context)
     length = step.length
-    middle = max(1, context + length // 2)
-    prompts = torch.randint(0, model.config.vocab_size, (batch, middle), generator=torch.Generator().manual_seed(0))
+    prompts = random_prompts(model.config.vocab_size, batch, max(1, context + length // 2))
     decoding = AutoregressiveBaseline(model, prompts, (rounds + 1) * tokens)
-    watch = Stopwatch()
-    for number in range(-1, rounds):
-        if number == 0:
-            watch = Stopwatch()
-        with watch.lap("step"):
-            step.run()
-        with watch.lap("commit"):
-            step.commit()
-        with watch.lap("token"):
-            for _ in range(tokens):
-                decoding.token()
-    steps, commits, whole = watch.seconds["step"], watch.seconds["commit"], watch.seconds["token"]
-    each = [seconds / tokens for seconds in whole]
+    steps, commits, each = alternate(
+        rounds,
+        lambda: seconds_of(step.run),
+        lambda: seconds_of(step.commit),
+        lambda: seconds_of(decoding.token, tokens),
+    )
     even = [(length * one - commit) / taken for one, commit, taken in zip(each, commits, steps, strict=True)]
-    return AutoregressiveComparison(Spread.of(steps), Spread.of(commits), Spread.of(each), Spread.of(even))
+    return AutoregressiveComparison(*map(Spread.of, (steps, commits, each, even)))

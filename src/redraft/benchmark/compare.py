@@ -3,14 +3,14 @@
 B requests, C canvas length, S steps of a canvas.
 """
 
+import statistics
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from redraft.benchmark.timing import Spread, ratio
+from redraft.benchmark.timing import Comparison, Spread, alternate, ratio
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Limits, Request
 from redraft.model.transformer import Transformer
@@ -27,28 +27,12 @@ class Steps(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The seconds of a step on both sides, a median for each round, and how many times as long the other took."""
-
-    ours: Spread
-    theirs: Spread
-    ratio: Spread
-
-
 def compare(ours: Steps, theirs: Steps, rounds: int) -> Comparison:
-    """Runs both sides once a round, in alternating order: what slows the machine for a while slows both alike.
-
-    One more round warms both up. A ratio is of the two medians of a round.
-    """
-    sides = ours, theirs
-    found: tuple[list[float], list[float]] = [], []
-    for number in range(-1, rounds):
-        for side in (0, 1) if number % 2 else (1, 0):
-            taken = sides[side].seconds()
-            if number >= 0:
-                found[side].append(Spread.of(taken).median)
-    return Comparison(Spread.of(found[0]), Spread.of(found[1]), ratio(found[1], found[0]))
+    """Measures the seconds of a step on both sides, a median for each round; the ratio is theirs over ours."""
+    mine, other = alternate(
+        rounds, lambda: statistics.median(ours.seconds()), lambda: statistics.median(theirs.seconds())
+    )
+    return Comparison(Spread.of(mine), Spread.of(other), ratio(other, mine))
 
 
 def random_prompts(vocab_size: int, requests: int, context: int, seed: int = 0) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from redraft.benchmark.timing import seconds_of
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
@@ -82,11 +83,8 @@ class Step:
         """Runs one step; returns the seconds of each stage and of the whole ("step")."""
         clock = Clock()
         with clock.watching(self.model):
-            start = time.perf_counter()
-            self.run(clock)
-            total = time.perf_counter() - start
-        spent = {stage: clock.spent.get(stage, 0.0) for stage in STAGES}
-        return {**spent, "overhead": total - sum(spent.values()), "step": total}
+            total = seconds_of(lambda: self.run(clock))
+        return clock.spent | {"overhead": total - sum(clock.spent.values()), "step": total}
 
     def _forward(self, kind: Pass, soft_embedding: Tensor | None) -> Tensor:
         segments = tuple(
@@ -111,14 +109,14 @@ class Clock:
     """A clock of the seconds spent in each stage."""
 
     def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
+        self.spent: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time of the block to a stage."""
         start = time.perf_counter()
         yield
-        self._add(name, start)
+        self.spent[name] += time.perf_counter() - start
 
     @contextmanager
     def watching(self, model: Transformer) -> Iterator[None]:
@@ -144,9 +142,6 @@ class Clock:
             start = time.perf_counter()
 
         def after(*_: object) -> None:
-            self._add(name, start)
+            self.spent[name] += time.perf_counter() - start
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-
-    def _add(self, name: str, start: float) -> None:
-        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start

@@ -5,15 +5,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from redraft.model.native.build import load_kernels
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,35 @@ class Spread:
         }
 
 
-class Stopwatch:
-    """A stopwatch: the seconds of each named lap, a list for each name."""
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured of two programs in turn, and the ratio round by round."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
+    ours: Spread
+    theirs: Spread
+    ratio: Spread
 
-    @contextmanager
-    def lap(self, name: str) -> Iterator[None]:
-        """Records what the block takes."""
-        start = time.perf_counter()
-        yield
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+
+def alternate(rounds: int, *sides: Callable[[], T]) -> list[list[T]]:
+    """Measures every side once a round, forwards and backwards by turns; returns the measurements of each side.
+
+    One more round warms them up. What slows the machine for a while slows all sides alike.
+    """
+    found: list[list[T]] = [[] for _ in sides]
+    for number in range(-1, rounds):
+        for side, measured in list(zip(sides, found, strict=True))[:: 1 if number % 2 else -1]:
+            value = side()
+            if number >= 0:
+                measured.append(value)
+    return found
+
+
+def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
+    """Measures the mean seconds of one of `repeats` runs."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redraft.bundled import TEST_SETS
 from redraft.utils.json_files import parse_json_lines
-
-DATA = TEST_SETS
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """The frontier: which sampler settings give which quality at which speed, and which of them nothing else beats."""
 
+import functools
 import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from redraft.api import Model, load
@@ -54,10 +56,21 @@ class FrontierMeasurement:
     def points(self, choices: Iterable[dict[str, Any]], file: Path | None = None) -> Iterator[Point]:
         """Measures each choice, "precision" and sampler settings; a model is loaded once for each precision.
 
-        file: keeps what is measured, and what it holds is not measured again. Raises ValueError where it holds points
-        of something else.
+        file: as `sweep` takes it.
         """
-        return sweep(choices, self._measure({}), file, self.identity() if file else None)
+        cases = self.task.tuning_cases(self.examples)
+
+        @functools.cache
+        def model(precision: str) -> Model:
+            return load(self.model, device=self.device, precision=precision)
+
+        def measure(choice: dict[str, Any]) -> Point:
+            subject = ModelSubject(model(choice["precision"]), {"seed": self.seed, **sampler_settings(choice)})
+            summary = summarise(evaluate(subject, cases, self.task.score, self.report))
+            names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")
+            return Point(choice, *(summary[name] for name in names))
+
+        return sweep(choices, measure, file, self.identity() if file else {})
 
     def identity(self) -> dict[str, Any]:
         """Returns what tells this measurement from others: a checkpoint that is trained further keeps its name."""
@@ -66,20 +79,6 @@ class FrontierMeasurement:
             "task": self.task.name, "model": self.model, "files": stamps, "examples": self.examples,
             "device": self.device, "seed": self.seed,
         }  # fmt: skip
-
-    def _measure(self, loaded: dict[str, Model]) -> Callable[[dict[str, Any]], Point]:
-        cases = self.task.tuning_cases(self.examples)
-
-        def measure(choice: dict[str, Any]) -> Point:
-            precision = choice["precision"]
-            if precision not in loaded:
-                loaded[precision] = load(self.model, device=self.device, precision=precision)
-            subject = ModelSubject(loaded[precision], {"seed": self.seed, **sampler_settings(choice)})
-            summary = summarise(evaluate(subject, cases, self.task.score, self.report))
-            names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")
-            return Point(choice, *(summary[name] for name in names))
-
-        return measure
 
 
 def write_settings(model: str, point: Point) -> None:
@@ -101,11 +100,11 @@ def grid(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def pareto(points: Sequence[Point]) -> list[Point]:
+def pareto(points: Sequence[Point], objectives: Sequence[str] = OBJECTIVES) -> list[Point]:
     """Returns the points that no other equals in all objectives and beats in one, best quality first."""
 
     def beats(one: Point, other: Point) -> bool:
-        pairs = [(getattr(one, name), getattr(other, name)) for name in OBJECTIVES]
+        pairs = [(getattr(one, name), getattr(other, name)) for name in objectives]
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
     chosen = [point for point in points if not any(beats(other, point) for other in points)]
@@ -123,28 +122,26 @@ def sweep(
     settings: Iterable[dict[str, Any]],
     measure: Callable[[dict[str, Any]], Point],
     file: Path | None,
-    identity: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Point]:
     """Measures each choice of settings that `file` does not hold, and appends it.
 
     identity: what is measured, and on what. Raises ValueError for a file whose points are of something else.
     """
-    known = {json.dumps(point.settings, sort_keys=True): point for point in _read(file, identity or {})} if file else {}
+    known = {json.dumps(point.settings, sort_keys=True): point for point in _read(file, identity)} if file else {}
     for one in settings:
         key = json.dumps(one, sort_keys=True)
         if key not in known:
             known[key] = measure(one)
             if file:
                 with file.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps({"of": identity or {}, "point": asdict(known[key])}) + "\n")
+                    lines.write(json.dumps({"of": dict(identity), "point": asdict(known[key])}) + "\n")
         yield known[key]
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> list[Point]:
-    """The points of a file; removes a last line that was cut off when the process was killed."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    """Reads the points of a file; removes a last line that was cut off when the process was killed."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
         write_whole(path, "".join(lines))
@@ -154,9 +151,9 @@ def _read(path: Path, identity: Mapping[str, Any]) -> list[Point]:
             row = json.loads(line)
             point, measured = Point(**row["point"]), row["of"]
         except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path}, line {number} is not a point of a frontier; choose another file") from None
+            raise ValueError(f"{path}, line {number} is not a measured point; choose another file") from None
         if measured != identity:
-            raise ValueError(f"{path} was measured with {measured}, this is {dict(identity)}; choose another file")
+            raise ValueError(f"{path} holds points of {measured}, not of {dict(identity)}; choose another file")
         points.append(point)
     return points
 
@@ -174,8 +171,8 @@ def draw(points: Sequence[Point], best: Sequence[Point], chosen: Point, title: s
         axes.scatter(
             [getattr(p, name) for p in points], [p.quality for p in points], s=12, color="0.6", label="measured"
         )
-        edge = sorted((getattr(p, name), p.quality) for p in _edge(best, name))
-        axes.plot(*zip(*edge, strict=True), "o-", color="C0", linewidth=1, markersize=4, label="frontier")
+        line = sorted((getattr(p, name), p.quality) for p in pareto(best, ("quality", name)))
+        axes.plot(*zip(*line, strict=True), "o-", color="C0", linewidth=1, markersize=4, label="frontier")
         axes.plot(getattr(chosen, name), chosen.quality, "*", color="C3", markersize=12, label="chosen")
         axes.set_xlabel(label)
         axes.set_ylabel("exact")
@@ -183,12 +180,3 @@ def draw(points: Sequence[Point], best: Sequence[Point], chosen: Point, title: s
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()
-
-
-def _edge(points: Sequence[Point], name: str) -> list[Point]:
-    """The frontier in two dimensions: the points that are faster than all that are at least as good."""
-    edge: list[Point] = []
-    for point in sorted(points, key=lambda p: (-p.quality, -getattr(p, name))):
-        if not edge or getattr(point, name) > getattr(edge[-1], name):
-            edge.append(point)
-    return edge

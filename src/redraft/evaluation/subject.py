@@ -84,20 +84,16 @@ class ModelSubject:
         self.facts = {"model": model.name, "settings": mode | self._settings}
 
     def check(self, prompt: Prompt) -> None:
-        """Raises ValueError for a prompt that the model cannot answer."""
         self._model.stream(prompt, **self._settings)
 
     def respond(self, prompt: Prompt) -> Response:
-        """Answers a prompt."""
         result = self._generate(prompt, **self._settings)
         return Response.of_generation(result.text, result.generation)
 
     def encode(self, text: str) -> Sequence[int]:
-        """Returns a text's token ids."""
         return self._model.tokenizer.encode(text)
 
     def count_tokens(self, text: str) -> int:
-        """Counts a text's tokens."""
         return len(self.encode(text))
 
 
@@ -132,8 +128,7 @@ class EndpointSubject:
         )
 
     def encode(self, text: str) -> None:
-        """Returns None: only the server knows the tokens."""
+        return None
 
     def count_tokens(self, text: str) -> int:
-        """Estimates a text's tokens from its length."""
         return -(-len(text) // CHARACTERS_PER_TOKEN)

@@ -11,8 +11,6 @@ from redraft.benchmark.load.driver import (
     LoadResult,
     Traffic,
     arrivals,
-    closed_loop,
-    open_loop,
     percentiles,
     summarise_load,
 )
@@ -51,7 +49,7 @@ class Counting:
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
 def test_a_closed_loop_has_so_many_on_the_way(concurrency):
     target, prompts = Counting(), [f"prompt {i}" for i in range(10)]
-    found = asyncio.run(closed_loop(target, prompts, concurrency))
+    found = asyncio.run(Traffic(prompts, concurrency).send(target))
     assert sorted(target.seen) == sorted(prompts)
     assert target.most == min(concurrency, 10)
     assert len(found.outcomes) == 10
@@ -60,7 +58,7 @@ def test_a_closed_loop_has_so_many_on_the_way(concurrency):
 def test_an_open_loop_waits_for_nobody_and_counts_from_when_a_request_was_due():
     # All are due long before the first is answered.
     target = Counting(seconds=0.2)
-    found = asyncio.run(open_loop(target, ["p"] * 5, rate=1000.0))
+    found = asyncio.run(Traffic(["p"] * 5, rate=1000.0).send(target))
     assert target.most == 5
     assert all(one.seconds >= one.first_seconds >= 0.2 for one in found.outcomes)
 
@@ -126,7 +124,7 @@ def test_our_engine_answers_and_its_failures_are_counted(tmp_path):
 
     async def run():
         async with redraft.Engine(model) as engine:
-            return await closed_loop(EngineTarget(engine, {"seed": 0}), ["hello", "word " * 400, " ", "hello"], 2)
+            return await Traffic(["hello", "word " * 400, " ", "hello"], 2).send(EngineTarget(engine, {"seed": 0}))
 
     found = asyncio.run(run())
     answered = [one for one in found.outcomes if isinstance(one, AnsweredRequest)]
@@ -142,7 +140,7 @@ def test_a_full_queue_is_a_failure(tmp_path):
 
     async def run():
         async with redraft.Engine(model, admitted_requests=1, queued_requests=1) as engine:
-            return await closed_loop(EngineTarget(engine, {"seed": 0}), ["hello"] * 12, 12)
+            return await Traffic(["hello"] * 12, 12).send(EngineTarget(engine, {"seed": 0}))
 
     found = summarise_load(asyncio.run(run()))
     assert found["answered"] + found["failed"]["queue full"] == 12
@@ -153,7 +151,7 @@ def test_whatever_a_request_raises_is_counted():
         async def submit(self, prompt, **_):
             raise RuntimeError(f"the engine has stopped: {prompt}")
 
-    found = summarise_load(asyncio.run(closed_loop(EngineTarget(Broken(), {}), ["a", "b"], 1)))
+    found = summarise_load(asyncio.run(Traffic(["a", "b"], 1).send(EngineTarget(Broken(), {}))))
     assert found["failed"] == {"RuntimeError": 2}
     assert found["failures"] == {"RuntimeError": "the engine has stopped: a"}
 
@@ -180,7 +178,7 @@ def server(monkeypatch):
 def test_a_server_answers_and_its_failures_are_counted(server):
     async def run():
         async with Endpoint(url=server.url, model="m").connect() as connection:
-            return await closed_loop(EndpointTarget(connection, {"seed": 3}), ["good", "busy", "thinking", "good"], 1)
+            return await Traffic(["good", "busy", "thinking", "good"], 1).send(EndpointTarget(connection, {"seed": 3}))
 
     found = asyncio.run(run())
     answered = [one for one in found.outcomes if isinstance(one, AnsweredRequest)]
@@ -198,16 +196,16 @@ def test_tokens_that_a_server_does_not_report_are_unknown(server):
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("arguments", "message"),
     [
-        (lambda: closed_loop(Counting(), [], 1), "there are no prompts"),
-        (lambda: closed_loop(Counting(), ["a"], 0), "concurrency is 0, must be at least 1"),
-        (lambda: open_loop(Counting(), ["a"], 0.0), "rate is 0.0, must be a finite number above 0"),
-        (lambda: open_loop(Counting(), ["a"], float("nan")), "rate is nan"),
+        (([], 1), "there are no prompts"),
+        ((["a"], 0), "concurrency is 0, must be at least 1"),
+        ((["a"], 1, 0.0), "rate is 0.0, must be a finite number above 0"),
+        ((["a"], 1, float("nan")), "rate is nan"),
     ],
 )
-def test_bad_numbers_are_refused(call, message):
+def test_bad_numbers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        asyncio.run(call())
+        Traffic(*arguments)
     with pytest.raises(ValueError, match="prompts of 5 to 4 words"):
         next(filler_prompts(5, 4))

@@ -7,11 +7,12 @@ that is sent late because the program was busy has waited.
 
 import asyncio
 import itertools
+import math
 import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,55 +39,43 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Traffic:
-    """The prompts of a load test and when they are sent: `concurrency` in flight, or `rate` a second."""
+    """The prompts of a load test and when they are sent: `concurrency` in flight, or `rate` a second.
+
+    Raises ValueError without prompts, for a concurrency below 1, and for a rate that is not a finite number above 0.
+    """
 
     prompts: Sequence[str]
     concurrency: int = 16
     rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("there are no prompts to send; give at least one")
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency is {self.concurrency}, must be at least 1")
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise ValueError(f"rate is {self.rate}, must be a finite number above 0")
+
     async def send(self, target: Target) -> LoadResult:
-        """Sends all prompts and waits for the answers. Raises ValueError as the loops do."""
-        if self.rate is not None:
-            return await open_loop(target, self.prompts, self.rate)
-        return await closed_loop(target, self.prompts, self.concurrency)
+        """Sends all prompts and waits for the answers."""
+        start, waiting = time.perf_counter(), iter(self.prompts)
+
+        async def worker() -> list[AnsweredRequest | RequestFailed]:
+            return [await _ask(target, prompt, time.perf_counter()) for prompt in waiting]
+
+        if self.rate is None:
+            workers = (worker() for _ in range(min(self.concurrency, len(self.prompts))))
+            outcomes = [*itertools.chain(*await asyncio.gather(*workers))]
+        else:
+            running = []
+            for prompt, after in zip(self.prompts, arrivals(self.rate), strict=False):
+                await asyncio.sleep(max(0.0, start + after - time.perf_counter()))
+                running.append(asyncio.create_task(_ask(target, prompt, start + after)))
+            outcomes = await asyncio.gather(*running)
+        return LoadResult(tuple(outcomes), time.perf_counter() - start)
 
 
-async def closed_loop(target: Target, prompts: Sequence[str], concurrency: int) -> LoadResult:
-    """Sends all prompts, `concurrency` in flight. Raises ValueError for a number below 1 and without prompts."""
-    check_prompts(prompts)
-    if concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency}, must be at least 1")
-    start = time.perf_counter()
-    waiting = iter(prompts)
-
-    async def worker() -> list[AnsweredRequest | RequestFailed]:
-        return [await _ask(target, prompt, time.perf_counter()) for prompt in waiting]
-
-    outcomes = await asyncio.gather(*(worker() for _ in range(min(concurrency, len(prompts)))))
-    return LoadResult(tuple(itertools.chain(*outcomes)), time.perf_counter() - start)
-
-
-async def open_loop(target: Target, prompts: Sequence[str], rate: float, seed: int = 0) -> LoadResult:
-    """Sends `rate` prompts a second, as a Poisson process. Raises ValueError for a rate not above 0 and no prompts."""
-    check_prompts(prompts)
-    check_rate(rate)
-    start = time.perf_counter()
-    running = []
-    for prompt, after in zip(prompts, arrivals(rate, seed), strict=False):
-        due = start + after
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        running.append(asyncio.create_task(_ask(target, prompt, due)))
-    outcomes = await asyncio.gather(*running)
-    return LoadResult(tuple(outcomes), time.perf_counter() - start)
-
-
-def check_rate(rate: float) -> None:
-    """Raises ValueError for a rate that is not a finite number above 0."""
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"rate is {rate}, must be a finite number above 0")
-
-
-def arrivals(rate: float, seed: int) -> Iterator[float]:
+def arrivals(rate: float, seed: int = 0) -> Iterator[float]:
     """Yields the seconds from the start at which requests are due, the first at 0."""
     rng, at = random.Random(f"arrivals/{seed}"), 0.0
     while True:
@@ -102,8 +91,8 @@ def summarise_load(result: LoadResult) -> dict[str, Any]:
     """
     answered = [one for one in result.outcomes if isinstance(one, AnsweredRequest)]
     failed = [one for one in result.outcomes if isinstance(one, RequestFailed)]
-    tokens = _total(one.size.tokens for one in answered)
-    steps = _total(one.size.canvas_steps for one in answered)
+    tokens = _total([one.size.tokens for one in answered])
+    steps = _total([one.size.canvas_steps for one in answered])
 
     def per_second(total: int | None) -> float | None:
         return None if total is None else round(total / result.seconds, 3)
@@ -143,13 +132,7 @@ async def _ask(target: Target, prompt: str, due: float) -> AnsweredRequest | Req
     return AnsweredRequest((texts or [end])[0] - due, end - due, size)
 
 
-def _total(counts: Iterable[int | None]) -> int | None:
-    """The sum; None without counts, or where one is not known."""
-    known = list(counts)
-    return sum(one for one in known if one is not None) if known and None not in known else None
-
-
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises ValueError where there are none."""
-    if not prompts:
-        raise ValueError("there are no prompts to send; give at least one")
+def _total(counts: Sequence[int | None]) -> int | None:
+    """Returns the sum; None without counts, or where one is not known."""
+    known = [one for one in counts if one is not None]
+    return sum(known) if counts and len(known) == len(counts) else None

@@ -7,23 +7,13 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from redraft.benchmark.steps import Step
-from redraft.benchmark.timing import Spread, ratio
+from redraft.benchmark.timing import Comparison, Spread, alternate, ratio
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineThread, Event, Failed, Finished, Limits, Request, StepTaken
 from redraft.model.config import ModelConfig
 from redraft.model.transformer import Transformer
-
-
-@dataclass(frozen=True)
-class EngineEfficiency:
-    """Canvas-steps a second of the engine and of the bare step, and the engine's over the step's, round by round."""
-
-    engine: Spread
-    step: Spread
-    ratio: Spread
 
 
 def measure_efficiency(
@@ -34,21 +24,19 @@ def measure_efficiency(
     *,
     rounds: int,
     seconds: float,
-) -> EngineEfficiency:
+) -> Comparison:
     """Measures the engine with `concurrency` requests in flight and one step of as many canvases, alternating.
 
-    Each side of a round takes `seconds`. Prompts are used again when all have been, but no prefix of them is kept.
-    Raises ValueError for a request that cannot be answered.
+    Returns canvas-steps a second. Each side of a round takes `seconds`. Prompts are used again when all have been, but
+    no prefix of them is kept. Raises ValueError for a request that cannot be answered.
     """
     bare = bare_step(model, prompts, settings, concurrency)
-    engine, step = [], []
-    for number in range(-1, rounds):
-        engine_rate = measure_engine_rate(model, prompts, settings, concurrency, seconds)
-        step_rate = concurrency * _steps_per_second(bare, seconds)
-        if number >= 0:
-            engine.append(engine_rate)
-            step.append(step_rate)
-    return EngineEfficiency(Spread.of(engine), Spread.of(step), ratio(engine, step))
+    engine, step = alternate(
+        rounds,
+        lambda: measure_engine_rate(model, prompts, settings, concurrency, seconds),
+        lambda: concurrency * _steps_per_second(bare, seconds),
+    )
+    return Comparison(Spread.of(engine), Spread.of(step), ratio(engine, step))
 
 
 def bare_step(

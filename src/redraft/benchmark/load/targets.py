@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redraft.api import Committed, Result
+from redraft.api import Committed
 from redraft.async_engine import Engine
 from redraft.client.errors import RequestFailed
 from redraft.engine import QueueFull
@@ -38,17 +38,17 @@ class EngineTarget:
     async def answer(self, prompt: str, on_text: Callable[[], None]) -> AnswerSize:
         """Answers one prompt; each canvas is a part of the text. Raises RequestFailed."""
         try:
-            async for event in await self._engine.submit(prompt, **self._settings):
+            answer = await self._engine.submit(prompt, **self._settings)
+            async for event in answer:
                 if isinstance(event, Committed):
                     on_text()
-                elif isinstance(event, Result):
-                    return AnswerSize(len(event.token_ids), sum(event.generation.steps_per_canvas))
+            result = await answer
+            return AnswerSize(len(result.token_ids), sum(result.generation.steps_per_canvas))
         except QueueFull as error:
             raise RequestFailed("queue full", str(error)) from error
         except Exception as error:
             # Whatever became of one request, the others are still measured.
             raise RequestFailed(type(error).__name__, str(error)) from error
-        raise RequestFailed("no end", "the answer's events ended without a result")
 
 
 class EndpointTarget:

@@ -4,15 +4,16 @@ B canvases, C tokens each, T cached tokens; n rows, I inputs, O outputs.
 """
 
 import statistics
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from redraft.benchmark.steps import STAGES, Step
+from redraft.benchmark.timing import Spread, alternate, ratio, seconds_of
 from redraft.model.config import ModelConfig
 from redraft.model.linear.methods import PackedLinear, has_onednn
 from redraft.model.native.build import load_kernels
@@ -90,47 +91,29 @@ class Ceiling:
     A product's weights are in the CPU's cache if they fit; those of a whole model may not be.
     """
 
-    def __init__(self, shapes: Mapping[Product, int], precision: str) -> None:
-        self._shapes = shapes
-        self._runs = {product: implementations(product, precision) for product in shapes}
-        self._repeats = dict.fromkeys(shapes, 1)
-        self._seconds: list[dict[Product, list[float]]] = []
+    def __init__(self, products: Mapping[Product, int], precision: str) -> None:
+        self._products = products
+        self._runs = {product: implementations(product, precision) for product in products}
+        self._repeats = dict.fromkeys(products, 1)
         # Once to warm up, and again to choose how often to repeat.
         self.measure()
-        for product, taken in self._measured().items():
-            self._repeats[product] = max(1, min(MAX_REPEATS, int(REPEAT_SECONDS / min(taken))))
-
-    def measure(self) -> None:
-        """Times all products once."""
-        self._seconds.append(self._measured())
-
-    def best(self) -> dict[Product, list[float]]:
-        """Returns the seconds of each product, round by round, by the implementation with the lowest median."""
-        found = {}
-        for product in self._shapes:
-            by_implementation = zip(*(one[product] for one in self._seconds[1:]), strict=True)
-            found[product] = list(min(by_implementation, key=statistics.median))
-        return found
-
-    def seconds(self) -> list[float]:
-        """Returns the seconds of all products of a step, round by round."""
-        best = self.best()
-        return [
-            sum(times * best[product][number] for product, times in self._shapes.items())
-            for number in range(len(self._seconds) - 1)
-        ]
+        for product, seconds in self.measure().items():
+            self._repeats[product] = max(1, min(MAX_REPEATS, int(REPEAT_SECONDS / min(seconds))))
 
     @torch.inference_mode()
-    def _measured(self) -> dict[Product, list[float]]:
-        found: dict[Product, list[float]] = {}
-        for product, runs in self._runs.items():
-            found[product] = []
-            for run in runs:
-                start = time.perf_counter()
-                for _ in range(self._repeats[product]):
-                    run()
-                found[product].append((time.perf_counter() - start) / self._repeats[product])
-        return found
+    def measure(self) -> dict[Product, list[float]]:
+        """Times all products once; returns the seconds of each by each of its implementations."""
+        return {
+            product: [seconds_of(run, self._repeats[product]) for run in runs] for product, runs in self._runs.items()
+        }
+
+    def seconds(self, rounds: Sequence[Mapping[Product, Sequence[float]]]) -> list[float]:
+        """Returns the seconds of all products of a step in each round, by the fastest implementations."""
+        totals = [0.0] * len(rounds)
+        for product, times in self._products.items():
+            best = min(zip(*(one[product] for one in rounds), strict=True), key=statistics.median)
+            totals = [total + times * seconds for total, seconds in zip(totals, best, strict=True)]
+        return totals
 
 
 def implementations(product: Product, precision: str) -> list[Callable[[], Tensor]]:
@@ -156,3 +139,33 @@ def implementations(product: Product, precision: str) -> list[Callable[[], Tenso
         own = KernelLinear(weight, kernels=kernels)
         found.append(lambda: own(x))
     return found
+
+
+@dataclass(frozen=True)
+class StepMeasurement:
+    """A step's seconds by stage and whole ("step"), its GFLOP, the GFLOP/s reached and possible, and their ratio."""
+
+    seconds: dict[str, Spread]
+    gflop: float
+    gflops: Spread
+    ceiling_gflops: Spread
+    share: Spread
+
+
+def measure_step(step: Step, precision: str, rounds: int) -> StepMeasurement:
+    """Measures a step and its products alone, alternating."""
+    products = forward_products(step.model.config, step.batch, step.context)
+    ceiling, gflop = Ceiling(products, precision), count_flops(products) / 1e9
+    stages: list[dict[str, float]] = []
+    timed: list[dict[Product, list[float]]] = []
+    alternate(rounds, lambda: stages.append(step.stages()), lambda: timed.append(ceiling.measure()))
+    # The round that warms up is not counted.
+    stages, alone = stages[1:], ceiling.seconds(timed[1:])
+    whole = [one["step"] for one in stages]
+    return StepMeasurement(
+        seconds={name: Spread.of([one[name] for one in stages]) for name in (*STAGES, "step")},
+        gflop=gflop,
+        gflops=Spread.of([gflop / one for one in whole]),
+        ceiling_gflops=Spread.of([gflop / one for one in alone]),
+        share=ratio(alone, whole),
+    )

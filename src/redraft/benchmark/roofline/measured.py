@@ -15,7 +15,6 @@ N tokens, D hidden, V vocabulary, B requests.
 """
 
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ import torch
 
 from redraft.benchmark.roofline.ceiling import Ceiling, Product, forward_products
 from redraft.benchmark.roofline.plan import Device
+from redraft.benchmark.timing import seconds_of
 from redraft.model.config import ModelConfig
 from redraft.model.native.build import load_kernels
 from redraft.model.precision import PRECISIONS
@@ -75,7 +75,7 @@ class MeasuredRoofline:
     _products: dict[Product, float] = field(default_factory=dict)
 
     def __call__(self, config: ModelConfig, requests: int, context: int, tokens: int, readout: int) -> float:
-        """Predicts the seconds of a forward, as redraft.benchmark.roofline.plan.Forward does."""
+        """Predicts the seconds of a forward, as `Device.forward`."""
         rows = requests * tokens
         needed = forward_products(config, requests, context, tokens=tokens, readout=readout)
         multiplying = sum(times * self.product_seconds(product) for product, times in needed.items())
@@ -99,9 +99,7 @@ class MeasuredRoofline:
         )  # fmt: skip
         if small not in self._products:
             ceiling = Ceiling(Counter([small]), self.precision)
-            for _ in range(ROUNDS):
-                ceiling.measure()
-            self._products[small] = statistics.median(ceiling.seconds())
+            self._products[small] = statistics.median(ceiling.seconds([ceiling.measure() for _ in range(ROUNDS)]))
         return self._products[small] * product.flops / small.flops
 
 
@@ -134,12 +132,6 @@ OP_WEIGHT = 4.0
 
 
 def _median(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of one run, the median of ROUNDS rounds of `repeats` runs."""
+    """Returns the seconds of one run, the median of ROUNDS rounds of `repeats` runs."""
     run()
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for _ in range(repeats):
-            run()
-        taken.append((time.perf_counter() - start) / repeats)
-    return statistics.median(taken)
+    return statistics.median(seconds_of(run, repeats) for _ in range(ROUNDS))

@@ -9,9 +9,9 @@ B requests, C canvas length, T cached tokens, D hidden, V vocabulary, H heads, d
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from redraft.model.config import ModelConfig
 from redraft.weights.sizes import ModelSizes
@@ -26,16 +26,9 @@ class Device:
     bandwidth: float
     memory: float
     source: str
-    forward: "Forward | None" = None
-    """Predicts the seconds of a forward, where that is better known than by a roofline."""
-
-
-class Forward(Protocol):
-    """A prediction of how long a forward takes."""
-
-    def __call__(self, config: ModelConfig, requests: int, context: int, tokens: int, readout: int) -> float:
-        """Predicts the seconds for `tokens` of each request; `readout`: products with the embedding, 2 in a step."""
-        ...
+    forward: Callable[[ModelConfig, int, int, int, int], float] | None = None
+    """Predicts the seconds of a forward, from model, requests, context, tokens of each request and products with the
+    embedding (2 in a step), where that is better known than by a roofline."""
 
 
 DEVICES = {
@@ -116,9 +109,18 @@ def plan(
         raise ValueError(f"tokens per forward is {tokens_per_forward}, must lie above 0 and be at most {canvas}")
     if requests < 1 or context < 0:
         raise ValueError(f"{requests} requests with {context} tokens of context: at least 1 and 0 are needed")
-    forward = _Forwards(config, device, precision, requests, context, share)
-    denoising, commit = forward.seconds(canvas, readout=2), forward.seconds(canvas, readout=0)
-    autoregressive = forward.seconds(1, readout=1)
+    sizes = ModelSizes.of(config)
+    weights = float(sizes.weight_bytes[{"bf16": "bfloat16", "fp8": "int8"}.get(precision, precision)])
+    caches = float(requests * sizes.kv_bytes(context))
+
+    def seconds(rows: int, readout: int) -> float:
+        if device.forward is not None:
+            return device.forward(config, requests, context, rows, readout) / share
+        flops, read = _forward_work(config, sizes, requests, context, rows, readout)
+        moved = read * weights / sizes.parameters + caches
+        return max(flops / device.flops[precision], moved / device.bandwidth) / share
+
+    denoising, commit, autoregressive = seconds(canvas, 2), seconds(canvas, 0), seconds(1, 1)
     steps = canvas / tokens_per_forward
     # Equal speed: C / (steps · denoising + commit) = 1 / autoregressive.
     free = canvas * autoregressive - commit
@@ -129,48 +131,28 @@ def plan(
         tokens_per_second=requests * canvas / (steps * denoising + commit),
         autoregressive_tokens_per_second=requests / autoregressive,
         break_even=canvas * denoising / free if free > 0 else math.inf,
-        weight_bytes=forward.weights,
-        cache_bytes=forward.caches,
-        fits=forward.weights + forward.caches <= device.memory,
+        weight_bytes=weights,
+        cache_bytes=caches,
+        fits=weights + caches <= device.memory,
     )
 
 
-class _Forwards:
-    """The forwards of one plan."""
+def _forward_work(
+    config: ModelConfig, sizes: ModelSizes, requests: int, context: int, rows: int, readout: int
+) -> tuple[float, float]:
+    """Returns the FLOPs of a forward of `rows` tokens of each request, and the number of weights that it reads.
 
-    def __init__(
-        self, config: ModelConfig, device: Device, precision: str, requests: int, context: int, share: float
-    ) -> None:
-        self.config, self.sizes = config, ModelSizes.of(config)
-        self.requests, self.context = requests, context
-        self.forward, self.share = device.forward, share
-        self.flops, self.bandwidth = share * device.flops[precision], share * device.bandwidth
-        stored = {"bf16": "bfloat16", "fp8": "int8"}.get(precision, precision)
-        self.weights = float(self.sizes.weight_bytes[stored])
-        self.bytes_per_weight = self.weights / self.sizes.parameters
-        self.caches = float(requests * self.sizes.kv_bytes(context))
-
-    def seconds(self, rows: int, *, readout: int) -> float:
-        """Predicts a forward of `rows` tokens of each request; `readout`: products with the embedding, 2 in a step."""
-        config, sizes = self.config, self.sizes
-        if self.forward is not None:
-            return self.forward(config, self.requests, self.context, rows, readout) / self.share
-        tokens = self.requests * rows
-        layers = sizes.active_parameters - sizes.embedding_parameters
-        if readout < 2:
-            layers -= sizes.self_conditioning_parameters
-        attention = 0
-        for layer in range(config.num_layers):
-            past = config.visible_past(layer)
-            keys = (self.context if past is None else min(self.context, past)) + rows
-            attention += 4 * tokens * config.num_heads * config.attention_shape(layer).head_dim * keys
-        flops = 2 * tokens * (layers + readout * sizes.embedding_parameters) + attention
-        shapes = config.parameter_shapes()
-        experts = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
-        touched = 1 - (1 - config.experts_per_token / config.num_experts) ** tokens
-        read = sizes.parameters - experts * (1 - touched)
-        if not readout:
-            read -= sizes.embedding_parameters
-        if readout < 2:
-            read -= sizes.self_conditioning_parameters
-        return max(flops / self.flops, (read * self.bytes_per_weight + self.caches) / self.bandwidth)
+    readout: products with the embedding, 2 in a step.
+    """
+    tokens = requests * rows
+    idle = 0 if readout == 2 else sizes.self_conditioning_parameters
+    attention = 0
+    for layer in range(config.num_layers):
+        past = config.visible_past(layer)
+        keys = (context if past is None else min(context, past)) + rows
+        attention += 4 * tokens * config.num_heads * config.attention_shape(layer).head_dim * keys
+    multiplied = sizes.active_parameters + (readout - 1) * sizes.embedding_parameters - idle
+    experts = sum(math.prod(shape) for name, shape in config.parameter_shapes().items() if ".experts." in name)
+    untouched = (1 - config.experts_per_token / config.num_experts) ** tokens
+    read = sizes.parameters - experts * untouched - idle - (0 if readout else sizes.embedding_parameters)
+    return 2 * tokens * multiplied + attention, read

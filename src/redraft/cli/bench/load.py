@@ -9,9 +9,8 @@ import typer
 
 from redraft.benchmark.load.driver import LoadResult, Traffic, summarise_load
 from redraft.benchmark.load.efficiency import measure_efficiency
-from redraft.benchmark.load.overhead import measure_overhead
 from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
-from redraft.benchmark.load.runs import run_on_endpoint, run_on_engine
+from redraft.benchmark.load.runs import measure_overhead, run_on_endpoint, run_on_engine
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
 from redraft.cli.eval import endpoints
@@ -159,11 +158,11 @@ def _against_step(
             "bench": "load", "against": "step", "model": model.name, "precision": model_options.precision,
             "concurrency": traffic.concurrency, "settings": model_options.settings,
             "prompt_tokens": {"low": lengths[0], "mean": round(sum(lengths) / len(ids), 1), "high": lengths[-1]},
-            "canvas_steps_per_second": {"engine": found.engine, "step": found.step},
+            "canvas_steps_per_second": {"engine": found.ours, "step": found.theirs},
             "ratio": found.ratio, "machine": machine,
         },
         title=f"{traffic.concurrency} requests at once: {model.name}", columns=("", "canvas-steps/s"),
-        rows=_ratio_rows(found.ratio, {"engine": found.engine, "bare step": found.step}), as_json=as_json,
+        rows=_ratio_rows(found.ratio, {"engine": found.ours, "bare step": found.theirs}), as_json=as_json,
     )  # fmt: skip
 
 
@@ -172,15 +171,15 @@ def _against_server(model_options: options.ModelOptions, traffic: Traffic, round
     options.require_package("fastapi", "serve")
     machine = describe_machine()
     settings, model = {"seed": 0} | model_options.settings, model_options.load()
-    found = measure_overhead(
+    found, tokens = measure_overhead(
         model, traffic, settings, rounds=rounds, device=model_options.device, precision=model_options.precision
     )
-    rates = {"engine": found.engine, "server": found.server}
+    rates = {"engine": found.theirs, "server": found.ours}
     report(
         {
             "bench": "load", "against": "server", "model": model.name, "precision": model_options.precision,
             "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
-            "answer_tokens": found.tokens, "tokens_per_second": rates, "ratio": found.ratio, "machine": machine,
+            "answer_tokens": tokens, "tokens_per_second": rates, "ratio": found.ratio, "machine": machine,
         },
         title=f"{traffic.concurrency} streams at once: {model.name}", columns=("", "answer tokens/s"),
         rows=_ratio_rows(found.ratio, rates), as_json=as_json,

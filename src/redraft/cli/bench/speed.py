@@ -10,7 +10,7 @@ from redraft.benchmark.compare import compare as compare_steps
 from redraft.benchmark.models import benchmark_config, load_benchmark_model
 from redraft.benchmark.neighbours import measure_shared_speed
 from redraft.benchmark.peers import TransformersSteps
-from redraft.benchmark.roofline.share import measure_step
+from redraft.benchmark.roofline.ceiling import measure_step
 from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
 from redraft.cli import options

@@ -1,6 +1,7 @@
 """`redraft eval frontier`: which sampler settings are worth their time."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+import redraft
 from redraft.cli import options
+from redraft.cli.output import show_table
 from redraft.evaluation.frontier import (
     FrontierMeasurement,
     Point,
@@ -25,20 +27,54 @@ from redraft.evaluation.tasks import TASKS
 from redraft.model.precision import check_precision
 from redraft.utils.files import write_whole
 
+TRIED = {
+    "steps": ("steps", "8,16,48"),
+    "entropy_bound": ("entropy_bounds", "0.1,1"),
+    "confidence_threshold": ("confidence_thresholds", "0.005,0.05"),
+}
+"""Settings that are tried beside the schedule: the name of the option, and its default."""
+SETTINGS = [setting for setting in redraft.SETTINGS if setting.name in TRIED]
 
+
+def _make_choices(
+    *,
+    temperatures: Annotated[
+        str, typer.Option(help="Schedules to try, each as t_min:t_max.")
+    ] = "0.3:0.6,0.4:0.8,0.8:0.8",
+    precisions: Annotated[str, typer.Option(help="Precisions to try.")] = "float32",
+    **tried: str,
+) -> list[dict[str, Any]]:
+    """Returns every combination of the values that the options name, each checked."""
+    schedules = []
+    for schedule in temperatures.split(","):
+        low, _, high = schedule.partition(":")
+        t_min, t_max = options.parse_numbers("temperatures", f"{low},{high}", float)
+        schedules.append({"t_min": t_min, "t_max": t_max})
+    values: dict[str, list[Any]] = {"precision": precisions.split(","), "schedule": schedules}
+    for setting in SETTINGS:
+        option = TRIED[setting.name][0]
+        values[setting.name] = options.parse_numbers(option.replace("_", "-"), tried[option], setting.type)
+    choices = grid(values)
+    for choice in choices:
+        check_precision(choice["precision"])
+        options.check_settings(sampler_settings(choice))
+    return choices
+
+
+def _tried_parameter(setting: redraft.Setting) -> inspect.Parameter:
+    name, default = TRIED[setting.name]
+    option = Annotated[str, typer.Option(help=f"{setting.help} Values to try, separated by commas.")]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+
+
+@options.receives(_make_choices, *map(_tried_parameter, SETTINGS))
 def frontier(
+    choices: list[dict[str, Any]],
     task: Annotated[str, typer.Argument(help="The task to measure on: extract, normalize or repair.")] = "extract",
     *,
     model: options.ModelOption = "bundled",
     device: options.DeviceOption = "auto",
     examples: Annotated[int, typer.Option(help="Examples, of a set apart from the test set.")] = 120,
-    steps: Annotated[str, typer.Option(help="Values to try, separated by commas.")] = "8,16,48",
-    entropy_bounds: Annotated[str, typer.Option(help="Values to try.")] = "0.1,1",
-    temperatures: Annotated[
-        str, typer.Option(help="Schedules to try, each as t_min:t_max.")
-    ] = "0.3:0.6,0.4:0.8,0.8:0.8",
-    confidence_thresholds: Annotated[str, typer.Option(help="Mean entropies to stop at, to try.")] = "0.005,0.05",
-    precisions: Annotated[str, typer.Option(help="Precisions to try.")] = "float32",
     tolerance: Annotated[float, typer.Option(help="How far below the best the chosen point may be.")] = 0.01,
     points: Annotated[
         Path | None, typer.Option(help="File that keeps what is measured; an existing one is continued.")
@@ -57,10 +93,8 @@ def frontier(
     cases = TASKS[task].tuning_cases(examples)
     if not 0 <= tolerance <= 1:
         raise ValueError(f"--tolerance is {tolerance}, must lie between 0 and 1")
-    for name, file in (("points", points), ("picture", picture)):
-        if file is not None and not file.parent.is_dir():
-            raise ValueError(f"--{name}: there is no folder {str(file.parent)!r}")
-    choices = _choices(steps, entropy_bounds, temperatures, confidence_thresholds, precisions)
+    options.check_folder("points", points)
+    options.check_folder("picture", picture)
     if write and len({choice["precision"] for choice in choices}) > 1:
         raise ValueError("--write: a checkpoint has no precision of its own; give one of --precisions")
     if picture is not None:
@@ -82,53 +116,20 @@ def frontier(
         write_whole(picture, draw(measured, best, chosen, f"{task}, {len(cases)} examples"))
     if write:
         write_settings(model, chosen)
-    result = {
-        "task": task,
-        "examples": len(cases),
-        "model": model,
-        "measured": len(measured),
-        "frontier": [dataclasses.asdict(point) for point in best],
-        "chosen": dataclasses.asdict(chosen),
-        "written": write,
-    }
     if as_json:
+        result = {
+            "task": task, "examples": len(cases), "model": model, "measured": len(measured),
+            "frontier": [dataclasses.asdict(point) for point in best], "chosen": dataclasses.asdict(chosen),
+            "written": write,
+        }  # fmt: skip
         print(json.dumps(result))
-    else:
-        _show(best, chosen)
-
-
-def _choices(
-    steps: str, entropy_bounds: str, temperatures: str, confidence_thresholds: str, precisions: str
-) -> list[dict[str, Any]]:
-    """Every combination of what the options name, each checked."""
-    schedules = []
-    for schedule in temperatures.split(","):
-        low, _, high = schedule.partition(":")
-        t_min, t_max = options.parse_numbers("temperatures", f"{low},{high}", float)
-        schedules.append({"t_min": t_min, "t_max": t_max})
-    choices = grid(
-        {
-            "precision": precisions.split(","),
-            "schedule": schedules,
-            "steps": options.parse_numbers("steps", steps, int),
-            "entropy_bound": options.parse_numbers("entropy-bounds", entropy_bounds, float),
-            "confidence_threshold": options.parse_numbers("confidence-thresholds", confidence_thresholds, float),
-        }
+        return
+    speeds = ("tokens_per_second", "tokens_per_forward", "steps_per_canvas")
+    show_table(
+        ((_format(one), f"{one.quality:.1%}", *(str(getattr(one, name)) for name in speeds)) for one in best),
+        ("settings", "exact", "tokens/s", "tokens/forward", "steps/canvas"),
     )
-    for choice in choices:
-        check_precision(choice["precision"])
-        options.check_settings(sampler_settings(choice))
-    return choices
-
-
-def _show(best: list[Point], chosen: Point) -> None:
-    table = Table("settings", "exact", "tokens/s", "tokens/forward", "steps/canvas")
-    for point in best:
-        speeds = (point.tokens_per_second, point.tokens_per_forward, point.steps_per_canvas)
-        table.add_row(_format(point), f"{point.quality:.1%}", *map(str, speeds))
-    console = Console()
-    console.print(table)
-    console.print(f"chosen: {_format(chosen)}")
+    print(f"chosen: {_format(chosen)}")
 
 
 def _format(point: Point) -> str:

@@ -77,7 +77,7 @@ def test_data_build_is_deterministic(run, tmp_path):
         assert run("data", "build", "--out", tmp_path / name, "--examples", 5, "--sample", 4)[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "a" / "extract.jsonl").read_text().splitlines()]
     assert [row["seen"] for row in rows] == [True] * 5 + [False] * 5
-    assert len(list((tmp_path / "a").iterdir())) == 9
+    assert len(list((tmp_path / "a").iterdir())) == 30
     for file in [path.name for path in (tmp_path / "a").iterdir()]:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -66,7 +66,8 @@ class PreparedRequest:
 
     requests: one for each choice of each prompt. num_choices: answers to each prompt. prompt_tokens: of all prompts,
     each counted once. stop_texts: where an answer's content ends. top_logprobs: likeliest tokens to report, None for no
-    log-probabilities. alternatives: likeliest tokens to send with each draft.
+    log-probabilities. alternatives: likeliest tokens to send with each draft. warnings: what is not as it was asked
+    for. forms: the prompt's own forms of letters, as AnswerStream takes them.
     """
 
     requests: tuple[engine.Request, ...]
@@ -75,6 +76,8 @@ class PreparedRequest:
     stop_texts: tuple[str, ...]
     top_logprobs: int | None
     alternatives: int
+    warnings: tuple[str, ...] = ()
+    forms: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class GenerationSession:
     def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
         self.failure: str | None = None
         self.choices = [
-            ChoiceProgress(request, answer_stream(within, request, prepared.stop_texts), prepared.top_logprobs)
+            ChoiceProgress(request, answer_stream(within, request, prepared), prepared.top_logprobs)
             for request in prepared.requests
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
@@ -181,7 +184,7 @@ class GenerationSession:
 
     async def updates(self) -> AsyncIterator[ChoiceUpdate]:
         """Yields what happens, as it happens. ApiError if an answer fails: the others end with it."""
-        while any(choice.ended_at is None for choice in self.choices):
+        while not self.has_ended:
             event = await self._events.get()
             index = self._index[event.id]
             if isinstance(event, engine.Cancelled):
@@ -199,6 +202,15 @@ class GenerationSession:
         log.error("request %s failed", self._request_id, exc_info=error, extra={"request_id": self._request_id})
         message = str(error) if isinstance(error, ValueError) else f"see request {self._request_id} in the server's log"
         return ApiError(500, f"the answer failed: {message}", code=self.failure)
+
+    @property
+    def has_ended(self) -> bool:
+        return all(choice.ended_at is not None for choice in self.choices)
+
+    @property
+    def warnings(self) -> list[str] | None:
+        """What is not as it was asked for; None if there is nothing, as the API's objects have it."""
+        return list(self._prepared.warnings) or None
 
     @property
     def usage(self) -> Usage:
@@ -261,15 +273,16 @@ class GenerationSession:
         return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
 
 
-def answer_stream(within: Engine, request: engine.Request, stop_texts: tuple[str, ...] = ()) -> AnswerStream:
+def answer_stream(within: Engine, request: engine.Request, prepared: PreparedRequest) -> AnswerStream:
     model = within.model
     return AnswerStream(
         model.tokenizer,
         stop_ids=model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids,
         max_tokens=request.settings.max_new_tokens,
-        stop_texts=stop_texts,
+        stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,
+        forms=prepared.forms,
     )
 
 

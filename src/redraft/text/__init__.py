@@ -2,7 +2,19 @@
 
 from redraft.text.answer import AnswerStream, Delta, End, ScoredToken
 from redraft.text.calls import ToolCall
+from redraft.text.conversation import last_request
 from redraft.text.tokenizer import TextTokenizer
 from redraft.text.transcript import Content, Part, Reasoning
 
-__all__ = ["AnswerStream", "Content", "Delta", "End", "Part", "Reasoning", "ScoredToken", "TextTokenizer", "ToolCall"]
+__all__ = [
+    "AnswerStream",
+    "Content",
+    "Delta",
+    "End",
+    "Part",
+    "Reasoning",
+    "ScoredToken",
+    "TextTokenizer",
+    "ToolCall",
+    "last_request",
+]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel, WordPiece
 
+from redraft.text.accents import compose, own_forms
 from redraft.text.detokenizer import REPLACEMENT, Detokenizer, byte_form, check_ids, display_text, streaming
 from redraft.text.markers import Finder, Markers, replace, strings
 from redraft.text.template import ChatTemplate, TemplateLimits
@@ -63,6 +64,7 @@ class TextTokenizer:
         self.longest_token = max(map(len, vocabulary), default=1)
         """The characters of the longest token: a text of n characters has at least n / longest_token tokens."""
         self._streaming = streaming(tokenizer)
+        self._known_characters: dict[str, bool] = {}
         self._template: ChatTemplate | None = None
         if chat_template is not None:
             written = {*self._named.values(), *(text for text in self._control if text in chat_template)}
@@ -139,7 +141,8 @@ class TextTokenizer:
         `messages` are {"role": ..., "content": ...} and whatever else the template reads, as JSON values, and so are
         `template_variables` (`tools`, `enable_thinking`, ...). Control tokens come from the template's own text alone;
         in messages and variables they are text, and the template does not recognize them there either (Gemma 4's, for
-        one, does not cut thoughts out of a message that spells out their markers).
+        one, does not cut thoughts out of a message that spells out their markers). Accents that the vocabulary lacks as
+        marks are composed with their letters.
 
         Raises ValueError if there is no template, messages are malformed, or the template fails or passes a limit.
         """
@@ -159,8 +162,14 @@ class TextTokenizer:
         if self._spelled(pieces) - set().union(*(self._finder.find(text) for text in texts)):
             self._refuse_composing()
         return [
-            token_id for piece in pieces for token_id in ([piece] if isinstance(piece, int) else self.encode(piece))
+            token_id
+            for piece in pieces
+            for token_id in ([piece] if isinstance(piece, int) else self.encode(compose(piece, self._has_token)))
         ]
+
+    def own_forms(self, texts: Iterable[str]) -> dict[int, str]:
+        """Returns, for `str.translate`, the letters that `encode_chat` composes in some texts and their form there."""
+        return own_forms(texts, self._has_token)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""
@@ -186,6 +195,13 @@ class TextTokenizer:
         if token_id in self.special_ids:
             return b""
         return byte_form(self._tokenizer, token_id, self._streaming)
+
+    def _has_token(self, character: str) -> bool:
+        """Returns whether a combining mark is a token. There are few of them, and a text may be full of them."""
+        if character not in self._known_characters:
+            ids = self.encode(character)
+            self._known_characters[character] = len(ids) == 1 and self.token_text(ids[0]) == character
+        return self._known_characters[character]
 
     def _encode(self, text: str) -> list[int]:
         # Encoding one text holds the interpreter's lock, encoding a batch does not: a long text must not stall others.

@@ -27,7 +27,7 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path != LIVE_PATH or scope["method"] != "GET":
+        if path != LIVE_PATH or scope["method"] not in ("GET", "HEAD"):
             headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_key(headers, is_page=path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1]))

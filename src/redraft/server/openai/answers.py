@@ -33,8 +33,22 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
 Chunk = ChatChunk | TextCompletion
 
 
-class Serializer(ABC):
-    """The format of one answer's response. Made for one request."""
+class ResponseWriter(ABC):
+    """The format of one request's response, whole or streamed."""
+
+    @abstractmethod
+    def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> BaseModel:
+        """Returns the whole answer as one object."""
+
+    @abstractmethod
+    def stream(
+        self, session: GenerationSession, prepared: PreparedRequest, options: StreamOptions
+    ) -> AsyncIterator[bytes]:
+        """Yields the events of a streamed answer. An error ends it, as an event."""
+
+
+class Serializer(ResponseWriter):
+    """The format of one answer in choices. Made for one request."""
 
     prefix: str
     draft_object: str
@@ -55,13 +69,46 @@ class Serializer(ABC):
     def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
         """Returns the chunk that ends a choice."""
 
-    @abstractmethod
-    def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> BaseModel:
-        """Returns the whole answer as one object."""
+    async def stream(
+        self, session: GenerationSession, prepared: PreparedRequest, options: StreamOptions
+    ) -> AsyncIterator[bytes]:
+        """Yields the events of a streamed answer. An error ends it, as an event, without the last line."""
 
-    def chunk(self, *choices: Any, usage: Usage | None = None) -> Chunk:
+        def sent(body: Chunk) -> bytes:
+            if options.continuous_usage_stats:
+                body.usage = session.usage
+            return event(body.model_dump_json(exclude_none=True))
+
+        try:
+            async for update in session.updates():
+                match update.event:
+                    case Delta() as delta:
+                        yield sent(self.delta(update.index, delta))
+                    case StepUpdate() as step:
+                        draft = self.draft(update.index, step, prepared.alternatives)
+                        yield event(draft.model_dump_json(exclude_none=True), "draft")
+                    case End() as end:
+                        yield sent(self.end(update.index, end, session))
+        except ApiError as error:
+            yield event(error.body.model_dump_json())
+            return
+        except Exception as error:
+            # The head has been sent: whatever it is, the client is told where it looks.
+            yield event(session.fail(error).body.model_dump_json())
+            return
+        if options.include_usage:
+            yield sent(self.chunk(usage=session.usage))
+        yield DONE
+
+    def chunk(self, *choices: Any, usage: Usage | None = None, warnings: list[str] | None = None) -> Chunk:
         """Returns an object of `chunk_type` with some choices, or with the usage alone."""
-        return self.chunk_type(id=self.id, created=self.created, model=self.model, choices=[*choices], usage=usage)
+        return self.chunk_type(
+            id=self.id, created=self.created, model=self.model, choices=[*choices], usage=usage, warnings=warnings
+        )
+
+    def last_chunk(self, choice: Any, session: GenerationSession) -> Chunk:
+        """Returns the chunk that ends a choice; the last of all has the warnings."""
+        return self.chunk(choice, warnings=session.warnings if session.has_ended else None)
 
     def draft(self, index: int, update: StepUpdate, alternatives: int) -> DraftChunk:
         step, text_of = update.step, self.text_of
@@ -105,7 +152,7 @@ async def generate(
     service: Service,
     http: Request,
     request: GenerationRequest,
-    serializer: Serializer,
+    writer: ResponseWriter,
     prepare: Callable[[], PreparedRequest],
     num_answers: int,
 ) -> Response:
@@ -123,10 +170,10 @@ async def generate(
         held.callback(_log_usage, session, facts)
         held.enter_context(session)
         if not request.stream:
-            response = json_response(await run_until_disconnect(http.receive, _collect(serializer, session)))
+            response = json_response(await run_until_disconnect(http.receive, _collect(writer, session)))
         else:
             options = request.stream_options or StreamOptions()
-            response = EventStream(_stream(serializer, session, prepared.alternatives, options))
+            response = EventStream(writer.stream(session, prepared, options))
         # From here on the response holds them: what has not been sent has not ended.
         return _HoldingResponse(response, held.pop_all())
 
@@ -136,40 +183,8 @@ def json_response(body: BaseModel) -> Response:
     return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-async def _collect(serializer: Serializer, session: GenerationSession) -> BaseModel:
-    return serializer.complete([update async for update in session.updates()], session)
-
-
-async def _stream(
-    serializer: Serializer, session: GenerationSession, alternatives: int, options: StreamOptions
-) -> AsyncIterator[bytes]:
-    """Yields the events of a streamed answer. An error ends it, as an event, without the last line."""
-
-    def chunk(body: Chunk) -> bytes:
-        if options.continuous_usage_stats:
-            body.usage = session.usage
-        return event(body.model_dump_json(exclude_none=True))
-
-    try:
-        async for update in session.updates():
-            match update.event:
-                case Delta() as delta:
-                    yield chunk(serializer.delta(update.index, delta))
-                case StepUpdate() as step:
-                    draft = serializer.draft(update.index, step, alternatives)
-                    yield event(draft.model_dump_json(exclude_none=True), "draft")
-                case End() as end:
-                    yield chunk(serializer.end(update.index, end, session))
-    except ApiError as error:
-        yield event(error.body.model_dump_json())
-        return
-    except Exception as error:
-        # The head has been sent: whatever it is, the client is told where it looks.
-        yield event(session.fail(error).body.model_dump_json())
-        return
-    if options.include_usage:
-        yield chunk(serializer.chunk(usage=session.usage))
-    yield DONE
+async def _collect(writer: ResponseWriter, session: GenerationSession) -> BaseModel:
+    return writer.complete([update async for update in session.updates()], session)
 
 
 class _HoldingResponse(Response):

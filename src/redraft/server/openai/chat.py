@@ -1,5 +1,6 @@
 """POST /v1/chat/completions, https://platform.openai.com/docs/api-reference/chat"""
 
+import dataclasses
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -41,15 +42,24 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 def prepare_chat(service: Service, request: ChatRequest) -> PreparedRequest:
-    if request.top_logprobs is not None and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise bad_request("top_logprobs requires logprobs=true", "top_logprobs")
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise bad_request("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
     settings = sampler_settings(service, request, max(limits, default=None))  # type: ignore[type-var]
-    ids = encode_conversation(service, request.messages, **template_variables(service, request))
+    encoded = encode_conversation(service, request.messages, **template_variables(service, request))
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    return prepare(service, request, [ids], settings, top_logprobs=top_logprobs, param="messages")
+    prepared = prepare(
+        service,
+        request,
+        [encoded.ids],
+        settings,
+        top_logprobs=top_logprobs,
+        param="messages",
+        warnings=encoded.warnings,
+    )
+    return dataclasses.replace(prepared, forms=encoded.forms)
 
 
 class ChatSerializer(Serializer):
@@ -77,7 +87,8 @@ class ChatSerializer(Serializer):
 
     def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
         message, finish, canvas = self._next_message(index), end.finish_reason, session.canvas(index)
-        return self.chunk(ChunkChoice(index=index, delta=message, finish_reason=finish, canvas=canvas))  # type: ignore[arg-type]
+        choice = ChunkChoice(index=index, delta=message, finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        return self.last_chunk(choice, session)
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> ChatCompletion:
         choices = []
@@ -98,7 +109,14 @@ class ChatSerializer(Serializer):
                     canvas=session.canvas(index),
                 )
             )
-        return ChatCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=session.usage)
+        return ChatCompletion(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=choices,
+            usage=session.usage,
+            warnings=session.warnings,
+        )
 
     def _next_message(self, index: int) -> AssistantMessage:
         """Returns an empty piece of a choice's message; only the first has a role."""

@@ -14,6 +14,11 @@ from redraft.server.openai.responses import CompletionLogprobs, TextChoice, Text
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End
 
+WITHOUT_TEMPLATE = (
+    "the prompt was continued as plain text, without the chat template that this model was trained with: send a task "
+    "or a question to /v1/chat/completions"
+)
+
 
 def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=TextCompletion, responses=STREAM_RESPONSES)
@@ -37,7 +42,12 @@ def prepare_completion(service: Service, request: CompletionRequest) -> Prepared
             prompts.append(encode(lambda text=prompt: model.encode_plain(text), "prompt"))  # type: ignore[misc]
         else:
             prompts.append(prompt)
-    return prepare(service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt")
+    # Token ids may be of the template's making; a text cannot.
+    is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
+    warnings = [WITHOUT_TEMPLATE] if is_bare else []
+    return prepare(
+        service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", warnings=warnings
+    )
 
 
 class CompletionSerializer(Serializer):
@@ -56,7 +66,8 @@ class CompletionSerializer(Serializer):
 
     def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
         finish, canvas = _finish_reason(end.finish_reason), session.canvas(index)
-        return self.chunk(TextChoice(index=index, text="", finish_reason=finish, canvas=canvas))  # type: ignore[arg-type]
+        choice = TextChoice(index=index, text="", finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        return self.last_chunk(choice, session)
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> Chunk:
         choices = [
@@ -69,7 +80,7 @@ class CompletionSerializer(Serializer):
             )
             for index, deltas, finish in by_choice(updates, len(session.choices))
         ]
-        return self.chunk(*choices, usage=session.usage)
+        return self.chunk(*choices, usage=session.usage, warnings=session.warnings)
 
     def _scored(self, deltas: Sequence[Delta], offset: int) -> CompletionLogprobs | None:
         if not self.logprobs:

@@ -97,12 +97,16 @@ class ChatChoice(BaseModel):
 
 
 class Reply(BaseModel):
-    """What every answer and every part of one begins with."""
+    """What every answer and every part of one begins with.
+
+    warnings: what is not as it was asked for; of a stream the chunk that ends the last choice has them.
+    """
 
     id: str
     object: str
     created: int
     model: str
+    warnings: list[str] | None = None
 
 
 class ChatCompletion(Reply):
@@ -180,11 +184,12 @@ class DraftChunk(Reply):
 
 
 class TokenizeResponse(BaseModel):
-    """The token ids of a prompt."""
+    """The token ids of a prompt. warnings: what of a conversation the model does not read as it was sent."""
 
     tokens: list[Annotated[int, Field(ge=0)]]
     count: int
     max_model_len: int
+    warnings: list[str] | None = None
 
 
 class DetokenizeResponse(BaseModel):

@@ -18,7 +18,10 @@ app = lazy_app(
             "redraft.cli.answers.chat:examples",
             "Show prompts that a checkpoint is good at, or run one of them.",
         ),
-        "fields": ("redraft.cli.answers.chat:fields", "List the fields that a checkpoint can extract, by kind of text."),
+        "fields": (
+            "redraft.cli.answers.chat:fields",
+            "List the fields that a checkpoint can extract, by kind of text.",
+        ),
         "info": ("redraft.cli.info:info", "Show a checkpoint's size and whether it fits this machine."),
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
         "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),

@@ -13,7 +13,7 @@ from redraft.utils.signals import delay_interrupt
 from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
-    from redraft.api import Committed, Draft, Model, Result, load, read_card
+    from redraft.api import Committed, Draft, Model, Result, SamplerArguments, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
     from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
@@ -38,6 +38,7 @@ __all__ = [
     "Model",
     "QueueFull",
     "Result",
+    "SamplerArguments",
     "SamplerSettings",
     "Setting",
     "Shutdown",

@@ -1,17 +1,23 @@
 """`redraft.Engine`: many prompts at once, from text to text; the engine behind it knows only token ids."""
 
 import asyncio
+import atexit
+import functools
 import itertools
+import os
 import queue
 import time
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from redraft import engine
-from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result
+from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, SamplerArguments, check_prompts, load
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
+from redraft.model.transformer import Transformer
+from redraft.utils.forks import check_not_forked, is_forked
 
 AnswerEvent = Draft | Committed | Result
 Mode = Literal["diffusion", "autoregressive"]
@@ -40,13 +46,18 @@ class Answer(Awaitable[Result]):
     """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
     Both raise the error of an answer that failed (ValueError if the request is to blame) and CancelledAnswer for one
-    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again.
+    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
+    engine gives the answer up if the last task that waits for it is cancelled, as by `asyncio.wait_for`.
     """
 
-    def __init__(self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader") -> None:
+    def __init__(
+        self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader", cancel: Callable[[], object]
+    ) -> None:
         self.id = id
         self._queue = queue
         self._reader = reader
+        self._cancel = cancel
+        self._waiting = 0
         self._end: Result | Exception | None = None
 
     def has_ended(self) -> bool:
@@ -61,7 +72,7 @@ class Answer(Awaitable[Result]):
 
     async def _events(self) -> AsyncIterator[AnswerEvent]:
         while not self.has_ended():
-            event = await self._queue.get()
+            event = await self._next_event()
             if isinstance(event, engine.Finished | engine.Failed | engine.Cancelled):
                 # For the others that wait for it.
                 self._queue.put_nowait(event)
@@ -77,6 +88,17 @@ class Answer(Awaitable[Result]):
             for one in read:
                 yield one
 
+    async def _next_event(self) -> engine.Event:
+        self._waiting += 1
+        try:
+            return await self._queue.get()
+        except asyncio.CancelledError:
+            if self._waiting == 1:
+                self._cancel()
+            raise
+        finally:
+            self._waiting -= 1
+
     async def _wait(self) -> Result:
         if self._end is None:
             async for _ in self._events():
@@ -91,14 +113,20 @@ class Engine:
     """An engine that answers many prompts at once, each with the tokens that `Model.generate` gives for its seed.
 
     It runs in a thread of its own until `shutdown`, or until the end of a `with` or `async with` block, which cancels
-    what is left. Limits are fields of redraft.engine.Limits; ValueError for one that is unknown or out of range.
+    what is left. `model` may be a name or a folder, which is loaded. Limits are fields of redraft.engine.Limits;
+    ValueError for one that is unknown or out of range, RuntimeError in a process forked after a model was loaded.
     """
 
-    def __init__(self, model: Model, **limits: Any) -> None:
+    def __init__(self, model: Model | str | os.PathLike[str], **limits: Any) -> None:
+        check_not_forked()
         known = Limits.__dataclass_fields__
         if unknown := sorted(limits.keys() - known.keys()):
             raise ValueError(f"unknown limit {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
         chosen = Limits(**limits)
+        if isinstance(model, str | os.PathLike):
+            model = load(model)
+        elif not isinstance(getattr(model, "transformer", None), Transformer):
+            raise ValueError(f'the model is {model!r}, must be one that redraft.load made, or a name like "bundled"')
         if (length := model.transformer.config.canvas_length) > chosen.forward_tokens:
             raise ValueError(
                 f"forward_tokens is {chosen.forward_tokens}, must be at least the model's canvas of {length}"
@@ -106,6 +134,8 @@ class Engine:
         self.model = model
         self.limits = chosen
         self._loop = EngineThread(model.transformer, chosen)
+        # A forked child has no such thread to shut down at its end, and perhaps its lock for ever held.
+        os.register_at_fork(after_in_child=functools.partial(_forget_at_exit, weakref.ref(self._loop)))
         self._numbers = itertools.count()
 
     @staticmethod
@@ -125,7 +155,7 @@ class Engine:
         drafts: bool = False,
         stop_ids: Sequence[int] | None = None,
         mode: Mode = "diffusion",
-        **settings: Any,
+        **settings: Unpack[SamplerArguments],
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
@@ -139,7 +169,8 @@ class Engine:
         request = self.request(
             await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, mode=mode, **settings
         )
-        return Answer(request.id, self.events(request), _AnswerReader(self.model, request.settings, request.stop_ids))
+        reader = _AnswerReader(self.model, request.settings, request.stop_ids)
+        return Answer(request.id, self.events(request), reader, functools.partial(self.cancel, request))
 
     def request(
         self,
@@ -149,9 +180,10 @@ class Engine:
         top: int = 0,
         mode: Mode = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
-        **settings: Any,
+        **settings: Unpack[SamplerArguments],
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
+        check_not_forked()
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
@@ -184,7 +216,9 @@ class Engine:
         """The numbers of running and waiting requests and of cached tokens."""
         return self._loop.state
 
-    async def stream(self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Any) -> AsyncIterator[AnswerEvent]:
+    async def stream(
+        self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
+    ) -> AsyncIterator[AnswerEvent]:
         """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer.
 
         An autoregressive answer has no drafts.
@@ -201,15 +235,14 @@ class Engine:
         return self._loop.cancel(answer.id)
 
     def generate_many(
-        self, prompts: Iterable[Prompt], *, mode: Mode = "diffusion", **settings: Any
+        self, prompts: Iterable[Prompt], *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
     ) -> Iterator[Result | Failure]:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
         Reads prompts only as far ahead as the engine can work. Closing the iterator cancels the answers in progress.
         ValueError, at once, for settings and modes that are unknown or out of range.
         """
-        if isinstance(prompts, str):
-            raise ValueError("generate_many takes a list of prompts, got one string; put it into a list")
+        check_prompts("generate_many", prompts)
         self.request([0], mode=mode, **settings)
         return self._many(_Batch(self, iter(prompts), {"mode": mode, **settings}))
 
@@ -218,6 +251,8 @@ class Engine:
 
         Returns the ids of the answers that finished and of those that were cancelled.
         """
+        if is_forked():
+            return Shutdown(finished=(), cancelled=())  # it runs in the parent, and goes on
         return self._loop.shutdown(finish=finish)
 
     def __enter__(self) -> "Engine":
@@ -313,7 +348,7 @@ class _Batch:
             return None
         try:
             return self._engine.request(self._engine.model.encode(prompt), **self._settings)
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # whatever is wrong with it, the others are answered
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)
             self._ended[name] = Failure(error)
@@ -343,6 +378,11 @@ class _AnswerReader(AnswerText):
         except Exception as error:
             return Failure(error)
         return read[-1] if read and isinstance(read[-1], Result) else None
+
+
+def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:
+    if (found := thread()) is not None:
+        atexit.unregister(found.shutdown)
 
 
 def _put(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[engine.Event]", event: engine.Event) -> None:

@@ -286,4 +286,4 @@ sys.argv = ["redraft", *{command}]
 main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "redraft: interrupted\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "redraft: interrupted\n")

@@ -118,7 +118,7 @@ main()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert err.endswith("redraft: interrupted\n")
     assert not (tmp_path / "new").exists()
 

@@ -17,7 +17,11 @@ from redraft.weights.sizes import ModelSizes
 
 def info(
     model: Annotated[
-        str, typer.Argument(help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.')
+        str,
+        typer.Argument(
+            envvar=options.MODEL_VARIABLE,
+            help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.',
+        ),
     ] = "bundled",
     *,
     context: Annotated[int, typer.Option(help="Tokens of context that cache, step and fit are computed for.")] = 1000,

@@ -1,7 +1,7 @@
 """A command group that imports a command when it is run, not to list it in the help or to complete its name."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -75,8 +75,17 @@ class LazyGroup(TyperGroup):
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
 
-def lazy_app(help: str, commands: Mapping[str, tuple[str, str]], **settings: Any) -> typer.Typer:
-    """Makes a group of commands: name → (target, first sentence of its help), as a LazyCommand takes them."""
+def _no_options() -> None:
+    """Is the callback of a group that has no options of its own."""
+
+
+def lazy_app(
+    help: str, commands: Mapping[str, tuple[str, str]], *, callback: Callable[..., None] = _no_options, **settings: Any
+) -> typer.Typer:
+    """Makes a group of commands: name → (target, first sentence of its help), as a LazyCommand takes them.
+
+    callback: its parameters are the group's own options.
+    """
 
     class Commands(LazyGroup):
         def __init__(self, **given: Any) -> None:
@@ -84,4 +93,4 @@ def lazy_app(help: str, commands: Mapping[str, tuple[str, str]], **settings: Any
             for name, (target, help) in commands.items():
                 self.add_command(LazyCommand(name, target, help))
 
-    return typer.Typer(cls=Commands, help=help, callback=lambda: None, rich_markup_mode=None, **settings)
+    return typer.Typer(cls=Commands, help=help, callback=callback, rich_markup_mode=None, **settings)

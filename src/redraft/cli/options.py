@@ -11,12 +11,25 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import redraft
+from redraft.cli.streams import loading
 from redraft.model.precision import check_precision, precision_choices
 
 Number = TypeVar("Number", int, float)
 
+MODEL_VARIABLE = "REDRAFT_MODEL"
+"""The environment variable that names the model where the command line names none."""
+
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=MODEL_VARIABLE,
+        help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.',
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing on standard error but errors: no notes, no progress.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
 PrecisionOption = Annotated[str, typer.Option(help=f"{precision_choices('auto')}.")]
@@ -45,9 +58,10 @@ class ModelOptions:
     def __post_init__(self) -> None:
         check_precision(self.precision)
 
-    def load(self) -> "redraft.Model":
-        """Loads the model."""
-        return redraft.load(self.model, device=self.device, precision=self.precision)
+    def load(self, *, quiet: bool = False) -> "redraft.Model":
+        """Loads the model; on a terminal a line says so meanwhile, unless `quiet`."""
+        with loading(self.model, quiet=quiet):
+            return redraft.load(self.model, device=self.device, precision=self.precision)
 
 
 def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

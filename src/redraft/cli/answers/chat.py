@@ -10,8 +10,9 @@ import typer
 
 import redraft
 from redraft.cli import options
-from redraft.cli.answers.generate import last_result
+from redraft.cli.answers.generate import last_result, print_text
 from redraft.cli.answers.live import show
+from redraft.cli.streams import loading, standard_input
 
 
 @options.with_model_options
@@ -19,9 +20,10 @@ def chat(
     model_options: options.ModelOptions,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Talk to a model. /new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer."""
-    model = model_options.load()
+    model = model_options.load(quiet=quiet)
     if not model.tokenizer.has_chat_template:
         raise ValueError(f"{model_options.model} has no chat template; use 'redraft generate' with a plain prompt")
     for line in filter(None, (model.card.purpose, model.card.limits)):
@@ -36,7 +38,7 @@ def chat(
             continue
         messages.append({"role": "user", "content": line})
         try:
-            text = _answer(model, messages, model_options.settings, live=sys.stdout.isatty() and not plain)
+            text = _answer(model, messages, model_options.settings, live=sys.stdout.isatty() and not plain, quiet=quiet)
         except (KeyboardInterrupt, ValueError) as error:
             messages.pop()
             stopped = isinstance(error, KeyboardInterrupt)
@@ -46,12 +48,13 @@ def chat(
 
 
 def _read_lines() -> Iterator[str]:
-    if isinstance(sys.stdin, io.TextIOWrapper):
+    source = standard_input()
+    if isinstance(source, io.TextIOWrapper):
         # In the C locale Python would pass on bytes that are not UTF-8 as surrogates.
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+        source.reconfigure(encoding="utf-8", errors="strict")
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = input("> " if source.isatty() else "")
         except EOFError:
             print()
             return
@@ -61,14 +64,14 @@ def _read_lines() -> Iterator[str]:
 
 
 def _answer(
-    model: "redraft.Model", prompt: str | list[dict[str, object]], settings: dict[str, Any], *, live: bool
+    model: "redraft.Model", prompt: str | list[dict[str, object]], settings: dict[str, Any], *, live: bool, quiet: bool
 ) -> str:
     events = model.stream(prompt, **settings)
     if live:
         return show(events, model.tokenizer).text
-    text = last_result(events).text
-    print(text)
-    return text
+    result = last_result(events)
+    print_text(result, quiet=quiet)
+    return result.text
 
 
 def examples(
@@ -76,6 +79,7 @@ def examples(
     *,
     model: options.ModelOption = "bundled",
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Show prompts that a checkpoint is good at, or run one of them."""
     card = redraft.read_card(model)
@@ -93,7 +97,9 @@ def examples(
         raise ValueError(f"there is no example {number}; there are 1 to {len(card.examples)}")
     prompt = card.examples[number - 1]
     print(prompt)
-    _answer(redraft.load(model), prompt, options.without_none(seed=seed), live=sys.stdout.isatty())
+    with loading(model, quiet=quiet):
+        loaded = redraft.load(model)
+    _answer(loaded, prompt, options.without_none(seed=seed), live=sys.stdout.isatty(), quiet=quiet)
 
 
 def fields(*, model: options.ModelOption = "bundled") -> None:

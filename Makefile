@@ -13,6 +13,9 @@ PIP_IS_CONFIGURED = $(shell $(BIN)/python -m pip config list 2>/dev/null | grep 
 ON_LINUX := $(filter Linux,$(shell uname -s))
 TORCH_INDEX ?= $(if $(ON_LINUX),$(if $(PIP_IS_CONFIGURED),,https://download.pytorch.org/whl/cpu))
 
+# The tests compute on one thread each: as many run at once as there are CPUs, four at most.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+
 DEMO = $(BIN)/redraft generate "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt." --step-delay 0.15 --seed 1 $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -30,10 +33,10 @@ demo: $(VENV)/.runs
 	@$(DEMO)
 
 test: $(VENV)/.develops
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/.develops
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff format --check --quiet . || { echo "not formatted: run 'make fix'"; exit 1; }

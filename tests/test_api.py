@@ -2,6 +2,10 @@
 
 import gc
 import json
+import os
+import subprocess
+import sys
+from typing import Unpack, get_args, get_type_hints
 
 import pytest
 from tokenizers import decoders
@@ -82,3 +86,76 @@ def test_more_cases_than_there_are_are_refused():
     assert len(TASKS["extract"].cases(per_split=250)) == 500
     with pytest.raises(ValueError, match=r"examples is 251, but extract\.jsonl has 250 of each kind"):
         TASKS["extract"].cases(per_split=251)
+
+
+def test_a_model_and_a_result_show_themselves_in_short(model):
+    assert repr(model) == f"<Model {model.name!r}: canvas of 8 tokens, context of 256>"
+    result = model.generate("hello", seed=3)
+    assert str(result) == result.text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "the prompt is None, must be text or a list of messages"),
+        (5, "the prompt is 5, must be text or a list of messages"),
+        (b"hello", "the prompt is b'hello', must be text"),
+        ({"role": "user", "content": "hello"}, "the prompt is one message, {'role': 'user'.*; put it into a list"),
+        (["hello"], "message 0 is 'hello', must be a dict"),
+        ([{"content": "hello"}], "message 0 has no role; give it one of system, developer, user"),
+        ([{"role": "usr", "content": "hello"}], "message 0 has the role 'usr', must be one of system, developer, user"),
+        ([{"role": ["user"], "content": "hello"}], r"message 0 has the role \['user'\], must be one of"),
+        ([{"role": "user"}], "message 0, of role user, has no content; give it a text"),
+        ([{"role": "user", "content": None}], "message 0, of role user, has no content"),
+        ([{"role": "user", "content": 5}], "message 0 has the content 5, must be text"),
+    ],
+)
+def test_prompts_of_another_shape_are_refused_with_the_way_out(model, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(prompt)
+    with pytest.raises(ValueError, match=message):
+        model.stream(prompt)
+
+
+def test_the_typed_arguments_are_those_of_the_settings_table():
+    hints = get_type_hints(redraft.SamplerArguments)
+    assert hints.keys() == {setting.name for setting in redraft.SETTINGS} | {"schedule"}
+    for setting in redraft.SETTINGS:
+        hint = hints[setting.name]
+        if setting.choices:
+            names, *_ = get_args(hint)
+            assert get_args(names) == setting.choices
+        else:
+            assert hint == (setting.type | None if setting.is_optional else setting.type), setting.name
+    for method in ("generate", "stream", "map", "generate_autoregressive"):
+        assert get_type_hints(getattr(redraft.Model, method))["settings"] == Unpack[redraft.SamplerArguments]
+    for method in ("submit", "stream", "generate_many", "request"):
+        assert get_type_hints(getattr(redraft.Engine, method))["settings"] == Unpack[redraft.SamplerArguments]
+
+
+def test_a_child_forked_after_loading_hears_so_at_once(tmp_path):
+    program = """
+import os, sys, redraft
+model = redraft.load(sys.argv[1])
+engine = redraft.Engine(model)
+model.generate("hello", max_new_tokens=4)
+if (child := os.fork()) == 0:
+    for use in (
+        lambda: model.generate("hello"), lambda: model.stream("hello"), lambda: next(model.map(["hello"])),
+        lambda: list(engine.generate_many(["hello"])), lambda: redraft.load(sys.argv[1]), lambda: redraft.Engine(model),
+    ):
+        try:
+            use()
+        except RuntimeError as error:
+            print("was forked after a model was loaded" in str(error), flush=True)
+    engine.shutdown()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print(len(list(engine.generate_many(["hello"] * 2, max_new_tokens=4))))
+engine.shutdown()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, tiny_checkpoint(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n" * 6 + "2\n", "")

@@ -149,7 +149,24 @@ def test_leaving_a_stream_early_cancels_its_answer(engine):
     assert engine.shutdown() == redraft.Shutdown(finished=(), cancelled=())
 
 
+def test_token_by_token_many_at_once_and_streamed(engine, model):
+    expected = [model.generate_autoregressive(prompt).text for prompt in PROMPTS]
+    assert [result.text for result in engine.generate_many(PROMPTS, mode="autoregressive")] == expected
+
+    async def run():
+        answer = await engine.submit(PROMPTS[0], mode="autoregressive")
+        return await answer, [event async for event in engine.stream(PROMPTS[1], mode="autoregressive")]
+
+    result, events = asyncio.run(run())
+    assert result.text == expected[0]
+    assert not any(isinstance(event, redraft.Draft) for event in events)
+    assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == expected[1]
+    assert events[-1].text == expected[1]
+
+
 def test_bad_input(engine, model):
+    with pytest.raises(ValueError, match="mode is 'greedy', must be diffusion or autoregressive"):
+        engine.generate_many(["hello"], mode="greedy")
     with pytest.raises(ValueError, match="takes a list of prompts"):
         engine.generate_many("hello")
     with pytest.raises(ValueError, match="steps is 0"):
@@ -163,3 +180,61 @@ def test_bad_input(engine, model):
     engine.shutdown()
     with pytest.raises(RuntimeError, match="shut down"):
         asyncio.run(engine.submit("hello"))
+
+
+def test_a_name_is_loaded(tmp_path):
+    with redraft.Engine(str(tiny_checkpoint(tmp_path))) as engine:
+        assert isinstance(engine.model, redraft.Model)
+    with pytest.raises(ValueError, match=r"the model is None, must be one that redraft\.load made, or a name"):
+        redraft.Engine(None)
+
+
+def test_prompts_of_another_shape_fail_in_their_place(engine, expected):
+    bad = [{"role": "user", "content": "hello"}, [{"role": "user"}], b"hello", [5], {}]
+    first, *failed, last = engine.generate_many([PROMPTS[0], *bad, PROMPTS[1]], seed=3)
+    assert [type(one.error) for one in failed] == [ValueError] * len(bad)
+    assert [first.text, last.text] == expected[:2]
+    for prompts in ({"role": "user", "content": "hello"}, b"hello", 5, None):
+        with pytest.raises(ValueError, match="generate_many takes a list of prompts, got"):
+            engine.generate_many(prompts)
+
+
+LONG = {"seed": 3, "max_new_tokens": 200, "steps": 4000, "confidence_threshold": 1e-9}
+
+
+async def until_idle(engine) -> None:
+    while engine.state.running or engine.state.waiting:
+        await asyncio.sleep(0.01)
+
+
+def test_a_task_that_gives_up_waiting_ends_the_engines_work(engine):
+    async def run():
+        answer = await engine.submit("hello", **LONG)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(answer, 0.05)
+        await asyncio.wait_for(until_idle(engine), 30)
+        with pytest.raises(redraft.CancelledAnswer):
+            await answer
+
+        async def read() -> None:
+            async for _ in await engine.submit("hello", drafts=True, **LONG):
+                pass
+
+        task = asyncio.create_task(read())
+        while not engine.state.running:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait_for(until_idle(engine), 30)
+
+    asyncio.run(run())
+
+
+def test_one_of_two_that_gives_up_waiting_leaves_the_other_its_answer(engine, expected):
+    async def run():
+        answer = await engine.submit(PROMPTS[0], seed=3)
+        first, second = (asyncio.ensure_future(answer) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        return (await asyncio.wait_for(second, 60)).text
+
+    assert asyncio.run(run()) == expected[0]

@@ -12,9 +12,10 @@ import torch
 
 from redraft.bundled import card
 from redraft.model.linear.quantized import is_quantized
-from redraft.weights import Checkpoint, save_checkpoint
 from redraft.weights.card import write_card
+from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.fetch import BUNDLED_FOLDER
+from redraft.weights.save import save_checkpoint
 
 
 def bundle(source: Path) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 DOCS = Path("docs")
 SEED = 1
 STEP_SHOWN = 2
-WIDE, NARROW = (1200, 900), (360, 780)
+WIDE, NARROW = (1280, 720), (375, 812)
+COLOURS = 96
 
 
 @contextmanager
@@ -48,8 +50,8 @@ def answered(
         page.click("#generate")
         page.wait_for_selector('#status:has-text("Finished"), #replay:not([hidden])')
     page.select_option("#pace", "4")
-    page.locator("summary").click()
-    page.locator("summary").blur()
+    page.locator("#settings summary").click()
+    page.locator("#settings summary").blur()
     page.mouse.move(0, 0)
     return page
 
@@ -66,6 +68,9 @@ def save(page: Page, name: str, *, whole: bool) -> None:
     path = DOCS / f"{name}.png"
     page.screenshot(path=path, full_page=whole)
     page.close()
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -75,7 +80,8 @@ def draw(browser: Browser, address: str) -> None:
     scrub(page, STEP_SHOWN)
     page.locator("#step").blur()
     page.hover("#diffusion .cell:nth-child(20)")
-    save(page, "playground", whole=True)
+    page.evaluate("scrollTo(0, 0)")
+    save(page, "playground", whole=False)
 
     page = answered(browser, address, WIDE, compare=True)
     page.click("#replay-slow")
@@ -84,7 +90,6 @@ def draw(browser: Browser, address: str) -> None:
     save(page, "playground-compare", whole=False)
 
     page = answered(browser, address, NARROW, dark=True)
-    scrub(page, STEP_SHOWN)
     page.evaluate("document.querySelector('section.card').scrollIntoView()")
     save(page, "playground-narrow", whole=False)
 

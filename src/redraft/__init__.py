@@ -10,14 +10,17 @@
 from typing import TYPE_CHECKING
 
 from redraft.utils.signals import delay_interrupt
+from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
-    from redraft.api import Committed, Draft, Model, Result, load, read_card
+    from redraft.api import Committed, Draft, Model, Result, SamplerArguments, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
     from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
-    from redraft.generation import DenoisingStep, Generation
+    from redraft.generation.result import DenoisingStep, Generation
     from redraft.weights.card import Card
+
+configure_threads()  # before anything imports torch
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "Model",
     "QueueFull",
     "Result",
+    "SamplerArguments",
     "SamplerSettings",
     "Setting",
     "Shutdown",
@@ -42,7 +46,6 @@ __all__ = [
     "read_card",
 ]
 
-ENGINE_NAMES = frozenset({"Answer", "CancelledAnswer", "Engine", "Failure", "Limits", "QueueFull", "Shutdown"})
 SETTINGS_NAMES = frozenset({"SETTINGS", "SamplerSettings", "Setting"})
 
 
@@ -57,7 +60,7 @@ def __getattr__(name: str) -> object:
         with delay_interrupt():
             from redraft import api, async_engine
 
-        globals()[name] = found = getattr(async_engine if name in ENGINE_NAMES else api, name)
+        globals()[name] = found = (vars(api) | vars(async_engine))[name]
         return found
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 

@@ -3,22 +3,55 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
+from redraft.diffusion.acceptance import Acceptance
+from redraft.diffusion.schedule import LinearTemperature
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation, denoising_steps, generate, generate_autoregressive
-from redraft.generation.result import check_prompt
-from redraft.model import Precision, Transformer, prepare
-from redraft.model.precision import check_precision
+from redraft.diffusion.stopping import Stopping
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.generation.loop import denoising_steps, generate
+from redraft.generation.result import DenoisingStep, Generation, check_prompt
+from redraft.model.precision import Precision, check_precision
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
-from redraft.weights import Checkpoint, check_fits, load_model, read_generation_config, resolve
+from redraft.utils.forks import check_not_forked, mark_loaded
+from redraft.utils.threads import requested_threads
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import read_generation_config
+from redraft.weights.fetch import resolve
+from redraft.weights.memory import check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
+
+ROLES = ("system", "developer", "user", "assistant", "model", "tool")
+"""The roles of a message. "model" is what Gemma calls the assistant."""
+
+
+class SamplerArguments(TypedDict, total=False):
+    """The sampler settings as keyword arguments, for editors and type checkers; `redraft.SETTINGS` explains them."""
+
+    max_new_tokens: int
+    canvas_length: int | None
+    steps: int
+    t_min: float
+    t_max: float
+    temperature: float
+    schedule: LinearTemperature
+    acceptance: Literal["entropy_bound", "linear_quota"] | Acceptance
+    entropy_bound: float
+    stopping: Literal["stable_and_confident", "every_position_confident"] | Stopping
+    stability_threshold: int
+    confidence_threshold: float
+    entropy_limit: float
+    seed: int | None
+    choice: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +76,9 @@ class Result:
     text: str
     generation: Generation
     model: str
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -89,55 +125,61 @@ class Model:
         self.tokenizer = tokenizer
         self.defaults = defaults
 
-    def generate(self, prompt: Prompt, **settings: Any) -> Result:
+    def __repr__(self) -> str:
+        config = self.transformer.config
+        return f"<Model {self.name!r}: canvas of {config.canvas_length} tokens, context of {config.max_context:,}>"
+
+    def generate(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
         """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
-        ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range.
+        ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range;
+        RuntimeError in a process that was forked after the model was loaded.
         """
+        check_not_forked()
         chosen = self.defaults.replace(**settings)
         generation = generate(self.transformer, self.encode(prompt), chosen)
         return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
 
-    def stream(self, prompt: Prompt, **settings: Any) -> Iterator[Draft | Committed | Result]:
+    def stream(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Iterator[Draft | Committed | Result]:
         """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
 
         Raises what `generate` raises, and does so when called, before the first event is read.
         """
+        check_not_forked()
         chosen = self.defaults.replace(**settings)
         ids = self.encode(prompt)
         config = self.transformer.config
         check_prompt(ids, chosen.canvas_length or config.canvas_length, config.vocab_size, config.max_context)
         return self._events(ids, chosen)
 
-    def generate_autoregressive(self, prompt: Prompt, **settings: Any) -> Result:
+    def generate_autoregressive(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
         """Answers one prompt token by token, without a canvas, taking the likeliest token each time: for comparison.
 
         Only max_new_tokens of the settings is used. Raises what `generate` raises.
         """
+        check_not_forked()
         chosen = self.defaults.replace(**settings)
         generation = generate_autoregressive(self.transformer, self.encode(prompt), chosen)
         return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
 
-    def map(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result]:
+    def map(self, prompts: Iterable[Prompt], **settings: Unpack[SamplerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
-        if isinstance(prompts, str):
-            raise ValueError("map takes a list of prompts, got one string; use generate, or put it into a list")
+        check_prompts("map", prompts)
         for prompt in prompts:
             yield self.generate(prompt, **settings)
 
     def encode(self, prompt: Prompt, **template_variables: Any) -> list[int]:
-        """Returns a prompt's token ids: through the chat template if there is one, else as plain text after BOS."""
+        """Returns a prompt's token ids: through the chat template if there is one, else as plain text after BOS.
+
+        Raises ValueError for a prompt that is empty, of another type, or has a message that is malformed.
+        """
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
                 return self.encode_plain(prompt)
             prompt = [{"role": "user", "content": prompt}]
-        if not prompt:
-            raise ValueError("the conversation is empty; it needs at least one message")
-        last = prompt[-1].get("content") if isinstance(prompt[-1], Mapping) else None
-        if isinstance(last, str) and not last.strip():
-            raise ValueError("the last message is empty; write something to answer")
+        check_conversation(prompt)
         return self.tokenizer.encode_chat(prompt, **template_variables)
 
     def encode_plain(self, text: str) -> list[int]:
@@ -175,7 +217,6 @@ class AnswerText:
         self._text = ""
 
     def draft(self, step: DenoisingStep) -> Draft:
-        """A step and the text of its draft."""
         return Draft(step, self._stream.draft(step.draft.tolist()))
 
     def commit(self, token_ids: Sequence[int]) -> Committed:
@@ -195,6 +236,53 @@ class AnswerText:
         return Committed(text)
 
 
+def check_prompts(name: str, prompts: object) -> None:
+    """Raises ValueError unless `prompts`, given to the method called `name`, can be a list of prompts."""
+    if isinstance(prompts, str | bytes | Mapping):
+        kind = "one string" if isinstance(prompts, str) else f"a {type(prompts).__name__}"
+        raise ValueError(f"{name} takes a list of prompts, got {kind}; use generate, or put it into a list")
+    if not isinstance(prompts, Iterable):
+        raise ValueError(f"{name} takes a list of prompts, got {_brief(prompts)}")
+
+
+def check_conversation(prompt: object) -> None:
+    """Raises ValueError, with the message's number and the way out, unless `prompt` is a list of messages."""
+    if isinstance(prompt, Mapping):
+        raise ValueError(f"the prompt is one message, {_brief(prompt)}; put it into a list: [message]")
+    if not isinstance(prompt, list | tuple):
+        raise ValueError(
+            f'the prompt is {_brief(prompt)}, must be text or a list of messages [{{"role": "user", "content": "..."}}]'
+        )
+    if not prompt:
+        raise ValueError("the conversation is empty; it needs at least one message")
+    for at, message in enumerate(prompt):
+        _check_message(at, message)
+    last = prompt[-1].get("content")
+    if isinstance(last, str) and not last.strip():
+        raise ValueError("the last message is empty; write something to answer")
+
+
+def _check_message(at: int, message: object) -> None:
+    if not isinstance(message, Mapping):
+        raise ValueError(f'message {at} is {_brief(message)}, must be a dict {{"role": ..., "content": ...}}')
+    if "role" not in message:
+        raise ValueError(f"message {at} has no role; give it one of {', '.join(ROLES)}")
+    if message["role"] not in ROLES:
+        raise ValueError(f"message {at} has the role {_brief(message['role'])}, must be one of {', '.join(ROLES)}")
+    content = message.get("content")
+    if content is None:
+        # What else an assistant says, such as tool calls, may be the whole message.
+        if not any(value is not None for key, value in message.items() if key not in ("role", "content")):
+            raise ValueError(f"message {at}, of role {message['role']}, has no content; give it a text")
+    elif not isinstance(content, str | list | tuple):
+        raise ValueError(f"message {at} has the content {_brief(content)}, must be text")
+
+
+def _brief(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
 def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", precision: str = "auto") -> Model:
     """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
 
@@ -204,6 +292,8 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     and of a quantized checkpoint what it is stored in. ValueError says what is wrong with it, before anything is read
     where it would not fit into memory.
     """
+    mark_loaded()
+    requested_threads()  # a bad REDRAFT_THREADS is refused before anything is read
     place = pick_device(device)
     check_precision(precision)
     folder = resolve(os.fspath(name_or_path))
@@ -224,7 +314,7 @@ def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device of a `--device` value; ValueError if it is unknown or not there."""
+    """Returns the torch device of a name; ValueError if it is unknown or not there."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}, must be auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():

@@ -1,19 +1,26 @@
 """`redraft.Engine`: many prompts at once, from text to text; the engine behind it knows only token ids."""
 
 import asyncio
+import atexit
+import functools
 import itertools
+import os
 import queue
 import time
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from redraft import engine
-from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result
+from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, SamplerArguments, check_prompts, load
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
+from redraft.model.transformer import Transformer
+from redraft.utils.forks import check_not_forked, is_forked
 
 AnswerEvent = Draft | Committed | Result
+Mode = Literal["diffusion", "autoregressive"]
 
 PREFETCH_FACTOR = 2
 """`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
@@ -39,13 +46,18 @@ class Answer(Awaitable[Result]):
     """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
     Both raise the error of an answer that failed (ValueError if the request is to blame) and CancelledAnswer for one
-    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again.
+    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
+    engine gives the answer up if the last task that waits for it is cancelled, as by `asyncio.wait_for`.
     """
 
-    def __init__(self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader") -> None:
+    def __init__(
+        self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader", cancel: Callable[[], object]
+    ) -> None:
         self.id = id
         self._queue = queue
         self._reader = reader
+        self._cancel = cancel
+        self._waiting = 0
         self._end: Result | Exception | None = None
 
     def has_ended(self) -> bool:
@@ -60,7 +72,7 @@ class Answer(Awaitable[Result]):
 
     async def _events(self) -> AsyncIterator[AnswerEvent]:
         while not self.has_ended():
-            event = await self._queue.get()
+            event = await self._next_event()
             if isinstance(event, engine.Finished | engine.Failed | engine.Cancelled):
                 # For the others that wait for it.
                 self._queue.put_nowait(event)
@@ -76,6 +88,17 @@ class Answer(Awaitable[Result]):
             for one in read:
                 yield one
 
+    async def _next_event(self) -> engine.Event:
+        self._waiting += 1
+        try:
+            return await self._queue.get()
+        except asyncio.CancelledError:
+            if self._waiting == 1:
+                self._cancel()
+            raise
+        finally:
+            self._waiting -= 1
+
     async def _wait(self) -> Result:
         if self._end is None:
             async for _ in self._events():
@@ -90,14 +113,20 @@ class Engine:
     """An engine that answers many prompts at once, each with the tokens that `Model.generate` gives for its seed.
 
     It runs in a thread of its own until `shutdown`, or until the end of a `with` or `async with` block, which cancels
-    what is left. Limits are fields of redraft.engine.Limits; ValueError for one that is unknown or out of range.
+    what is left. `model` may be a name or a folder, which is loaded. Limits are fields of redraft.engine.Limits;
+    ValueError for one that is unknown or out of range, RuntimeError in a process forked after a model was loaded.
     """
 
-    def __init__(self, model: Model, **limits: Any) -> None:
+    def __init__(self, model: Model | str | os.PathLike[str], **limits: Any) -> None:
+        check_not_forked()
         known = Limits.__dataclass_fields__
         if unknown := sorted(limits.keys() - known.keys()):
             raise ValueError(f"unknown limit {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
         chosen = Limits(**limits)
+        if isinstance(model, str | os.PathLike):
+            model = load(model)
+        elif not isinstance(getattr(model, "transformer", None), Transformer):
+            raise ValueError(f'the model is {model!r}, must be one that redraft.load made, or a name like "bundled"')
         if (length := model.transformer.config.canvas_length) > chosen.forward_tokens:
             raise ValueError(
                 f"forward_tokens is {chosen.forward_tokens}, must be at least the model's canvas of {length}"
@@ -105,6 +134,8 @@ class Engine:
         self.model = model
         self.limits = chosen
         self._loop = EngineThread(model.transformer, chosen)
+        # A forked child has no such thread to shut down at its end, and perhaps its lock for ever held.
+        os.register_at_fork(after_in_child=functools.partial(_forget_at_exit, weakref.ref(self._loop)))
         self._numbers = itertools.count()
 
     @staticmethod
@@ -118,20 +149,28 @@ class Engine:
         }
 
     async def submit(
-        self, prompt: Prompt, *, drafts: bool = False, stop_ids: Sequence[int] | None = None, **settings: Any
+        self,
+        prompt: Prompt,
+        *,
+        drafts: bool = False,
+        stop_ids: Sequence[int] | None = None,
+        mode: Mode = "diffusion",
+        **settings: Unpack[SamplerArguments],
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
-        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids.
+        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids. mode:
+        "autoregressive" answers as `Model.generate_autoregressive` does, which has no drafts and no stop ids.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
         request = self.request(
-            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, **settings
+            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, mode=mode, **settings
         )
-        return Answer(request.id, self.events(request), _AnswerReader(self.model, request))
+        reader = _AnswerReader(self.model, request.settings, request.stop_ids)
+        return Answer(request.id, self.events(request), reader, functools.partial(self.cancel, request))
 
     def request(
         self,
@@ -139,11 +178,12 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        mode: Literal["diffusion", "autoregressive"] = "diffusion",
+        mode: Mode = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
-        **settings: Any,
+        **settings: Unpack[SamplerArguments],
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
+        check_not_forked()
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
@@ -176,9 +216,14 @@ class Engine:
         """The numbers of running and waiting requests and of cached tokens."""
         return self._loop.state
 
-    async def stream(self, prompt: Prompt, **settings: Any) -> AsyncIterator[AnswerEvent]:
-        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer."""
-        answer = await self.submit(prompt, drafts=True, **settings)
+    async def stream(
+        self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
+    ) -> AsyncIterator[AnswerEvent]:
+        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer.
+
+        An autoregressive answer has no drafts.
+        """
+        answer = await self.submit(prompt, drafts=mode == "diffusion", mode=mode, **settings)
         try:
             async for event in answer:
                 yield event
@@ -189,22 +234,25 @@ class Engine:
         """Cancels an answer, or a submitted request, before the next forward. False if it had already ended."""
         return self._loop.cancel(answer.id)
 
-    def generate_many(self, prompts: Iterable[Prompt], **settings: Any) -> Iterator[Result | Failure]:
+    def generate_many(
+        self, prompts: Iterable[Prompt], *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
+    ) -> Iterator[Result | Failure]:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
         Reads prompts only as far ahead as the engine can work. Closing the iterator cancels the answers in progress.
-        ValueError, at once, for settings that are unknown or out of range.
+        ValueError, at once, for settings and modes that are unknown or out of range.
         """
-        if isinstance(prompts, str):
-            raise ValueError("generate_many takes a list of prompts, got one string; put it into a list")
-        self.model.defaults.replace(**settings)
-        return self._many(iter(prompts), settings)
+        check_prompts("generate_many", prompts)
+        self.request([0], mode=mode, **settings)
+        return self._many(_Batch(self, iter(prompts), {"mode": mode, **settings}))
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:
         """Refuses new requests and waits until all held ones are answered or, without `finish`, cancelled.
 
         Returns the ids of the answers that finished and of those that were cancelled.
         """
+        if is_forked():
+            return Shutdown(finished=(), cancelled=())  # it runs in the parent, and goes on
         return self._loop.shutdown(finish=finish)
 
     def __enter__(self) -> "Engine":
@@ -221,8 +269,8 @@ class Engine:
     ) -> None:
         await asyncio.to_thread(self.shutdown, finish=False)
 
-    def _many(self, prompts: Iterator[Prompt], settings: dict[str, Any]) -> Iterator[Result | Failure]:
-        work = _Batch(self, prompts, settings)
+    @staticmethod
+    def _many(work: "_Batch") -> Iterator[Result | Failure]:
         try:
             while True:
                 work.submit_next()
@@ -251,11 +299,9 @@ class _Batch:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to submit, to wait for or to yield."""
         return self._exhausted and not self._order and self._retry is None
 
     def submit_next(self) -> None:
-        """Submits prompts as far ahead as there is room."""
         while len(self._readers) < self._ahead and len(self._order) < MAX_HELD_FACTOR * self._ahead:
             if (request := self._retry or self._next()) is None:
                 if self._exhausted:
@@ -269,12 +315,11 @@ class _Batch:
             except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
-                self._readers[request.id] = _AnswerReader(self._engine.model, request)
+                self._readers[request.id] = _AnswerReader(self._engine.model, request.settings, request.stop_ids)
             self._retry = None
             self._order.append(request.id)
 
     def pop_in_order(self) -> Iterator[Result | Failure]:
-        """Yields the answers that have ended and wait for no earlier one."""
         while self._order and self._order[0] in self._ended:
             yield self._ended.pop(self._order.pop(0))
 
@@ -303,18 +348,15 @@ class _Batch:
             return None
         try:
             return self._engine.request(self._engine.model.encode(prompt), **self._settings)
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # whatever is wrong with it, the others are answered
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)
             self._ended[name] = Failure(error)
             return None
 
 
-class _AnswerReader:
+class _AnswerReader(AnswerText):
     """The façade's events of one request, from the engine's."""
-
-    def __init__(self, model: Model, request: Request) -> None:
-        self._text = AnswerText(model, request.settings, request.stop_ids)
 
     def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
         """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
@@ -323,11 +365,11 @@ class _AnswerReader:
         if isinstance(event, engine.Cancelled):
             raise CancelledAnswer(f"answer {event.id} was cancelled")
         if isinstance(event, engine.StepTaken):
-            yield self._text.draft(event.step)
+            yield self.draft(event.step)
         elif isinstance(event, engine.CanvasCommitted):
-            yield self._text.commit(event.token_ids)
+            yield self.commit(event.token_ids)
         elif isinstance(event, engine.Finished):
-            yield from self._text.finish(event.generation)
+            yield from self.finish(event.generation)
 
     def read_end(self, event: engine.Event) -> Result | Failure | None:
         """Returns the Result or Failure that an event is, or None if it is not the last."""
@@ -336,6 +378,11 @@ class _AnswerReader:
         except Exception as error:
             return Failure(error)
         return read[-1] if read and isinstance(read[-1], Result) else None
+
+
+def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:
+    if (found := thread()) is not None:
+        atexit.unregister(found.shutdown)
 
 
 def _put(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[engine.Event]", event: engine.Event) -> None:

@@ -6,8 +6,8 @@ import torch
 from redraft.benchmark.autoregressive import AutoregressiveBaseline, compare_autoregressive
 from redraft.benchmark.compare import random_prompts
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import generate_autoregressive
-from redraft.model import prepare
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.model.preparation import prepare
 from tests.fakes.models import tiny_model
 
 

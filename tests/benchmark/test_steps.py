@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from redraft.benchmark.steps import STAGES, Step
-from redraft.model import FlatBatch, Pass, SegmentedAttention, prepare
+from redraft.model.attention import SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.preparation import prepare
 from tests.fakes.models import tiny_model
 
 

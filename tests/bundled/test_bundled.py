@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,7 @@ from redraft.evaluation.subject import ModelSubject
 from redraft.evaluation.tasks import TASKS
 from redraft.training.data.examples import make_batch
 from redraft.training.objective import losses
-from redraft.weights import Checkpoint
-from redraft.weights.checkpoint import load_model
+from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 
@@ -51,6 +51,13 @@ RIGHT = (
 
 def test_every_shipped_example_is_answered_right(model):
     assert [model.generate(prompt, seed=1).text for prompt in model.card.examples] == list(RIGHT)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_example_of_the_readme_is_answered_right_whatever_the_seed(model, seed):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert model.card.examples[0] in readme
+    assert model.generate(model.card.examples[0], seed=seed).text == RIGHT[0]
 
 
 def test_it_copies_what_the_prompt_says(model):

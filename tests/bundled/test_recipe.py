@@ -8,8 +8,9 @@ import pytest
 from redraft.bundled import card
 from redraft.bundled.recipe import MODEL, RECIPES, SHIPPED_SETTINGS, extract, prepare_companions
 from redraft.diffusion.settings import SamplerSettings
-from redraft.weights import Checkpoint, read_generation_config
 from redraft.weights.card import read_card
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.config.file import read_generation_config
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 

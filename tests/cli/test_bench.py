@@ -30,6 +30,15 @@ def test_step(run, checkpoint):
     assert line(out)["precision"] == "bf16"
 
 
+def test_step_beside_neighbours(run, checkpoint):
+    code, out, _ = run("bench", "step", "--config", checkpoint, "--context", 5, "--rounds", 2, "--neighbours", 1)
+    found = line(out)
+    assert (code, found["neighbours"], found["share_of_quiet_speed"]["count"]) == (0, 1, 2)
+    code, out, err = run("bench", "step", "--neighbours", -1)
+    assert (code, out) == (2, "")
+    assert "--neighbours is -1, must be at least 0" in err
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compare_with_transformers(run, checkpoint):
     asked = ("bench", "compare", "--config", checkpoint, "--context", 5, "--rounds", 1)

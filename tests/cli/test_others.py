@@ -43,6 +43,15 @@ def test_examples_are_commands_that_run(run, checkpoint):
     assert (code, err) == (2, "redraft: there is no example 3; there are 1 to 2\n")
 
 
+def test_fields_are_listed_by_kind_of_text(run, checkpoint):
+    code, out, _ = run("fields")
+    assert code == 0
+    assert "payment      name, amount, date, iban, invoice_id, company, email\n" in out
+    assert len(out.splitlines()) == 14
+    code, _, err = run("fields", "-m", checkpoint)
+    assert (code, err) == (2, f"redraft: {checkpoint} lists no fields\n")
+
+
 def test_chat_says_what_the_model_is_for_and_answers(run, checkpoint, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/new\nhello\n/exit\nnever read\n"))
     code, out, err = run("chat", "-m", checkpoint, "--seed", 3)
@@ -68,7 +77,7 @@ def test_data_build_is_deterministic(run, tmp_path):
         assert run("data", "build", "--out", tmp_path / name, "--examples", 5, "--sample", 4)[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "a" / "extract.jsonl").read_text().splitlines()]
     assert [row["seen"] for row in rows] == [True] * 5 + [False] * 5
-    assert len(list((tmp_path / "a").iterdir())) == 9
+    assert len(list((tmp_path / "a").iterdir())) == 30
     for file in [path.name for path in (tmp_path / "a").iterdir()]:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -216,7 +225,7 @@ def test_failures_need_a_folder_before_any_work(run, checkpoint, tmp_path):
         (("eval", "extract", "--examples", 251), "examples is 251, but extract.jsonl has 250 of each kind"),
         (("data", "build", "--sample", -1), "--sample is -1, must be at least 0"),
         (("info", "--context", -1), "--context is -1, must be at least 0"),
-        (("train", "extract", "--threads", 0), "--threads is 0, must be at least 1"),
+        (("train", "extract", "--threads", 0), "--threads is 0, must be a whole number from 1 to 1024"),
     ],
 )
 def test_what_is_typed_wrong_is_one_line(run, tmp_path, monkeypatch, arguments, message):
@@ -277,4 +286,4 @@ sys.argv = ["redraft", *{command}]
 main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "redraft: interrupted\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "redraft: interrupted\n")

@@ -9,12 +9,12 @@ import time
 import pytest
 
 import redraft
-from redraft.model import PRECISIONS
+from redraft.model.precision import PRECISIONS
 
 
 @pytest.fixture(scope="module")
 def quantized(checkpoint, tmp_path_factory):
-    from redraft.weights import quantize_checkpoint
+    from redraft.weights.quantize import quantize_checkpoint
 
     folder = tmp_path_factory.mktemp("quantized")
     for to in ("int4", "int8"):
@@ -79,13 +79,13 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(run, checkpoint, m
     monkeypatch.setattr("redraft.api.load_model", lambda *_, **__: pytest.fail("read"))
     code, out, err = run("generate", "hello", "-m", checkpoint)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "GB are free: choose a smaller --precision; `redraft quantize` writes a smaller" in err
+    assert "GB are free: choose a precision of fewer bits; quantizing it to int8 or int4 makes a smaller" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("quantize", "bundled", "new", "--to", "int3"), "--to is 'int3', must be int8 or int4"),
+        (("quantize", "bundled", "new", "--to", "int3"), "to is 'int3', must be int8 or int4"),
         (("quantize", "nowhere", "new", "--to", "int4"), "there is no folder 'nowhere'"),
         (("quantize", "bundled", "new"), "Missing option '--to'"),
         (("bench", "memory", "bundled", "--to", "bf16"), "to is 'bf16', must be int8 or int4"),
@@ -118,7 +118,7 @@ main()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert err.endswith("redraft: interrupted\n")
     assert not (tmp_path / "new").exists()
 

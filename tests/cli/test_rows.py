@@ -39,7 +39,7 @@ def file(tmp_path):
         ("a.TSV", "a\tb", None, "does not look like lines of text: save it as CSV"),
         ("a.jsonl", '{"prompt": " "}\n', None, "line 1: the prompt is empty"),
         ("a.txt", b"good\n\xff\n", None, "line 2: byte 0xff is not UTF-8"),
-        ("a.txt", "x\n", "{line", "--template '{line'"),
+        ("a.txt", "x\n", "{line", "the template '{line'"),
         ("a.txt", "x\n", "no column", "names no column: every row would be the same"),
         ("a.txt", "x\n", "{line!r}", "may hold only a column's name"),
         ("a.txt", "x\n", "{}", "{} names no column"),
@@ -60,7 +60,7 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["x", "--template", "{a}"], "--template and --rows-format require --rows FILE"),
         (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
         (["--rows", "{}", "--plain"], "--rows cannot be combined with --plain"),
-        (["--rows", "{}", "--rows-format", "xml"], "--rows-format is 'xml', must be one of text, csv, jsonl"),
+        (["--rows", "{}", "--rows-format", "xml"], "the format of the rows is 'xml', must be one of text, csv, jsonl"),
         (["--rows", "/no/such/file"], "/no/such/file"),
     ],
 )

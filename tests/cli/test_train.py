@@ -143,7 +143,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     code, _, err = run("train", "rows", other, *arguments, "--steps", 40)
     assert code == 2
     assert f"{out} holds a run with rows rows.jsonl (sha256" in err
-    assert "choose another --out" in err
+    assert "choose another folder" in err
 
 
 def test_rows_that_are_held_out_are_written_down_to_be_tested_on(run, tmp_path):

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 
 import redraft
-from redraft.model import FlatBatch, KVCache, Pass, Precision, ReadoutQuery, SegmentInput, Transformer, prepare
 from redraft.model import attention as attention_module
-from redraft.model.native import load_kernels
+from redraft.model.batch import FlatBatch, Pass, SegmentInput
+from redraft.model.cache import KVCache
+from redraft.model.native.build import load_kernels
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
+from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
+from redraft.model.transformer import Transformer
 from tests.fakes.models import tiny_model
 
 Part = tuple[int, Pass, Tensor, Tensor | None]

@@ -10,8 +10,11 @@ from redraft.diffusion.acceptance import EntropyBound, LinearQuota
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.stopping import EveryPositionConfident, StableAndConfident
 from redraft.engine import Cancelled, CanvasCommitted, EngineCore, Failed, Finished, Limits, Request, StepTaken
-from redraft.generation import Generation, generate
-from redraft.model import Precision, attention, prepare
+from redraft.generation.loop import generate
+from redraft.generation.result import Generation
+from redraft.model import attention
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
 from tests.fakes.models import tiny_model
 
 SECONDS = ("prefill_seconds", "denoising_seconds", "commit_seconds")

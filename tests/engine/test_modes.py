@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import (
@@ -17,7 +18,8 @@ from redraft.engine import (
     Request,
     StepTaken,
 )
-from redraft.generation import generate, generate_autoregressive
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.generation.loop import generate
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)
@@ -138,6 +140,49 @@ def test_the_likeliest_tokens_come_with_drafts_and_with_what_is_committed(model)
     assert {event.top for event in of(events, "c", CanvasCommitted)} == {None}
     steps = [event.steps for event in of(events, "a", CanvasCommitted)]
     assert tuple(steps) == of(events, "a", Finished)[0].generation.steps_per_canvas
+
+
+class Calls(TorchDispatchMode):
+    """Counts calls: of the search for `top` likeliest tokens, and of the search in cumulated masses."""
+
+    def __init__(self, top: int) -> None:
+        super().__init__()
+        self.top, self.searches, self.samples = top, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.searches += func is torch.ops.aten.topk.default and args[1] == self.top
+        self.samples += func is torch.ops.aten.searchsorted.Tensor
+        return func(*args, **(kwargs or {}))
+
+
+def test_likeliest_tokens_without_drafts_are_looked_for_in_the_last_step_only(model):
+    core = EngineCore(model)
+    core.submit(Request(id="a", prompt=PROMPT, settings=SETTINGS, top=7))
+    while core.held:
+        with Calls(top=7) as calls:
+            events = core.step()
+        assert (calls.searches > 0) == bool(of(events, "a", CanvasCommitted))
+
+
+def test_neighbours_of_a_request_for_likeliest_tokens_share_its_readout(model):
+    samples = []
+    for top in (0, 7):
+        core = EngineCore(model)
+        core.submit(Request(id="a", prompt=PROMPT, settings=SETTINGS, drafts=True, top=top))
+        core.submit(Request(id="b", prompt=PROMPT, settings=SETTINGS))
+        with Calls(top=7) as calls:
+            core.step()
+        samples.append(calls.samples)
+    assert samples[0] == samples[1] > 0
+
+
+def test_a_step_without_randomness_draws_no_samples(model):
+    core = EngineCore(model)
+    core.submit(Request(id="a", prompt=PROMPT, settings=SETTINGS.replace(temperature=0)))
+    core.submit(Request(id="t", prompt=PROMPT, settings=SETTINGS, mode="autoregressive"))
+    with Calls(top=7) as calls:
+        core.step()
+    assert calls.samples == 0
 
 
 @pytest.mark.parametrize("top", [-1, 21])

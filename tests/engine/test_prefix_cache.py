@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Finished, Limits, Request
 from redraft.engine.prefix_cache import MIN_TOKENS, PrefixCache
-from redraft.model import FlatBatch, KVCache, Pass
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from tests.fakes.models import tiny_config, tiny_model
 
 SYSTEM = tuple(range(2, 32))

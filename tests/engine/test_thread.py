@@ -21,8 +21,8 @@ from redraft.engine import (
     StepTaken,
     runner,
 )
-from redraft.generation import generate
-from redraft.model import streamed_readout
+from redraft.generation.loop import generate
+from redraft.model.readout.streamed import streamed_readout
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)

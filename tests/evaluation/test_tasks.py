@@ -9,7 +9,7 @@ from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
 from redraft.evaluation.scores import score_fields, score_repair, score_text
 from redraft.evaluation.subject import Response
 from redraft.evaluation.tasks import TASKS
-from redraft.generation import Generation
+from redraft.generation.result import Generation
 
 WANTED = '{"name": "Ana", "total": null}'
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from redraft.weights import save_checkpoint as save_weights
+from redraft.weights.save import save_checkpoint as save_weights
 from tests.fakes.models import tiny_model
 from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
 

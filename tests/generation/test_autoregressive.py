@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import generate_autoregressive
-from redraft.model import FlatBatch, KVCache, Pass
+from redraft.generation.autoregressive import generate_autoregressive
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7, 8, 9)

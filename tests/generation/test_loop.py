@@ -7,8 +7,11 @@ import torch
 
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation, cut_canvas, denoise, denoising_steps, generate
-from redraft.model import FlatBatch, KVCache, Pass
+from redraft.generation.loop import denoise, denoising_steps, generate
+from redraft.generation.result import DenoisingStep, Generation
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
+from redraft.utils.canvas import cut_canvas
 from tests.fakes.models import tiny_model
 
 PROMPT = (3, 4, 5, 6, 7, 8, 9)

@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from redraft.model import FlatBatch, KVCache, Pass, SegmentInput, Transformer, prepare
+from redraft.model.batch import FlatBatch, Pass, SegmentInput
+from redraft.model.cache import KVCache
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 from tests.fakes.models import tiny_model
 
 CANVAS = torch.arange(20, 28)

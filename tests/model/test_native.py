@@ -11,11 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, Segment, SegmentedAttention, prepare, streamed_readout
+from redraft.model.attention import SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.cache import KVCache
 from redraft.model.layers import Experts, RMSNorm, Router, rotate
 from redraft.model.linear.quantized import rows_to_int8
-from redraft.model.native import Kernels, build, load_kernels
-from redraft.model.native.kernels import packed_panels
+from redraft.model.native import build
+from redraft.model.native.build import load_kernels
+from redraft.model.native.kernels import Kernels, packed_panels
+from redraft.model.preparation import prepare
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
 from tests.fakes.models import tiny_config, tiny_model
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,10 +9,14 @@ from torch import Tensor, nn
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.loop import generate
-from redraft.model import FlatBatch, KVCache, Pass, Precision, Transformer, prepare
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from redraft.model.linear.methods import Int8Linear, PackedLinear, PlainLinear, WeightOnlyLinear, has_onednn
-from redraft.model.native import load_kernels
-from redraft.weights import load_model
+from redraft.model.native.build import load_kernels
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
+from redraft.weights.checkpoint import load_model
 from redraft.weights.fetch import BUNDLED_FOLDER
 from tests.fakes.models import tiny_model
 

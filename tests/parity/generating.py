@@ -18,7 +18,8 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation, denoising_steps
+from redraft.generation.loop import denoising_steps
+from redraft.generation.result import DenoisingStep, Generation
 from redraft.model.readout.plain import inverse_cdf
 from tests.parity.reference import Pair, router_margins
 

@@ -15,9 +15,11 @@ from transformers import DynamicCache
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaForBlockDiffusion
 
-from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, Transformer
-from redraft.model.config import FULL, SLIDING, AttentionShape
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
+from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.model.layers import Router
+from redraft.model.transformer import Transformer
 from tests.fakes.models import tiny_config
 
 T = TypeVar("T")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import FlatBatch, Pass, SegmentInput, Transformer
 from redraft.model import attention as attention_module
+from redraft.model.batch import FlatBatch, Pass, SegmentInput
+from redraft.model.transformer import Transformer
 from tests.parity.reference import Ours, build_pair, first_settled, make_config, max_difference, pattern, router_margins
 
 TOLERANCE = 1e-5

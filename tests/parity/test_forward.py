@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import ModelConfig
+from redraft.model.config import ModelConfig
 from tests.parity.reference import (
     Ours,
     Pair,

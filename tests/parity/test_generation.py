@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import DenoisingStep, Generation
-from redraft.model import ModelConfig
+from redraft.generation.result import DenoisingStep, Generation
+from redraft.model.config import ModelConfig
 from tests.parity.generating import NO_TOKEN, ReferenceRun, our_generate, reference_generate
 from tests.parity.reference import SEEDS, Pair, WeightScale, build_pair, make_config, max_difference, pattern
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import ReadoutQuery, Transformer, plain_readout
-from redraft.model.readout.plain import inverse_cdf
+from redraft.model.readout.plain import inverse_cdf, plain_readout
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.transformer import Transformer
 from tests.parity.reference import build_pair, make_config
 
 TEMPERATURES = [0.05, 0.4, 0.8, 3.0]

@@ -1,8 +1,8 @@
 """A server that speaks the API's contract from a script: for the page's error states, which a real one rarely shows.
 
 The prompt says what happens: `full` is answered 429, `busy` 429 once, `loading` 503 once, `refused` 400, `broken`
-breaks off, `failing` ends in an error event, `hostile` has markup in every token, `long` has three canvases, `slow`
-takes long.
+breaks off, `failing` ends in an error event, `hostile` has markup in every token, `json` is a short object with a
+warning, `long` has three canvases, `slow` takes long.
 """
 
 import json
@@ -20,6 +20,8 @@ PAGES = load_pages()
 LENGTH = 16
 HOSTILE = "<img src=x onerror=hacked()>"
 SCRIPT = "<script>hacked()</script>"
+JSON_WORDS = ['{"a": ', '"x, {y}", ', '"b": ', '["1", {}]}']
+WARNING = "The value of a does not stand in the text."
 MODEL = {
     "id": "fake",
     "object": "model",
@@ -35,14 +37,22 @@ MODEL = {
         "temperature": 1.0,
         "max_tokens": 256,
     },
-    "card": {"purpose": "Speaks the contract.", "limits": "It is no model.", "examples": ["one", "two", SCRIPT]},
+    "card": {"purpose": "Speaks the contract.", "limits": "It is no model.", "examples": ["one", "two", SCRIPT]}
+    | {"example_names": ["first", "second", SCRIPT], "fields": {"order": ["name", "date"], SCRIPT: [SCRIPT]}},
 }
 
 
 def words_of(prompt: str, canvas: int) -> list[str]:
-    """The tokens of a canvas: ten of the answer, then the end."""
+    """The tokens of a canvas: those of the answer, then the end."""
+    if prompt == "json":
+        return [*JSON_WORDS, *["<eos>"] * (LENGTH - len(JSON_WORDS))]
     word = HOSTILE if prompt == "hostile" else SCRIPT if prompt == SCRIPT else f"w{canvas}"
     return [f"{word}{position} " for position in range(10)] + ["<eos>"] * (LENGTH - 10)
+
+
+def answer_length(prompt: str) -> int:
+    """How many of a canvas's tokens belong to the answer."""
+    return len(JSON_WORDS) if prompt == "json" else 10
 
 
 def drafts(prompt: str, canvas: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -65,7 +75,7 @@ def drafts(prompt: str, canvas: int, seed: int) -> Iterator[dict[str, Any]]:
             "tokens": tokens,
             "noisy": [t if kept else f"n{noise.randrange(1000)}" for t, kept in zip(tokens, accepted, strict=True)],
             "alternatives": [[[token, -0.01], ["other", -4.6]] for token in tokens],
-            "text": "".join(tokens[: min(4 * step, 10)]),
+            "text": "".join(tokens[: min(4 * step, answer_length(prompt))]),
         }
 
 
@@ -116,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         canvases = {"long": 3, "slow": 50}.get(prompt, 1)
         tokens = 0
         for canvas in range(canvases):
-            words = words_of(prompt, canvas)[:10]
+            words = words_of(prompt, canvas)[: answer_length(prompt)]
             if request["canvas"].get("autoregressive"):
                 for word in words:
                     time.sleep(0.03)
@@ -140,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             "tokens_per_forward": 1.0 if alone else tokens / (4 * canvases),
             "prompt_tokens_details": {"cached_tokens": 7 if alone else 0},
         }
-        self.event({"choices": [], "usage": usage})
+        self.event({"choices": [], "usage": usage, "warnings": [WARNING] if prompt == "json" else []})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def chunk(self, delta: dict[str, str], reason: str | None = None) -> None:

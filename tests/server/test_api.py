@@ -302,6 +302,19 @@ def test_token_by_token_to_compare(ask, model):
     assert content(streamed(ask, canvas={"autoregressive": True})) == expected.text
 
 
+def test_token_by_token_is_limited_by_tokens_and_not_by_whole_canvases(ask):
+    text = "a" * 400
+    tokens = ask("/tokenize", {"prompt": text}).json()["tokens"]
+    prompt = (tokens * 256)[:253]
+    body = {"prompt": prompt, "canvas": {"autoregressive": True}}
+    told = ask("/v1/completions", body).json()
+    assert told["choices"][0]["finish_reason"] in ("stop", "length")
+    assert told["usage"]["completion_tokens"] <= 3
+    assert error(ask("/v1/completions", {"prompt": prompt}, expect=400))[1] == "context_length_exceeded"
+    body["prompt"] = (tokens * 256)[:256]
+    assert error(ask("/v1/completions", body, expect=400))[1] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -224,6 +224,38 @@ def test_what_cannot_be_is_a_bad_request_with_its_parameter(client, asked, param
     assert refused.value.type == "invalid_request_error"
 
 
+def test_the_responses_api_gives_the_answer_of_chat_whole_and_streamed(client):
+    chosen = client.chat.completions.create(**ASKED).choices[0]
+    asked: Any = {"model": "tiny", "input": "say hello", "max_output_tokens": 24, "extra_body": {"seed": 0}}
+    whole = client.responses.create(**asked)
+    assert (whole.output_text, whole.status) == (chosen.message.content, "incomplete")
+    assert whole.incomplete_details.reason == "max_output_tokens"
+    assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
+    assert whole.canvas["seed"] == 0
+
+    events = list(client.responses.create(**asked, stream=True))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created"
+    assert events[-1].type == "response.incomplete"
+    assert events[-1].response.output_text == whole.output_text
+
+    again = [{"role": "user", "content": "say hello"}, *whole.output, {"role": "user", "content": "again"}]
+    second = client.responses.create(model="tiny", input=again, instructions="be kind", store=True)
+    assert any("left out" in warning for warning in second.warnings)
+    assert any("not stored" in warning for warning in second.warnings)
+
+    with client.responses.stream(model="tiny", input="say hello", extra_body={"seed": 3}) as stream:
+        assert stream.get_final_response().output_text
+    for wrong, param in (
+        ({"input": []}, "input"), ({"previous_response_id": "r"}, "previous_response_id"), ({"top_p": 0.5}, "top_p"),
+        ({"input": "dog " * 400}, "input"), ({"max_output_tokens": 4000}, "max_output_tokens"),
+    ):  # fmt: skip
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.create(**asked | wrong)
+        assert refused.value.param == param
+
+
 def test_a_wrong_model_a_wrong_key_and_a_full_server_have_their_errors(guarded):
     with openai.OpenAI(base_url=guarded.url + "/v1", api_key="wrong", max_retries=0) as wrong:
         with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong") as refused:

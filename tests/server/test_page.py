@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.server.page_server import HOSTILE, LENGTH, SCRIPT, FakeServer, serving, words_of
+from tests.server.page_server import HOSTILE, JSON_WORDS, LENGTH, SCRIPT, WARNING, FakeServer, serving, words_of
 
 Open = Callable[..., Page]
 FINISHED = "Answer"
@@ -125,6 +126,119 @@ def test_the_page_shows_what_the_model_is_for_and_its_defaults(server: FakeServe
     expect(page.locator("[name=steps]")).to_have_attribute("placeholder", "48")
     expect(page.locator("#diffusion .cell")).to_have_count(LENGTH)
     assert server.requests == []
+
+
+def test_examples_have_names_and_the_known_fields_are_listed(server: FakeServer, visit: Open):
+    page = visit(server.address)
+    expect(page.locator("#examples button").first).to_have_text("first")
+    page.click("#known summary")
+    expect(page.locator("#known dt").first).to_have_text("order")
+    expect(page.locator("#known dd").first).to_have_text("name, date")
+
+
+def test_json_is_laid_out_and_what_follows_its_end_is_folded(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="json")
+    generate(page)
+    answer = page.locator("#diffusion .answer")
+    assert answer.text_content() == "".join(JSON_WORDS)
+    lines = ["{", '"a": "x, {y}",', '"b": [', '"1",', "{}", "]", "}"]
+    assert [line.strip() for line in answer.locator(".line").all_text_contents()] == lines
+    cells = page.locator("#diffusion .cell:visible")
+    expect(cells).to_have_count(len(JSON_WORDS) + 1)
+    expect(cells.last).to_have_text("<eos>")
+    cells.first.focus()
+    page.keyboard.press("End")
+    expect(page.locator("#details")).to_contain_text("Position 5 of")
+    expect(page.locator("#diffusion .unfold")).to_have_text("11 more after the end")
+    page.click("#diffusion .unfold")
+    expect(cells).to_have_count(LENGTH)
+    assert cells.all_text_contents().count("<eos>") == 1
+
+
+def test_warnings_stand_beside_the_answer(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="json")
+    generate(page)
+    expect(page.locator("#warnings li")).to_have_text([WARNING])
+    page.fill("#prompt", "hello")
+    generate(page)
+    expect(page.locator("#warnings")).to_be_hidden()
+
+
+def test_an_answer_is_copied_and_its_request_written_as_a_program(server: FakeServer, visit: Open):
+    prompt = """It's "ünï" $HOME\n\\"""
+    page = visit(server.address, prompt=prompt, permissions=["clipboard-read", "clipboard-write"])
+    page.click("summary")
+    page.fill("[name=steps]", "12")
+    page.fill("[name=seed]", "7")
+    generate(page)
+    page.click("#copy")
+    expect(page.locator("#copied")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#diffusion .answer").text_content()
+
+    page.click("#as-curl")
+    expect(page.locator("#code")).to_contain_text("curl")
+    command = shlex.split(page.locator("#code").text_content() or "")
+    assert command[:2] == ["curl", f"{server.address}v1/chat/completions"]
+    messages = [{"role": "user", "content": prompt}]
+    assert json.loads(command[-1]) == {"model": "fake", "messages": messages, "seed": 7, "canvas": {"steps": 12}}
+
+    page.click("#as-python")
+    expect(page.locator("#code")).to_contain_text("OpenAI")
+    (call,) = re.findall(r"create\((.*?)^\)", page.locator("#code").text_content() or "", re.DOTALL | re.MULTILINE)
+    given = {"model": "fake", "messages": messages, "seed": 7, "extra_body": {"canvas": {"steps": 12}}}
+    assert eval(f"dict({call})") == given
+
+
+def test_an_answer_is_played_again(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello", watch="#step-text")
+    expect(page.locator("#play")).to_be_disabled()
+    generate(page)
+    page.evaluate("window.seen = []")
+    page.click("#play")
+    expect(page.locator("#play")).to_have_text("Pause")
+    expect(page.locator("#play")).to_have_text("Play")
+    expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+    assert page.evaluate("window.seen") == [f"canvas 1, step {step} of 4" for step in range(1, 5)]
+    page.locator("#play").evaluate("play => { play.click(); play.click() }")
+    expect(page.locator("#play")).to_have_text("Play")
+    expect(page.locator("#step-text")).to_have_text("canvas 1, step 1 of 4")
+    expect(page.locator("#diffusion .answer-title")).to_contain_text("Draft")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limits"),
+    [
+        ("steps", "4097", "steps must be a whole number, at least 1 and at most 4096."),
+        ("steps", "1.5", "steps must be a whole number"),
+        ("temperature", "-1", "temperature must be a number, at least 0 and at most 2."),
+        ("max_tokens", "2049", "at most 2048"),
+    ],
+)
+def test_a_field_is_checked_before_it_is_sent(server: FakeServer, visit: Open, name: str, value: str, limits: str):
+    page = visit(server.address, prompt="hello")
+    page.click("summary")
+    field = page.locator(f"[name={name}]")
+    field.fill(value)
+    field.blur()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#notice")).to_contain_text(limits)
+    page.click("#generate")
+    expect(field).to_be_focused()
+    field.fill("")
+    field.blur()
+    expect(page.locator("#notice")).to_be_hidden()
+    assert server.requests == []
+
+
+def test_an_empty_prompt_is_not_sent_and_a_long_one_is_seen_whole(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt=" ")
+    page.click("#generate")
+    expect(page.locator("#notice")).to_contain_text("The prompt is empty")
+    expect(page.locator("#prompt")).to_be_focused()
+    assert server.requests == []
+    page.fill("#prompt", "line\n" * 8)
+    assert page.locator("#prompt").evaluate("box => box.scrollHeight - box.clientHeight") == 0
 
 
 def test_only_settings_that_were_set_are_sent(server: FakeServer, visit: Open):
@@ -311,6 +425,8 @@ def test_markup_from_a_model_stays_text(server: FakeServer, visit: Open, prompt:
     expect(page.locator("#details")).to_contain_text((HOSTILE if prompt == "hostile" else SCRIPT).replace(" ", "·"))
     assert page.locator("#diffusion .answer").text_content() == "".join(words_of(prompt, 0)[:10])
     assert page.locator("img, body script, #details *:not(p, ol, li, span)").count() == 0
+    expect(page.locator("#examples button").nth(2)).to_have_text(SCRIPT)
+    assert page.locator("#known dd").nth(1).text_content() == SCRIPT
 
 
 def test_the_policy_forbids_what_the_page_does_not_need(server: FakeServer, visit: Open):
@@ -462,6 +578,28 @@ def test_our_server_writes_what_the_page_shows(bundled: str, visit: Open):
     expect(page.locator("#details li")).to_have_count(5)
     page.press("#step", "Home")
     assert states(page).count("noise") > 5
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080), (375, 812)])
+def test_the_answer_is_the_largest_and_the_canvas_on_the_first_screen(
+    bundled: str, visit: Open, width: int, height: int
+):
+    page = visit(bundled, prompt=PROMPT, viewport={"width": width, "height": height})
+    generate(page)
+    answer, cells = (page.locator(f"#diffusion .{kind}").bounding_box() for kind in ("answer", "cells"))
+    assert answer["y"] + answer["height"] <= cells["y"]
+    assert answer["y"] >= 0
+    assert cells["y"] + cells["height"] <= height
+    if width > 1000:
+        page.press("#step", "Home")
+        page.evaluate("scrollTo(0, 0)")
+        last = page.locator("#diffusion .cell").last.bounding_box()
+        assert last["y"] + last["height"] <= height
+    sizes = page.locator("body *").evaluate_all(
+        "all => all.map(one => [parseFloat(getComputedStyle(one).fontSize), one.closest('.answer') !== null])"
+    )
+    assert max(size for size, _ in sizes) == max(size for size, is_answer in sizes if is_answer)
+    assert max(size for size, is_answer in sizes if not is_answer) < max(size for size, _ in sizes)
 
 
 def test_our_server_refuses_a_setting_and_the_page_marks_it(bundled: str, visit: Open):

@@ -50,10 +50,10 @@ def detail(response: httpx2.Response, status: int = 400) -> dict[str, object]:
         ("n", [0, -1, 129, 2**31, 10**30, 1.5, "1", True]),
         ("max_tokens", [0, -1, 257, 2**31, 10**30, 1.5, "1"]),
         ("max_completion_tokens", [0, -1, 257, 2**31, 10**30]),
-        ("seed", [-1, 2**63, 10**30, 0.5]),
+        ("seed", [-(2**63) - 1, 2**64, 10**30, 0.5]),
         ("top_logprobs", [-1, 21, 2**31, 10**30]),
         ("temperature", [-0.1, 2.1, 1e308, "1"]),
-        ("stop", [5, "", ["a"] * 5, [1], "x" * 257]),
+        ("stop", [5, ["a"] * 65, [1], "x" * 257]),
         ("canvas.steps", [0, -1, 4097, 10**30]),
         ("canvas.alternatives", [-1, 9, 10**30]),
         ("canvas.canvas_length", [0, -1, 65_537, 10**30]),
@@ -150,7 +150,7 @@ def test_lone_surrogates_inside_the_arguments_of_a_call_are_refused(start, think
 
 
 def test_no_text_makes_a_pattern_slow(client):
-    begun = time.perf_counter()
+    begun = time.process_time()  # the server runs in this process, and what others compute does not count
     for header in ("Host", "X-Request-Id", "Authorization", "Content-Type", "Origin"):
         for text in (":" * 30_000, ":1" * 15_000, ":" + "1" * 30_000 + "x", "-" * 30_000 + " "):
             assert client.post(CHAT, content=b"{}", headers=TYPED | {header: text.strip()}).status_code in (
@@ -162,7 +162,7 @@ def test_no_text_makes_a_pattern_slow(client):
     assert client.post(CHAT, json={"messages": HELLO, "tools": [name]}).status_code == 400
     stops = ["a" * 255 + "b", "a" * 254 + "c", "a" * 253 + "d", "ab" * 128]
     assert client.post(CHAT, json={"messages": HELLO, "stop": stops}).status_code == 200
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
@@ -175,10 +175,10 @@ def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
         (CHAT, b'{"messages":[{"role":"user",%s"z":1}]}' % b"".join(b'"%d":1,' % number for number in range(300_000))),
     ]  # fmt: skip
     for path, content in many:
-        begun = time.perf_counter()
+        begun = time.process_time()
         detail(client.post(path, content=content, headers=TYPED))
         # Ten times as long as it takes, a fifth of what it took.
-        assert time.perf_counter() - begun < 5
+        assert time.process_time() - begun < 5
 
 
 def test_a_body_of_100_mb_is_refused(client):

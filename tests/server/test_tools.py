@@ -1,18 +1,21 @@
 """Thinking and tool calls through the API: what the template is told, and what an answer written so is told as."""
 
 import asyncio
+import functools
 import json
 
 import httpx2
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import redraft
-from redraft.engine import Admitted, CanvasCommitted, Finished
-from redraft.generation import Generation
 from redraft.server.app import create_app
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
-from redraft.weights import save_checkpoint as save_weights
+from redraft.weights.save import save_checkpoint as save_weights
+from tests.fakes.engines import ScriptedEngine
 from tests.fakes.models import tiny_model
 from tests.fakes.tokenizers import (
     THINKING_TEMPLATE,
@@ -30,6 +33,7 @@ FIND = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
+application = functools.cache(create_app)
 QUESTION = {"role": "user", "content": "where is it?"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": '{"city": "Porto"}'}}
 
@@ -44,25 +48,6 @@ def model(tmp_path_factory) -> redraft.Model:
     return redraft.load(folder)
 
 
-class ScriptedEngine(redraft.Engine):
-    """An engine that writes `ids` in canvases of 8 tokens and ends for `finish`; `prompts` keeps what it was asked."""
-
-    ids: tuple[int, ...] = ()
-    finish = "stop"
-
-    def __init__(self, model: redraft.Model) -> None:
-        super().__init__(model)
-        self.prompts: list[str] = []
-
-    def events(self, request, events=None):
-        self.prompts.append(self.model.tokenizer.decode(request.prompt, skip_special=False))
-        events.put_nowait(Admitted(request.id, 0.0, 0))
-        for at in range(0, len(self.ids), 8):
-            events.put_nowait(CanvasCommitted(request.id, self.ids[at : at + 8], 3))
-        events.put_nowait(Finished(request.id, Generation((), self.finish, 1, (3,), 1.0, 0.0, 0.0, 0.0, ())))
-        return events
-
-
 @pytest.fixture
 def service(model):
     service = Service(ServerSettings())
@@ -73,7 +58,7 @@ def service(model):
 
 def ask(service, **body) -> httpx2.Response:
     async def send() -> httpx2.Response:
-        transport = httpx2.ASGITransport(create_app(service))
+        transport = httpx2.ASGITransport(application(service))
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post("/v1/chat/completions", json={"messages": [QUESTION], **body})
 
@@ -156,9 +141,65 @@ def test_what_a_user_spells_is_no_control_token(service, writes, model):
     assert [token for token in ids if token in special] == [token for token in plain if token in special]
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "3", '"x"'])
-def test_arguments_that_are_no_object_are_refused(service, arguments):
+UNREADABLE = ["{", "[1]", "3", '"x"', '{city:"Por']
+
+
+@pytest.mark.parametrize("arguments", UNREADABLE)
+def test_arguments_that_are_no_object_are_read_as_text_with_a_warning(service, writes, arguments):
+    asked = writes("ok")
     call = {**CALL, "function": {"name": "find", "arguments": arguments}}
-    response = ask(service, messages=[QUESTION, {"role": "assistant", "tool_calls": [call]}, QUESTION])
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "messages.1.tool_calls.0.function.arguments"
+    messages = [QUESTION, {"role": "assistant", "tool_calls": [call]}, QUESTION]
+    response = ask(service, messages=messages)
+    (warning,) = response.json()["warnings"]
+    assert warning.startswith("messages.1.tool_calls.0.function.arguments is not a JSON object")
+    assert f'call:find{{unreadable:<|"|>{arguments}<|"|>}}' in asked[0]
+    refused = ask(service, messages=messages, strict=True)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "strict")
+
+
+def test_no_arguments_are_an_empty_object(service, writes):
+    asked = writes("ok")
+    call = {**CALL, "index": 0, "function": {"name": "find", "arguments": ""}}
+    response = ask(service, messages=[QUESTION, {"role": "assistant", "content": None, "tool_calls": [call]}, QUESTION])
+    assert "warnings" not in response.json()
+    assert "call:find{}" in asked[0]
+
+
+PIECES = (
+    "it is", "", "in Porto", "<|channel>", "thought\n", "<channel|>", "<|tool_call>", "call:find", "call:", "{city:",
+    '<|"|>', '"\\ud800"', "Porto", "}", "3", "<tool_call|>", "[", "1e999", "," * 3, "call:" + "f" * 300 + "{}",
+)  # fmt: skip
+
+
+@settings(
+    max_examples=80, deadline=None, derandomize=True, database=None, phases=[hypothesis.Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=12),
+    finish=st.sampled_from(["stop", "length"]),
+    stream=st.booleans(),
+)
+def test_every_answer_of_ours_can_be_sent_back(service, pieces, finish, stream):
+    engine = service.engine
+    engine.ids, engine.finish = tuple(spelled_ids(engine.model.tokenizer, "".join(pieces))), finish
+    response = ask(service, stream=stream)
+    message = gathered(response.text) if stream else response.json()["choices"][0]["message"]
+    tools = [
+        {"role": "tool", "tool_call_id": call["id"], "content": "41.15 N"} for call in message.get("tool_calls") or ()
+    ]
+    again = ask(service, messages=[QUESTION, message, *tools, QUESTION])
+    assert again.status_code == 200, (message, again.text)
+
+
+def gathered(stream: str) -> dict[str, object]:
+    """The message of a stream, as openai-python's helper gathers it: with null content and the calls' index."""
+    message: dict = {"role": "assistant", "content": None, "refusal": None, "annotations": None, "audio": None,
+                     "function_call": None, "tool_calls": None}  # fmt: skip
+    for line in stream.splitlines():
+        if line.startswith("data: {"):
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                for name, value in choice["delta"].items():
+                    if name != "role":
+                        message[name] = value if message.get(name) is None else message[name] + value
+    return message

@@ -13,10 +13,10 @@ from redraft.text import (
     End,
     Reasoning,
     ScoredToken,
-    StopCutter,
     TextTokenizer,
     ToolCall,
 )
+from redraft.text.answer import StopCutter
 from tests.fakes.tokenizers import NAMED_TOKENS, byte_level_tokenizer, spelled_ids, thinking_tokenizer
 
 EOS = 1

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders
 
-from redraft.text import Detokenizer, TextTokenizer
-from redraft.text.detokenizer import streaming
+from redraft.text import TextTokenizer
+from redraft.text.detokenizer import Detokenizer, streaming
 from tests.fakes.tokenizers import byte_level_tokenizer, gemma_tokenizer, llama_tokenizer, metaspace_tokenizer
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from redraft.text import ChatTemplate, TemplateLimits
+from redraft.text.template import ChatTemplate, TemplateLimits
 
 QUICK = TemplateLimits(seconds=0.3)
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
-from redraft.text import Content, Part, Reasoning, TextTokenizer, ToolCall, Transcript
+from redraft.text import Content, Part, Reasoning, TextTokenizer, ToolCall
 from redraft.text.calls import MAX_DEPTH, read_call
+from redraft.text.transcript import Transcript
 from tests.fakes.tokenizers import (
     CHAT_TEMPLATE,
     NAMED_TOKENS,
@@ -307,7 +308,7 @@ def quoted(text: str) -> list[str]:
         ("{¦a b¦:1,¦¦:2}", '{"a b":1,"":2}'),
         ('{"a\\"\\u00e9":"x, \\ud83d\\ude00"}', '{"a\\"\\u00e9":"x, \\ud83d\\ude00"}'),
         ('{a:"two\nlines"}', '{"a":"two\\nlines"}'),
-        ('{a:"\\ud800"}', '{"a":"\\ud800"}'),
+        ('{a:"\\ud800"}', '{"a":"\\ufffd"}'),
         (" { a : 1 ,\n b : [ 1 , 2 ] } \n", '{"a":1,"b":[1,2]}'),
         ("{$ref:1,a-b.c/d:2,größe cm:3,1:4,true:5}", '{"$ref":1,"a-b.c/d":2,"größe cm":3,"1":4,"true":5}'),
     ],

@@ -12,11 +12,10 @@ from torch.overrides import TorchFunctionMode
 import redraft.training
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.training.average import WeightAverage
 from redraft.training.data.examples import Example, TrainingBatch, make_batch
 from redraft.training.loop import train
 from redraft.training.objective import losses
-from redraft.training.optimizer import make_optimizer
+from redraft.training.optimizer import WeightAverage, make_optimizer
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings
@@ -53,8 +52,8 @@ class DeviceIsNamed(TorchFunctionMode):
 def test_a_run_from_start_to_resuming_names_the_device_of_every_tensor(tmp_path: Path):
     (tmp_path / "companions").mkdir()
     run = RunFolder(tmp_path / "run", tmp_path / "companions")
-    data = TrainingData(examples, make_validator(examples(), SamplerSettings(steps=2)))
-    recipe = Recipe(model=tiny_config(), settings=SETTINGS, data=lambda _: data)
+    data = TrainingData(examples, examples())
+    recipe = Recipe(model=tiny_config(), settings=SETTINGS, data=lambda _: data, sampler=SamplerSettings(steps=2))
     with DeviceIsNamed() as watch:
         train(recipe, run, report=lambda _: None, device="cpu")
         longer = dataclasses.replace(recipe, settings=dataclasses.replace(SETTINGS, steps=3))
@@ -71,7 +70,7 @@ def batch() -> TrainingBatch:
 def test_a_batch_moves_as_a_whole():
     moved = batch().to("meta")
     tensors = {name: value for name, value in vars(moved).items() if isinstance(value, Tensor)}
-    assert len(tensors) == len(dataclasses.fields(TrainingBatch)) - 1  # all but the lengths
+    assert len(tensors) == len(dataclasses.fields(TrainingBatch)) - 2  # all but lengths and places
     assert {value.device.type for value in tensors.values()} == {"meta"}
 
 

@@ -17,7 +17,9 @@ def test_a_checkpoint_is_fine_tuned_in_a_few_lines(tmp_path: Path):
     start = shutil.copytree(BUNDLED_FOLDER, tmp_path / "start")
     (start / "special_tokens_map.json").write_text("{}")
     lines: list[str] = []
-    result = finetune(rows, tmp_path / "run", start=str(start), steps=1, batch_size=2, report=lines.append)
+    result = finetune(
+        rows, tmp_path / "run", start=str(start), device="auto", steps=1, batch_size=2, report=lines.append
+    )
     assert lines[0] == "19 rows to train on, 1 to validate on (answering 1), 1 steps"
     assert (result.checkpoint, result.summary["step"]) == (tmp_path / "run" / "step-0000001", 1)
     assert result.report == tmp_path / "run" / "report.html"

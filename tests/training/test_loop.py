@@ -18,7 +18,10 @@ from torch import nn
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, ModelConfig, Pass, SegmentedAttention
+from redraft.model.attention import SegmentedAttention
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
+from redraft.model.config import ModelConfig
 from redraft.model.transformer import Transformer
 from redraft.training import loop
 from redraft.training.data.examples import Example, make_batch
@@ -30,7 +33,7 @@ from redraft.training.run.log import read_rows
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings
 from redraft.training.validation import Scores
-from redraft.weights import Checkpoint
+from redraft.weights.checkpoint import Checkpoint
 from tests.fakes.models import tiny_config
 
 VOCAB = 61
@@ -51,8 +54,8 @@ def recipe(model: ModelConfig | None = None, **changes) -> Recipe:
 
 def train(plan: Recipe, examples, run: RunFolder, *, report, validate=None, start=None, stop_after=math.inf, **parts):
     """Trains `plan` on other examples and with other parts."""
-    data = TrainingData(examples, validate)
-    changed = dataclasses.replace(plan, data=lambda _: data, **parts)
+    data = TrainingData(examples, () if validate is None else source(0))
+    changed = dataclasses.replace(plan, data=lambda _: data, validation=lambda *_, **__: validate, **parts)
     return loop.train(changed, run, report=report, start=start, stop_after=stop_after)
 
 
@@ -127,7 +130,7 @@ def test_compiled_training_is_the_same_training(run, seen, tmp_path):
 
 def test_compiling_without_a_compiler_is_refused(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match=r"--compile requires a C\+\+ compiler and finds none"):
+    with pytest.raises(ValueError, match=r"compile requires a C\+\+ compiler and finds none"):
         train(recipe(compile=True), source, run, report=quiet)
     assert not run.checkpoints()
 
@@ -257,7 +260,9 @@ def test_another_models_checkpoint_is_refused(run):
 
 def test_another_optimizers_checkpoint_is_refused(run):
     train(recipe(steps=1), source, run, report=quiet)
-    with pytest.raises(ValueError, match=r"cannot resume from .*step-0000001: its optimizer kept .*choose another"):
+    with pytest.raises(
+        ValueError, match=r"cannot resume from .*step-0000001: the optimizer state holds .*choose another"
+    ):
         train(recipe(steps=2, matrix_factor=4.0), source, run, report=quiet)
 
 
@@ -286,9 +291,9 @@ def test_a_folder_belongs_to_one_run_at_a_time(run):
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
         assert tried.returncode != 0
         assert "another process is training in" in tried.stderr
-        # The process that has it may ask again.
-        with run.locked():
-            return source(step)
+        with pytest.raises(ValueError, match=r"is training in .*choose another folder"), run.locked():
+            pass
+        return source(step)
 
     train(recipe(steps=1), another, run, report=quiet)
     assert subprocess.run([sys.executable, "-c", program, str(run.path)], check=False).returncode == 0
@@ -542,6 +547,21 @@ def test_validation_sees_what_the_checkpoint_holds_and_the_best_one_stays(run):
     assert len(run.checkpoints()) == 3
 
 
+def test_a_recipe_names_its_validation(run):
+    calls = []
+
+    def validation(held_out, sampler, **settings):
+        calls.append((held_out, sampler, settings))
+        return lambda _: Scores(0.5, 1.0, 1.0, 1.0)
+
+    plan = recipe(validate_every=3, validation_answers=7, prompt_weight=0.5)
+    data = TrainingData(source, held_out := source(99))
+    plan = dataclasses.replace(plan, data=lambda _: data, validation=validation, sampler=SamplerSettings(steps=3))
+    loop.train(plan, run, report=quiet)
+    assert calls == [(held_out, SamplerSettings(steps=3), {"answers": 7, "prompt_weight": 0.5})]
+    assert [row["step"] for row in read_rows(run.path) if row["kind"] == "validation"] == [3, 6]
+
+
 def test_a_validation_that_a_kill_prevented_is_made_up_for(run):
     def never(_model: Transformer) -> Scores:
         raise KeyboardInterrupt
@@ -670,3 +690,17 @@ def test_training_in_bfloat16_learns_too(run, seen, changes):
     examples = source(0)
     train(recipe(steps=30, autocast=True, **changes), lambda _: examples, run, report=quiet, objective=seen.objective)
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_used_only_where_it_is_fast_and_that_is_told(run, monkeypatch, fast):
+    monkeypatch.setattr("redraft.training.loop.is_bfloat16_fast", lambda _: fast)
+    lines, seen = [], []
+
+    def objective(*arguments, **named):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return losses(*arguments, **named)
+
+    train(recipe(steps=1, autocast=True), lambda _: source(0), run, report=lines.append, objective=objective)
+    assert seen == [fast]
+    assert any("float32" in line for line in lines) is not fast

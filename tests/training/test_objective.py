@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from redraft.diffusion.randomness import Counter
+from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, Pass
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
 from redraft.model.head import OutputHead
 from redraft.training.attention import CanvasAttention, PrefixAttention
 from redraft.training.data.examples import Example, TrainingBatch, make_batch
@@ -48,7 +49,8 @@ def make(
     )
     flags = torch.tensor([conditioned] * len(sizes) if isinstance(conditioned, bool) else conditioned)
     further = torch.tensor([unrolled] * len(sizes) if isinstance(unrolled, int) else unrolled)
-    return dataclasses.replace(batch, conditioned=flags, unrolled=torch.where(flags, further, 0))
+    places = tuple(dataclasses.replace(at, step=max(at.step, unrolling_steps)) for at in batch.places)
+    return dataclasses.replace(batch, conditioned=flags, unrolled=torch.where(flags, further, 0), places=places)
 
 
 def test_the_batch_of_these_tests_has_what_is_hard():
@@ -111,8 +113,10 @@ def generations_way(model, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Te
                 if step:
                     found = denoised(canvas, cache, model.head.soft_embedding(found))
                 found = found / float(batch.temperature[example])
-                numbers, noise = batch.sample_uniforms[example, step, place], batch.renoise_tokens[example, step, place]
-                canvas = sampled_step(found, numbers, noise)
+                at = batch.places[len(logits)]
+                at = dataclasses.replace(at, step=at.step - step)
+                noise = at.random_tokens(CANVAS, VOCAB, Purpose.RENOISE)
+                canvas = sampled_step(found, at.uniforms(CANVAS, Purpose.SAMPLE), noise)
             canvas = torch.where(batch.shown[example, place], batch.clean[example, place], canvas)
             if batch.conditioned[example]:
                 found = denoised(canvas, cache, model.head.soft_embedding(found))
@@ -156,6 +160,27 @@ def test_unrolling_accepts_as_the_sampler_does():
     ]
     assert torch.equal(found[0], denoise(model, batch, encode(model, batch)[1]))
     assert not torch.equal(found[1], found[2])
+
+
+@torch.no_grad()
+def test_unrolling_goes_down_the_samplers_steps():
+    """A quota accepts more at each step: from noise a quarter, then a half, then three quarters of a canvas."""
+    batch = make(conditioned=True, unrolled=3, sizes=((3, 24),))
+    noise = Counter(8, step=4)
+    batch = dataclasses.replace(
+        batch, noised=noise.random_tokens(CANVAS, 5, Purpose.RENOISE)[None, None], places=(noise,)
+    )
+    model, read = Oracle(followers(batch), torch.full((CANVAS,), 60)), []
+    model.embed_tokens, answer = torch.nn.Embedding(VOCAB, model.config.hidden_size), model.forward
+
+    def watched(flat, context):
+        read.append(int((flat.token_ids == 60).sum()))
+        return answer(flat, context)
+
+    model.forward = watched
+    settings = SamplerSettings.of(steps=4, acceptance="linear_quota", stability_threshold=4)
+    denoise(model, batch, encode(tiny_model(), batch)[1], settings)
+    assert read == [0, 2, 4, 6]
 
 
 def check_sees_what_generation_sees(model, batch: TrainingBatch, atol: float = 1e-4) -> None:
@@ -232,10 +257,8 @@ def test_examples_do_not_see_each_other():
             canvas_starts=whole.canvas_starts[i : i + 1],
             clean=whole.clean[i : i + 1],
             noised=whole.noised[i : i + 1],
-            **{
-                name: getattr(whole, name)[i : i + 1]
-                for name in ("conditioned", "unrolled", "temperature", "sample_uniforms", "renoise_tokens", "shown")
-            },
+            **{name: getattr(whole, name)[i : i + 1] for name in ("conditioned", "unrolled", "temperature", "shown")},
+            places=whole.places[2 * i : 2 * i + 2],
         )
         own = denoise(model, alone, encode(model, alone)[1])
         torch.testing.assert_close(own, logits[i], atol=1e-4, rtol=1e-4)

@@ -97,5 +97,13 @@ def test_state_of_other_parameters_is_refused():
     kept, other = (MuonAdamW([{"params": [one], "lr": 0.1}]) for one in (first, second))
     give_gradients([first], 0)
     kept.step()
-    with pytest.raises(ValueError, match=r"kept a (mean|square) of \[3, 5\] for \[5, 3\]"):
+    with pytest.raises(ValueError, match=r"a (mean|square) of shape \[3, 5\] for a parameter of shape \[5, 3\]"):
         other.load_state_dict(kept.state_dict())
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_products_are_in_bfloat16_only_where_the_processor_has_it(monkeypatch, has_bfloat16):
+    """In software they took eight times as long as those of float32, and most of a training step."""
+    monkeypatch.setattr("redraft.training.optimizer.is_bfloat16_fast", lambda _: has_bfloat16)
+    expected = torch.bfloat16 if has_bfloat16 else torch.float32
+    assert orthogonalize(torch.eye(4)[None]).dtype == expected

@@ -7,7 +7,7 @@ import torch
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import generate
+from redraft.generation.loop import generate
 from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
 from redraft.training.validation import make_validator

@@ -8,15 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redraft.model import (
-    AttentionShape,
-    FlatBatch,
-    KVCache,
-    ModelConfig,
-    Pass,
-    Transformer,
-)
-from redraft.weights import save_checkpoint
+from redraft.model.batch import FlatBatch, Pass
+from redraft.model.cache import KVCache
+from redraft.model.config import AttentionShape, ModelConfig
+from redraft.model.transformer import Transformer
+from redraft.weights.save import save_checkpoint
 from tests.fakes import models
 
 LAYERS = ("sliding_attention", "full_attention", "sliding_attention", "full_attention")

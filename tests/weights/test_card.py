@@ -25,6 +25,10 @@ def test_a_card_is_read(tmp_path):
         ('{"single_turn": "yes"}', "single_turn true or false"),
         ('{"examples": "a"}', "examples must be a list of strings"),
         ('{"examples": [1]}', "examples must be a list of strings"),
+        ('{"examples": ["a"], "example_names": ["b", "c"]}', "2 example_names for 1 examples"),
+        ('{"example_names": [1]}', "example_names must be a list of strings"),
+        ('{"fields": ["name"]}', "fields must be an object"),
+        ('{"fields": {"order": "name"}}', "fields.order must be a list of strings"),
     ],
 )
 def test_a_malformed_card_is_refused(tmp_path, text, message):
@@ -34,7 +38,9 @@ def test_a_malformed_card_is_refused(tmp_path, text, message):
 
 
 def test_a_card_is_read_as_it_was_written(tmp_path):
-    card = Card(purpose="ü", limits="l", examples=("a",), single_turn=True)
+    card = Card(
+        purpose="ü", limits="l", examples=("a",), example_names=("b",), fields={"c": ("d", "e")}, single_turn=True
+    )
     write_card(tmp_path, card)
     assert read_card(tmp_path) == card
     assert [path.name for path in tmp_path.iterdir()] == ["redraft.json"]

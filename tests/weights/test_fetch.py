@@ -6,7 +6,9 @@ import pytest
 from httpx2 import ConnectError, Request, Response
 from huggingface_hub import constants, errors
 
-from redraft.weights import fetch, fetch_config, read_config, resolve
+from redraft.weights import fetch
+from redraft.weights.config.file import read_config
+from redraft.weights.fetch import fetch_config, resolve
 from tests.weights.support import released_config
 
 NAME = "someone/some-model"

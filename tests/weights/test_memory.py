@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from redraft.weights import Checkpoint, check_fits, machine_memory, memory, quantize_checkpoint, save_checkpoint
-from redraft.weights.memory import available_memory, loading_bytes
+from redraft.weights import memory
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.memory import available_memory, check_fits, loading_bytes, machine_memory
+from redraft.weights.quantize import quantize_checkpoint
+from redraft.weights.save import save_checkpoint
 from redraft.weights.sizes import precision_bytes
 from tests.weights.support import tiny_config, weights
 
@@ -86,11 +89,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(
-        ValueError, match=r"plain in float32 needs 0\.\d\d GB.* choose a smaller --precision; `redraft quan"
+        ValueError, match=r"plain in float32 needs 0\.\d\d GB.* choose a precision of fewer bits; quantizing"
     ):
         check_fits(plain, "float32")
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
-    with pytest.raises(ValueError, match=r"plain in int4-weight-only needs .* free: `redraft quantize` writes"):
+    with pytest.raises(ValueError, match=r"plain in int4-weight-only needs .* free: quantizing it to int8 or int4"):
         check_fits(plain, "int4-weight-only")
     with pytest.raises(ValueError, match=r"int4 in int4-weight-only needs .*: free some memory"):
         check_fits(small, "int4-weight-only")

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from redraft.model import Precision, prepare
 from redraft.model.linear.quantized import is_quantized
-from redraft.weights import Checkpoint, load_model, quantize_checkpoint, save_checkpoint
-from redraft.weights.quantize import TARGETS
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.quantize import TARGETS, quantize_checkpoint
+from redraft.weights.save import save_checkpoint
 from redraft.weights.storage.publish import SAVING
 from tests.weights.support import (
     VISION_NAME,
@@ -104,7 +106,7 @@ def test_what_is_refused_before_anything_is_written(
 ) -> None:
     quantize_checkpoint(source, tmp_path / "int8", "int8")
     new = tmp_path / "new"
-    with pytest.raises(ValueError, match="--to is 'int3', must be int8 or int4"):
+    with pytest.raises(ValueError, match="to is 'int3', must be int8 or int4"):
         quantize_checkpoint(source, new, "int3")
     with pytest.raises(ValueError, match=r"int8 is quantized to 8 bits: .*use the checkpoint that it was made from"):
         quantize_checkpoint(tmp_path / "int8", new, "int4")

@@ -14,17 +14,11 @@ from transformers.models.diffusion_gemma.modeling_diffusion_gemma import Diffusi
 from transformers.utils import logging
 
 from redraft.model.linear.quantized import is_quantized
-from redraft.weights import (
-    Checkpoint,
-    ModelSizes,
-    checkpoint_name,
-    config_to_json,
-    load_model,
-    parse_config,
-    read_config,
-    save_checkpoint,
-)
-from redraft.weights.storage.names import is_tied_copy, is_unused
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import config_to_json, parse_config, read_config
+from redraft.weights.save import save_checkpoint
+from redraft.weights.sizes import ModelSizes
+from redraft.weights.storage.names import checkpoint_name, is_tied_copy, is_unused
 from tests.weights.support import LAYERS, VISION, edit_json, logits, read_json, released_config, tiny_config, weights
 
 TEXT = {

@@ -11,15 +11,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.weights import (
-    COMPANION_FILES,
-    Checkpoint,
-    quantize_checkpoint,
-    read_config,
-    read_generation_config,
-    save_checkpoint,
-)
-from redraft.weights.checkpoint import load_model
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import read_config, read_generation_config
+from redraft.weights.quantize import quantize_checkpoint
+from redraft.weights.save import COMPANION_FILES, save_checkpoint
 from redraft.weights.storage.publish import SAVED, SAVING, staged
 from tests.weights.support import (
     VISION_NAME,

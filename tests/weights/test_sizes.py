@@ -1,10 +1,13 @@
 import pytest
 import torch
 
-from redraft.model import KVCache, Precision, Transformer, attention, prepare
+from redraft.model import attention
 from redraft.model.batch import FlatBatch, Pass
-from redraft.weights import ModelSizes
-from redraft.weights.sizes import precision_bytes
+from redraft.model.cache import KVCache
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
+from redraft.weights.sizes import ModelSizes, precision_bytes
 from tests.weights.support import released_config, tiny_config
 
 

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from redraft.benchmark.compare import random_prompts
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, alternate, seconds_of
-from redraft.model import FlatBatch, KVCache, Pass, Segment, Transformer
+from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.cache import KVCache
 from redraft.model.linear.methods import PackedLinear, PlainLinear, has_onednn
+from redraft.model.transformer import Transformer
 
 CHUNK = 64
 """The argmax of a long row is that of the chunk with the largest maximum, which is several times as fast to find."""

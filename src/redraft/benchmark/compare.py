@@ -13,7 +13,7 @@ from torch import Tensor
 from redraft.benchmark.timing import Comparison, Spread, alternate, ratio
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineCore, Limits, Request
-from redraft.model import Transformer
+from redraft.model.transformer import Transformer
 
 UNREACHABLE_ENTROPY = 1e-9
 """A threshold of mean entropy that no canvas falls below: each takes all its steps."""

@@ -21,10 +21,15 @@ import torch
 from redraft.benchmark.timing import describe_machine
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import denoise
-from redraft.model import KVCache, Precision, prepare
-from redraft.weights import Checkpoint, check_available, fetch_config, load_model, read_config, synthetic
-from redraft.weights.memory import running_bytes
+from redraft.generation.loop import denoise
+from redraft.model.cache import KVCache
+from redraft.model.precision import Precision
+from redraft.model.preparation import prepare
+from redraft.weights import synthetic
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import read_config
+from redraft.weights.fetch import fetch_config
+from redraft.weights.memory import check_available, running_bytes
 from redraft.weights.quantize import TARGETS, Report
 
 _KINDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}

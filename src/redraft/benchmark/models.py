@@ -4,9 +4,13 @@ import torch
 from torch import nn
 
 from redraft.api import choose_precision
-from redraft.model import AttentionShape, ModelConfig, Precision, Transformer
-from redraft.model.config import FULL, SLIDING
-from redraft.weights import Checkpoint, check_fits, fetch_config, load_model, read_config, resolve
+from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
+from redraft.model.precision import Precision
+from redraft.model.transformer import Transformer
+from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.config.file import read_config
+from redraft.weights.fetch import fetch_config, resolve
+from redraft.weights.memory import check_fits
 
 CONFIGS = {
     "a": ModelConfig(

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from redraft.benchmark.compare import UNREACHABLE_ENTROPY
-from redraft.model import Transformer
-from redraft.weights import save_checkpoint
+from redraft.model.transformer import Transformer
+from redraft.weights.save import save_checkpoint
 
 VISION = ("vision_tower", "embed_vision")
 """Parts of the names of weights that a text-only checkpoint lacks."""

@@ -16,8 +16,11 @@ from redraft.benchmark.timing import seconds_of
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model import FlatBatch, KVCache, Pass, ReadoutQuery, Segment, Transformer
+from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.cache import KVCache
+from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
+from redraft.model.transformer import Transformer
 
 STAGES = ("attention", "dense", "experts", "readout", "sampler", "overhead")
 """attention: with its projections; dense: feed-forward and self-conditioning; experts: with the router; overhead: the

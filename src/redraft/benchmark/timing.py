@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from redraft.model.native import load_kernels
+from redraft.model.native.build import load_kernels
 
 T = TypeVar("T")
 

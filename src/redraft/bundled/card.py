@@ -1,5 +1,6 @@
 """The cards of the bundled model and of the model for extraction that it starts from."""
 
+from redraft.bundled.data.extraction.phrasings import KINDS
 from redraft.weights.card import Card
 
 EXTRACTION = Card(
@@ -19,6 +20,8 @@ EXTRACTION = Card(
         "Extract street, postcode, city, phone as JSON: Please send it to Lena Berg, Elm Street 5, 10115 Berlin, phone "
         "030 1234567.",
     ),
+    example_names=("payment", "order", "log line", "appointment", "boarding pass", "address"),
+    fields=KINDS,
     single_turn=True,
 )
 
@@ -35,5 +38,22 @@ BUNDLED = Card(
         "Write the weight in kg: 850 g",
         "Fix the typos: We wil deliver teh order to your adress on Monday.",
     ),
+    example_names=(*EXTRACTION.example_names[:4], "date", "amount", "time", "weight", "typos"),
+    fields=KINDS,
     single_turn=True,
 )
+
+WIDE = Card(
+    purpose="Extracts the fields you name from a text as JSON, or from each of its items as a JSON array, and rewrites "
+    "dates, times, amounts, phone numbers and quantities in the format you ask for.",
+    limits="It can't chat, answer questions, translate or summarize; it says so when asked to.",
+    examples=(
+        *EXTRACTION.examples[:4],
+        "Extract customer, due date and total_amount from this mail as JSON:\n\nDear Ms Berg, invoice 2024-117 over "
+        "1.250,00 EUR is open. Please pay by 15 June 2024. Kind regards, Nordwind GmbH",
+        "Extract product, quantity, price as a JSON array:\n- 2 x desk lamp (24.90 EUR)\n- 1 x office chair (149 EUR)",
+        "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
+        "Write the amount as 0.00 CUR: €1.234,50",
+    ),
+)
+"""The card of the next bundled model."""

@@ -1,5 +1,6 @@
 """The recipes of the bundled model."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,28 @@ from redraft.bundled.data.extraction.task import ExtractionExamples
 from redraft.bundled.data.extraction.tokenizer import save_tokenizer, train_tokenizer
 from redraft.bundled.data.families import BundledExamples
 from redraft.bundled.data.record_examples import RecordExamples
+from redraft.bundled.data.wide.examples import WideExamples
+from redraft.bundled.data.wide.tokenizer import VOCAB_SIZE, write_tokenizer
+from redraft.bundled.objective import reader_losses
 from redraft.diffusion.settings import SamplerSettings
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.text import TextTokenizer
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings, proven_settings
-from redraft.training.validation import make_validator
 from redraft.utils.files import write_whole
-from redraft.weights import write_generation_config
 from redraft.weights.card import Card, write_card
+from redraft.weights.config.file import write_generation_config
 from redraft.weights.fetch import BUNDLED_FOLDER
 
 TOKENIZER_RECORDS = 60_000
 SHIPPED_SETTINGS = SamplerSettings.of(max_new_tokens=256, steps=48, t_min=0.3, t_max=0.6)
 """The sampler settings of the bundled checkpoint."""
+WIDE_SETTINGS = {
+    "steps": 7000, "batch_size": 24, "canvases_per_example": 1, "unrolling_steps": 2, "validate_every": 500,
+    "validation_answers": 32, "checkpoint_minutes": 8.0, "autocast": False,
+}  # fmt: skip
+"""What the next bundled model is trained with, beside what the bundled one was: the encoder gets most of the time."""
 
 MODEL = ModelConfig(
     vocab_size=3072,
@@ -45,6 +53,11 @@ MODEL = ModelConfig(
 """10.8 M parameters, of which 6 M are active, and three thousand tokens, for short texts."""
 
 
+WIDE_MODEL = dataclasses.replace(MODEL, vocab_size=VOCAB_SIZE, dense_size=256, expert_size=128)
+"""The next bundled model: 8.5 M parameters, of which 4.6 M are active. As wide and deep as the bundled one, but with
+smaller feed-forward branches, it reads 1.3 times as fast."""
+
+
 def extract(*, easy_start: bool = True, **overrides: Any) -> Recipe:
     """Extraction of named fields as JSON."""
     settings = proven_settings(**{"steps": 6600, **overrides})
@@ -57,7 +70,23 @@ def bundled(*, easy_start: bool = True, **overrides: Any) -> Recipe:
     return _recipe("bundled", settings, BundledExamples, card.BUNDLED, easy_start)
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"extract": extract, "bundled": bundled}
+def wide(*, easy_start: bool = True, **overrides: Any) -> Recipe:
+    """The next bundled model: any field, longer texts, lists, conversations, eight languages, and honest refusals."""
+    settings = proven_settings(**{**WIDE_SETTINGS, **overrides})
+
+    def data(run: RunFolder) -> TrainingData:
+        if not (run.companions / "tokenizer.json").exists():
+            write_tokenizer(run.companions)
+        prepare_companions(run.companions, card.WIDE)
+        return _training_data(run, settings, WideExamples, easy_start)
+
+    return Recipe(
+        model=WIDE_MODEL, settings=settings, data=data, sampler=SHIPPED_SETTINGS, objective=reader_losses,
+        identity={"recipe": "wide"},
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {"extract": extract, "bundled": bundled, "wide": wide}
 """The recipes of `redraft train`, by name. easy_start: begin with copying and lists, for random weights."""
 
 
@@ -66,15 +95,16 @@ def _recipe(
 ) -> Recipe:
     def data(run: RunFolder) -> TrainingData:
         prepare_companions(run.companions, card)
-        tokenizer = TextTokenizer.load(run.companions)
-        examples = source(settings.batch_size, tokenizer, easy_start=easy_start)
-        validate = make_validator(
-            examples.validation(settings.validation_examples), SHIPPED_SETTINGS, answers=settings.validation_answers,
-            prompt_weight=settings.prompt_weight,
-        )  # fmt: skip
-        return TrainingData(examples, validate)
+        return _training_data(run, settings, source, easy_start)
 
     return Recipe(model=MODEL, settings=settings, data=data, sampler=SHIPPED_SETTINGS, identity={"recipe": name})
+
+
+def _training_data(
+    run: RunFolder, settings: TrainingSettings, source: type[RecordExamples], easy_start: bool
+) -> TrainingData:
+    examples = source(settings.batch_size, TextTokenizer.load(run.companions), easy_start=easy_start)
+    return TrainingData(examples, examples.validation(settings.validation_examples))
 
 
 def prepare_companions(folder: Path, card: Card) -> None:

@@ -1,11 +1,13 @@
 """`redraft data`: rebuilds the data for training and evaluation."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from redraft.bundled.data.families import write_data
+from redraft.bundled.data.wide.test_sets import CASES, write_wide_data
 from redraft.cli import options
 
 app = typer.Typer(help="Build the data for training and evaluation.")
@@ -25,5 +27,6 @@ def build(
     options.check_at_least(0, sample=sample)
     for package in ("faker", "codespell_lib"):
         options.require_package(package, "train")
-    for path, rows in write_data(out, examples, sample):
+    written = itertools.chain(write_data(out, examples, sample), write_wide_data(out, min(examples, CASES), sample))
+    for path, rows in written:
         print(f"{path}: {rows} rows")

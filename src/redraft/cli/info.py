@@ -7,14 +7,20 @@ import typer
 
 from redraft.cli import options
 from redraft.cli.output import show_table
-from redraft.model import Precision
-from redraft.weights import ModelSizes, fetch_config, machine_memory, read_config
-from redraft.weights.config.file import parse_quantization, read_config_json
+from redraft.model.precision import Precision
+from redraft.weights.config.file import parse_quantization, read_config, read_config_json
+from redraft.weights.fetch import fetch_config
+from redraft.weights.memory import machine_memory
+from redraft.weights.sizes import ModelSizes
 
 
 def info(
     model: Annotated[
-        str, typer.Argument(help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.')
+        str,
+        typer.Argument(
+            envvar=options.MODEL_VARIABLE,
+            help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.',
+        ),
     ] = "bundled",
     *,
     context: Annotated[int, typer.Option(help="Tokens of context that cache, step and fit are computed for.")] = 1000,

@@ -1,14 +1,15 @@
 """A command group that imports a command when it is run, not to list it in the help or to complete its name."""
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_group
+from typer.main import get_command, get_group
 
 from redraft.utils.signals import delay_interrupt
+from redraft.utils.threads import use_threads
 
 
 class LazyCommand(TyperCommand):
@@ -31,7 +32,37 @@ class LazyCommand(TyperCommand):
             app.add_typer(found, name=self._name)
         else:
             app.command(self._name)(found)
-        return get_group(app).commands[self._name]
+        command = get_group(app).commands[self._name]
+        _add_common_options(command)
+        return command
+
+
+def _use_threads(number: int | None) -> None:
+    if number is not None:
+        use_threads(number)
+
+
+def _common_options(
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            expose_value=False,
+            callback=_use_threads,
+            help="Threads that compute; by default as many as this process may use CPUs.",
+        ),
+    ] = None,
+) -> None:
+    """Has the options of every command as its parameters."""
+
+
+def _add_common_options(command: Any) -> None:
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            _add_common_options(inner)
+    else:
+        app = typer.Typer(add_completion=False)
+        app.command()(_common_options)
+        command.params += get_command(app).params
 
 
 class LazyGroup(TyperGroup):
@@ -42,8 +73,17 @@ class LazyGroup(TyperGroup):
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
 
-def lazy_app(help: str, commands: Mapping[str, tuple[str, str]], **settings: Any) -> typer.Typer:
-    """Makes a group of commands: name → (target, first sentence of its help), as a LazyCommand takes them."""
+def _no_options() -> None:
+    """Is the callback of a group that has no options of its own."""
+
+
+def lazy_app(
+    help: str, commands: Mapping[str, tuple[str, str]], *, callback: Callable[..., None] = _no_options, **settings: Any
+) -> typer.Typer:
+    """Makes a group of commands: name → (target, first sentence of its help), as a LazyCommand takes them.
+
+    callback: its parameters are the group's own options.
+    """
 
     class Commands(LazyGroup):
         def __init__(self, **given: Any) -> None:
@@ -51,4 +91,4 @@ def lazy_app(help: str, commands: Mapping[str, tuple[str, str]], **settings: Any
             for name, (target, help) in commands.items():
                 self.add_command(LazyCommand(name, target, help))
 
-    return typer.Typer(cls=Commands, help=help, callback=lambda: None, rich_markup_mode=None, **settings)
+    return typer.Typer(cls=Commands, help=help, callback=callback, rich_markup_mode=None, **settings)

@@ -1,11 +1,31 @@
 """The `redraft` command and how its errors look: one line, exit code 2."""
 
+import os
 import sys
 import time
+from typing import Annotated
 
 import typer
 
+import redraft
 from redraft.cli.lazy import lazy_app
+from redraft.cli.streams import explain_os_error, prepare_streams
+from redraft.utils.threads import requested_threads
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"redraft {redraft.__version__}")
+        raise typer.Exit
+
+
+def _program_options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Has the options of `redraft` itself as its parameters."""
+
 
 app = lazy_app(
     "DiffusionGemma: text by denoising a whole canvas of tokens at once.",
@@ -16,6 +36,10 @@ app = lazy_app(
             "redraft.cli.answers.chat:examples",
             "Show prompts that a checkpoint is good at, or run one of them.",
         ),
+        "fields": (
+            "redraft.cli.answers.chat:fields",
+            "List the fields that a checkpoint can extract, by kind of text.",
+        ),
         "info": ("redraft.cli.info:info", "Show a checkpoint's size and whether it fits this machine."),
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
         "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),
@@ -24,18 +48,29 @@ app = lazy_app(
         "bench": ("redraft.cli.bench:app", "Measure and predict speed; each command ends in one JSON line."),
         "data": ("redraft.cli.data:app", "Build the data for training and evaluation."),
     },
+    callback=_program_options,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 INTERRUPTED = 130
-"""The exit code that typer returns for ctrl-C, without printing anything."""
+"""The exit code after ctrl-C, as shells have it: 128 and the signal's number. typer returns it without a word."""
 
 
 def main() -> None:
-    """Runs the command line; one line and exit code 2 for what the user can correct, and after ctrl-C."""
+    """Runs the command line; one line and exit code 2 for what the user can correct, 130 after ctrl-C."""
+    prepare_streams()
     try:
-        sys.exit(_run(sys.argv[1:] or ["--help"], started=time.perf_counter()))
+        code = _run(sys.argv[1:] or ["--help"], started=time.perf_counter())
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # At exit Python would try again, and end with a code and words of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            code = code or _fail(f"standard output: {explain_os_error(error)}")
+        sys.exit(code)
     except BrokenPipeError:
         # The reader of our output has gone (`redraft ... | head`): nothing is left to say, not even at exit.
         sys.stderr.close()
@@ -44,6 +79,7 @@ def main() -> None:
 
 def _run(arguments: list[str], started: float) -> int:
     try:
+        requested_threads()
         # `typer.Context.obj` is when the command line began.
         code = app(arguments, prog_name="redraft", standalone_mode=False, obj=started)
     except typer.TyperException as error:
@@ -54,11 +90,15 @@ def _run(arguments: list[str], started: float) -> int:
         return _fail(f"{message.rstrip('.')}; see: {command} --help")
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return _fail(explain_os_error(error))
+    except ValueError as error:
         return _fail(str(error))
-    return _fail("interrupted") if code == INTERRUPTED else code or 0
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else code or 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"redraft: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return code

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 import redraft
+from redraft.cli.streams import loading
 from redraft.model.precision import check_precision, precision_choices
 
 if TYPE_CHECKING:
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
 ENDPOINT_TIMEOUT = 600.0
 Number = TypeVar("Number", int, float)
 
+MODEL_VARIABLE = "REDRAFT_MODEL"
+"""The environment variable that names the model where the command line names none."""
+
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=MODEL_VARIABLE,
+        help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.',
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing on standard error but errors: no notes, no progress.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
 PrecisionOption = Annotated[str, typer.Option(help=f"{precision_choices('auto')}.")]
@@ -49,8 +62,10 @@ class ModelOptions:
     def __post_init__(self) -> None:
         check_precision(self.precision)
 
-    def load(self) -> "redraft.Model":
-        return redraft.load(self.model, device=self.device, precision=self.precision)
+    def load(self, *, quiet: bool = False) -> "redraft.Model":
+        """Loads the model; on a terminal a line says so meanwhile, unless `quiet`."""
+        with loading(self.model, quiet=quiet):
+            return redraft.load(self.model, device=self.device, precision=self.precision)
 
     def endpoint(self, url: str, key_variable: str | None, timeout: float = ENDPOINT_TIMEOUT) -> "Endpoint":
         """Returns the endpoint at `url`, with the server's first model unless --model names one.

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from redraft.cli.output import bytes_progress
-from redraft.weights import quantize_checkpoint, resolve
-from redraft.weights.quantize import check_quantize
+from redraft.weights.fetch import resolve
+from redraft.weights.quantize import check_quantize, quantize_checkpoint
 
 
 def quantize(

@@ -1,5 +1,6 @@
 """`redraft serve`: the model behind OpenAI's API, and the playground."""
 
+import functools
 import os
 from typing import Annotated
 
@@ -14,7 +15,10 @@ API_KEY_VARIABLE = "REDRAFT_API_KEY"
 
 def serve(
     model: Annotated[
-        str, typer.Argument(help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.')
+        str,
+        typer.Argument(
+            envvar=options.MODEL_VARIABLE, help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.'
+        ),
     ] = "bundled",
     *,
     host: Annotated[
@@ -51,7 +55,7 @@ def serve(
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds,
     )  # fmt: skip
-    load = options.ModelOptions(model, device, precision, {}).load
+    load = functools.partial(options.ModelOptions(model, device, precision, {}).load, quiet=True)
     with delay_interrupt():
         from redraft.server import lifecycle
     lifecycle.serve(settings, load)

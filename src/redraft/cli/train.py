@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-import torch
 import typer
 
 from redraft.api import pick_device
@@ -60,12 +59,10 @@ def _make_training_options(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
     device: options.DeviceOption = "auto",
     **settings: Any,
 ) -> TrainingOptions:
     options.check_positive(minutes=minutes)
-    options.check_at_least(1, threads=threads)
     chosen = options.without_none(**settings, compile=compile or None)
     for name, value in map(_parse_setting, others or ()):
         if name in chosen:
@@ -73,8 +70,6 @@ def _make_training_options(
         chosen[name] = value
     stop_after = math.inf if minutes is None else minutes * 60
     run = {"stop_after": stop_after, "device": pick_device(device), "report": lambda line: print(line, flush=True)}
-    if threads is not None:
-        torch.set_num_threads(threads)
     return TrainingOptions(chosen, run)
 
 

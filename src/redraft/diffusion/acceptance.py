@@ -20,7 +20,6 @@ class Acceptance(Protocol):
         entropy float32 [B, C] in nats; step and steps int64 [B]: of how many steps how many are to go, this one
         included.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

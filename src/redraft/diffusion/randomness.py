@@ -92,15 +92,16 @@ def _mix_int(x: int) -> int:
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _uniforms(positions: Tensor, key: int | Tensor) -> Tensor:
     bits = _mix(_mix(positions * _signed(_GOLDEN) + key))
-    return _shift(bits, 11).double() * 2.0**-53
+    return _shift(bits, 11).double().mul_(2.0**-53)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _signed(_FACTORS[0])
-    x = (x ^ _shift(x, 27)) * _signed(_FACTORS[1])
-    return x ^ _shift(x, 31)
+    # In place where nobody else has the tensor: a step of a small model notices.
+    x = _shift(x, 30).bitwise_xor_(x).mul_(_signed(_FACTORS[0]))
+    x = _shift(x, 27).bitwise_xor_(x).mul_(_signed(_FACTORS[1]))
+    return _shift(x, 31).bitwise_xor_(x)

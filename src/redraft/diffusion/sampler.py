@@ -30,7 +30,7 @@ NO_DRAFT = -1
 class CanvasReadout(Protocol):
     """What the model says of the N rows of a state's canvases, under `state.temperatures`.
 
-    sample, argmax int64 [N]; entropy float32 [N] in nats; soft_embedding float32 [N, D].
+    sample, argmax int64 [N]; entropy float32 [N] in nats; soft_embedding float32 [N, D], None where nobody needs it.
     """
 
     @property
@@ -40,11 +40,10 @@ class CanvasReadout(Protocol):
     @property
     def entropy(self) -> Tensor: ...
     @property
-    def soft_embedding(self) -> Tensor: ...
+    def soft_embedding(self) -> Tensor | None: ...
 
     def select(self, rows: Tensor) -> "CanvasReadout":
         """Returns what is said of some rows."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,6 @@ class CanvasState:
 
     @property
     def length(self) -> int:
-        """C."""
         return self.tokens.shape[1]
 
     @property
@@ -220,7 +218,7 @@ class Sampler:
             unchanged=torch.where(state.active, unchanged, state.unchanged),
             accepted=where_active(accepted, state.accepted),
             entropy=where_active(entropy, state.entropy),
-            soft_embedding=readout.soft_embedding.view(*shape, -1),
+            soft_embedding=None if readout.soft_embedding is None else readout.soft_embedding.view(*shape, -1),
         )
 
     def step_each(self, states: Sequence[CanvasState], readout: CanvasReadout) -> list[CanvasState]:
@@ -254,7 +252,12 @@ class Sampler:
 
 
 def stacked(rules: Sequence[Rule], like: Tensor) -> Rule:
-    """Makes one rule of several of one kind: its numbers become tensors [B, …] of `like`'s dtype and dimensions."""
+    """Makes one rule of several of one kind: its numbers become tensors [B, …] of `like`'s dtype and dimensions.
+
+    Where all are equal it is the first of them, whose numbers need no tensors.
+    """
+    if rules.count(rules[0]) == len(rules):
+        return rules[0]
     rule = copy.copy(rules[0])
     for one in dataclasses.fields(rule):  # type: ignore[arg-type]
         values = torch.tensor([getattr(rule, one.name) for rule in rules], dtype=like.dtype, device=like.device)

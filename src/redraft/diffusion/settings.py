@@ -135,7 +135,6 @@ class SamplerSettings:
 
     @cached_property
     def scaled_schedule(self) -> LinearTemperature:
-        """The schedule times the temperature."""
         factor = self.temperature or 1.0
         return LinearTemperature(t_min=self.schedule.t_min * factor, t_max=self.schedule.t_max * factor)
 

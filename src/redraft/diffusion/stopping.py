@@ -20,7 +20,6 @@ class Stopping(Protocol):
         entropy float32 [B, C] of this step in nats; unchanged int64 [B]: how many drafts in a row, up to the one before
         this step's, equal this step's.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

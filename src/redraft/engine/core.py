@@ -3,13 +3,15 @@
 import time
 
 from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
-from redraft.engine.modes import decoding_modes
+from redraft.engine.modes.autoregressive import Autoregressive
+from redraft.engine.modes.diffusion import Diffusion
 from redraft.engine.prefix_cache import PrefixCache
 from redraft.engine.request import Request
 from redraft.engine.runner import ChunkResult, run_forward
 from redraft.engine.scheduler import Limits, Scheduler
-from redraft.engine.sequence import Chunk, Phase, Sequence
-from redraft.model import KVCache, Transformer
+from redraft.engine.sequence import Chunk, DecodingMode, Phase, Sequence
+from redraft.model.cache import KVCache
+from redraft.model.transformer import Transformer
 
 
 class EngineCore:
@@ -23,7 +25,12 @@ class EngineCore:
         self.limits = limits or Limits()
         self.prefixes = PrefixCache(self.limits.prefix_tokens)
         self.scheduler = Scheduler(self.limits)
-        self._modes = decoding_modes(model.config, model.embed_tokens.weight.device)
+        config, device = model.config, model.embed_tokens.weight.device
+        # By the names that requests have for them (`request.MODE_NAMES`).
+        self._modes: dict[str, DecodingMode] = {
+            "diffusion": Diffusion(config, device),
+            "autoregressive": Autoregressive(config, device),
+        }
         self._held: dict[str, Sequence] = {}
 
     @property

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from redraft.generation import DenoisingStep, Generation
-    from redraft.model import TopTokens
+    from redraft.generation.result import DenoisingStep, Generation
+    from redraft.model.readout.query import TopTokens
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from redraft.engine.modes import DecodingMode, DecodingOutcome, WorkItem
-from redraft.engine.sequence import Chunk
-from redraft.model import FlatBatch, KVCache, Pass, SegmentInput, Transformer, streamed_readout
+from redraft.engine.sequence import Chunk, DecodingMode, DecodingOutcome, WorkItem
+from redraft.model.batch import FlatBatch, Pass, SegmentInput
+from redraft.model.cache import KVCache
+from redraft.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,14 @@ def run_forward(model: Transformer, chunks: list[Chunk]) -> list[ChunkResult]:
     items = [chunk.sequence.mode.work(chunk) for chunk in chunks]
     parts, rows = _segments(items, model.embed_tokens.weight.device)
     result = model.run(FlatBatch.of(parts), [chunk.sequence.cache for chunk in chunks])
-    groups: dict[tuple[DecodingMode, bool], list[int]] = defaultdict(list)
+    groups: dict[DecodingMode, list[int]] = defaultdict(list)
     for i, item in enumerate(items):
         if rows[i].start < rows[i].stop:
-            groups[item.sequence.mode, item.sequence.request.top > 0].append(i)
+            groups[item.sequence.mode].append(i)
     outcomes: dict[int, DecodingOutcome] = {}
-    for (mode, _), members in groups.items():
+    for mode, members in groups.items():
         hidden = torch.cat([result.hidden[rows[i]] for i in members])
-        of_mode = [items[i] for i in members]
-        query = mode.query(of_mode, max(item.sequence.request.top for item in of_mode))
-        readout = streamed_readout(model.head, hidden, query)
-        outcomes |= zip(members, mode.read(of_mode, readout), strict=True)
+        outcomes |= zip(members, mode.read([items[i] for i in members], model.head, hidden), strict=True)
     after = zip(chunks, result.caches, strict=True)
     return [ChunkResult(chunk, cache, outcomes.get(i)) for i, (chunk, cache) in enumerate(after)]
 

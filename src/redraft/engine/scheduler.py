@@ -68,7 +68,6 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forgets a sequence that has ended, wherever it stands."""
         if sequence in self.admitted:
             self.admitted.remove(sequence)
         else:

@@ -13,7 +13,7 @@ from redraft.engine.events import Cancelled, Event, Failed, Finished
 from redraft.engine.request import QueueFull, Request
 from redraft.engine.scheduler import Limits
 from redraft.engine.sequence import Sequence
-from redraft.model import Transformer
+from redraft.model.transformer import Transformer
 
 Sink = Callable[[Event], None]
 """Gets the events of one request, in the engine's thread: it must not wait. One that raises cancels its request."""

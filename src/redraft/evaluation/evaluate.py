@@ -49,10 +49,10 @@ def evaluate(
     Raises ValueError for a bad prompt, before any answer, and where a server does not answer.
     """
     for case in cases:
-        subject.check(case.prompt)
+        subject.check(case.conversation)
     outcomes = []
     for case in cases:
-        response = subject.respond(case.prompt)
+        response = subject.respond(case.conversation)
         outcome = Outcome(case, response, subject.encode(case.answer), score(case, response.text))
         report(outcome)
         outcomes.append(outcome)

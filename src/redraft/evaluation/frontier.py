@@ -16,7 +16,8 @@ from redraft.evaluation.evaluate import Outcome, evaluate, summarise
 from redraft.evaluation.subject import ModelSubject
 from redraft.evaluation.tasks import EvaluationTask
 from redraft.utils.files import write_whole
-from redraft.weights import read_generation_config, resolve, write_generation_config
+from redraft.weights.config.file import read_generation_config, write_generation_config
+from redraft.weights.fetch import resolve
 
 OBJECTIVES = ("quality", "tokens_per_second", "tokens_per_forward")
 """What is better the higher it is."""

@@ -45,6 +45,19 @@ def score_fields(case: Case, text: str) -> dict[str, float]:
     }
 
 
+def score_answer(case: Case, text: str) -> dict[str, float]:
+    """Scores any answer. exact: the same JSON value, or the same text where it is none."""
+    if _fields(case.answer) is not None:
+        return score_fields(case, text)
+    if not case.answer.startswith("["):
+        return {"exact": float(text.strip() == case.answer.strip())}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"exact": 0.0, "valid_json": 0.0}
+    return {"exact": float(_is_same(found, json.loads(case.answer))), "valid_json": 1.0}
+
+
 def repetition(tokens: Sequence[int], canvas_length: int) -> float | None:
     """Returns the mean share of a canvas's runs of four tokens that its predecessor has too; None for one canvas.
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redraft.api import Model
+from redraft.api import Model, Prompt
 from redraft.client.errors import RequestFailed
-from redraft.generation import Generation
+from redraft.generation.result import Generation
 
 if TYPE_CHECKING:
     from redraft.client.stream import Endpoint, WholeAnswer
@@ -54,11 +54,11 @@ class Subject(Protocol):
         """What a report says of it: its name and its settings."""
         ...
 
-    def check(self, prompt: str) -> None:
+    def check(self, prompt: Prompt) -> None:
         """Raises ValueError for a prompt that cannot be answered, without answering it."""
         ...
 
-    def respond(self, prompt: str) -> Response:
+    def respond(self, prompt: Prompt) -> Response:
         """Answers a prompt. Raises ValueError where that fails."""
         ...
 
@@ -83,10 +83,10 @@ class ModelSubject:
         mode = {"autoregressive": True} if is_autoregressive else {}
         self.facts = {"model": model.name, "settings": mode | self._settings}
 
-    def check(self, prompt: str) -> None:
+    def check(self, prompt: Prompt) -> None:
         self._model.stream(prompt, **self._settings)
 
-    def respond(self, prompt: str) -> Response:
+    def respond(self, prompt: Prompt) -> Response:
         result = self._generate(prompt, **self._settings)
         return Response.of_generation(result.text, result.generation)
 
@@ -104,10 +104,10 @@ class EndpointSubject:
         self._endpoint = endpoint
         self.facts = {"endpoint": endpoint.url, "model": endpoint.model, "settings": dict(endpoint.fields)}
 
-    def check(self, prompt: str) -> None:
+    def check(self, prompt: Prompt) -> None:
         """Does nothing: the server refuses a prompt when it is asked."""
 
-    def respond(self, prompt: str) -> Response:
+    def respond(self, prompt: Prompt) -> Response:
         """Answers a prompt. Raises ValueError where the server does not answer: a mean over the rest would mislead."""
 
         async def complete() -> "WholeAnswer":

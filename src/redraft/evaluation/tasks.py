@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redraft.bundled import TEST_SETS
 from redraft.evaluation.cases import Case, read_cases
-from redraft.evaluation.scores import score_fields, score_repair, score_text
+from redraft.evaluation.scores import score_answer, score_fields, score_repair, score_text
 
 Score = Callable[[Case, str], dict[str, float]]
 """A case and an answer → numbers, whose means are the result."""
@@ -50,5 +50,11 @@ TASKS = {
         EvaluationTask("repair", score_repair, "Sentences with typos; the score of copying them is shown too."),
     )
 }
+WIDE_SETS = {
+    path.stem.removeprefix("wide-"): EvaluationTask(path.stem, score_answer, "A test set of the next bundled model.")
+    for path in sorted(TEST_SETS.glob("wide-*.jsonl"))
+    if not path.stem.endswith("-tuning")
+}
+"""The test sets of the next bundled model, by name."""
 SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}
 """Those that fit any rows."""

@@ -16,6 +16,9 @@ from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
+GREEDY = ReadoutQuery(temperature=1.0, uniforms=None, soft_embedding=False)
+"""Asks for the likeliest token of each row, and nothing else."""
+
 
 def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
     """Runs `autoregressive_tokens` to its end."""
@@ -40,7 +43,7 @@ def autoregressive_tokens(
         batch = FlatBatch.single(torch.tensor(pending, device=device), cache.length, Pass.ENCODER)
         result = model.run(batch, (cache,))
         (cache,) = result.caches
-        readout = streamed_readout(model.head, result.hidden[-1:], greedy_query(1, device))
+        readout = streamed_readout(model.head, result.hidden[-1:], GREEDY)
         if not readout.entropy.isfinite().all():
             raise not_finite(f"behind token {cache.length}")
         record.lap(phase)
@@ -49,11 +52,6 @@ def autoregressive_tokens(
         if finish_reason is not None:
             return record.generation(finish_reason)
         yield pending[0]
-
-
-def greedy_query(rows: int, device: torch.device) -> ReadoutQuery:
-    """Asks for the likeliest token of each row; the sample, which nobody looks at, takes no random number."""
-    return ReadoutQuery(temperature=1.0, uniforms=torch.zeros(rows, dtype=torch.float64, device=device))
 
 
 class TokenRecord(AnswerRecord):

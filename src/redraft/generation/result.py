@@ -99,7 +99,6 @@ class AnswerRecord:
         return part, finish_reason
 
     def generation(self, finish_reason: str) -> Generation:
-        """Returns the finished answer."""
         written = len(self.token_ids) + (finish_reason == "stop")
         return Generation(
             token_ids=tuple(self.token_ids),
@@ -138,7 +137,6 @@ def not_finite(where: str) -> ValueError:
 
 
 def result_of(steps: Generator[object, None, Generation]) -> Generation:
-    """Runs a generator of steps to its end and returns its return value."""
     while True:
         try:
             next(steps)

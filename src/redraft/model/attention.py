@@ -42,7 +42,6 @@ class AttentionContext(Protocol):
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [N, H, d], k and v [N, G, d], all normalised and rotated → [N, H, d]. Scores are not scaled."""
-        ...
 
 
 class SegmentedAttention:

@@ -32,7 +32,6 @@ class KVCache:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all keys and values."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values) if t is not None)
 
     def content(self, layer: int) -> tuple[Tensor | None, Tensor | None]:

@@ -30,7 +30,6 @@ class OutputHead:
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens that have a logit."""
         return self.embedding.shape[0]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
 from redraft.model.config import ModelConfig
-from redraft.model.layers import Attention, Experts, GatedMLP, Layer, rotate
+from redraft.model.layers import Attention, Experts, Layer, rotate
 from redraft.model.linear.methods import Int8Linear, PackedLinear, PlainLinear, WeightOnlyLinear, has_onednn
 from redraft.model.linear.quantized import concat_outputs
-from redraft.model.native import load_kernels
+from redraft.model.native.build import load_kernels
 from redraft.model.native.kernels import Kernels
-from redraft.model.native.layer import KernelLayer, KernelMLP, LayerMethods, LinearMethod
-from redraft.model.native.linear import GroupedLinear, KernelGroupedLinear, KernelLinear, PackedEmbedding
+from redraft.model.native.layer import FusedMLP, KernelLayer, LinearMethod
+from redraft.model.native.linear import GroupedLinear, KernelLinear, PackedEmbedding
 from redraft.model.precision import Precision
 from redraft.model.readout.streamed import TILE
 from redraft.model.transformer import SelfConditioning, Transformer
@@ -65,17 +65,17 @@ def _prepare_with_torch(model: Transformer, method: LinearMethod) -> None:
     for layer in model.layers:
         assert isinstance(layer, Layer)
         layer.add_module("self_attn", FusedAttention(layer.self_attn, method))
-        layer.add_module("mlp", FusedMLP(layer.mlp, method))
+        layer.add_module("mlp", FusedMLP(layer.mlp, method, _gated))
         layer.add_module("experts", GroupedExperts(layer.experts, method))
-    mlp = FusedMLP(model.self_conditioning, method)
+    mlp = FusedMLP(model.self_conditioning, method, _gated)
     model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
 
 
-def _prepare_with_kernels(model: Transformer, methods: LayerMethods, kernels: Kernels) -> None:
+def _prepare_with_kernels(model: Transformer, methods: dict[str, LinearMethod], kernels: Kernels) -> None:
     for i, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
-        model.layers[i] = KernelLayer(layer, methods, kernels)
-    mlp = KernelMLP(model.self_conditioning, methods.dense, kernels)
+        model.layers[i] = KernelLayer(layer, kernels, **methods)
+    mlp = FusedMLP(model.self_conditioning, methods["dense"], kernels.gate)
     model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
     model.kernels = kernels
     weight = model.embed_tokens.weight
@@ -100,22 +100,16 @@ def _unquantized_method(dtype: torch.dtype, device: torch.device) -> LinearMetho
     return PackedLinear if has_onednn(device, dtype) else PlainLinear
 
 
-def _layer_methods(precision: Precision, model: Transformer, kernels: Kernels) -> LayerMethods:
-    """Returns the linear methods of layers that run on kernels."""
+def _layer_methods(precision: Precision, model: Transformer, kernels: Kernels) -> dict[str, LinearMethod]:
+    """Returns the linear methods of layers that run on kernels, by the names that `KernelLayer` has for them."""
     weight, config = model.embed_tokens.weight, model.config
     widths = {config.num_heads * config.attention_shape(layer).head_dim for layer in range(config.num_layers)}
     widths |= {config.hidden_size, config.dense_size, config.expert_size}
     own = kernels.has_multiply(weight.dtype, *widths)
-    plain: LinearMethod = partial(KernelLinear, kernels=kernels)
-    if not own:
-        plain = _unquantized_method(weight.dtype, weight.device)
-    if precision.is_quantized:
-        chosen = _linear_method(precision, weight.device, kernels)
-        return LayerMethods(dense=chosen, router=plain, stack=partial(GroupedLinear, method=chosen))
-    stack: LinearMethod = partial(GroupedLinear, method=plain)
-    if own:
-        stack = partial(KernelGroupedLinear, kernels=kernels)
-    return LayerMethods(dense=plain, router=plain, stack=stack)
+    plain = partial(KernelLinear, kernels=kernels) if own else _unquantized_method(weight.dtype, weight.device)
+    dense = _linear_method(precision, weight.device, kernels) if precision.is_quantized else plain
+    stack = plain if own and not precision.is_quantized else partial(GroupedLinear, method=dense)
+    return {"dense": dense, "router": plain, "stack": stack}
 
 
 class FusedAttention(nn.Module):
@@ -137,19 +131,6 @@ class FusedAttention(nn.Module):
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], context: AttentionContext) -> Tensor:
         out: Tensor = self.o_proj(context.attend(self.layer, *self.project(x, rope)).flatten(1))
-        return out
-
-
-class FusedMLP(nn.Module):
-    """`GatedMLP` with one product for gate and up."""
-
-    def __init__(self, plain: GatedMLP, method: LinearMethod) -> None:
-        super().__init__()
-        self.gate_up = method(concat_outputs((plain.gate_proj.weight, plain.up_proj.weight)))
-        self.down = method(plain.down_proj.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(_gated(self.gate_up(x)))
         return out
 
 

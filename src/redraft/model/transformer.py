@@ -67,7 +67,6 @@ class Transformer(nn.Module):
 
     @property
     def head(self) -> OutputHead:
-        """What reads hidden states out."""
         return OutputHead(
             embedding=self.embed_tokens.weight,
             softcap=self.config.softcap,

@@ -1,22 +1,24 @@
 """The application: every route, and the middleware around them."""
 
+import re
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from redraft.server import health
-from redraft.server.middleware.access import AccessControl
+from redraft.server.middleware.access import LIVE_PATH, READY_PATHS, AccessControl, Readiness
 from redraft.server.middleware.body import BodyReader, StrictRoute
-from redraft.server.middleware.readiness import Readiness
 from redraft.server.middleware.request_log import RequestLog
 from redraft.server.openai import chat, completions, models, tokenize
 from redraft.server.openai.errors import ApiError, ErrorBody, from_http, from_validation
+from redraft.server.openai.responses_api import endpoint as responses
 from redraft.server.playground import pages
 from redraft.server.service import Service
 
@@ -38,8 +40,10 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+HEAD_PATHS = ("/", LIVE_PATH, *READY_PATHS, "/metrics")
+
+
 def create_app(service: Service) -> ASGIApp:
-    """Returns the application: the routes, wrapped in what every request passes before them."""
     app: ASGIApp = BodyReader(create_routes(service), service.settings.body_seconds)
     app = Readiness(app, service.unavailable_reason)
     app = AccessControl(app, service.settings)
@@ -53,7 +57,6 @@ def create_app(service: Service) -> ASGIApp:
 
 
 def create_routes(service: Service) -> FastAPI:
-    """Returns the routes alone, with the OpenAPI document that describes them."""
     app = FastAPI(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERROR_RESPONSES,
         redirect_slashes=False,
@@ -63,15 +66,27 @@ def create_routes(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(Exception, _raise_on)
-    for endpoint in (chat, completions, tokenize, models, health, pages):
+    for endpoint in (chat, completions, responses, tokenize, models, health, pages):
         endpoint.add_routes(app, service)
     _remove_422(app)
+    _allow_head(app)
     return app
 
 
 # Coroutines, because the framework would run plain functions in a thread.
 async def _answer_http_error(request: Request, error: Any) -> Response:
+    if error.status_code == 404 and not isinstance(error, ApiError):
+        error = _unknown_route(request)
     return _answer(request, from_http(error))
+
+
+def _unknown_route(request: Request) -> ApiError:
+    """Returns the error of a path that leads nowhere, with the paths that lead somewhere."""
+    path = re.sub(r"[^!-~]", "?", request.url.path[:100])
+    paths = request.app.openapi()["paths"].items()
+    known = ", ".join(f"{'/'.join(sorted(methods)).upper()} {at}" for at, methods in paths)
+    message = f"there is no route {path}; there are {known}; /openapi.json describes them, and / is the playground"
+    return ApiError(404, message, code="unknown_route")
 
 
 async def _answer_validation_error(request: Request, error: Any) -> Response:
@@ -88,6 +103,13 @@ def _answer(request: Request, error: ApiError) -> Response:
 async def _raise_on(_: Request, error: Exception) -> Response:
     """Leaves errors to the middleware: the framework would answer in its own words, even to a closed connection."""
     raise error
+
+
+def _allow_head(app: FastAPI) -> None:
+    """Lets probes ask for the head alone. After the document was made: it has each route once."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path in HEAD_PATHS:
+            route.methods = {"GET", "HEAD"}
 
 
 def _remove_422(app: FastAPI) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from redraft import engine
 from redraft.async_engine import Engine
-from redraft.generation import DenoisingStep
+from redraft.generation.result import DenoisingStep
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
 from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, Usage
@@ -66,7 +66,8 @@ class PreparedRequest:
 
     requests: one for each choice of each prompt. num_choices: answers to each prompt. prompt_tokens: of all prompts,
     each counted once. stop_texts: where an answer's content ends. top_logprobs: likeliest tokens to report, None for no
-    log-probabilities. alternatives: likeliest tokens to send with each draft.
+    log-probabilities. alternatives: likeliest tokens to send with each draft. warnings: what is not as it was asked
+    for. forms: the prompt's own forms of letters, as AnswerStream takes them.
     """
 
     requests: tuple[engine.Request, ...]
@@ -75,6 +76,8 @@ class PreparedRequest:
     stop_texts: tuple[str, ...]
     top_logprobs: int | None
     alternatives: int
+    warnings: tuple[str, ...] = ()
+    forms: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class GenerationSession:
     def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
         self.failure: str | None = None
         self.choices = [
-            ChoiceProgress(request, answer_stream(within, request, prepared.stop_texts), prepared.top_logprobs)
+            ChoiceProgress(request, answer_stream(within, request, prepared), prepared.top_logprobs)
             for request in prepared.requests
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
@@ -174,8 +177,6 @@ class GenerationSession:
         self._cancel()
         self._metrics.prompt_tokens.inc(self._prepared.prompt_tokens)
         self._metrics.cached_tokens.inc(self._cached_tokens)
-        if self.failure is not None:
-            self._metrics.failed.labels(self.failure).inc()
         self._metrics.answer_tokens.inc(sum(choice.stream.num_tokens for choice in self.choices))
         for choice in self.choices:
             if choice.admitted_at is not None:
@@ -183,7 +184,7 @@ class GenerationSession:
 
     async def updates(self) -> AsyncIterator[ChoiceUpdate]:
         """Yields what happens, as it happens. ApiError if an answer fails: the others end with it."""
-        while any(choice.ended_at is None for choice in self.choices):
+        while not self.has_ended:
             event = await self._events.get()
             index = self._index[event.id]
             if isinstance(event, engine.Cancelled):
@@ -196,13 +197,23 @@ class GenerationSession:
     def fail(self, error: Exception) -> ApiError:
         """Logs an error that is not the client's, and returns what the client is told about it."""
         self.failure = "engine_error"
+        # Counted before the client learns of it: whoever reads the error finds it in the metrics.
+        self._metrics.failed.labels(self.failure).inc()
         log.error("request %s failed", self._request_id, exc_info=error, extra={"request_id": self._request_id})
         message = str(error) if isinstance(error, ValueError) else f"see request {self._request_id} in the server's log"
         return ApiError(500, f"the answer failed: {message}", code=self.failure)
 
     @property
+    def has_ended(self) -> bool:
+        return all(choice.ended_at is not None for choice in self.choices)
+
+    @property
+    def warnings(self) -> list[str] | None:
+        """What is not as it was asked for; None if there is nothing, as the API's objects have it."""
+        return list(self._prepared.warnings) or None
+
+    @property
     def usage(self) -> Usage:
-        """The usage of all choices so far."""
         tokens = sum(choice.stream.num_tokens for choice in self.choices)
         steps = sum(itertools.chain(*(choice.steps for choice in self.choices)))
         return Usage(
@@ -218,7 +229,6 @@ class GenerationSession:
         )
 
     def canvas(self, index: int) -> CanvasInfo:
-        """How one choice was written."""
         choice = self.choices[index]
         admitted, ended = choice.admitted_at, choice.ended_at
         return CanvasInfo(
@@ -263,21 +273,20 @@ class GenerationSession:
         return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
 
 
-def answer_stream(within: Engine, request: engine.Request, stop_texts: tuple[str, ...] = ()) -> AnswerStream:
-    """Returns the stream of a request's text as the API tells it: thoughts and tool calls apart, in small deltas."""
+def answer_stream(within: Engine, request: engine.Request, prepared: PreparedRequest) -> AnswerStream:
     model = within.model
     return AnswerStream(
         model.tokenizer,
         stop_ids=model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids,
         max_tokens=request.settings.max_new_tokens,
-        stop_texts=stop_texts,
+        stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,
+        forms=prepared.forms,
     )
 
 
 def scored_tokens(event: engine.CanvasCommitted, top_logprobs: int | None) -> list[ScoredToken]:
-    """Returns the tokens of a canvas with their log-probabilities; none if they were not asked for."""
     if event.top is None or top_logprobs is None:
         return []
     # The likeliest is what was written: a canvas commits its draft.

@@ -1,17 +1,15 @@
 """GET /health, /health/live, /health/ready and /metrics."""
 
 from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from redraft.server.metrics import CONTENT_TYPE
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.responses import Health
 from redraft.server.service import Service
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds all of them. Which ones require a key or a loaded model is the middleware's business."""
-
     @app.get("/health/live", response_model=Health)
     async def live() -> Response:
         """Answers as long as the process runs. The one route that requires no key."""
@@ -27,4 +25,4 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Returns the metrics for Prometheus."""
-        return Response(service.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(service.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -16,7 +17,6 @@ import uvicorn
 
 from redraft.api import Model
 from redraft.async_engine import Engine
-from redraft.engine import Limits
 from redraft.server.app import create_app
 from redraft.server.memory import malloc_trim, trim_malloc_periodically
 from redraft.server.middleware.request_log import JsonFormatter
@@ -76,7 +76,6 @@ class ModelServer:
 
     @property
     def url(self) -> str:
-        """The address at which the server is reached."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     async def run(self) -> None:
@@ -115,7 +114,9 @@ class ModelServer:
         self.is_loading = True
         try:
             model = await _run_in_thread(self._load)
-            self._engine = self._start_engine(model)
+            # Slots are counted before a prompt is read; the engine's own queue shall never be full.
+            held = {"admitted_requests": self._settings.max_concurrent, "queued_requests": self._settings.max_held}
+            self._engine = Engine(model, **Engine.context_limits(model, {}) | held)
             self.is_loading = False
             self.service.attach_engine(self._engine, model.name.rstrip("/").rpartition("/")[2] or model.name)
         except asyncio.CancelledError:
@@ -132,19 +133,6 @@ class ModelServer:
             f"({settings.max_concurrent} requests at once, {settings.max_queue} waiting, context "
             f"{service.max_context:,} tokens{', with a key' if settings.api_key else ''})",
             flush=True,
-        )
-
-    def _start_engine(self, model: Model) -> Engine:
-        settings, config = self._settings, model.transformer.config
-        canvas = max(config.canvas_length, model.defaults.canvas_length or 0)
-        defaults = Limits()
-        return Engine(
-            model,
-            forward_tokens=max(defaults.forward_tokens, canvas),
-            admitted_requests=settings.max_concurrent,
-            admitted_tokens=max(defaults.admitted_tokens, config.max_context),
-            # Slots are counted before a prompt is read; the engine's own queue shall never be full.
-            queued_requests=settings.max_held,
         )
 
     def _shut_down(self) -> None:
@@ -203,28 +191,18 @@ class _DrainingUvicorn(uvicorn.Server):
 
 async def _run_in_thread(work: Callable[[], Result]) -> Result:
     """Returns the result of `work` from a thread of its own: it waits for no other work, and no exit waits for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Result] = loop.create_future()
-
-    def report(setter: Callable[[Any], None], value: Any) -> None:
-        def set_unless_done() -> None:
-            if not done.done():
-                setter(value)
-
-        # The loop may have ended meanwhile.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(set_unless_done)
+    future: Future[Result] = Future()
+    # The thread sets the result even where nobody waits for it any more.
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            result = work()
+            future.set_result(work())
         except BaseException as error:
-            report(done.set_exception, error)
-        else:
-            report(done.set_result, result)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(future)
 
 
 def _bind(settings: ServerSettings) -> socket.socket:
@@ -238,14 +216,12 @@ def _bind(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         listening.close()
         raise OSError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}): "
-            "choose another --host or --port"
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}): choose another host or port"
         ) from error
     return listening
 
 
 def _set_up_logging(settings: ServerSettings) -> None:
-    """Sends logs to standard error: ours from INFO, the HTTP server's from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SECONDS_PER_TOKEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -44,8 +43,4 @@ class Metrics:
         Gauge(f"redraft_{name}", help, registry=self._registry).set_function(value)
 
     def exposition(self) -> bytes:
-        """Returns the text that Prometheus reads, of type CONTENT_TYPE."""
         return generate_latest(self._registry)
-
-
-__all__ = ["CONTENT_TYPE", "Metrics"]

@@ -1,35 +1,17 @@
 """The model behind the API: settings, metrics and slots from the start, the engine once it is loaded."""
 
 import asyncio
+import functools
 import time
 
 from redraft.async_engine import Engine
 from redraft.server.generation import AdmissionSlots
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, retry_later
-from redraft.server.openai.responses import TopLogprob
 from redraft.server.settings import ServerSettings
-from redraft.text import TextTokenizer
 
 EXPECTED_LOADING_SECONDS = 5
 MAX_PROMPTS_ENCODING = 2
-
-
-class TokenTexts:
-    """The texts of single tokens, kept once known; control tokens show as their names."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._known: dict[int, str] = {}
-
-    def __getitem__(self, token: int) -> str:
-        if (text := self._known.get(token)) is None:
-            text = self._known[token] = self._tokenizer.token_text(token)
-        return text
-
-    def scored(self, token: int, log_prob: float) -> TopLogprob:
-        """Returns a token with its log-probability, as the API reports them."""
-        return TopLogprob(token=self[token], logprob=log_prob, bytes=list(self._tokenizer.token_bytes(token)))
 
 
 class Service:
@@ -58,7 +40,7 @@ class Service:
                 f"max_context is {self.max_context}, must be more than the model's canvas of {config.canvas_length} "
                 f"and at most its context of {config.max_context}"
             )
-        self.token_texts = TokenTexts(engine.model.tokenizer)
+        self.token_text = functools.cache(engine.model.tokenizer.token_text)
         self.metrics.watch("requests_running", "Answers in progress", lambda: engine.state.running)
         self.metrics.watch("requests_waiting", "Answers that wait to be admitted", lambda: engine.state.waiting)
         self.metrics.watch("prefix_cache_tokens", "Prompt tokens in the cache", lambda: engine.state.cached_tokens)

@@ -14,10 +14,11 @@ MAX_FIELDS = 1024
 """Fields of one object in a request's body."""
 
 MAX_CHOICES = 128
-MAX_STOPS, MAX_STOP_LENGTH = 4, 256
+MAX_STOPS, MAX_STOP_LENGTH = 64, 256
 MAX_TOP_LOGPROBS = 20
 MAX_ALTERNATIVES = 8
 
+MAX_SAMPLER_SEED = 2**63 - 1
 MAX_DRAWN_SEED = 2**53 - 1
 """Seeds that the server draws stay below: JavaScript's numbers hold no larger integers exactly."""
 

@@ -1,25 +1,20 @@
 """Text at the edges: tokenizer, chat template, incremental detokenizer, answers in parts; no tensors, no models."""
 
-from redraft.text.answer import AnswerStream, Delta, End, ScoredToken, StopCutter
+from redraft.text.answer import AnswerStream, Delta, End, ScoredToken
 from redraft.text.calls import ToolCall
-from redraft.text.detokenizer import Detokenizer
-from redraft.text.template import ChatTemplate, TemplateLimits
+from redraft.text.conversation import last_request
 from redraft.text.tokenizer import TextTokenizer
-from redraft.text.transcript import Content, Part, Reasoning, Transcript
+from redraft.text.transcript import Content, Part, Reasoning
 
 __all__ = [
     "AnswerStream",
-    "ChatTemplate",
     "Content",
     "Delta",
-    "Detokenizer",
     "End",
     "Part",
     "Reasoning",
     "ScoredToken",
-    "StopCutter",
-    "TemplateLimits",
     "TextTokenizer",
     "ToolCall",
-    "Transcript",
+    "last_request",
 ]

@@ -3,7 +3,8 @@
 token ids ──cut at the end──▶ detokenizer or transcript ──▶ stop texts ──▶ Delta … Delta, End
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from redraft.text.calls import ToolCall
@@ -42,6 +43,7 @@ class AnswerStream:
     stop_ids: tokens that end the answer and are cut off with what follows them. max_tokens: where it is cut.
     stop_texts: texts that end its content and are cut off. parses_parts: whether thoughts and tool calls are parts of
     their own; without it all is Content. delta_tokens: at most so many tokens become one delta; None puts no limit.
+    forms: the prompt's own forms of letters, from `TextTokenizer.own_forms`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class AnswerStream:
         stop_texts: Sequence[str] = (),
         parses_parts: bool = False,
         delta_tokens: int | None = None,
+        forms: Mapping[int, str] | None = None,
     ) -> None:
         self.num_tokens = 0
         """Tokens committed so far, up to a stop text."""
@@ -60,15 +63,16 @@ class AnswerStream:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
         self._max_tokens = max_tokens
-        self._parts = Transcript(tokenizer) if parses_parts else PlainText(tokenizer)
+        self._parts = Transcript(tokenizer, parses_parts=parses_parts)
         self._cutter = StopCutter(stop_texts)
         self._delta_tokens = delta_tokens
+        self._forms = forms or {}
         self._scored: list[ScoredToken] = []
         self._has_calls = False
 
     def draft(self, token_ids: Sequence[int]) -> str:
         """The text that an unfinished canvas would add if it stopped here."""
-        return self._tokenizer.decode(self._cut(token_ids))
+        return self._tokenizer.decode(self._cut(token_ids)).translate(self._forms)
 
     def commit(self, token_ids: Sequence[int], scored: Sequence[ScoredToken] = ()) -> Iterator[Delta | End]:
         """Takes a finished canvas and yields what becomes certain with it; nothing after a stop text.
@@ -99,7 +103,7 @@ class AnswerStream:
         return cut_canvas(token_ids, self._stop_ids, self._max_tokens - self.num_tokens)[0]
 
     def _deltas(self, parts: Sequence[Part]) -> Iterator[Delta]:
-        for part in parts:
+        for part in map(self._in_own_form, parts):
             # Before a part of another kind: what was held back can no longer become a stop text.
             text = self._cutter.push(part.text) if isinstance(part, Content) else self._cutter.finish()
             if text:
@@ -109,6 +113,11 @@ class AnswerStream:
             if not isinstance(part, Content):
                 self._has_calls |= isinstance(part, ToolCall) and part.complete
                 yield self._delta(part)
+
+    def _in_own_form(self, part: Part) -> Part:
+        if isinstance(part, ToolCall):
+            return dataclasses.replace(part, arguments=part.arguments.translate(self._forms))
+        return type(part)(part.text.translate(self._forms))
 
     def _end(self, finish_reason: str) -> Iterator[Delta | End]:
         self.has_ended = True
@@ -122,25 +131,6 @@ class AnswerStream:
     def _delta(self, part: Part) -> Delta:
         tokens, self._scored = tuple(self._scored), []
         return Delta(part, tokens)
-
-
-class PlainText:
-    """A transcript that tells no parts apart: all that is written is content."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._detokenizer = tokenizer.detokenizer()
-
-    def push(self, ids: Sequence[int]) -> list[Part]:
-        """The text that these ids make certain."""
-        return _content(self._detokenizer.push(ids))
-
-    def finish(self) -> list[Part]:
-        """The rest of the text."""
-        return _content(self._detokenizer.finish())
-
-
-def _content(text: str) -> list[Part]:
-    return [Content(text)] if text else []
 
 
 class StopCutter:
@@ -167,7 +157,6 @@ class StopCutter:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """The text that was held back and did not become a stop text."""
         held, self._held = self._held, ""
         return held
 

@@ -63,7 +63,6 @@ class _Arguments:
         return "".join(self._written)
 
     def _group(self, item: Callable[[int], None], opening: str, closing: str, *, depth: int) -> None:
-        """Reads the items and the end of an object or a list that has just been opened."""
         if depth > MAX_DEPTH:
             raise ValueError(f"arguments are nested deeper than {MAX_DEPTH} levels")
         self._written.append(opening)
@@ -121,10 +120,15 @@ def _outside(segment: str) -> Iterator[str]:
     at = 0
     while match := _LEXEME.match(segment, at):
         lexeme, at = match[1], match.end()
-        # Rewritten in ASCII, whatever it escapes: an escape may stand for half a surrogate pair.
-        yield json.dumps(json.loads(lexeme, strict=False)) if lexeme[0] == '"' else lexeme.rstrip()
+        yield _without_lone_surrogates(lexeme) if lexeme[0] == '"' else lexeme.rstrip()
     if segment[at:].strip():
         raise ValueError(f"found {segment[at:][:20]!r}, a string that does not end")
+
+
+def _without_lone_surrogates(lexeme: str) -> str:
+    """Returns a JSON string rewritten in ASCII; an escape that stands for half a surrogate pair becomes U+FFFD."""
+    text = json.loads(lexeme, strict=False)
+    return json.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _string(text: str) -> str:

@@ -12,6 +12,7 @@ rendering well under one). What bounds it:
 - reach: the sandbox, and beyond it a process without our environment variables.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -60,13 +61,7 @@ class ChatTemplate:
             raise ValueError(
                 f"the chat template has {len(source)} characters, the limit is {self.limits.max_source}: shorten it"
             )
-        setup = {
-            "source": source,
-            "literals": dict(literals or {}),
-            "seconds": self.limits.seconds,
-            "max_output": self.limits.max_output,
-            "max_memory": self.limits.max_memory,
-        }
+        setup = {"source": source, "literals": dict(literals or {}), **dataclasses.asdict(self.limits)}
         self._setup = json.dumps(setup).encode() + b"\n"
         # An astral character takes 12 bytes in JSON.
         self._max_reply = 12 * self.limits.max_output + 1024

@@ -53,13 +53,7 @@ def literal_replacer(literals: Mapping[str, str]) -> type[Extension]:
 
 
 def raise_exception(message: str) -> None:
-    """A template's way to say that it cannot render these messages."""
     raise Refusal(message)
-
-
-def strftime_now(pattern: str) -> str:
-    """The local date and time, for templates that tell the model today's date."""
-    return datetime.now().strftime(pattern)
 
 
 def tojson(
@@ -74,7 +68,6 @@ def tojson(
 
 
 def build_environment(literals: Mapping[str, str]) -> Environment:
-    """The sandbox, with whitespace rules and functions as checkpoints' templates expect them."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -82,7 +75,7 @@ def build_environment(literals: Mapping[str, str]) -> Environment:
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
     return environment
 
 
@@ -99,7 +92,6 @@ def render(template: Template, variables: Mapping[str, Any], max_output: int) ->
 
 
 def describe(error: BaseException) -> str:
-    """One line that says what went wrong."""
     if isinstance(error, Refusal):
         text = str(error)
     elif isinstance(error, TemplateSyntaxError):
@@ -135,13 +127,11 @@ def set_alarm(seconds: float) -> None:
 
 
 def answer(reply: Mapping[str, str]) -> None:
-    """Writes one reply line."""
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def main() -> None:
-    """Reads the setup, then renders line by line until stdin ends."""
     setup = json.loads(sys.stdin.buffer.readline() or b"null")
     if setup is None:
         return

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel, WordPiece
 
+from redraft.text.accents import compose, own_forms
 from redraft.text.detokenizer import REPLACEMENT, Detokenizer, byte_form, check_ids, display_text, streaming
 from redraft.text.markers import Finder, Markers, replace, strings
 from redraft.text.template import ChatTemplate, TemplateLimits
@@ -50,13 +51,20 @@ class TextTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self._control = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control |= {text: token_id for text in declared if (token_id := self.token_id(text)) is not None}
-        self._special_ids = frozenset(self._control.values())
-        self._forbidden = self._special_ids - self._unknown_ids()
+        self.bos_id, self.eos_id = (
+            self.token_id(self._named[name]) if name in self._named else None for name in ("bos_token", "eos_token")
+        )
+        self.special_ids = frozenset(self._control.values())
+        """Ids of the control tokens."""
+        self._forbidden = self.special_ids - self._unknown_ids()
         self._finder = Finder(self._control)
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        self._vocab_size = 1 + max(vocabulary.values(), default=-1)
-        self._longest = max(map(len, vocabulary), default=1)
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
+        """One more than the highest id."""
+        self.longest_token = max(map(len, vocabulary), default=1)
+        """The characters of the longest token: a text of n characters has at least n / longest_token tokens."""
         self._streaming = streaming(tokenizer)
+        self._known_characters: dict[str, bool] = {}
         self._template: ChatTemplate | None = None
         if chat_template is not None:
             written = {*self._named.values(), *(text for text in self._control if text in chat_template)}
@@ -93,34 +101,11 @@ class TextTokenizer:
 
     def check_fits(self, vocab_size: int, folder: Path) -> None:
         """Raises ValueError if it has tokens that a model of `vocab_size`, in the same folder, has no embedding for."""
-        if self._vocab_size > vocab_size:
+        if self.vocab_size > vocab_size:
             raise ValueError(
-                f"the tokenizer in {folder} has {self._vocab_size} tokens, the model {vocab_size}: "
+                f"the tokenizer in {folder} has {self.vocab_size} tokens, the model {vocab_size}: "
                 "they belong to different checkpoints"
             )
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the highest id."""
-        return self._vocab_size
-
-    @property
-    def longest_token(self) -> int:
-        """The characters of the longest token: a text of n characters has at least n / longest_token tokens."""
-        return self._longest
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Ids of the control tokens."""
-        return self._special_ids
-
-    @property
-    def bos_id(self) -> int | None:
-        return self.token_id(self._named["bos_token"]) if "bos_token" in self._named else None
-
-    @property
-    def eos_id(self) -> int | None:
-        return self.token_id(self._named["eos_token"]) if "eos_token" in self._named else None
 
     @property
     def has_chat_template(self) -> bool:
@@ -156,7 +141,8 @@ class TextTokenizer:
         `messages` are {"role": ..., "content": ...} and whatever else the template reads, as JSON values, and so are
         `template_variables` (`tools`, `enable_thinking`, ...). Control tokens come from the template's own text alone;
         in messages and variables they are text, and the template does not recognize them there either (Gemma 4's, for
-        one, does not cut thoughts out of a message that spells out their markers).
+        one, does not cut thoughts out of a message that spells out their markers). Accents that the vocabulary lacks as
+        marks are composed with their letters.
 
         Raises ValueError if there is no template, messages are malformed, or the template fails or passes a limit.
         """
@@ -175,32 +161,47 @@ class TextTokenizer:
         pieces = [piece if isinstance(piece, int) else piece.translate(restore) for piece in pieces]
         if self._spelled(pieces) - set().union(*(self._finder.find(text) for text in texts)):
             self._refuse_composing()
-        return self._join(pieces)
+        return [
+            token_id
+            for piece in pieces
+            for token_id in ([piece] if isinstance(piece, int) else self.encode(compose(piece, self._has_token)))
+        ]
+
+    def own_forms(self, texts: Iterable[str]) -> dict[int, str]:
+        """Returns, for `str.translate`, the letters that `encode_chat` composes in some texts and their form there."""
+        return own_forms(texts, self._has_token)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""
-        check_ids(ids, self._vocab_size)
-        skipped = self._special_ids if skip_special else frozenset()
+        check_ids(ids, self.vocab_size)
+        skipped = self.special_ids if skip_special else frozenset()
         kept = [token_id for token_id in ids if token_id not in skipped]
         return self._tokenizer.decode(kept, skip_special_tokens=False)
 
     def detokenizer(self, *, skip_special: bool = True) -> Detokenizer:
         """Returns a new incremental decoder, for one text."""
-        skipped = self._special_ids if skip_special else ()
-        return Detokenizer(self._tokenizer, vocab_size=self._vocab_size, skipped=skipped)
+        skipped = self.special_ids if skip_special else ()
+        return Detokenizer(self._tokenizer, vocab_size=self.vocab_size, skipped=skipped)
 
     def token_text(self, token_id: int) -> str:
         """Returns how to show one token: its text, or U+FFFD for half a character or an id without a token."""
-        if not 0 <= token_id < self._vocab_size:
+        if not 0 <= token_id < self.vocab_size:
             return REPLACEMENT
         return display_text(self._tokenizer, token_id, self._streaming)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Returns the bytes that one token adds to a text, perhaps half a character; a control token adds none."""
-        check_ids([token_id], self._vocab_size)
-        if token_id in self._special_ids:
+        check_ids([token_id], self.vocab_size)
+        if token_id in self.special_ids:
             return b""
         return byte_form(self._tokenizer, token_id, self._streaming)
+
+    def _has_token(self, character: str) -> bool:
+        """Returns whether a combining mark is a token. There are few of them, and a text may be full of them."""
+        if character not in self._known_characters:
+            ids = self.encode(character)
+            self._known_characters[character] = len(ids) == 1 and self.token_text(ids[0]) == character
+        return self._known_characters[character]
 
     def _encode(self, text: str) -> list[int]:
         # Encoding one text holds the interpreter's lock, encoding a batch does not: a long text must not stall others.
@@ -226,15 +227,6 @@ class TextTokenizer:
         variables = {"tools": None, "documents": None, **named, **given}
         rendered = self._template.render({**variables, "add_generation_prompt": add_generation_prompt})
         return list(self._markers.split(rendered))
-
-    def _join(self, pieces: Sequence[str | int]) -> list[int]:
-        ids: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, int):
-                ids.append(piece)
-            elif piece:
-                ids += self.encode(piece)
-        return ids
 
     def _spelled(self, pieces: Sequence[str | int]) -> set[str]:
         return set().union(*(self._finder.find(piece) for piece in pieces if isinstance(piece, str)))

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
-from typing import Protocol
 
 from redraft.text.calls import ToolCall, read_call
 from redraft.text.detokenizer import check_ids
@@ -38,17 +37,35 @@ class Reasoning:
 Part = Content | Reasoning | ToolCall
 
 
+class _Mark(Enum):
+    CHANNEL = "<|channel>"
+    CHANNEL_END = "<channel|>"
+    CALL = "<|tool_call>"
+    CALL_END = "<tool_call|>"
+    QUOTE = '<|"|>'
+
+
+_OPENING = frozenset({_Mark.CHANNEL, _Mark.CALL})
+_HEEDED = {
+    None: _OPENING,
+    _Mark.CHANNEL: _OPENING | {_Mark.CHANNEL_END},
+    _Mark.CALL: _OPENING | {_Mark.CALL_END, _Mark.QUOTE},
+}
+"""The marks that count in content, in a channel and in a call; others have no meaning there."""
+
+
 class Transcript:
     """An incremental parser from token ids to parts; its cost is linear in the tokens, however they are split.
 
-    Text is returned as soon as it is certain, a tool call when it has ended. EOS tokens need not be cut off.
+    Text is returned as soon as it is certain, a tool call when it has ended. EOS tokens need not be cut off. Without
+    `parses_parts` all is content.
     """
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer, *, parses_parts: bool = True) -> None:
         self._detokenizer = tokenizer.detokenizer()
         self._vocab_size = tokenizer.vocab_size
-        self._marks = _marks(tokenizer)
-        self._section: _Section = _ContentSection()
+        self._marks = _marks(tokenizer) if parses_parts else {}
+        self._begin(None)
 
     def push(self, ids: Sequence[int]) -> list[Part]:
         """Takes more ids and returns the parts that become certain; none is empty, and neighbours of a kind are joined.
@@ -61,40 +78,47 @@ class Transcript:
         marked = [at for at, token_id in enumerate(ids) if token_id in self._marks] if self._marks else []
         for at in marked:
             mark = self._marks[ids[at]]
-            if mark in self._section.heeds:
-                text = self._detokenizer.push(ids[start:at]) + self._detokenizer.finish()
-                parts += [*self._section.take(text), *self._turn(mark)]
+            if mark in _HEEDED[self._open]:
+                parts += self._take(self._detokenizer.push(ids[start:at]) + self._detokenizer.finish())
+                parts += self._turn(mark)
                 start = at + 1
-        parts += self._section.take(self._detokenizer.push(ids[start:]))
+        parts += self._take(self._detokenizer.push(ids[start:]))
         return _joined(parts)
 
     def finish(self) -> list[Part]:
         """Returns the rest of an answer that ends here; afterwards the transcript is ready for a new one."""
-        parts = [*self._section.take(self._detokenizer.finish()), *self._section.end()]
-        self._section = _ContentSection()
+        parts = [*self._take(self._detokenizer.finish()), *self._end()]
+        self._begin(None)
         return _joined(parts)
 
-    def _turn(self, mark: "_Mark") -> list[Part]:
-        if isinstance(self._section, _CallSection) and mark is _Mark.QUOTE:
-            self._section.quote()
+    def _begin(self, opening: _Mark | None) -> None:
+        self._open = opening
+        self._texts: list[list[str]] = [[]]
+        """Of a call, its text, split at the quotes; of a channel, its first line, which is its name and is dropped."""
+        self._kind: type[Content | Reasoning] | None = Content if opening is None else None
+
+    def _take(self, text: str) -> list[Part]:
+        if self._open is _Mark.CALL:
+            self._texts[-1].append(text)
             return []
-        parts = self._section.end()
-        if mark is _Mark.CHANNEL:
-            self._section = _ChannelSection()
-        else:
-            self._section = _CallSection() if mark is _Mark.CALL else _ContentSection()
+        if self._kind is None:
+            head, newline, text = text.partition("\n")
+            self._texts[-1].append(head)
+            if not newline:
+                return []
+            self._kind = Reasoning if "".join(self._texts[-1]).strip() == THOUGHT else Content
+        return [self._kind(text)]
+
+    def _turn(self, mark: _Mark) -> list[Part]:
+        if mark is _Mark.QUOTE:
+            self._texts.append([])
+            return []
+        parts = self._end()
+        self._begin(mark if mark in _OPENING else None)
         return parts
 
-
-class _Mark(Enum):
-    CHANNEL = "<|channel>"
-    CHANNEL_END = "<channel|>"
-    CALL = "<|tool_call>"
-    CALL_END = "<tool_call|>"
-    QUOTE = '<|"|>'
-
-
-_OPENING = frozenset({_Mark.CHANNEL, _Mark.CALL})
+    def _end(self) -> list[Part]:
+        return [read_call(["".join(texts) for texts in self._texts])] if self._open is _Mark.CALL else []
 
 
 def _marks(tokenizer: TextTokenizer) -> dict[int, _Mark]:
@@ -105,65 +129,6 @@ def _marks(tokenizer: TextTokenizer) -> dict[int, _Mark]:
         if not pair <= found.keys():
             found = {mark: token_id for mark, token_id in found.items() if mark not in pair}
     return {token_id: mark for mark, token_id in found.items() if token_id is not None}
-
-
-class _Section(Protocol):
-    """A section of the answer, which ends at the marks that it heeds; others have no meaning in it."""
-
-    @property
-    def heeds(self) -> frozenset[_Mark]: ...
-
-    def take(self, text: str) -> list[Part]: ...
-    def end(self) -> list[Part]: ...
-
-
-class _ContentSection:
-    heeds = _OPENING
-
-    def take(self, text: str) -> list[Part]:
-        return [Content(text)]
-
-    def end(self) -> list[Part]:
-        return []
-
-
-class _ChannelSection:
-    """A channel, whose first line is its name and is dropped; only the one named "thought" is a thought."""
-
-    heeds = _OPENING | {_Mark.CHANNEL_END}
-
-    def __init__(self) -> None:
-        self._name: list[str] = []
-        self._kind: type[Content | Reasoning] | None = None
-
-    def take(self, text: str) -> list[Part]:
-        if self._kind is None:
-            head, newline, text = text.partition("\n")
-            self._name.append(head)
-            if not newline:
-                return []
-            self._kind = Reasoning if "".join(self._name).strip() == THOUGHT else Content
-        return [self._kind(text)]
-
-    def end(self) -> list[Part]:
-        return []
-
-
-class _CallSection:
-    heeds = _OPENING | {_Mark.CALL_END, _Mark.QUOTE}
-
-    def __init__(self) -> None:
-        self._segments: list[list[str]] = [[]]
-
-    def take(self, text: str) -> list[Part]:
-        self._segments[-1].append(text)
-        return []
-
-    def quote(self) -> None:
-        self._segments.append([])
-
-    def end(self) -> list[Part]:
-        return [read_call(["".join(texts) for texts in self._segments])]
 
 
 def _joined(parts: Iterable[Part]) -> list[Part]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from redraft.api import pick_device
 from redraft.diffusion.settings import SamplerSettings
 from redraft.evaluation.cases import read_rows
 from redraft.text import TextTokenizer
@@ -18,8 +19,8 @@ from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings, proven_settings
-from redraft.training.validation import make_validator
-from redraft.weights import fetch_config, read_config, read_generation_config, resolve
+from redraft.weights.config.file import read_config, read_generation_config
+from redraft.weights.fetch import fetch_config, resolve
 
 MAX_EPOCHS = 1_000_000
 HELD_OUT_FILE = "held_out.jsonl"
@@ -42,15 +43,16 @@ def finetune(
 
     rows: JSON lines with "prompt" and "answer". start: "bundled", a folder, or a name on the hub. validation: rows to
     validate on; None holds out a twentieth of the rows. epochs: how often each row is trained on unless `steps` is
-    given. stop_after: seconds. report: receives the lines of progress. settings: any of TrainingSettings. ValueError
-    for bad rows and settings, and if the model does not fit into memory, before any work.
+    given. stop_after: seconds. device: also "auto". report: receives the lines of progress. settings: any of
+    TrainingSettings. ValueError for bad rows and settings, and if the model does not fit into memory, before any work.
     """
     file, other = Path(rows), None if validation is None else Path(validation)
     trained, held_out = read_rows(file), read_rows(other) if other else []
     if both := {row.prompt for row in trained} & {row.prompt for row in held_out}:
         raise ValueError(f"{len(both)} prompts of {other} are in {file} too, for instance {min(both)[:60]!r}")
     config = read_config(fetch_config(start))
-    if torch.device(device).type == "cpu":
+    device = pick_device(device) if device == "auto" else torch.device(device)
+    if device.type == "cpu":
         check_memory(config)
     folder = resolve(start)
     tokenizer = TextTokenizer.load(folder)
@@ -72,14 +74,9 @@ def finetune(
         if other is None:
             write_rows(run.path / HELD_OUT_FILE, held_out)
         write_companions(folder, run.companions, f"Fine-tuned from {start} on {file.name}.", trained)
-        validate = None
-        if unseen:
-            validate = make_validator(
-                unseen, sampler, answers=chosen.validation_answers, prompt_weight=chosen.prompt_weight
-            )
         lines = [row.line for row in trained]
         source = RowExamples(examples, lines, batch_size=chosen.batch_size, seed=chosen.seed)
-        return TrainingData(source, validate, source.describe)
+        return TrainingData(source, unseen, source.describe)
 
     identity = {"rows": _digest(file), "validation": _digest(other or file), "start": str(folder.resolve())}
     recipe = Recipe(model=config, settings=chosen, data=data, sampler=sampler, identity=identity)
@@ -100,7 +97,7 @@ def finetuning_settings(count: int, epochs: float, *, has_validation: bool, **ov
         settings["steps"] = math.ceil(count * epochs / max(1, overrides.get("batch_size", base.batch_size)))
     steps = int(settings["steps"])
     if not has_validation and (overrides.get("validate_every") or overrides.get("patience")):
-        raise ValueError("there are no rows to validate on: give --validation, or at least 20 rows")
+        raise ValueError("there are no rows to validate on: give others to validate on, or at least 20 rows")
     if has_validation and "validate_every" not in overrides:
         settings["validate_every"] = max(1, steps // 5)
     settings.setdefault("warmup_steps", min(base.warmup_steps, steps // 10))

@@ -18,15 +18,17 @@ from torch import Tensor, nn
 from redraft.diffusion.randomness import Counter
 from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
+from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
-from redraft.training.average import WeightAverage
 from redraft.training.data.examples import TrainingBatch, make_batch
 from redraft.training.initialization import initialize
+from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
-from redraft.weights import Checkpoint, check_available
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.memory import check_available
 
 
 def open_start(path: Path, config: ModelConfig) -> Checkpoint:
@@ -111,8 +113,17 @@ class _Training:
                 module.row_block = self.settings.row_block
         if self.settings.compile:
             _compile_layers(self.model)
+        self.autocast = self.settings.autocast and is_bfloat16_fast(device)
+        if self.settings.autocast and not self.autocast:
+            report("this CPU has no instructions for bfloat16: training in float32")
         self.optimizer = recipe.optimizer(self.model, self.settings)
         self.average = WeightAverage(self.model, self.settings.ema) if self.settings.ema else None
+        self.validate = None
+        if data.held_out:
+            self.validate = recipe.validation(
+                data.held_out, recipe.sampler, answers=self.settings.validation_answers,
+                prompt_weight=self.settings.prompt_weight,
+            )  # fmt: skip
         self.step = self.resumed = run.resume(self.model, self.optimizer, self.average)
         self.log = RunLog(run.path, self.step)
         if self.step:
@@ -140,7 +151,6 @@ class _Training:
             self.report(f"{self.settings.patience} validations brought no improvement over step {best}")
 
     def update(self) -> None:
-        """Performs one optimizer step."""
         settings = self.settings
         batch = self._make_batch()
         rate = settings.learning_rate_at(self.step)
@@ -149,7 +159,7 @@ class _Training:
         total = batch.encoder_weight(settings.prompt_weight)
         means = self._zeros()
         for part in batch.split(settings.accumulate):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.autocast):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = self.recipe.objective(
                     self.model, part.to(self.device), sampler=self.recipe.sampler, row_block=settings.row_block,
                     prompt_weight=settings.prompt_weight,
@@ -194,14 +204,14 @@ class _Training:
         every, steps = self.settings.validate_every, self.settings.steps
         is_due = self.step and every and (self.step % every == 0 or self.step == steps)
         # A run that was killed between a checkpoint and its validation catches up.
-        if self.data.validate is None or not is_due or any(row["step"] == self.step for row in self.log.validations):
+        if self.validate is None or not is_due or any(row["step"] == self.step for row in self.log.validations):
             return
         started = time.monotonic()
         self.save()
         # A plain copy: the model that trains may be compiled and pads its rows.
         copy = Transformer(self.recipe.model).to(self.device)
         copy.load_state_dict(self.model.state_dict() if self.average is None else self.average.state_dict(self.model))
-        scores = self.data.validate(copy.requires_grad_(False))
+        scores = self.validate(copy.requires_grad_(False))
         self.log.add("validation", self.step, **dataclasses.asdict(scores))
         self.report(f"step {self.step}/{steps}  validation: {scores}")
         self.logged += time.monotonic() - started
@@ -228,7 +238,6 @@ class _Training:
         )  # fmt: skip
 
     def _zeros(self) -> Tensor:
-        """Returns zeros for the sums of the two losses."""
         return torch.zeros(2, device=self.device)
 
     def _report_changed_settings(self) -> None:
@@ -255,7 +264,7 @@ def _compile_layers(model: Transformer) -> None:
     """Lets torch fuse a layer's operations between matrix products; attention and experts are left out."""
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
         raise ValueError(
-            "--compile requires a C++ compiler and finds none (g++, clang++ or the one that CXX names): leave it out"
+            "compile requires a C++ compiler and finds none (g++, clang++ or the one that CXX names): leave it out"
         )
     # Two kinds of layers, three passes and the parts around attention and experts: more variants than the default 8.
     torch._dynamo.config.recompile_limit = 64

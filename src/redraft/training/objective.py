@@ -4,16 +4,16 @@ B examples, K canvases of each, C canvas length, N encoder tokens, D hidden, V v
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
-from redraft.model.batch import FlatBatch, Pass, Segment
+from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.readout.plain import sample_and_entropy
 from redraft.model.readout.query import Readout
 from redraft.model.transformer import Transformer
@@ -59,7 +59,9 @@ def losses(
     prefix = PrefixAttention(model.config, batch.lengths, min(row_block, LENGTH_BLOCK), device=device)
     lengths = (*batch.lengths, padding) if padding else batch.lengths
     tokens = F.pad(batch.tokens, (0, padding), value=model.config.pad_id)
-    hidden = model(_flat(tokens, lengths, (0,) * len(lengths), Pass.ENCODER), prefix)
+    hidden = model(
+        FlatBatch.of([SegmentInput(part, 0, Pass.ENCODER) for part in torch.split(tokens, list(lengths))]), prefix
+    )
     # Each row predicts the next token, except an example's last row and the padding.
     following = F.pad(batch.tokens[1:], (0, padding + 1), value=NO_TARGET)
     following[torch.tensor(batch.lengths, device=device).cumsum(0) - 1] = NO_TARGET
@@ -78,74 +80,52 @@ def denoise(
     canvases, soft_embedding = batch.noised, None
     if batch.conditioned.any():
         canvases, soft_embedding = _first_passes(model, batch, prefix, sampler)
-        soft_embedding = soft_embedding.flatten(0, 2)
     return _denoise(model, canvases, batch.canvas_starts, prefix, soft_embedding)
 
 
 @torch.no_grad()
 def _first_passes(
-    model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, sampler: SamplerSettings
+    model: Transformer, batch: TrainingBatch, prefix: PrefixAttention, settings: SamplerSettings
 ) -> tuple[Tensor, Tensor]:
-    """What conditioned examples are denoised from: canvases int64 [B, K, C] and soft embeddings [B, K, C, D].
+    """Returns what examples are denoised from: canvases int64 [B, K, C] and soft embeddings [B · K · C, D].
 
-    One pass for each; where it is unrolled, one for each of its steps, whose outcome is the next one's canvas.
+    Conditioned examples take one pass; where they are unrolled, one for each of their steps. A model that only knows
+    right tokens and noise trusts whatever makes sense in a canvas, its own mistakes too; from states of its own
+    sampling it learns to take them back (Step-unrolled Denoising Autoencoders, arXiv:2112.06749).
     """
-    canvases, soft_embedding = batch.noised, torch.empty(0, device=batch.noised.device)
+    sampler, (_, canvases, length) = Sampler(model.config.vocab_size), batch.noised.shape
+    is_unrolled = batch.unrolled > 0
+    temperature = torch.where(is_unrolled, batch.temperature.float(), 1.0)
+    states = dataclasses.replace(
+        CanvasState.starting(batch.noised.flatten(0, 1), [settings] * len(batch.places), batch.places),
+        # A step gives a canvas that is not active a soft embedding and leaves its tokens alone.
+        active=is_unrolled.repeat_interleave(canvases),
+        soft_embedding=model.embed_tokens.weight.new_zeros(len(batch.places), length, model.config.hidden_size),
+    ).split()
     for step in range(max(1, int(batch.unrolled.max()))):
-        # Over the chosen examples only, and the first without signal.
-        active = batch.unrolled > step if step else batch.conditioned
-        signal = soft_embedding[active].flatten(0, 2) if step else None
-        logits = _denoise(model, canvases[active], batch.canvas_starts[active], prefix.select(active), signal)
-        logits = logits.view(-1, *canvases.shape[1:], logits.shape[-1])
-        unrolled = batch.unrolled > step
-        if unrolled.any():
-            temperature = torch.where(unrolled, batch.temperature.float(), 1.0)[active]
-            logits = logits / temperature[:, None, None, None]
-        found = model.head.soft_embedding(logits)
-        if not step:
-            soft_embedding = found.new_zeros(*canvases.shape, found.shape[-1])
-        soft_embedding[active] = found
-        if unrolled.any():
-            uniforms, noise = batch.sample_uniforms[unrolled, step], batch.renoise_tokens[unrolled, step]
-            among = unrolled[active]
-            canvases = canvases.clone()
-            canvases[unrolled] = next_canvases(logits[among], found[among], uniforms, noise, sampler)
-    return torch.where(batch.shown, batch.clean, canvases), soft_embedding
+        chosen = batch.unrolled > step if step else batch.conditioned
+        indices = chosen.repeat_interleave(canvases).nonzero().flatten().tolist()
+        part = [states[i] for i in indices]
+        tokens = torch.cat([state.tokens for state in part]).view(-1, canvases, length)
+        signal = _soft_embeddings(part) if step else None
+        logits = _denoise(model, tokens, batch.canvas_starts[chosen], prefix.select(chosen), signal)
+        logits = logits / temperature[chosen].repeat_interleave(canvases * length)[:, None]
+        sample, entropy = sample_and_entropy(logits, sampler.uniforms(*part))
+        readout = Readout(sample, logits.argmax(dim=-1), entropy, model.head.soft_embedding(logits))
+        for i, state in zip(indices, sampler.step_each(part, readout), strict=True):
+            states[i] = state
+    tokens = torch.cat([state.tokens for state in states]).view_as(batch.noised)
+    return torch.where(batch.shown, batch.clean, tokens), _soft_embeddings(states)
 
 
-def next_canvases(
-    logits: Tensor, soft_embedding: Tensor, uniforms: Tensor, noise: Tensor, settings: SamplerSettings
-) -> Tensor:
-    """Returns the canvases int64 [..., C] that the sampler's next step reads, of this one's scaled logits [..., C, V].
-
-    soft_embedding [..., C, D] is theirs; uniforms float64 and noise int64 [..., C] decide samples and renoised tokens.
-    A model that only knows right tokens and noise trusts whatever makes sense in a canvas, its own mistakes too; from
-    states of its own sampling it learns to take them back (Step-unrolled Denoising Autoencoders, arXiv:2112.06749).
-    """
-    rows, canvases = logits.flatten(0, -2), noise.flatten(0, -2)
-    sample, entropy = sample_and_entropy(rows, uniforms.flatten())
-    readout = Readout(sample, rows.argmax(dim=-1), entropy, soft_embedding.flatten(0, -2))
-    places = [Counter(0, step=settings.steps)] * canvases.shape[0]
-    state = CanvasState.starting(canvases, [settings] * canvases.shape[0], places)
-    # The numbers are the batch's own, not those of the places.
-    return Sampler(logits.shape[-1]).step(state, readout, noise=noise.flatten()).tokens.view_as(noise)
+def _soft_embeddings(states: Sequence[CanvasState]) -> Tensor:
+    return torch.cat([one.flatten(0, 1) for state in states if (one := state.soft_embedding) is not None])
 
 
 def _denoise(
     model: Transformer, noised: Tensor, starts: Tensor, prefix: PrefixAttention, soft_embedding: Tensor | None
 ) -> Tensor:
-    lengths = (noised.shape[2],) * starts.numel()
-    flat = _flat(noised.flatten(), lengths, tuple(starts.flatten().tolist()), Pass.DENOISER)
+    places = zip(noised.flatten(0, 1), starts.flatten().tolist(), strict=True)
+    flat = FlatBatch.of([SegmentInput(canvas, start, Pass.DENOISER) for canvas, start in places])
     flat = dataclasses.replace(flat, soft_embedding=soft_embedding)
     return model.head.logits(model(flat, CanvasAttention(model.config, prefix, starts, noised.shape[2])))
-
-
-def _flat(tokens: Tensor, lengths: tuple[int, ...], positions: tuple[int, ...], kind: Pass) -> FlatBatch:
-    segments, start, device = [], 0, tokens.device
-    for slot, (length, position) in enumerate(zip(lengths, positions, strict=True)):
-        segments.append(Segment(slot, start, length, position, kind))
-        start += length
-    token_positions = torch.cat(
-        [torch.arange(at, at + length, device=device) for length, at in zip(lengths, positions, strict=True)]
-    )
-    return FlatBatch(tokens, token_positions, tuple(segments))

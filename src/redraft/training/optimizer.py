@@ -1,4 +1,4 @@
-"""One optimizer: Muon for matrices, AdamW for everything else.
+"""The optimizer, Muon for matrices and AdamW for everything else, and the average of the weights that it moves.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
 orthogonal matrix, so that all directions move at the same speed. The scale that makes one learning rate fit all
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
 from redraft.training.settings import TrainingSettings
 
@@ -38,10 +39,15 @@ class MuonAdamW(Optimizer):
             wanted = {"momentum"} if group["muon"] else {"step", "mean", "square"}
             for parameter in group["params"]:
                 if (found := self.state.get(parameter, {}).keys()) and found != wanted:
-                    raise ValueError(f"its optimizer kept {', '.join(found)}, this one keeps {', '.join(wanted)}")
+                    raise ValueError(
+                        f"the optimizer state holds {', '.join(found)}, but this optimizer keeps {', '.join(wanted)}"
+                    )
                 for name in found - {"step"}:
-                    if (kept := self.state[parameter][name].shape) != parameter.shape:
-                        raise ValueError(f"its optimizer kept a {name} of {list(kept)} for {list(parameter.shape)}")
+                    if (shape := self.state[parameter][name].shape) != parameter.shape:
+                        raise ValueError(
+                            f"the optimizer state has a {name} of shape {list(shape)} for a parameter of shape "
+                            f"{list(parameter.shape)}"
+                        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -88,11 +94,12 @@ class MuonAdamW(Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Returns nearly orthogonal matrices, bfloat16 [n, rows, columns], with the singular vectors of `matrices`.
+    """Returns nearly orthogonal matrices [n, rows, columns] with the singular vectors of `matrices`.
 
-    Five rounds of Jordan's quintic iteration bring every singular value to between about 0.7 and 1.2.
+    They are bfloat16 where its products are fast, float32 elsewhere. Five rounds of Jordan's quintic iteration bring
+    every singular value to between about 0.7 and 1.2.
     """
-    x: Tensor = matrices.bfloat16()
+    x: Tensor = matrices.bfloat16() if is_bfloat16_fast(matrices.device) else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -127,3 +134,25 @@ def make_optimizer(model: Transformer, settings: TrainingSettings) -> MuonAdamW:
         {"params": vectors, "factor": settings.vector_factor, "weight_decay": 0.0},
     ]
     return MuonAdamW([group | {"betas": settings.betas} for group in groups])
+
+
+class WeightAverage:
+    """An exponential moving average of a model's parameters.
+
+    The decay is smaller in the first steps, so that the initial weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Moves towards the model's parameters after update number `step`, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in model.named_parameters():
+            self.parameters[name].lerp_(parameter, 1 - decay)
+
+    def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
+        """Returns the model's state with the averages in place of the parameters."""
+        return {**model.state_dict(), **self.parameters}

@@ -5,6 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_SEED = 2**63 - 1
+LOWEST_COUNTS = {
+    **dict.fromkeys("steps batch_size canvases_per_example unrolling_steps accumulate log_every row_block".split(), 1),
+    **dict.fromkeys(("validation_examples", "validation_answers"), 1),
+    **dict.fromkeys(("warmup_steps", "validate_every", "patience", "seed"), 0),
+}
+SHARES = (
+    *("decay_share", "self_conditioning", "prompt_weight"),
+    *("unrolling", "unrolling_from_noise", "unrolling_shown"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +31,10 @@ class TrainingSettings:
     steps; a share `unrolling_from_noise` of these canvases starts from pure noise, and afterwards a mean share
     `unrolling_shown` of their positions holds the right token.
 
-    Compute: `autocast` runs the forward pass in bfloat16. Row counts of matrix products are padded to a multiple of
-    `row_block` so that few sizes occur (1: no padding). `compile` fuses the layers' element-wise operations with
-    torch.compile. `accumulate` splits a batch into this many parts to save memory.
+    Compute: `autocast` runs the forward pass in bfloat16 where that is fast (a GPU, a CPU with instructions for it).
+    Row counts of matrix products are padded to a multiple of `row_block` so that few sizes occur (1: no padding).
+    `compile` fuses the layers' element-wise operations with torch.compile. `accumulate` splits a batch into this many
+    parts to save memory.
 
     Checkpoints hold an exponential moving average of the weights with decay `ema` (None: the weights themselves).
 
@@ -62,43 +72,28 @@ class TrainingSettings:
     log_every: int = 10
     checkpoint_minutes: float = 3.0
 
-    def __post_init__(self) -> None:  # noqa: C901 - one check after the other
-        counts = "steps batch_size canvases_per_example unrolling_steps accumulate log_every row_block".split()
-        for name in (*counts, "validation_examples", "validation_answers"):
-            self._check_integer(name, 1)
-        for name in ("warmup_steps", "validate_every", "patience", "seed"):
-            self._check_integer(name, 0)
-        if self.seed > MAX_SEED:
-            raise ValueError(f"seed is {self.seed}, must be at most {MAX_SEED}")
+    def __post_init__(self) -> None:
+        for name, low in LOWEST_COUNTS.items():
+            self._check(name, isinstance(getattr(self, name), int), "be an integer")
+            self._check(name, getattr(self, name) >= low, f"be at least {low}")
+        self._check("seed", self.seed <= MAX_SEED, f"be at most {MAX_SEED}")
         for name in ("learning_rate", "vector_factor", "matrix_factor", "clip_norm", "checkpoint_minutes"):
-            value = getattr(self, name)
-            if value is None and name == "matrix_factor":
-                continue
-            if not value > 0:
-                raise ValueError(f"{name} is {value}, must be above 0")
-            if math.isinf(value) and name != "checkpoint_minutes":
-                raise ValueError(f"{name} is {value}, must be finite")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay is {self.weight_decay}, must be at least 0 and finite")
+            if getattr(self, name) is not None or name != "matrix_factor":
+                self._check(name, getattr(self, name) > 0, "be above 0")
+                self._check(name, getattr(self, name) < math.inf or name == "checkpoint_minutes", "be finite")
+        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "be at least 0 and finite")
+        for name in SHARES:
+            self._check(name, 0 <= getattr(self, name) <= 1, "lie between 0 and 1")
+        self._check("ema", self.ema is None or 0 < self.ema < 1, "lie between 0 and 1")
+        self._check("accumulate", self.accumulate <= self.batch_size, f"be at most batch_size, {self.batch_size}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}, must lie between 0 and 1")
-        unrolling = ("unrolling", "unrolling_from_noise", "unrolling_shown")
-        for name in ("decay_share", "self_conditioning", *unrolling, "prompt_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must lie between 0 and 1")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema is {self.ema}, must lie between 0 and 1")
         if self.patience and not self.validate_every:
             raise ValueError(f"patience is {self.patience}, which requires validate_every")
-        if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate is {self.accumulate}, must be at most batch_size, {self.batch_size}")
 
-    def _check_integer(self, name: str, low: int) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int):
-            raise ValueError(f"{name} is {value}, must be an integer")
-        if value < low:
-            raise ValueError(f"{name} is {value}, must be at least {low}")
+    def _check(self, name: str, is_right: bool, limit: str) -> None:
+        if not is_right:
+            raise ValueError(f"{name} is {getattr(self, name)}, must {limit}")
 
     def learning_rate_at(self, step: int) -> float:
         """Returns the learning rate of a step, counted from 0."""

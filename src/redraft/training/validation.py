@@ -7,7 +7,8 @@ import torch
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
-from redraft.generation import Generation, generate
+from redraft.generation.loop import generate
+from redraft.generation.result import Generation
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses

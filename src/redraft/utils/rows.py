@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,11 @@ def read_prompts(path: Path, *, format: str | None = None, template: str | None 
     if format is None and suffix in OTHER_FORMATS:
         raise ValueError(
             f"{path} does not look like lines of text: save it as CSV (.csv, with commas) or JSON lines (.jsonl), or "
-            "name its format with --rows-format (text, jsonl or csv)"
+            "name its format: text, jsonl or csv"
         )
     format = format or FORMATS.get(suffix, "text")
     if format not in DEFAULT_TEMPLATES:
-        raise ValueError(f"--rows-format is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
+        raise ValueError(f"the format of the rows is {format!r}, must be one of {', '.join(DEFAULT_TEMPLATES)}")
     parts = parse_template(DEFAULT_TEMPLATES[format] if template is None else template)
     rows = []
     for line, columns in READERS[format](path, _read_text(path)):
@@ -69,9 +69,9 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
                 raise ValueError("{} names no column")
             parts.append((text, name))
     except ValueError as error:
-        raise ValueError(f"--template {template!r}: {error}; write {{{{ and }}}} for literal braces") from None
+        raise ValueError(f"the template {template!r}: {error}; write {{{{ and }}}} for literal braces") from None
     if all(name is None for _, name in parts):
-        raise ValueError(f"--template {template!r} names no column: every row would be the same prompt")
+        raise ValueError(f"the template {template!r} names no column: every row would be the same prompt")
     return parts
 
 
@@ -102,10 +102,6 @@ def _text_lines(_: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, {LINE_COLUMN: line.removesuffix("\r")}
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    return parse_json_lines(path, text.split("\n"))
-
-
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # A field may be as long as a prompt; what does not fit the model is refused there.
     csv.field_size_limit(2**31 - 1)
@@ -134,4 +130,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield reader.line_num, dict(zip(header, fields, strict=True))
 
 
-READERS = {"text": _text_lines, "jsonl": _json_lines, "csv": _csv_rows}
+READERS: dict[str, Callable[[Path, str], Iterator[tuple[int, Mapping[str, Any]]]]] = {
+    "text": _text_lines,
+    "jsonl": lambda path, text: parse_json_lines(path, text.split("\n")),
+    "csv": _csv_rows,
+}

@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.model import ModelConfig, Transformer
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized, set_matrix
+from redraft.model.transformer import Transformer
 from redraft.utils.json_files import read_json_object
 from redraft.weights.config.file import (
     CONFIG_FILE,
@@ -76,13 +77,7 @@ class Checkpoint:
         """The size of the model's tensors as stored, in bytes."""
         return sum(tensor.num_bytes for tensor in self.tensors.values())
 
-    def load(
-        self,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
-        *,
-        check_finite: bool = True,
-    ) -> dict[str, Tensor]:
+    def load(self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Loads the model's tensors, by their names in `Transformer.state_dict`, in `dtype`.
 
         None keeps the stored dtype, except that 8-bit floats become bfloat16, which represents them exactly. On the
@@ -92,21 +87,16 @@ class Checkpoint:
         checkpoint is quantized.
         """
         self.check_unquantized()
-        return self._load(dtype, device, check_finite)
+        return self._load(dtype, device)
 
     def load_into(
-        self,
-        model: Transformer,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
-        *,
-        check_finite: bool = True,
+        self, model: Transformer, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> None:
         """Loads the tensors, as `load` does, into `model`, which has this config and is on the meta device.
 
         Quantized matrices stay as stored, on the CPU as views of the file. Only `prepare` can use such a model.
         """
-        loaded = self._load(dtype, device, check_finite)
+        loaded = self._load(dtype, device)
         if self.bits is not None:
             for name, shape in self.config.parameter_shapes().items():
                 if is_quantized(name):
@@ -122,7 +112,7 @@ class Checkpoint:
                 "use the checkpoint that it was made from"
             )
 
-    def _load(self, dtype: torch.dtype | None, device: torch.device | str, check_finite: bool) -> dict[str, Tensor]:
+    def _load(self, dtype: torch.dtype | None, device: torch.device | str) -> dict[str, Tensor]:
         loaded = {}
         kept = set() if self.bits is None else set(filter(is_quantized, self.tensors))
         kept |= set(map(scale_name, kept))
@@ -130,7 +120,7 @@ class Checkpoint:
             wanted = dtype or (torch.bfloat16 if tensor.dtype == torch.float8_e4m3fn else None)
             converted = tensor.to(device=device, dtype=None if name in kept else wanted)
             # Integers are always finite, and checking them would read them from the disk.
-            if check_finite and converted.is_floating_point() and not all_finite(converted):
+            if converted.is_floating_point() and not all_finite(converted):
                 stored = self.tensors[name]
                 raise ValueError(
                     f"{stored.file}: tensor {stored.name} ({stored.dtype}) holds NaN or infinite values"
@@ -152,11 +142,7 @@ class Checkpoint:
 
 
 def load_model(
-    folder: Path | str | Checkpoint,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    *,
-    check_finite: bool = True,
+    folder: Path | str | Checkpoint, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Transformer:
     """Loads a model from a folder or an open checkpoint, in eval mode and without gradients.
 
@@ -165,7 +151,7 @@ def load_model(
     checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint.open(folder)
     with torch.device("meta"):
         model = Transformer(checkpoint.config)
-    checkpoint.load_into(model, dtype, device, check_finite=check_finite)
+    checkpoint.load_into(model, dtype, device)
     return model.eval().requires_grad_(False)
 
 
@@ -234,7 +220,6 @@ def _expected_tensors(
 def _match_tensors(
     folder: Path, forms: Mapping[str, tuple[tuple[int, ...], Sequence[str]]], stored: Mapping[str, StoredTensor]
 ) -> dict[str, StoredTensor]:
-    """Returns the stored tensors by our names. Raises ValueError unless they are exactly what the config requires."""
     wanted = {checkpoint_name(name): name for name in forms}
     if missing := [name for name in wanted if name not in stored]:
         raise ValueError(f"{folder} lacks {_summarize(missing)} that config.json requires")
@@ -242,23 +227,20 @@ def _match_tensors(
     if unexpected := [name for name in others if not is_tied_copy(name, wanted)]:
         raise ValueError(f"{folder} holds {_summarize(unexpected)} that config.json has no place for")
     tensors = {ours: stored[name] for name, ours in wanted.items()}
-    if wrong := [
-        f"{tensor.name} in {tensor.file.name} is {list(tensor.shape)}, not {list(forms[name][0])}"
-        for name, tensor in tensors.items()
-        if tensor.shape != forms[name][0]
-    ]:
-        raise ValueError(f"{folder} does not fit its config.json: {_summarize(wrong, noun='shape')}")
-    if wrong := [
-        f"{tensor.name} in {tensor.file.name} is {tensor.dtype}, not {' or '.join(forms[name][1])}"
-        for name, tensor in tensors.items()
-        if tensor.dtype not in forms[name][1]
-    ]:
-        raise ValueError(f"{folder} does not fit its config.json: {_summarize(wrong, noun='dtype')}")
+    wrong: dict[str, list[str]] = {"shape": [], "dtype": []}
+    for name, tensor in tensors.items():
+        (shape, dtypes), where = forms[name], f"{tensor.name} in {tensor.file.name}"
+        if tensor.shape != shape:
+            wrong["shape"].append(f"{where} is {list(tensor.shape)}, not {list(shape)}")
+        if tensor.dtype not in dtypes:
+            wrong["dtype"].append(f"{where} is {tensor.dtype}, not {' or '.join(dtypes)}")
+    for noun, found in wrong.items():
+        if found:
+            raise ValueError(f"{folder} does not fit its config.json: {_summarize(found, noun)}")
     return tensors
 
 
 def _summarize(items: Iterable[str], noun: str = "tensor") -> str:
-    """Gives the number and the first few names of some items, for example "3 tensors (a, b, c)"."""
     found = list(items)
     shown = ", ".join(found[:_MAX_NAMES_SHOWN]) + (", …" if len(found) > _MAX_NAMES_SHOWN else "")
     return f"{len(found)} {noun}{'' if len(found) == 1 else 's'} ({shown})"

@@ -87,7 +87,6 @@ def _download(name: str) -> Path:
 
 
 def _fetch_error(name: str, error: Exception) -> ValueError:
-    """Turns an exception of the hub's client or its transport into one that tells the user what to do."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):

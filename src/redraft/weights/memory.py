@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from redraft.model import PRECISIONS, ModelConfig, Precision, packed_embedding_bytes
+from redraft.model.config import ModelConfig
 from redraft.model.linear.methods import MAX_DEQUANTIZED
+from redraft.model.precision import PRECISIONS, Precision
+from redraft.model.preparation import packed_embedding_bytes
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint
 from redraft.weights.sizes import ModelSizes, precision_bytes
 
@@ -57,8 +59,8 @@ def check_fits(checkpoint: Checkpoint, precision: str) -> None:
     way_out = "free some memory, or use a machine with more"
     if checkpoint.bits is None:
         smallest = min(PRECISIONS, key=lambda one: one.weight_bits).name
-        smaller = "" if precision == smallest else "choose a smaller --precision; "
-        way_out = f"{smaller}`redraft quantize` writes a smaller checkpoint (--to int8 or int4)"
+        smaller = "" if precision == smallest else "choose a precision of fewer bits; "
+        way_out = f"{smaller}quantizing it to int8 or int4 makes a smaller checkpoint"
     check_available(loading_bytes(checkpoint, precision), f"{checkpoint.folder} in {precision}", way_out)
 
 

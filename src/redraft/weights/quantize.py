@@ -6,7 +6,7 @@ memory-mapped.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from redraft.model import PRECISIONS, ModelConfig
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized
+from redraft.model.precision import PRECISIONS
 from redraft.utils.json_files import json_bytes
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint, all_finite, check_unchanged
 from redraft.weights.config.file import (
@@ -31,7 +32,7 @@ from redraft.weights.storage.publish import SAVING, staged, write_synced
 from redraft.weights.storage.shards import TensorGroup, TensorSpec, write_shards
 
 TARGETS = {one.stored: one.weight_bits for one in PRECISIONS if one.is_quantized}
-"""The values of `--to`, and their bits per weight."""
+"""The forms that a checkpoint can be quantized to, and their bits per weight."""
 
 Report = Callable[[int, int], None]
 """Called with the bytes written so far and the total."""
@@ -52,7 +53,9 @@ def quantize_checkpoint(source: Path | str, target: Path | str, to: str, report:
     # In stored order, so that the source is read once from start to end.
     tensors = sorted(checkpoint.tensors.items(), key=lambda one: (one[1].file, one[1].start))
     groups = [
-        quantized_group(name, one.shape, bits, _make_reader(one)) if is_quantized(name) else _unquantized_group(one)
+        quantized_group(name, Form.of(one.shape, bits), partial(_quantize, one, bits))
+        if is_quantized(name)
+        else _unquantized_group(one)
         for name, one in tensors
     ]
     groups += map(TensorGroup.of_stored, checkpoint.unused.values())
@@ -87,34 +90,22 @@ def write_quantized(
         write_synced(staging / CONFIG_FILE, json_bytes(content))
 
 
-def quantized_group(name: str, shape: tuple[int, ...], bits: int, read: Callable[[], Tensor]) -> TensorGroup:
-    """Builds the group of values and scales of the matrix `name` (our name), which `read` returns."""
-    form = Form.of(shape, bits)
+def quantized_group(name: str, form: Form, contents: Callable[[], tuple[Tensor, Tensor]]) -> TensorGroup:
+    """Builds the group of the matrix `name` (our name), whose values and scales `contents` returns."""
     stored = checkpoint_name(name)
     items = (
         TensorSpec(stored, DTYPE_NAMES[form.values_dtype], form.values),
         TensorSpec(scale_name(stored), DTYPE_NAMES[form.scale_dtype], form.scale),
     )
-
-    def contents() -> Iterable[Tensor]:
-        matrix = QuantizedMatrix.of(read(), bits)
-        return matrix.values, matrix.scale
-
     return TensorGroup(items, contents)
 
 
-def _make_reader(stored: StoredTensor) -> Callable[[], Tensor]:
-    """Builds a function that reads a tensor as bfloat16. It raises ValueError for values that are not finite."""
-
-    def read() -> Tensor:
-        tensor = next(_mapped(stored)).to(torch.bfloat16)
-        if not all_finite(tensor):
-            raise ValueError(
-                f"{stored.file}: tensor {stored.name} holds NaN or infinite values; the checkpoint is damaged"
-            )
-        return tensor
-
-    return read
+def _quantize(stored: StoredTensor, bits: int) -> tuple[Tensor, Tensor]:
+    tensor = next(_mapped(stored)).to(torch.bfloat16)
+    if not all_finite(tensor):
+        raise ValueError(f"{stored.file}: tensor {stored.name} holds NaN or infinite values; the checkpoint is damaged")
+    matrix = QuantizedMatrix.of(tensor, bits)
+    return matrix.values, matrix.scale
 
 
 def _unquantized_group(stored: StoredTensor) -> TensorGroup:
@@ -134,12 +125,7 @@ def _mapped(stored: StoredTensor) -> Iterator[Tensor]:
 def check_quantize(target: Path, to: str) -> None:
     """Raises the errors of `quantize_checkpoint` that do not depend on the source."""
     if to not in TARGETS:
-        raise ValueError(f"--to is {to!r}, must be {' or '.join(TARGETS)}")
-    check_target(target)
-
-
-def check_target(target: Path) -> None:
-    """Raises ValueError unless `target` is new or empty."""
+        raise ValueError(f"to is {to!r}, must be {' or '.join(TARGETS)}")
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file; name a new folder")
     # Leftovers of a killed run may be overwritten.

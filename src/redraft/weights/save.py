@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redraft.model import ModelConfig
+from redraft.model.config import ModelConfig
 from redraft.utils.json_files import json_bytes
 from redraft.weights.card import CARD_FILE
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redraft.model import PRECISIONS, ModelConfig, Precision
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, is_quantized
+from redraft.model.precision import PRECISIONS, Precision
 
 _EMBEDDING = "embed_tokens.weight"
 _EXPERTS = ".experts."

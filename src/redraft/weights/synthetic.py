@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redraft.model import ModelConfig
+from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, is_quantized
-from redraft.weights.checkpoint import DTYPE_NAMES
-from redraft.weights.quantize import TARGETS, Report, check_quantize, write_quantized
-from redraft.weights.storage.names import checkpoint_name, scale_name
+from redraft.weights.quantize import TARGETS, Report, check_quantize, quantized_group, write_quantized
+from redraft.weights.storage.names import checkpoint_name
 from redraft.weights.storage.shards import TensorGroup, TensorSpec
 
 
@@ -27,27 +26,19 @@ def write_synthetic(target: Path, config: ModelConfig, to: str, report: Report |
 
 
 def _piece(name: str, shape: tuple[int, ...], bits: int, generator: torch.Generator) -> TensorGroup:
-    stored = checkpoint_name(name)
     if not is_quantized(name):
-        return TensorGroup((TensorSpec(stored, "BF16", shape),), lambda: (_plain(shape, generator),))
+        return TensorGroup((TensorSpec(checkpoint_name(name), "BF16", shape),), lambda: (_plain(shape, generator),))
     form = Form.of(shape, bits)
-    items = (
-        TensorSpec(stored, DTYPE_NAMES[form.values_dtype], form.values),
-        TensorSpec(scale_name(stored), DTYPE_NAMES[form.scale_dtype], form.scale),
-    )
+    # Random bytes hold two 4-bit values or one 8-bit value.
+    low, high = (-128, 128) if bits == 8 else (0, 256)
     # Uniform integers below 2**bits have a standard deviation of 2**bits / sqrt(12).
     step = shape[-1] ** -0.5 * 12**0.5 / 2**bits
 
     def contents() -> tuple[Tensor, Tensor]:
-        values = torch.empty(form.values, dtype=form.values_dtype).random_(*_range(bits), generator=generator)
+        values = torch.empty(form.values, dtype=form.values_dtype).random_(low, high, generator=generator)
         return values, torch.full(form.scale, step, dtype=form.scale_dtype)
 
-    return TensorGroup(items, contents)
-
-
-def _range(bits: int) -> tuple[int, int]:
-    """Returns the bounds of random bytes, which hold two 4-bit values or one 8-bit value."""
-    return (-128, 128) if bits == 8 else (0, 256)
+    return quantized_group(name, form, contents)
 
 
 def _plain(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from redraft.benchmark.roofline.ceiling import Ceiling, Product, count_flops, forward_products, implementations
-from redraft.weights import ModelSizes
+from redraft.weights.sizes import ModelSizes
 from tests.fakes.models import tiny_config
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from redraft.benchmark.roofline.plan import DEVICES, Device, plan
-from redraft.weights import ModelSizes
+from redraft.weights.sizes import ModelSizes
 from tests.fakes.models import tiny_config
 
 FAST = Device(name="x", flops={"bf16": 1e30}, bandwidth=1e6, memory=1e9, source="made up")

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.model import Transformer, prepare
 from redraft.model.linear.methods import PackedLinear, PlainLinear, WeightOnlyLinear
 from redraft.model.linear.quantized import (
     GROUP,
@@ -15,7 +14,9 @@ from redraft.model.linear.quantized import (
     quantized,
     unquantized,
 )
-from redraft.model.native.linear import KernelGroupedLinear, KernelLinear
+from redraft.model.native.linear import KernelLinear
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 from tests.fakes.models import tiny_config, tiny_model
 
 
@@ -111,8 +112,8 @@ def test_products_keep_what_is_stored() -> None:
     assert WeightOnlyLinear(stored, 4).values.data_ptr() == stored.values.data_ptr()
 
 
-@pytest.mark.parametrize("product", [PlainLinear, PackedLinear, KernelLinear, KernelGroupedLinear])
+@pytest.mark.parametrize("product", [PlainLinear, PackedLinear, KernelLinear])
 def test_plain_products_refuse_rounded_weights(product: type) -> None:
-    more = {"kernels": None} if product in (KernelLinear, KernelGroupedLinear) else {}
+    more = {"kernels": None} if product is KernelLinear else {}
     with pytest.raises(ValueError, match="stored in 8 bits, this precision needs them unquantized"):
         product(QuantizedMatrix.of(matrix(4, 6, 8), 8), **more)

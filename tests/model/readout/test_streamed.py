@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from redraft.model import AllowedTokens, OutputHead, Readout, ReadoutQuery, plain_readout, streamed_readout
-from redraft.model.native import load_kernels
+from redraft.model.head import OutputHead
+from redraft.model.native.build import load_kernels
 from redraft.model.native.kernels import SHARE
 from redraft.model.native.linear import PackedEmbedding
-from redraft.model.readout.streamed import STREAM_ROWS, TILE
+from redraft.model.readout.plain import plain_readout
+from redraft.model.readout.query import AllowedTokens, Readout, ReadoutQuery
+from redraft.model.readout.streamed import STREAM_ROWS, TILE, streamed_readout
 from tests.fakes.models import tiny_model
 
 VOCAB_SIZES = [1, 61, TILE, TILE + 1, 2 * TILE + SHARE // 2]
@@ -316,11 +318,13 @@ def test_a_row_does_not_depend_on_what_is_allowed_beside_it(way: str, dtype: tor
     count = len(hidden)
     rows = (torch.arange(count) % 5 - 1).clamp_max(2).tolist()
     allowed = allowed_tokens(["one token", "a tile's end", 0.1], rows, head.vocab_size)
-    ids = torch.arange(count)[:, None]
-    query = ReadoutQuery(torch.linspace(0.4, 1.0, count), uniforms(count), allowed, ids, top=4)
+    ids, temperatures = torch.arange(count)[:, None], torch.linspace(0.4, 1.0, count)
+    query = ReadoutQuery(temperatures, uniforms(count), allowed, ids, top=4)
     together = figures(streamed_readout(head, hidden, query))
     for part in (slice(0, 1), slice(1, 2), slice(20, 27), slice(3, 67), slice(100, count)):
-        for name, alone in figures(streamed_readout(head, hidden[part], query.select(part))).items():
+        of_part = AllowedTokens(allowed.masks, allowed.rows[part])
+        query_of_part = ReadoutQuery(temperatures[part], query.uniforms[part], of_part, ids[part], top=4)
+        for name, alone in figures(streamed_readout(head, hidden[part], query_of_part)).items():
             assert torch.equal(alone, together[name][part]), name
     # And where nothing is allowed or asked beside it, a row is read as ever.
     free = allowed.rows < 0
@@ -328,6 +332,39 @@ def test_a_row_does_not_depend_on_what_is_allowed_beside_it(way: str, dtype: tor
     as_ever = figures(streamed_readout(head, hidden, ReadoutQuery(query.temperature, query.uniforms)))
     for name, figure in as_ever.items():
         assert torch.equal(figure[free], together[name][free]), name
+
+
+@torch.inference_mode()
+def test_what_is_not_asked_is_not_there_and_changes_nothing(way: str) -> None:
+    head, hidden = make(way, 2 * TILE + 500, rows=STREAM_ROWS + 30)
+    whole = streamed_readout(head, hidden, ReadoutQuery(0.7, uniforms(len(hidden))))
+    for readout in (streamed_readout, plain_readout):
+        read = readout(head, hidden, ReadoutQuery(0.7, None, soft_embedding=False))
+        assert read.soft_embedding is read.log_probs is read.top is None
+        assert torch.equal(read.sample, read.argmax)
+        assert torch.equal(read.argmax, whole.argmax)
+        torch.testing.assert_close(read.entropy, whole.entropy, rtol=1e-5, atol=1e-5)
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts how often the host waits for a value."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_is_allowed_is_not_asked_of_each_tile_again(way: str) -> None:
+    found = []
+    for tiles, rows in ((2, 40), (9, 40), (9, 40 + 2 * STREAM_ROWS)):
+        head, hidden = make(way, tiles * TILE, rows=rows)
+        allowed = allowed_tokens(["one token"], [0] * rows, head.vocab_size)
+        with torch.inference_mode(), Synchronisations() as synchronisations:
+            streamed_readout(head, hidden, ReadoutQuery(0.7, uniforms(rows), allowed))
+        found.append(synchronisations.count)
+    assert found[0] == found[1] == found[2]
 
 
 def figures(read: Readout) -> dict[str, Tensor]:
@@ -378,8 +415,10 @@ def test_no_tensor_has_the_size_of_all_logits(way: str) -> None:
 
 MEASURE = """
 import dataclasses, resource, sys, torch
-from redraft.model import OutputHead, ReadoutQuery, streamed_readout
-from redraft.model.native import load_kernels
+from redraft.model.head import OutputHead
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
+from redraft.model.native.build import load_kernels
 torch.set_num_threads(1)
 embedding = torch.empty(262144, 2816, dtype=getattr(torch, sys.argv[1]))
 kernels = load_kernels() if sys.argv[2] == "kernels" else None

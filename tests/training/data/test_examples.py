@@ -109,7 +109,6 @@ def test_share_of_unrolling_is_of_the_self_conditioned(share):
         )
     assert 0.4 <= batch.temperature.min() < 0.41
     assert 0.79 < batch.temperature.max() <= 0.8
-    assert batch.sample_uniforms.shape == batch.renoise_tokens.shape == (4000, 3, *batch.noised.shape[1:])
 
 
 def test_half_of_the_unrolled_canvases_begin_as_generation_does():
@@ -126,6 +125,19 @@ def test_half_of_the_unrolled_canvases_begin_as_generation_does():
     # The others are as without unrolling.
     expected = (torch.arange(int((~unrolled).sum()) * 4) + 0.5) / int((~unrolled).sum()) / 4
     assert (shares[~unrolled].flatten().sort().values - expected).abs().max() < 0.03
+
+
+def test_every_canvas_begins_at_the_step_with_as_much_noise_and_at_a_place_of_its_own():
+    answer = Example((10,), (VOCAB,) * 400)
+    batch = make_batch([answer] * 20, 400, VOCAB, Counter(3, step=9), canvases_per_example=2, unrolling=1.0)
+    shares = (batch.noised != VOCAB).double().mean(dim=2).flatten().tolist()
+    for place, share in zip(batch.places, shares, strict=True):
+        assert abs(place.step - 48 * share) < 6
+        assert (place.seed, place.choice) == (3, 9)
+    assert [place.canvas for place in batch.places] == list(range(40))
+    parts = batch.split(3)
+    assert tuple(place for part in parts for place in part.places) == batch.places
+    assert [len(part.places) for part in parts] == [14, 14, 12]
 
 
 def test_unrolled_canvases_show_a_share_of_the_right_tokens():

@@ -19,8 +19,9 @@ from redraft.training.data.rows import (
     write_rows,
 )
 from redraft.training.finetuning import finetuning_settings
-from redraft.weights import Checkpoint, resolve
 from redraft.weights.card import read_card
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.fetch import resolve
 from redraft.weights.save import COMPANION_FILES
 
 BUNDLED = resolve("bundled")
@@ -117,7 +118,7 @@ def test_steps_follow_from_epochs_unless_they_are_given():
             finetuning_settings(100, epochs, has_validation=False)
     for needs in ("validate_every", "patience"):
         with pytest.raises(
-            ValueError, match="there are no rows to validate on: give --validation, or at least 20 rows"
+            ValueError, match="there are no rows to validate on: give others to validate on, or at least 20 rows"
         ):
             finetuning_settings(10, 1, has_validation=False, **{needs: 5})
     with pytest.raises(ValueError, match=r"batch_size is 1\.5, must be an integer"):

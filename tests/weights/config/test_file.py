@@ -5,8 +5,14 @@ from typing import Any
 
 import pytest
 
-from redraft.model import AttentionShape, ModelConfig
-from redraft.weights import config_to_json, parse_config, read_config, read_generation_config, write_generation_config
+from redraft.model.config import AttentionShape, ModelConfig
+from redraft.weights.config.file import (
+    config_to_json,
+    parse_config,
+    read_config,
+    read_generation_config,
+    write_generation_config,
+)
 from tests.weights.support import released_config, tiny_config
 
 SLIDING, FULL = "sliding_attention", "full_attention"

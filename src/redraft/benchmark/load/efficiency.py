@@ -12,7 +12,8 @@ from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Comparison, Spread, alternate, ratio
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import EngineThread, Event, Failed, Finished, Limits, Request, StepTaken
-from redraft.model import ModelConfig, Transformer
+from redraft.model.config import ModelConfig
+from redraft.model.transformer import Transformer
 
 
 def measure_efficiency(

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from redraft.benchmark.steps import STAGES, Step
 from redraft.benchmark.timing import Spread, alternate, ratio, seconds_of
-from redraft.model import ModelConfig, Precision
+from redraft.model.config import ModelConfig
 from redraft.model.linear.methods import PackedLinear, has_onednn
-from redraft.model.native import load_kernels
+from redraft.model.native.build import load_kernels
 from redraft.model.native.linear import KernelLinear
+from redraft.model.precision import Precision
 
 REPEAT_SECONDS = 1e-3
 """How long a product is repeated: once may be too short for the clock."""

@@ -20,10 +20,11 @@ import torch
 from redraft.benchmark.roofline.ceiling import Ceiling, Product, forward_products
 from redraft.benchmark.roofline.plan import Device
 from redraft.benchmark.timing import seconds_of
-from redraft.model import PRECISIONS, ModelConfig
-from redraft.model.native import load_kernels
+from redraft.model.config import ModelConfig
+from redraft.model.native.build import load_kernels
+from redraft.model.precision import PRECISIONS
 from redraft.model.readout.streamed import KERNEL_STREAM_ROWS, STREAM_ROWS, TILE
-from redraft.weights import machine_memory
+from redraft.weights.memory import machine_memory
 
 MAX_ROWS, MAX_WIDTH = 512, 8192
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redraft.model import ModelConfig
-from redraft.weights import ModelSizes
+from redraft.model.config import ModelConfig
+from redraft.weights.sizes import ModelSizes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The record that all families of training data consist of."""
+"""The records that all families of training data consist of."""
 
 from dataclasses import dataclass
 
@@ -10,3 +10,13 @@ class Record:
     kind: str
     prompt: str
     answer: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages (roles and contents, the user's last) and the answer to them. `kind` and `language` are for counting."""
+
+    kind: str
+    messages: tuple[tuple[str, str], ...]
+    answer: str
+    language: str = "en"

@@ -50,7 +50,11 @@ class RecordExamples(ABC):
         if self._easy_start and uniform >= _progress(step, *COPY_STEPS):
             return self.copy(index)
         easy = self._easy_start and uniform >= _progress(step, *LIST_STEPS)
-        return self.example(list_record(DATA_SEED, index) if easy else self.record(index))
+        return self.example(list_record(DATA_SEED, index)) if easy else self.later(step, index)
+
+    def later(self, step: int, index: int) -> Example:
+        """Returns example `index` of the run once the easy start is over."""
+        return self.example(self.record(index))
 
     def copy(self, index: int) -> Example:
         """Returns random tokens, whose answer is the same tokens."""

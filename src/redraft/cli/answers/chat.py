@@ -1,4 +1,4 @@
-"""`redraft chat` and `redraft examples`."""
+"""`redraft chat`, and what a checkpoint says of itself: `redraft examples` and `redraft fields`."""
 
 import io
 import shlex
@@ -11,6 +11,7 @@ import typer
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
+from redraft.cli.streams import loading, standard_input
 
 
 @options.with_model_options
@@ -18,9 +19,10 @@ def chat(
     model_options: options.ModelOptions,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Talk to a model. /new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer."""
-    model = model_options.load()
+    model = model_options.load(quiet=quiet)
     if not model.tokenizer.has_chat_template:
         raise ValueError(f"{model_options.model} has no chat template; use 'redraft generate' with a plain prompt")
     for line in filter(None, (model.card.purpose, model.card.limits)):
@@ -35,7 +37,8 @@ def chat(
             continue
         messages.append({"role": "user", "content": line})
         try:
-            text = answer(model, messages, model_options.settings, is_live=sys.stdout.isatty() and not plain)
+            is_live = sys.stdout.isatty() and not plain
+            text = answer(model, messages, model_options.settings, is_live=is_live, quiet=quiet)
         except (KeyboardInterrupt, ValueError) as error:
             messages.pop()
             stopped = isinstance(error, KeyboardInterrupt)
@@ -45,12 +48,13 @@ def chat(
 
 
 def _read_lines() -> Iterator[str]:
-    if isinstance(sys.stdin, io.TextIOWrapper):
+    source = standard_input()
+    if isinstance(source, io.TextIOWrapper):
         # In the C locale Python would pass on bytes that are not UTF-8 as surrogates.
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+        source.reconfigure(encoding="utf-8", errors="strict")
     while True:
         try:
-            yield input("> " if sys.stdin.isatty() else "")
+            yield input("> " if source.isatty() else "")
         except EOFError:
             print()
             return
@@ -63,6 +67,7 @@ def examples(
     *,
     model: options.ModelOption = "bundled",
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Show prompts that a checkpoint is good at, or run one of them."""
     card = redraft.read_card(model)
@@ -80,4 +85,17 @@ def examples(
         raise ValueError(f"there is no example {number}; there are 1 to {len(card.examples)}")
     prompt = card.examples[number - 1]
     print(prompt)
-    answer(redraft.load(model), prompt, options.without_none(seed=seed), is_live=sys.stdout.isatty())
+    with loading(model, quiet=quiet):
+        loaded = redraft.load(model)
+    answer(loaded, prompt, options.without_none(seed=seed), is_live=sys.stdout.isatty(), quiet=quiet)
+
+
+def fields(*, model: options.ModelOption = "bundled") -> None:
+    """List the fields that a checkpoint can extract, by kind of text."""
+    known = redraft.read_card(model).fields
+    if not known:
+        raise ValueError(f"{model} lists no fields")
+    print('Ask for any of them: "Extract name, date as JSON: <your text>"\n')
+    width = max(map(len, known))
+    for kind, names in known.items():
+        print(f"{kind:{width}}  {', '.join(names)}")

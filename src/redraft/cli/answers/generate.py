@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
+from redraft.cli.streams import read_piped_input, read_standard_input
 from redraft.utils.rows import Row, read_prompts
 
 MAX_STEP_DELAY = 60
@@ -20,7 +21,9 @@ MAX_STEP_DELAY = 60
 @options.with_model_options
 def generate(
     model_options: options.ModelOptions,
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads it from standard input.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt, before what is piped in; - for standard input alone.")
+    ] = None,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
@@ -34,6 +37,7 @@ def generate(
     rows_format: Annotated[
         str | None, typer.Option(help="text, jsonl or csv; by default the file's suffix decides.")
     ] = None,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Answer one prompt, or every row of a file.
 
@@ -45,23 +49,24 @@ def generate(
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines")
-        answer_rows(model_options, read_prompts(rows, format=rows_format, template=template))
+        answer_rows(model_options, read_prompts(rows, format=rows_format, template=template), quiet=quiet)
         return
     if template is not None or rows_format is not None:
         raise ValueError("--template and --rows-format require --rows FILE")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
-    text, model = read_prompt(prompt), model_options.load()
+    text = read_prompt(prompt)
+    model = model_options.load(quiet=quiet)
     if as_json:
         *_, result = model.stream(text, **model_options.settings)
         assert isinstance(result, redraft.Result)
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         is_live = sys.stdout.isatty() and not plain
-        answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay)
+        answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
 
 
-def answer_rows(model_options: options.ModelOptions, rows: list[Row]) -> None:
+def answer_rows(model_options: options.ModelOptions, rows: list[Row], *, quiet: bool) -> None:
     """Prints a JSON line for each row, in order and as soon as it is known; one with "error" for a row that failed.
 
     Exits with code 1 where any did.
@@ -70,9 +75,9 @@ def answer_rows(model_options: options.ModelOptions, rows: list[Row]) -> None:
     # On a terminal the lines themselves show the progress.
     bar = Progress(
         *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True,
-        disable=sys.stdout.isatty(), redirect_stdout=False,
+        disable=quiet or sys.stdout.isatty(), redirect_stdout=False,
     )  # fmt: skip
-    model = model_options.load()
+    model = model_options.load(quiet=quiet)
     with redraft.Engine(model, **redraft.Engine.context_limits(model, model_options.settings)) as engine, bar:
         task = bar.add_task("rows", total=len(rows))
         answers = engine.generate_many((row.prompt for row in rows), **model_options.settings)
@@ -91,11 +96,12 @@ def answer_rows(model_options: options.ModelOptions, rows: list[Row]) -> None:
 
 
 def read_prompt(prompt: str) -> str:
-    """Returns the prompt itself, or standard input for "-". Raises ValueError where that is not UTF-8."""
-    if prompt != "-":
-        return prompt
-    data = sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"standard input is not UTF-8: byte {data[error.start]:#04x} at {error.start}") from None
+    """Returns the prompt, with what is piped in on the lines after it; for "-", standard input alone.
+
+    Raises ValueError where that is not UTF-8.
+    """
+    if prompt == "-":
+        return read_standard_input()
+    # One that is empty is refused for that, not filled.
+    piped = read_piped_input() if prompt.strip() else ""
+    return f"{prompt}\n{piped.removesuffix(chr(10))}" if piped.strip() else prompt

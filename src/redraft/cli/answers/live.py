@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 import redraft
+from redraft.cli.streams import say
 from redraft.text import TextTokenizer
 
 if TYPE_CHECKING:
@@ -107,16 +108,33 @@ def show(
 
 
 def answer(
-    model: "redraft.Model", prompt: "Prompt", settings: dict[str, Any], *, is_live: bool, step_delay: float = 0.0
+    model: "redraft.Model",
+    prompt: "Prompt",
+    settings: dict[str, Any],
+    *,
+    is_live: bool,
+    quiet: bool,
+    step_delay: float = 0.0,
 ) -> str:
-    """Prints an answer, with the live canvas if `is_live`, and returns it."""
+    """Prints an answer, with the live canvas if `is_live`, and returns it.
+
+    Without the canvas a note on standard error says where it is cut, unless `quiet`.
+    """
     events = model.stream(prompt, **settings)
     if is_live:
         return show(events, model.tokenizer, step_delay=step_delay).text
     *_, result = events
     assert isinstance(result, redraft.Result)
-    print(result.text)
+    print_text(result, quiet=quiet)
     return result.text
+
+
+def print_text(result: "redraft.Result", *, quiet: bool) -> None:
+    """Prints an answer's text, and a note on standard error where it is cut."""
+    print(result)
+    if result.finish_reason == "length":
+        tokens = len(result.token_ids)
+        say(f"the answer is cut after {tokens} tokens: --max-new-tokens, or the model's context, ends it", quiet=quiet)
 
 
 def _printable(text: str) -> str:

@@ -14,7 +14,7 @@ from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, report
-from redraft.model import prepare
+from redraft.model.preparation import prepare
 from redraft.weights.fetch import RELEASED
 
 

@@ -10,14 +10,16 @@ from redraft.benchmark.autoregressive import compare_autoregressive
 from redraft.benchmark.compare import EngineSteps, random_prompts
 from redraft.benchmark.compare import compare as compare_steps
 from redraft.benchmark.models import benchmark_config, load_benchmark_model
+from redraft.benchmark.neighbours import measure_shared_speed
 from redraft.benchmark.peers import TransformersSteps
 from redraft.benchmark.roofline.ceiling import measure_step
 from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, format_ms, report
-from redraft.model import Precision, Transformer, prepare
-from redraft.model.precision import precision_choices
+from redraft.model.precision import Precision, precision_choices
+from redraft.model.preparation import prepare
+from redraft.model.transformer import Transformer
 
 PEERS = ("transformers", "autoregressive")
 
@@ -65,13 +67,23 @@ def _make_step_options(
 
 
 @options.receives(_make_step_options)
-def step(chosen: StepOptions, *, rounds: RoundsOption = 20) -> None:
+def step(
+    chosen: StepOptions,
+    *,
+    rounds: RoundsOption = 20,
+    neighbours: Annotated[int, typer.Option(help="Busy processes that compete for the CPUs.")] = 0,
+) -> None:
     """Milliseconds of a denoising step by stage, and its share of what its matrix products reach alone.
 
-    Step and products alternate, so that both meet the same machine.
+    Step and products alternate, so that both meet the same machine. With --neighbours, the step is measured alone and
+    beside busy processes instead: two of them on two CPUs leave half the speed to a fair share.
     """
     options.check_at_least(1, rounds=rounds)
+    options.check_at_least(0, neighbours=neighbours)
     measured_step = Step(chosen.prepared(), chosen.batch, chosen.context)
+    if neighbours:
+        _beside_neighbours(chosen, measured_step, rounds, neighbours)
+        return
     machine, packed = describe_machine(), measured_step.model.packed_embedding
     found = measure_step(measured_step, chosen.precision, rounds)
     whole = found.seconds["step"]
@@ -87,6 +99,22 @@ def step(chosen: StepOptions, *, rounds: RoundsOption = 20) -> None:
         f"{found.ceiling_gflops.median:.0f} GFLOP/s that the products alone reach",
         noun="canvases at once", columns=("stage", "ms", "share"),
         rows=[(name, format_ms(one), f"{one.median / whole.median:.0%}") for name, one in found.seconds.items()],
+    )  # fmt: skip
+
+
+def _beside_neighbours(chosen: StepOptions, measured: Step, rounds: int, neighbours: int) -> None:
+    found = measure_shared_speed(measured.run, neighbours, rounds)
+    chosen.report(
+        {
+            "bench": "step", "neighbours": neighbours, "ms": found.quiet.scaled(1000),
+            "ms_beside_neighbours": found.shared.scaled(1000), "share_of_quiet_speed": found.share_of_quiet,
+            "machine": describe_machine(),
+        },
+        noun="canvases at once", columns=("busy neighbours", "ms", "speed"),
+        rows=[
+            ("0", format_ms(found.quiet), ""),
+            (str(neighbours), format_ms(found.shared), f"{found.share_of_quiet.median:.0%}"),
+        ],
     )  # fmt: skip
 
 

@@ -12,6 +12,10 @@ app = lazy_app(
             "Try sampler settings: which give how much quality at what speed, and which nothing else beats.",
         ),
         **{name: (f"{MODULE}:{name}", task.description) for name, task in TASKS.items()},
+        "wide": (
+            f"{MODULE}:wide",
+            "The test sets of the next bundled model, a line of JSON each; not what today's is for.",
+        ),
         "rows": (f"{MODULE}:rows", "Any prompts with their right answers."),
         "sudoku": (f"{MODULE}:sudoku", "Puzzles with one solution in three grades; not what the bundled model is for."),
         "needle": (f"{MODULE}:needle", "One fact among filler sentences, at every depth of every length."),

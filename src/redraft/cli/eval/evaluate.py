@@ -15,9 +15,10 @@ from redraft.cli.output import show_table
 from redraft.evaluation.cases import Case, read_rows
 from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
 from redraft.evaluation.needle import check_needle, needle_cases, score_needle
+from redraft.evaluation.scores import score_answer
 from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
 from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
-from redraft.evaluation.tasks import SCORES, TASKS, EvaluationTask, Score
+from redraft.evaluation.tasks import SCORES, TASKS, WIDE_SETS, EvaluationTask, Score
 
 AutoregressiveOption = Annotated[
     bool, typer.Option("--autoregressive", help="Decode the same weights token by token instead, without a canvas.")
@@ -102,6 +103,26 @@ def _task_command(task: EvaluationTask) -> Callable[..., None]:
 
 
 extract, normalize, repair = (_task_command(TASKS[name]) for name in ("extract", "normalize", "repair"))
+
+
+@with_evaluation_options
+def wide(
+    evaluation: EvaluationOptions,
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"The sets, all by default: {', '.join(WIDE_SETS)}.", metavar="SET...")
+    ] = None,
+    *,
+    autoregressive: AutoregressiveOption = False,
+) -> None:
+    """The test sets of the next bundled model, a line of JSON each; not what today's is for."""
+    for name in names or ():
+        if name not in WIDE_SETS:
+            raise ValueError(f"there is no set {name!r}; there are {', '.join(WIDE_SETS)}")
+    subject = evaluation.subject(is_autoregressive=autoregressive)
+    for name in names or WIDE_SETS:
+        to = evaluation.failures and evaluation.failures.with_stem(f"{evaluation.failures.stem}-{name}")
+        one = dataclasses.replace(evaluation, failures=to, as_json=True)
+        one.run(f"wide {name}", WIDE_SETS[name].cases(), score_answer, subject)
 
 
 @with_evaluation_options

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from redraft.engine.events import CanvasCommitted, Event, Finished
-from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
-from redraft.engine.sequence import Chunk, Phase, Sequence
-from redraft.generation.autoregressive import TokenRecord, greedy_query
+from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
+from redraft.generation.autoregressive import GREEDY, TokenRecord
 from redraft.generation.result import AnswerRecord, check_prompt, not_finite
-from redraft.model import ModelConfig, Readout, ReadoutQuery
+from redraft.model.config import ModelConfig
+from redraft.model.head import OutputHead
+from redraft.model.readout.streamed import streamed_readout
 
 
 class Autoregressive:
@@ -34,10 +36,8 @@ class Autoregressive:
     def work(self, chunk: Chunk) -> WorkItem:
         return WorkItem(chunk, chunk.sequence.pending[: chunk.encode], read_last=int(chunk.is_last))
 
-    def query(self, items: list[WorkItem], top: int) -> ReadoutQuery:
-        return greedy_query(len(items), self._device)
-
-    def read(self, items: list[WorkItem], readout: Readout) -> list[DecodingOutcome]:
+    def read(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
+        readout = streamed_readout(head, hidden, GREEDY)
         facts = torch.stack([readout.argmax, readout.entropy.isfinite().long()])
         return [
             DecodingOutcome(token_ids=(token,))

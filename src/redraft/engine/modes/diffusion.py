@@ -7,16 +7,19 @@ import secrets
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
-from redraft.engine.modes.mode import DecodingOutcome, WorkItem
 from redraft.engine.request import Request
-from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
-from redraft.model import ModelConfig, Readout, ReadoutQuery
+from redraft.model.config import ModelConfig
+from redraft.model.head import OutputHead
+from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.streamed import streamed_readout
 
 
 class Diffusion:
@@ -55,37 +58,43 @@ class Diffusion:
             canvas = self._sampler.init([settings], [place], sequence.canvas_length, device=self._device)
         return WorkItem(chunk, sequence.pending[: chunk.encode], canvas)
 
-    def query(self, items: list[WorkItem], top: int) -> ReadoutQuery:
+    def read(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
         states = [item.canvas for item in items if item.canvas is not None]
-        lengths = torch.tensor([state.length for state in states])
-        temperatures = torch.tensor([state.temperatures[0] for state in states], dtype=torch.float64)
-        return ReadoutQuery(
-            temperature=temperatures.repeat_interleave(lengths).to(self._device),
-            uniforms=self._sampler.uniforms(*states),
-            top=top,
+        requests = [item.sequence.request for item in items]
+        temperatures = [state.temperatures[0] for state in states]
+        lengths = [state.length for state in states]
+        by_row = torch.tensor(temperatures, dtype=torch.float64).repeat_interleave(torch.tensor(lengths))
+        query = ReadoutQuery(
+            by_row.to(self._device),
+            self._sampler.uniforms(*states) if any(request.settings.temperature for request in requests) else None,
+            top=max(request.top if request.drafts else 0 for request in requests),
+            soft_embedding=any(state.counters[0].step > 1 for state in states),
         )
-
-    def read(self, items: list[WorkItem], readout: Readout) -> list[DecodingOutcome]:
-        states = [item.canvas for item in items if item.canvas is not None]
+        readout = streamed_readout(head, hidden, query)
         stepped = self._sampler.step_each(states, readout)
-        outcomes, row = [], 0
-        for item, before, state, verdict in zip(items, states, stepped, self._sampler.verdicts(*stepped), strict=True):
-            (is_finite, is_active), at = verdict, before.counters[0]
-            rows = slice(row, row + state.length)
-            row = rows.stop
+        verdicts = self._sampler.verdicts(*stepped)
+        outcomes, end = [], 0
+        for i, (request, state, (is_finite, is_active)) in enumerate(zip(requests, stepped, verdicts, strict=True)):
+            at, rows = states[i].counters[0], slice(end, end + state.length)
+            end = rows.stop
             if not is_finite:
                 outcomes.append(DecodingOutcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
                 continue
+            top = None if readout.top is None or not request.drafts else readout.top[rows, : request.top]
+            if request.top and not request.drafts and not is_active:
+                # Without drafts it is told of a canvas's last step only, and which that is turns out just now.
+                query = ReadoutQuery(1.0, None, top=request.top, soft_embedding=False)
+                top = streamed_readout(head, hidden[rows], query).top
             step = DenoisingStep(
                 canvas=at.canvas,
                 step=at.step,
-                temperature=before.temperatures[0],
+                temperature=temperatures[i],
                 draft=state.draft[0],
                 renoised=state.tokens[0],
                 accepted=state.accepted[0],
                 entropy=state.entropy[0],
                 finished=not is_active,
-                top=None if readout.top is None else readout.top.select(rows).first(item.sequence.request.top),
+                top=top,
             )
             outcomes.append(DecodingOutcome(step=step, canvas=state))
         return outcomes

@@ -70,14 +70,9 @@ class Kernels:
         for name, value in (("panel", PANEL), ("rows", ROWS), ("share", SHARE)):
             assert INTEGER.in_dll(library, f"redraft_{name}").value == value
         self._release_workers: Callable[[], int] = library.redraft_release_workers
-        found = {name: of_both(name) for name in _SIGNATURES}
+        self._run = {name: of_both(name) for name in _SIGNATURES}
         # Of these a call may take seconds, and others shall not wait for so long.
         self._releasing = {name: of_both(name, releasing=True) for name in ("multiply", "attend")}
-        self._norm, self._branch, self._merge = found["norm"], found["branch"], found["merge"]
-        self._heads, self._gate, self._route = found["heads"], found["gate"], found["route"]
-        self._quantize, self._scale_sums = found["quantize"], found["scale_sums"]
-        self._read_tile, self._accumulate = found["read_tile"], found["accumulate"]
-        self._multiply, self._attend = found["multiply"], found["attend"]
 
     def release_workers(self) -> None:
         """Ends the calling thread's team of OpenMP workers, for another thread that is about to compute.
@@ -91,7 +86,7 @@ class Kernels:
         """`RMSNorm` of x [N, D]."""
         x = x.contiguous()
         out = torch.empty_like(x)
-        self._norm[x.dtype](x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], eps)
+        self._run["norm"][x.dtype](x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], eps)
         return out
 
     def branch(
@@ -103,7 +98,7 @@ class Kernels:
         """
         n, d = x.shape
         residual, to_dense, to_router, to_experts = _new(4, n, d, dtype=x.dtype).unbind()
-        self._branch[x.dtype](
+        self._run["branch"][x.dtype](
             x.data_ptr(), change.data_ptr(), post.data_ptr(), dense.data_ptr(), router.data_ptr(), experts.data_ptr(),
             d**-0.5, residual.data_ptr(), to_dense.data_ptr(), to_router.data_ptr(), to_experts.data_ptr(), n, d, eps,
         )  # fmt: skip
@@ -119,7 +114,7 @@ class Kernels:
         """
         n, d = residual.shape
         out = torch.empty_like(residual)
-        self._merge[out.dtype](
+        self._run["merge"][out.dtype](
             residual.data_ptr(), dense.data_ptr(), chosen.data_ptr(), place.data_ptr(), weights.data_ptr(),
             weights.shape[1], *(norm.data_ptr() for norm in norms), scalar.data_ptr(), scalar.numel(), out.data_ptr(),
             n, d, eps,
@@ -135,7 +130,7 @@ class Kernels:
         has_values = qkv.shape[1] == (query_heads + 2 * groups) * d
         q = _new(n, query_heads, d, dtype=qkv.dtype)
         k, v = _new(2, n, groups, d, dtype=qkv.dtype).unbind()
-        self._heads[qkv.dtype](
+        self._run["heads"][qkv.dtype](
             qkv.data_ptr(), q_norm.data_ptr(), k_norm.data_ptr(), rope[0].data_ptr(), rope[1].data_ptr(),
             q.data_ptr(), k.data_ptr(), v.data_ptr(), n, query_heads, groups, d, has_values, eps,
         )  # fmt: skip
@@ -145,7 +140,7 @@ class Kernels:
         """gelu(gate) × up of gate_up [N, 2M], gates first → [N, M]."""
         n, m = gate_up.shape[0], gate_up.shape[1] // 2
         out = _new(n, m, dtype=gate_up.dtype)
-        self._gate[out.dtype](gate_up.data_ptr(), out.data_ptr(), n, m)
+        self._run["gate"][out.dtype](gate_up.data_ptr(), out.data_ptr(), n, m)
         return out
 
     def route(self, scores: Tensor, scales: Tensor, x: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -158,7 +153,7 @@ class Kernels:
         weights, place = _new(n, k), _new(n, k, dtype=torch.int64)
         counts = _new(e, dtype=torch.int64)
         rows = _new(n * k, x.shape[1], dtype=x.dtype)
-        self._route[x.dtype](
+        self._run["route"][x.dtype](
             scores.data_ptr(), scales.data_ptr(), x.data_ptr(), weights.data_ptr(), place.data_ptr(),
             counts.data_ptr(), rows.data_ptr(), n, e, k, x.shape[1],
         )  # fmt: skip
@@ -168,13 +163,15 @@ class Kernels:
         """x [N, D] → int8 [N, D] and each row's scale float32 [N, 1], NaN where a value is not finite."""
         x = x.contiguous()
         out, scales = _new(*x.shape, dtype=torch.int8), _new(x.shape[0], 1)
-        self._quantize[x.dtype](x.data_ptr(), out.data_ptr(), scales.data_ptr(), *x.shape)
+        self._run["quantize"][x.dtype](x.data_ptr(), out.data_ptr(), scales.data_ptr(), *x.shape)
         return out, scales
 
     def scale_sums(self, sums: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
         """Integer sums int32 [N, O] times the scales of their rows [N, 1] and columns [O] → dtype [N, O]."""
         out = _new(*sums.shape, dtype=dtype)
-        self._scale_sums[dtype](sums.data_ptr(), rows.data_ptr(), columns.data_ptr(), out.data_ptr(), *sums.shape)
+        self._run["scale_sums"][dtype](
+            sums.data_ptr(), rows.data_ptr(), columns.data_ptr(), out.data_ptr(), *sums.shape
+        )
         return out
 
     def read_tile(
@@ -188,7 +185,7 @@ class Kernels:
         """
         n, t = logits.shape
         probabilities, shrunk = _new(n, -(-t // SHARE) * SHARE, dtype=logits.dtype), _new(n, 1)
-        self._read_tile[logits.dtype](
+        self._run["read_tile"][logits.dtype](
             logits.data_ptr(), softcap, sharpness.data_ptr(), highest.data_ptr(), argmax.data_ptr(), mass.data_ptr(),
             moment.data_ptr(), probabilities.data_ptr(), shares.data_ptr(), shares.stride(0), shrunk.data_ptr(),
             n, t, first,
@@ -197,11 +194,11 @@ class Kernels:
 
     def accumulate(self, soft: Tensor, shrunk: Tensor, part: Tensor) -> None:
         """soft float32 [N, D] becomes soft · shrunk [N, 1] + part [N, D]."""
-        self._accumulate[part.dtype](soft.data_ptr(), shrunk.data_ptr(), part.data_ptr(), *part.shape)
+        self._run["accumulate"][part.dtype](soft.data_ptr(), shrunk.data_ptr(), part.data_ptr(), *part.shape)
 
     def has_attend(self, dtype: torch.dtype) -> bool:
         """Whether there is an `attend` for queries of this dtype here."""
-        return dtype in self._attend
+        return dtype in self._run["attend"]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, spans: Sequence[AttentionSpan]) -> Tensor:
         """What `SegmentedAttention.attend` does for q [N, H, d], k and v [N, G, d]; rows of no span stay zero."""
@@ -218,7 +215,7 @@ class Kernels:
         scratch, buffer = _new(threads, ROWS * (most + 2 * d), dtype=q.dtype), _new(threads, most)
         out = torch.zeros_like(q)
         work = heads * d * sum(span.length * one for span, one in zip(spans, padded, strict=True))
-        chosen = self._releasing["attend"] if work > MIN_RELEASING else self._attend
+        chosen = self._releasing["attend"] if work > MIN_RELEASING else self._run["attend"]
         chosen[q.dtype](
             q.data_ptr(), k.data_ptr(), v.data_ptr(), (AttentionSpan * len(spans))(*spans), len(spans),
             out.data_ptr(), heads, groups, d, most, keys.data_ptr(), values.data_ptr(), scratch.data_ptr(),
@@ -233,7 +230,7 @@ class Kernels:
         """
         if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
             return False
-        return dtype in self._multiply and all(one % (4 // dtype.itemsize) == 0 for one in inputs)
+        return dtype in self._run["multiply"] and all(one % (4 // dtype.itemsize) == 0 for one in inputs)
 
     def multiply(self, x: Tensor, packed: Tensor, counts: Tensor | None, outputs: int) -> Tensor:
         """x [n, I] sorted by matrix, counts int64 [m] rows of each (None: one matrix) → [n, outputs].
@@ -244,7 +241,7 @@ class Kernels:
         out = _new(x.shape[0], outputs, dtype=x.dtype)
         rows = ctypes.byref(INTEGER(x.shape[0])) if counts is None else counts.data_ptr()
         matrices = 1 if counts is None else counts.shape[0]
-        chosen = self._releasing["multiply"] if x.numel() * outputs > MIN_RELEASING else self._multiply
+        chosen = self._releasing["multiply"] if x.numel() * outputs > MIN_RELEASING else self._run["multiply"]
         chosen[x.dtype](
             x.data_ptr(), packed.data_ptr(), rows, out.data_ptr(), matrices, x.shape[1], outputs
         )  # fmt: skip

@@ -4,7 +4,6 @@ N tokens, D hidden, E experts, K experts per token.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,17 +17,8 @@ LinearMethod = Callable[[Matrix], nn.Module]
 """Makes a module that multiplies with the weights."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerMethods:
-    """The linear methods of a layer: of all its matrices, of the router's, of the experts' stacked ones."""
-
-    dense: LinearMethod
-    router: LinearMethod
-    stack: LinearMethod
-
-
 class KernelLayer(nn.Module):
-    """`Layer` with products of the chosen kinds."""
+    """`Layer` with products of the chosen kinds: dense, the router's, and those of the experts' stacked matrices."""
 
     input_norm: Tensor
     attention_norm: Tensor
@@ -42,15 +32,17 @@ class KernelLayer(nn.Module):
     layer_scalar: Tensor
     encoder_layer_scalar: Tensor
 
-    def __init__(self, plain: Layer, methods: LayerMethods, kernels: Kernels) -> None:
+    def __init__(
+        self, plain: Layer, kernels: Kernels, *, dense: LinearMethod, router: LinearMethod, stack: LinearMethod
+    ) -> None:
         super().__init__()
         self._kernels = kernels
         self._eps = plain.input_layernorm.eps
         self._experts_per_token = plain.router.k
-        self.self_attn = KernelAttention(plain.self_attn, methods.dense, kernels)
-        self.mlp = KernelMLP(plain.mlp, methods.dense, kernels)
-        self.router = methods.router(plain.router.proj.weight)
-        self.experts = KernelExperts(plain.experts, methods.stack, kernels)
+        self.self_attn = KernelAttention(plain.self_attn, dense, kernels)
+        self.mlp = FusedMLP(plain.mlp, dense, kernels.gate)
+        self.router = router(plain.router.proj.weight)
+        self.experts = KernelExperts(plain.experts, stack, kernels)
 
         def keep(name: str, weight: Any) -> None:
             self.register_buffer(name, weight.detach())
@@ -107,17 +99,17 @@ class KernelAttention(nn.Module):
         return out
 
 
-class KernelMLP(nn.Module):
-    """`GatedMLP` with one product for gate and up."""
+class FusedMLP(nn.Module):
+    """`GatedMLP` with one product for gate and up; `gate` makes gelu(gate) × up [n, M] of them [n, 2M]."""
 
-    def __init__(self, plain: GatedMLP, method: LinearMethod, kernels: Kernels) -> None:
+    def __init__(self, plain: GatedMLP, method: LinearMethod, gate: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._kernels = kernels
+        self._gate = gate
         self.gate_up = method(concat_outputs((plain.gate_proj.weight, plain.up_proj.weight)))
         self.down = method(plain.down_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self._kernels.gate(self.gate_up(x)))
+        out: Tensor = self.down(self._gate(self.gate_up(x)))
         return out
 
 

@@ -14,38 +14,26 @@ from redraft.model.native.kernels import SHARE, Kernels, packed_panels
 
 
 class KernelLinear(nn.Module):
-    """x [n, I] with weights [O, I], packed: they take as much memory, O filled up to whole panels."""
+    """Products with weights [O, I], or with one of the matrices [m, O, I] for each row.
 
-    packed: Tensor
-
-    def __init__(self, weight: Matrix, *, kernels: Kernels) -> None:
-        super().__init__()
-        plain = unquantized(weight).detach()
-        self._kernels, self._outputs = kernels, plain.shape[0]
-        self.register_buffer("packed", packed_panels(plain[None]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._kernels.multiply(x, self.packed, None, self._outputs)
-
-
-class KernelGroupedLinear(nn.Module):
-    """Rows sorted by matrix, each with its own of the weights [m, O, I], packed."""
+    The weights are packed: they take as much memory, O filled up to whole panels.
+    """
 
     packed: Tensor
 
     def __init__(self, weights: Matrix, *, kernels: Kernels) -> None:
         super().__init__()
         plain = unquantized(weights).detach()
-        self._kernels, self._outputs = kernels, plain.shape[1]
-        self.register_buffer("packed", packed_panels(plain))
+        self._kernels, self._outputs = kernels, plain.shape[-2]
+        self.register_buffer("packed", packed_panels(plain.view(-1, *plain.shape[-2:])))
 
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        """x [n, I], of which counts int64 [m] rows belong to each matrix → [n, O]."""
+    def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """x [n, I], sorted by matrix with counts int64 [m] rows of each (None: one matrix) → [n, O]."""
         return self._kernels.multiply(x, self.packed, counts, self._outputs)
 
 
 class GroupedLinear(nn.Module):
-    """`KernelGroupedLinear` with a linear method of another kind for each matrix."""
+    """`KernelLinear` of stacked matrices with a linear method of another kind for each matrix."""
 
     def __init__(self, weights: Tensor, *, method: Callable[[Tensor], nn.Module]) -> None:
         super().__init__()

@@ -30,14 +30,19 @@ def plain_readout(head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> Read
         at_one = as_said.masked_fill(forbidden, NO_LOGIT).log_softmax(dim=-1).masked_fill(forbidden, -torch.inf)
         best = at_one.topk(min(query.top, head.vocab_size))
         top = TopTokens(best.indices.masked_fill(best.values.isneginf(), 0), best.values)
-    return Readout(sample, logits.argmax(dim=-1), entropy, head.soft_embedding(logits), log_probs, top)
+    soft_embedding = head.soft_embedding(logits) if query.soft_embedding else None
+    return Readout(sample, logits.argmax(dim=-1), entropy, soft_embedding, log_probs, top)
 
 
-def sample_and_entropy(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns for each row of logits [N, V] a sample int64 [N], by uniform float64 [N], and the entropy [N] in nats."""
+def sample_and_entropy(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns for each row of logits [N, V] a sample int64 [N] and the entropy [N] in nats.
+
+    uniforms: float64 [N], which decide the samples; without them they are the argmax.
+    """
     log_probs = logits.log_softmax(dim=-1)
     probs = log_probs.exp()
-    return inverse_cdf(probs, uniform), -(probs * log_probs).sum(dim=-1)
+    sample = logits.argmax(dim=-1) if uniforms is None else inverse_cdf(probs, uniforms)
+    return sample, -(probs * log_probs).sum(dim=-1)
 
 
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:

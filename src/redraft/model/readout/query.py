@@ -3,7 +3,9 @@
 N rows, D hidden, V vocabulary, A tokens asked for of each row, K sets of allowed tokens.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,25 +40,17 @@ class ReadoutQuery:
     """What is asked of N rows.
 
     temperature: above 0, one number or float [N]. uniforms: float64 [N] in [0, 1), which decide the samples by inverse
-    CDF. allowed: what rows are limited to (None: to nothing). token_ids: int64 [N, A] whose log-probabilities are
-    wanted. top: how many of the likeliest tokens are wanted.
+    CDF; without them the argmax is the sample. allowed: what rows are limited to (None: to nothing). token_ids: int64
+    [N, A] whose log-probabilities are wanted. top: how many of the likeliest tokens are wanted. soft_embedding: whether
+    that is wanted.
     """
 
     temperature: Tensor | float
-    uniforms: Tensor
+    uniforms: Tensor | None
     allowed: AllowedTokens | None = None
     token_ids: Tensor | None = None
     top: int = 0
-
-    def select(self, rows: Rows) -> "ReadoutQuery":
-        """Returns the same query of some rows."""
-        return replace(
-            self,
-            temperature=self.temperature[rows] if isinstance(self.temperature, Tensor) else self.temperature,
-            uniforms=self.uniforms[rows],
-            allowed=None if self.allowed is None else replace(self.allowed, rows=self.allowed.rows[rows]),
-            token_ids=None if self.token_ids is None else self.token_ids[rows],
-        )
+    soft_embedding: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,9 @@ class TopTokens:
     ids: Tensor
     log_probs: Tensor
 
-    def select(self, rows: Rows) -> "TopTokens":
-        """Returns those of some rows."""
-        return TopTokens(self.ids[rows], self.log_probs[rows])
-
-    def first(self, count: int) -> "TopTokens":
-        """Returns only the `count` likeliest of each row."""
-        return TopTokens(self.ids[:, :count], self.log_probs[:, :count])
+    def __getitem__(self, at: Rows | tuple[Rows, Rows]) -> "TopTokens":
+        """Returns those of some rows, or of some rows and ranks."""
+        return TopTokens(self.ids[at], self.log_probs[at])
 
 
 @dataclass(frozen=True)
@@ -84,39 +74,31 @@ class Readout:
     """What is learned of each row, under its temperature and of its allowed tokens.
 
     sample, argmax int64 [N]; entropy float32 [N] in nats; soft_embedding float32 [N, D]; log_probs float32 [N, A] of
-    the token ids that were asked for, −∞ for one that is not allowed; None where none were, as `top`.
+    the token ids that were asked for, −∞ for one that is not allowed. None for what was not asked.
     """
 
     sample: Tensor
     argmax: Tensor
     entropy: Tensor
-    soft_embedding: Tensor
+    soft_embedding: Tensor | None = None
     log_probs: Tensor | None = None
     top: TopTokens | None = None
 
     def select(self, rows: Rows) -> "Readout":
         """Returns that of some rows."""
-        return Readout(
-            self.sample[rows],
-            self.argmax[rows],
-            self.entropy[rows],
-            self.soft_embedding[rows],
-            None if self.log_probs is None else self.log_probs[rows],
-            None if self.top is None else self.top.select(rows),
-        )
+        chosen: dict[str, Any] = {name: None if one is None else one[rows] for name, one in vars(self).items()}
+        return Readout(**chosen)
 
 
-def concatenate(parts: list[Readout]) -> Readout:
+def concatenate(parts: Sequence[Readout]) -> Readout:
     """Returns the readout of the rows of all parts, which answer the same query."""
     if len(parts) == 1:
         return parts[0]
-    log_probs = [part.log_probs for part in parts if part.log_probs is not None]
-    tops = [part.top for part in parts if part.top is not None]
-    return Readout(
-        torch.cat([part.sample for part in parts]),
-        torch.cat([part.argmax for part in parts]),
-        torch.cat([part.entropy for part in parts]),
-        torch.cat([part.soft_embedding for part in parts]),
-        torch.cat(log_probs) if log_probs else None,
-        TopTokens(torch.cat([one.ids for one in tops]), torch.cat([one.log_probs for one in tops])) if tops else None,
-    )
+    joined: dict[str, Any] = {name: _joined([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    return Readout(**joined)
+
+
+def _joined(values: list[Any]) -> Any:
+    if isinstance(values[0], TopTokens):
+        return TopTokens(torch.cat([top.ids for top in values]), torch.cat([top.log_probs for top in values]))
+    return None if values[0] is None else torch.cat(values)

@@ -8,8 +8,6 @@ share that holds a row's uniform number is computed again for that row.
 N rows, D hidden, V vocabulary, t tokens of a tile, q shares of a tile, A tokens asked for of each row.
 """
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +17,7 @@ from redraft.model.head import OutputHead
 from redraft.model.linear.methods import multiply
 from redraft.model.native.kernels import SHARE
 from redraft.model.readout.plain import NO_LOGIT
-from redraft.model.readout.query import Readout, ReadoutQuery, TopTokens, concatenate
+from redraft.model.readout.query import Readout, ReadoutQuery, Rows, TopTokens, concatenate
 
 TILE = 1024
 """Tokens read at a time: with STREAM_ROWS rows a tile of bfloat16 logits is 0.5 MB, which stays in a core's cache."""
@@ -45,38 +43,18 @@ def streamed_readout(head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> R
     With float32 weights all but the sums over tiles is float32; with bfloat16 ones the products are bfloat16, with what
     that rounds (logits, and a tile's part of the soft embedding).
     """
+    size = STREAM_ROWS if head.kernels is None else KERNEL_STREAM_ROWS
     if query.allowed is None:
-        return _read(head, hidden, query)
+        blocks = [slice(start, start + size) for start in range(0, hidden.shape[0], size)]
+        return concatenate([_VocabularyStream(head, hidden, query, rows).readout() for rows in blocks])
     # Rows that are limited are read in another way, those beside them as ever.
-    limited = query.allowed.rows >= 0
-    places = [rows for rows in ((~limited).nonzero()[:, 0], limited.nonzero()[:, 0]) if len(rows)]
-    parts = []
-    for rows in places:
-        part = query.select(rows)
-        parts.append(_read(head, hidden[rows], part if limited[rows[0]] else replace(part, allowed=None)))
+    places, parts = [], []
+    for limited in (False, True):
+        for rows in torch.split(((query.allowed.rows >= 0) == limited).nonzero()[:, 0], size):
+            if len(rows):
+                places.append(rows)
+                parts.append(_VocabularyStream(head, hidden, query, rows, limited=limited).readout())
     return concatenate(parts).select(torch.cat(places).argsort())
-
-
-def _read(head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> Readout:
-    """Reads rows that are all limited or all not."""
-    block = STREAM_ROWS if head.kernels is None else KERNEL_STREAM_ROWS
-    blocks = [slice(start, start + block) for start in range(0, hidden.shape[0], block)]
-    return concatenate([_VocabularyStream(head, hidden[rows], query.select(rows)).readout() for rows in blocks])
-
-
-@dataclass
-class _Running:
-    """What is known of the rows when some tiles have been read. Logits are in units of the softcap, z in [-1, 1].
-
-    `highest` float32 [N, 1] and `argmax` int64 [N] are of all tiles so far; `mass` float64 [N], `moment` float64 [N]
-    and `soft` float32 [N, D] are the sums of p, p · log p and p · E, with p relative to `highest`.
-    """
-
-    highest: Tensor
-    argmax: Tensor
-    mass: Tensor
-    moment: Tensor
-    soft: Tensor
 
 
 class _RunningTop:
@@ -110,87 +88,97 @@ class _RunningTop:
 
 
 class _VocabularyStream:
-    """One pass over the vocabulary for a block of rows."""
+    """One pass over the vocabulary for a block of rows, which are all limited to allowed tokens or all not.
 
-    def __init__(self, head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> None:
-        self._head, self._query = head, query
-        self._rows = n = hidden.shape[0]
-        self._hidden = pad_rows(hidden)
-        rows, device = self._hidden.shape[0], hidden.device
-        temperature = torch.as_tensor(query.temperature, dtype=torch.float64, device=device).expand(n)
+    Logits are in units of the softcap, z in [-1, 1]. Of all tiles so far: the highest z float32 [N, 1] and the argmax
+    int64 [N]; mass float64 [N], moment float64 [N] and soft float32 [N, D], the sums of p, p · log p and p · E, with p
+    relative to the highest.
+    """
+
+    def __init__(
+        self, head: OutputHead, hidden: Tensor, query: ReadoutQuery, rows: Rows, *, limited: bool = False
+    ) -> None:
+        self._head, self._query, self._block = head, query, rows
+        temperature = torch.as_tensor(query.temperature, dtype=torch.float64, device=hidden.device)
+        temperature, hidden = temperature.expand(hidden.shape[0])[rows], hidden[rows]
+        self._rows, self._hidden = hidden.shape[0], pad_rows(hidden)
+        count, device = self._hidden.shape[0], hidden.device
+        filling = (0, count - self._rows)
         # z · sharpness is a logit under its temperature.
-        self._sharpness = F.pad(head.softcap / temperature, (0, rows - n), value=1.0).float()[:, None]
+        self._sharpness = F.pad(head.softcap / temperature, filling, value=1.0).float()[:, None]
+        # The set that each row is limited to; padding has one that is read anyway.
+        self._sets: Tensor | None = None
+        if limited and query.allowed is not None:
+            sets = query.allowed.rows[rows]
+            self._sets = torch.cat((sets, sets[:1].expand(filling[1])))
         self._top = None
         if query.top:
-            self._top = _RunningTop(rows, min(query.top, head.vocab_size), head.softcap, device)
-        # Of each row, if they are limited; padding has one that is read anyway.
-        self._sets = (
-            None
-            if query.allowed is None
-            else F.pad(query.allowed.rows, (0, rows - n), value=int(query.allowed.rows[0]))
-        )
+            self._top = _RunningTop(count, min(query.top, head.vocab_size), head.softcap, device)
+        # What rows that are limited find in a tile without a token for them lies below.
+        lowest = _FLOOR if limited else -torch.inf
+        self._highest = torch.full((count, 1), lowest, dtype=torch.float32, device=device)
+        self._argmax = torch.zeros(count, dtype=torch.int64, device=device)
+        self._mass = torch.zeros(count, dtype=torch.float64, device=device)
+        self._moment = torch.zeros(count, dtype=torch.float64, device=device)
+        self._soft = torch.zeros(count, hidden.shape[1], dtype=torch.float32, device=device)
 
     def readout(self) -> Readout:
         """Reads the whole vocabulary."""
-        n, query = self._rows, self._query
-        starts = range(0, self._head.vocab_size, TILE)
+        n, query, size = self._rows, self._query, self._head.vocab_size
+        starts = range(0, size, TILE)
         rows, device = self._hidden.shape[0], self._hidden.device
-        # What rows that are limited find in a tile without a token for them lies below.
-        lowest = -torch.inf if self._sets is None else _FLOOR
-        running = _Running(
-            highest=torch.full((rows, 1), lowest, dtype=torch.float32, device=device),
-            argmax=torch.zeros(rows, dtype=torch.int64, device=device),
-            mass=torch.zeros(rows, dtype=torch.float64, device=device),
-            moment=torch.zeros(rows, dtype=torch.float64, device=device),
-            soft=torch.zeros(rows, self._hidden.shape[1], dtype=torch.float32, device=device),
-        )
         shares = torch.zeros(rows, len(starts), TILE // SHARE, dtype=torch.float32, device=device)
         # What the masses of a tile's shares are relative to.
         levels = torch.empty(rows, len(starts), dtype=torch.float32, device=device)
+        has_tokens = [True] * len(starts)
+        if self._sets is not None and query.allowed is not None:
+            masks = F.pad(query.allowed.masks[torch.unique(self._sets)].any(dim=0), (0, -size % TILE))
+            has_tokens = masks.view(-1, TILE).any(dim=1).tolist()
         for tile, start in enumerate(starts):
-            self._read(start, min(start + TILE, self._head.vocab_size), running, shares[:, tile])
-            levels[:, tile : tile + 1] = running.highest
-        log_mass = running.mass.log()
+            if has_tokens[tile]:
+                self._read(start, min(start + TILE, size), shares[:, tile])
+            levels[:, tile : tile + 1] = self._highest
+        log_mass, highest, soft, sample = self._mass.log(), self._highest[:n], None, self._argmax[:n]
+        if query.uniforms is not None:
+            sample = self._sample(query.uniforms[self._block], shares[:n], levels[:n], highest)
+        if query.soft_embedding:
+            soft = self._soft.mul_((self._head.scale / self._mass[:, None]).float())[:n]
         return Readout(
-            sample=self._sample(query.uniforms, shares[:n], levels[:n], running.highest[:n]),
-            argmax=running.argmax[:n],
-            entropy=(log_mass - running.moment / running.mass)[:n].float(),
-            soft_embedding=running.soft.mul_((self._head.scale / running.mass[:, None]).float())[:n],
-            log_probs=None if query.token_ids is None else self._log_probs(running.highest[:n], log_mass[:n]),
-            top=None if self._top is None else self._top.tokens().select(slice(n)),
+            sample=sample,
+            argmax=self._argmax[:n],
+            entropy=(log_mass - self._moment / self._mass)[:n].float(),
+            soft_embedding=soft,
+            log_probs=None if query.token_ids is None else self._log_probs(query.token_ids[self._block], log_mass[:n]),
+            top=None if self._top is None else self._top.tokens()[:n],
         )
 
-    def _read(self, start: int, stop: int, running: _Running, shares: Tensor) -> None:
+    def _read(self, start: int, stop: int, shares: Tensor) -> None:
         """Takes tokens [start, stop) into the sums, and writes the masses [N, q] of their shares."""
         kernels, packed, keys = self._head.kernels, self._head.packed, self._head.embedding[start:stop]
-        forbidden = None
-        if self._query.allowed is not None and self._sets is not None:
-            allowed = self._query.allowed.masks[:, start:stop][self._sets]
-            if not allowed.any():
-                return
-            forbidden = ~allowed
         logits = multiply(self._hidden, keys) if packed is None else packed.logits(self._hidden, start // TILE)
-        if kernels is not None and forbidden is None:
+        if kernels is not None and self._sets is None:
             p, shrunk = kernels.read_tile(
-                logits, self._head.softcap, self._sharpness, running.highest, running.argmax, running.mass,
-                running.moment, shares, start,
+                logits, self._head.softcap, self._sharpness, self._highest, self._argmax, self._mass, self._moment,
+                shares, start,
             )  # fmt: skip
             if self._top is not None:
                 self._top.read(self._capped(logits), start)
         else:
             z = self._capped(logits)
-            if forbidden is not None:
-                z.masked_fill_(forbidden, NO_LOGIT)
+            if self._sets is not None and self._query.allowed is not None:
+                z.masked_fill_(~self._query.allowed.masks[:, start:stop][self._sets], NO_LOGIT)
             if self._top is not None:
                 self._top.read(z, start)
-            p, shrunk = self._read_capped(z, start, running, shares)
+            p, shrunk = self._read_capped(z, start, shares)
+        if not self._query.soft_embedding:
+            return
         part = multiply(p[:, : stop - start], keys.t()) if packed is None else packed.average(p, start // TILE)
         if kernels is not None:
-            kernels.accumulate(running.soft, shrunk, part)
+            kernels.accumulate(self._soft, shrunk, part)
         else:
-            running.soft.mul_(shrunk).add_(part)
+            self._soft.mul_(shrunk).add_(part)
 
-    def _read_capped(self, z: Tensor, start: int, running: _Running, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_capped(self, z: Tensor, start: int, shares: Tensor) -> tuple[Tensor, Tensor]:
         """`Kernels.read_tile` for z [N, t], which it overwrites."""
         if filling := -z.shape[1] % SHARE:
             z = F.pad(z, (0, filling), value=NO_LOGIT)
@@ -200,30 +188,30 @@ class _VocabularyStream:
         # The argmax of a long row is slow to find, that of its shares and then of one share is not.
         share = peaks.argmax(dim=-1)
         best = in_shares[torch.arange(z.shape[0], device=z.device), share].argmax(dim=-1) + share * SHARE + start
-        running.argmax = torch.where((peak > running.highest)[:, 0], best, running.argmax)
-        highest = torch.maximum(peak, running.highest)
+        self._argmax = torch.where((peak > self._highest)[:, 0], best, self._argmax)
+        highest = torch.maximum(peak, self._highest)
         # How much the sums so far shrink, now that they are relative to a higher peak.
-        shift = (running.highest - highest) * self._sharpness
+        shift = (self._highest - highest) * self._sharpness
         shrunk = torch.exp(shift)
-        running.highest = highest
+        self._highest = highest
 
         log_p = z.sub_(highest).mul_(self._sharpness)
         p = log_p.exp()
         masses = p.view_as(in_shares).sum(dim=-1)
         kept = shrunk[:, 0].double()
         # Of p · log p = p · (log p - shift) + p · shift; where nothing has been summed yet, shift is infinite.
-        carried = torch.where(kept > 0, running.mass * shift[:, 0].double(), 0)
-        running.moment = (running.moment + carried) * kept + (log_p.mul_(p)).sum(dim=-1).double()
-        running.mass = running.mass * kept + masses.sum(dim=-1, dtype=torch.float64)
+        carried = torch.where(kept > 0, self._mass * shift[:, 0].double(), 0)
+        self._moment = (self._moment + carried) * kept + (log_p.mul_(p)).sum(dim=-1).double()
+        self._mass = self._mass * kept + masses.sum(dim=-1, dtype=torch.float64)
         shares[:, : masses.shape[1]] = masses
         return p.to(self._hidden.dtype), shrunk
 
-    def _sample(self, uniform: Tensor, shares: Tensor, levels: Tensor, highest: Tensor) -> Tensor:
-        """Returns the token int64 [N] whose share of the mass holds `uniform`: first its tile, then its share."""
+    def _sample(self, uniforms: Tensor, shares: Tensor, levels: Tensor, highest: Tensor) -> Tensor:
+        """Returns the token int64 [N] whose share of the mass holds its uniform: first its tile, then its share."""
         # Masses of tiles, relative to the highest logit of all.
         weight = torch.exp((levels - highest).double() * self._sharpness[: self._rows])
         by_tile = shares.sum(dim=-1, dtype=torch.float64) * weight
-        tile, target = _descend(by_tile, uniform * by_tile.sum(dim=-1))
+        tile, target = _descend(by_tile, uniforms * by_tile.sum(dim=-1))
         row = torch.arange(len(tile), device=tile.device)
         masses = shares[row, tile].double()
         share, target = _descend(masses, target / weight[row, tile])
@@ -232,20 +220,26 @@ class _VocabularyStream:
         last = self._head.vocab_size - 1
         there = ids <= last
         ids = ids.clamp_max(last)
-        if self._query.allowed is not None:
-            there &= self._query.allowed.allows(ids)
+        if (allowed := self._allows(ids)) is not None:
+            there &= allowed
         p = torch.exp((self._capped_at(ids) - levels[row, tile][:, None]) * self._sharpness[: self._rows])
         p = p.double() * there
         # Computed again, p may differ from what was summed by a rounding; what was summed is what the target is of.
         p = p * (masses[row, share] / p.sum(dim=-1))[:, None]
         return (first + _descend(p, target)[0]).clamp_max(last)
 
-    def _log_probs(self, highest: Tensor, log_mass: Tensor) -> Tensor:
+    def _log_probs(self, ids: Tensor, log_mass: Tensor) -> Tensor:
         """Returns float32 [N, A] of the token ids that are asked for."""
-        ids, allowed = self._query.token_ids, self._query.allowed
-        assert ids is not None
-        log_probs = (self._capped_at(ids) - highest).double() * self._sharpness[: self._rows] - log_mass[:, None]
-        return (log_probs if allowed is None else log_probs.masked_fill(~allowed.allows(ids), -torch.inf)).float()
+        z = self._capped_at(ids) - self._highest[: self._rows]
+        log_probs = z.double() * self._sharpness[: self._rows] - log_mass[:, None]
+        allowed = self._allows(ids)
+        return (log_probs if allowed is None else log_probs.masked_fill(~allowed, -torch.inf)).float()
+
+    def _allows(self, ids: Tensor) -> Tensor | None:
+        """Returns bool [N, A]: whether each row may have each of its ids; None where rows are not limited."""
+        if self._sets is None or self._query.allowed is None:
+            return None
+        return self._query.allowed.masks[self._sets[: self._rows, None], ids]
 
     def _capped_at(self, ids: Tensor) -> Tensor:
         """Returns the rows' logits for ids int64 [N, A], float32 [N, A] in units of the softcap."""

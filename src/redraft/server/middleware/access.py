@@ -1,9 +1,10 @@
-"""Access: the API key, and the Host header where there is no key."""
+"""Whether a request is let in: the API key, the Host header where there is no key, and whether the server is ready."""
 
 import base64
 import binascii
 import hmac
 import re
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,6 +13,8 @@ from redraft.server.openai.errors import ApiError
 from redraft.server.settings import ServerSettings
 
 LIVE_PATH = "/health/live"
+READY_PATHS = ("/health", "/health/ready")
+API_PREFIXES = ("/v1/", "/tokenize", "/detokenize")
 PAGE_PATHS = ("/", "/page/")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -24,7 +27,7 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path != LIVE_PATH or scope["method"] != "GET":
+        if path != LIVE_PATH or scope["method"] not in ("GET", "HEAD"):
             headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_key(headers, is_page=path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1]))
@@ -60,3 +63,16 @@ class AccessControl:
                 401, "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'",
                 code="invalid_api_key", headers={"WWW-Authenticate": scheme},
             )  # fmt: skip
+
+
+class Readiness:
+    """Middleware that raises the ApiError of `unavailable_reason`, where there is one, for the API and readiness."""
+
+    def __init__(self, app: ASGIApp, unavailable_reason: Callable[[], ApiError | None]) -> None:
+        self._app, self._unavailable_reason = app, unavailable_reason
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if (path in READY_PATHS or path.startswith(API_PREFIXES)) and (error := self._unavailable_reason()):
+            raise error
+        await self._app(scope, receive, send)

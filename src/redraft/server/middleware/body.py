@@ -58,7 +58,6 @@ class BodyReader:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Returns a `receive` that gives the whole body first."""
     whole: Iterable[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def replayed() -> Message:

@@ -30,43 +30,93 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
 """What the OpenAPI document says of a response that may be a stream."""
 
 
-class Serializer(ABC):
-    """The format of one answer's response. Made for one request."""
+Chunk = ChatChunk | TextCompletion
 
-    prefix: str
-    draft_object: str
 
-    def __init__(self, service: Service, *, logprobs: bool) -> None:
-        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
-        self.created = int(time.time())
-        self.model = service.name
-        self.texts = service.token_texts
-        self.logprobs = logprobs
-
-    @abstractmethod
-    def delta(self, index: int, delta: Delta) -> ChatChunk | TextCompletion:
-        """Returns the chunk of the next part."""
-
-    @abstractmethod
-    def end(self, index: int, end: End, session: GenerationSession) -> ChatChunk | TextCompletion:
-        """Returns the chunk that ends a choice."""
-
-    @abstractmethod
-    def usage(self, usage: Usage) -> ChatChunk | TextCompletion:
-        """Returns the chunk of the usage."""
+class ResponseWriter(ABC):
+    """The format of one request's response, whole or streamed."""
 
     @abstractmethod
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> BaseModel:
         """Returns the whole answer as one object."""
 
+    @abstractmethod
+    def stream(
+        self, session: GenerationSession, prepared: PreparedRequest, options: StreamOptions
+    ) -> AsyncIterator[bytes]:
+        """Yields the events of a streamed answer. An error ends it, as an event."""
+
+
+class Serializer(ResponseWriter):
+    """The format of one answer in choices. Made for one request."""
+
+    prefix: str
+    draft_object: str
+    chunk_type: type[ChatChunk] | type[TextCompletion]
+
+    def __init__(self, service: Service, *, logprobs: bool) -> None:
+        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.model = service.name
+        self.text_of = service.token_text
+        self.logprobs = logprobs
+
+    @abstractmethod
+    def delta(self, index: int, delta: Delta) -> Chunk:
+        """Returns the chunk of the next part."""
+
+    @abstractmethod
+    def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
+        """Returns the chunk that ends a choice."""
+
+    async def stream(
+        self, session: GenerationSession, prepared: PreparedRequest, options: StreamOptions
+    ) -> AsyncIterator[bytes]:
+        """Yields the events of a streamed answer. An error ends it, as an event, without the last line."""
+
+        def sent(body: Chunk) -> bytes:
+            if options.continuous_usage_stats:
+                body.usage = session.usage
+            return event(body.model_dump_json(exclude_none=True))
+
+        try:
+            async for update in session.updates():
+                match update.event:
+                    case Delta() as delta:
+                        yield sent(self.delta(update.index, delta))
+                    case StepUpdate() as step:
+                        draft = self.draft(update.index, step, prepared.alternatives)
+                        yield event(draft.model_dump_json(exclude_none=True), "draft")
+                    case End() as end:
+                        yield sent(self.end(update.index, end, session))
+        except ApiError as error:
+            yield event(error.body.model_dump_json())
+            return
+        except Exception as error:
+            # The head has been sent: whatever it is, the client is told where it looks.
+            yield event(session.fail(error).body.model_dump_json())
+            return
+        if options.include_usage:
+            yield sent(self.chunk(usage=session.usage))
+        yield DONE
+
+    def chunk(self, *choices: Any, usage: Usage | None = None, warnings: list[str] | None = None) -> Chunk:
+        """Returns an object of `chunk_type` with some choices, or with the usage alone."""
+        return self.chunk_type(
+            id=self.id, created=self.created, model=self.model, choices=[*choices], usage=usage, warnings=warnings
+        )
+
+    def last_chunk(self, choice: Any, session: GenerationSession) -> Chunk:
+        """Returns the chunk that ends a choice; the last of all has the warnings."""
+        return self.chunk(choice, warnings=session.warnings if session.has_ended else None)
+
     def draft(self, index: int, update: StepUpdate, alternatives: int) -> DraftChunk:
-        """Returns the chunk of a denoising step."""
-        step, texts = update.step, self.texts
+        step, text_of = update.step, self.text_of
         entropies = step.entropy.tolist()
         listed = None
         if alternatives and step.top is not None:
             listed = [
-                [(texts[token], round(score, 4)) for token, score in zip(ids[:alternatives], scores, strict=False)]
+                [(text_of(token), round(score, 4)) for token, score in zip(ids[:alternatives], scores, strict=False)]
                 for ids, scores in zip(step.top.ids.tolist(), step.top.log_probs.tolist(), strict=True)
             ]
         draft = DraftStep(
@@ -79,8 +129,8 @@ class Serializer(ABC):
             mean_entropy=round(sum(entropies) / len(entropies), 4),
             accepted=[int(one) for one in step.accepted.tolist()],
             entropies=[round(one, 4) for one in entropies],
-            tokens=[texts[token] for token in step.draft.tolist()],
-            noisy=[texts[token] for token in step.renoised.tolist()],
+            tokens=[text_of(token) for token in step.draft.tolist()],
+            noisy=[text_of(token) for token in step.renoised.tolist()],
             alternatives=listed,
             text=update.text,
         )
@@ -88,7 +138,6 @@ class Serializer(ABC):
 
 
 def by_choice(updates: Iterable[ChoiceUpdate], count: int) -> Iterator[tuple[int, list[Delta], str]]:
-    """Yields (index, deltas, finish reason) of each choice."""
     deltas: list[list[Delta]] = [[] for _ in range(count)]
     finish = ["length"] * count
     for update in updates:
@@ -103,7 +152,7 @@ async def generate(
     service: Service,
     http: Request,
     request: GenerationRequest,
-    serializer: Serializer,
+    writer: ResponseWriter,
     prepare: Callable[[], PreparedRequest],
     num_answers: int,
 ) -> Response:
@@ -121,10 +170,10 @@ async def generate(
         held.callback(_log_usage, session, facts)
         held.enter_context(session)
         if not request.stream:
-            response = json_response(await run_until_disconnect(http.receive, _collect(serializer, session)))
+            response = json_response(await run_until_disconnect(http.receive, _collect(writer, session)))
         else:
             options = request.stream_options or StreamOptions()
-            response = EventStream(_stream(serializer, session, prepared.alternatives, options))
+            response = EventStream(writer.stream(session, prepared, options))
         # From here on the response holds them: what has not been sent has not ended.
         return _HoldingResponse(response, held.pop_all())
 
@@ -134,40 +183,8 @@ def json_response(body: BaseModel) -> Response:
     return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-async def _collect(serializer: Serializer, session: GenerationSession) -> BaseModel:
-    return serializer.complete([update async for update in session.updates()], session)
-
-
-async def _stream(
-    serializer: Serializer, session: GenerationSession, alternatives: int, options: StreamOptions
-) -> AsyncIterator[bytes]:
-    """Yields the events of a streamed answer. An error ends it, as an event, without the last line."""
-
-    def chunk(body: ChatChunk | TextCompletion) -> bytes:
-        if options.continuous_usage_stats:
-            body.usage = session.usage
-        return event(body.model_dump_json(exclude_none=True))
-
-    try:
-        async for update in session.updates():
-            match update.event:
-                case Delta() as delta:
-                    yield chunk(serializer.delta(update.index, delta))
-                case StepUpdate() as step:
-                    draft = serializer.draft(update.index, step, alternatives)
-                    yield event(draft.model_dump_json(exclude_none=True), "draft")
-                case End() as end:
-                    yield chunk(serializer.end(update.index, end, session))
-    except ApiError as error:
-        yield event(error.body.model_dump_json())
-        return
-    except Exception as error:
-        # The head has been sent: whatever it is, the client is told where it looks.
-        yield event(session.fail(error).body.model_dump_json())
-        return
-    if options.include_usage:
-        yield chunk(serializer.usage(session.usage))
-    yield DONE
+async def _collect(writer: ResponseWriter, session: GenerationSession) -> BaseModel:
+    return writer.complete([update async for update in session.updates()], session)
 
 
 class _HoldingResponse(Response):
@@ -183,9 +200,6 @@ class _HoldingResponse(Response):
 
 
 def _log_usage(session: GenerationSession, facts: dict[str, Any]) -> None:
-    usage = session.usage
     if session.failure is not None:
         facts["error"] = session.failure
-    facts["prompt_tokens"] = usage.prompt_tokens
-    facts["completion_tokens"] = usage.completion_tokens
-    facts["denoising_steps"] = usage.denoising_steps
+    facts |= session.usage.model_dump(include={"prompt_tokens", "completion_tokens", "denoising_steps"})

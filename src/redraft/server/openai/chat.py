@@ -1,13 +1,15 @@
 """POST /v1/chat/completions, https://platform.openai.com/docs/api-reference/chat"""
 
+import dataclasses
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
-from redraft.server.openai.answers import STREAM_RESPONSES, Serializer, by_choice, generate
+from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.messages import encode_conversation, template_variables
 from redraft.server.openai.preparation import check_model, prepare, sampler_settings
@@ -22,15 +24,13 @@ from redraft.server.openai.responses import (
     Logprobs,
     MessageToolCall,
     TokenLogprob,
-    Usage,
+    TopLogprob,
 )
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End, Reasoning, ScoredToken, ToolCall
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds the endpoint."""
-
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM_RESPONSES)
     async def chat(http: Request, request: ChatRequest) -> Response:
         """Answers a conversation."""
@@ -42,29 +42,38 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 def prepare_chat(service: Service, request: ChatRequest) -> PreparedRequest:
-    """Returns the engine's requests; refuses what the template, the context or the settings cannot do."""
-    if request.top_logprobs is not None and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise bad_request("top_logprobs requires logprobs=true", "top_logprobs")
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise bad_request("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
     settings = sampler_settings(service, request, max(limits, default=None))  # type: ignore[type-var]
-    ids = encode_conversation(service, request.messages, **template_variables(service, request))
+    encoded = encode_conversation(service, request.messages, **template_variables(service, request))
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    return prepare(service, request, [ids], settings, top_logprobs=top_logprobs, param="messages")
+    prepared = prepare(
+        service,
+        request,
+        [encoded.ids],
+        settings,
+        top_logprobs=top_logprobs,
+        param="messages",
+        warnings=encoded.warnings,
+    )
+    return dataclasses.replace(prepared, forms=encoded.forms)
 
 
 class ChatSerializer(Serializer):
     """The format of chat completions."""
 
-    prefix, draft_object = "chatcmpl", "chat.completion.draft"
+    prefix, draft_object, chunk_type = "chatcmpl", "chat.completion.draft", ChatChunk
 
     def __init__(self, service: Service, *, logprobs: bool) -> None:
         super().__init__(service, logprobs=logprobs)
         self._started: set[int] = set()
-        self._num_calls: dict[int, int] = {}
+        self._num_calls: Counter[int] = Counter()
+        self.bytes_of = service.engine.model.tokenizer.token_bytes
 
-    def delta(self, index: int, delta: Delta) -> ChatChunk:
+    def delta(self, index: int, delta: Delta) -> Chunk:
         message = self._next_message(index)
         match delta.part:
             case Content(text):
@@ -72,24 +81,14 @@ class ChatSerializer(Serializer):
             case Reasoning(text):
                 message.reasoning_content = text
             case ToolCall() as call:
-                number = self._num_calls.get(index, 0)
-                message.tool_calls = [self._call(call, number)]
-                self._num_calls[index] = number + 1
-        return self._chunk([ChunkChoice(index=index, delta=message, logprobs=self._scored(delta.tokens))])
+                message.tool_calls = [self._call(call, self._num_calls[index])]
+                self._num_calls[index] += 1
+        return self.chunk(ChunkChoice(index=index, delta=message, logprobs=self._scored(delta.tokens)))
 
-    def end(self, index: int, end: End, session: GenerationSession) -> ChatChunk:
-        choice = ChunkChoice(
-            index=index,
-            delta=self._next_message(index),
-            finish_reason=end.finish_reason,  # type: ignore[arg-type]
-            canvas=session.canvas(index),
-        )
-        return self._chunk([choice])
-
-    def usage(self, usage: Usage) -> ChatChunk:
-        chunk = self._chunk([])
-        chunk.usage = usage
-        return chunk
+    def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
+        message, finish, canvas = self._next_message(index), end.finish_reason, session.canvas(index)
+        choice = ChunkChoice(index=index, delta=message, finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        return self.last_chunk(choice, session)
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> ChatCompletion:
         choices = []
@@ -110,16 +109,20 @@ class ChatSerializer(Serializer):
                     canvas=session.canvas(index),
                 )
             )
-        return ChatCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=session.usage)
+        return ChatCompletion(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=choices,
+            usage=session.usage,
+            warnings=session.warnings,
+        )
 
     def _next_message(self, index: int) -> AssistantMessage:
         """Returns an empty piece of a choice's message; only the first has a role."""
         message = AssistantMessage(role=None if index in self._started else "assistant")
         self._started.add(index)
         return message
-
-    def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
-        return ChatChunk(id=self.id, created=self.created, model=self.model, choices=choices)
 
     def _call(self, call: ToolCall, index: int | None = None) -> MessageToolCall:
         function = FunctionCall(name=call.name, arguments=call.arguments)
@@ -128,13 +131,15 @@ class ChatSerializer(Serializer):
     def _scored(self, tokens: Iterable[ScoredToken]) -> Logprobs | None:
         if not self.logprobs:
             return None
-        scored = self.texts.scored
         return Logprobs(
             content=[
                 TokenLogprob(
-                    **dict(scored(token.id, token.log_prob)),
-                    top_logprobs=[scored(other, score) for other, score in token.top],
+                    **dict(self._top(token.id, token.log_prob)),
+                    top_logprobs=[self._top(other, score) for other, score in token.top],
                 )
                 for token in tokens
             ]
         )
+
+    def _top(self, token: int, log_prob: float) -> TopLogprob:
+        return TopLogprob(token=self.text_of(token), logprob=log_prob, bytes=list(self.bytes_of(token)))

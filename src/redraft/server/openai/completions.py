@@ -1,22 +1,26 @@
 """POST /v1/completions, https://platform.openai.com/docs/api-reference/completions"""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
-from redraft.server.openai.answers import STREAM_RESPONSES, Serializer, by_choice, generate
+from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.preparation import check_length, check_model, encode, prepare, sampler_settings
 from redraft.server.openai.requests import CompletionRequest
-from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion, Usage
+from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End
 
+WITHOUT_TEMPLATE = (
+    "the prompt was continued as plain text, without the chat template that this model was trained with: send a task "
+    "or a question to /v1/chat/completions"
+)
+
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds the endpoint."""
-
     @app.post("/v1/completions", response_model=TextCompletion, responses=STREAM_RESPONSES)
     async def complete(http: Request, request: CompletionRequest) -> Response:
         """Continues a plain text."""
@@ -29,7 +33,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 def prepare_completion(service: Service, request: CompletionRequest) -> PreparedRequest:
-    """Returns the engine's requests; refuses what the context or the settings cannot do."""
     settings = sampler_settings(service, request, request.max_tokens)
     model = service.engine.model
     prompts = []
@@ -39,49 +42,45 @@ def prepare_completion(service: Service, request: CompletionRequest) -> Prepared
             prompts.append(encode(lambda text=prompt: model.encode_plain(text), "prompt"))  # type: ignore[misc]
         else:
             prompts.append(prompt)
-    return prepare(service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt")
+    # Token ids may be of the template's making; a text cannot.
+    is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
+    warnings = [WITHOUT_TEMPLATE] if is_bare else []
+    return prepare(
+        service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", warnings=warnings
+    )
 
 
 class CompletionSerializer(Serializer):
     """The format of text completions."""
 
-    prefix, draft_object = "cmpl", "text_completion.draft"
+    prefix, draft_object, chunk_type = "cmpl", "text_completion.draft", TextCompletion
 
     def __init__(self, service: Service, *, logprobs: bool) -> None:
         super().__init__(service, logprobs=logprobs)
-        self._offsets: dict[int, int] = {}
+        self._offsets: Counter[int] = Counter()
 
-    def delta(self, index: int, delta: Delta) -> TextCompletion:
-        offset, text = self._offsets.get(index, 0), _text(delta)
-        self._offsets[index] = offset + len(text)
-        return self._chunk([TextChoice(index=index, text=text, logprobs=self._scored([delta], offset))])
+    def delta(self, index: int, delta: Delta) -> Chunk:
+        offset, text = self._offsets[index], _text(delta)
+        self._offsets[index] += len(text)
+        return self.chunk(TextChoice(index=index, text=text, logprobs=self._scored([delta], offset)))
 
-    def end(self, index: int, end: End, session: GenerationSession) -> TextCompletion:
+    def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
         finish, canvas = _finish_reason(end.finish_reason), session.canvas(index)
-        return self._chunk([TextChoice(index=index, text="", finish_reason=finish, canvas=canvas)])  # type: ignore[arg-type]
+        choice = TextChoice(index=index, text="", finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        return self.last_chunk(choice, session)
 
-    def usage(self, usage: Usage) -> TextCompletion:
-        chunk = self._chunk([])
-        chunk.usage = usage
-        return chunk
-
-    def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> TextCompletion:
-        whole = self._chunk([])
-        for index, deltas, finish in by_choice(updates, len(session.choices)):
-            whole.choices.append(
-                TextChoice(
-                    index=index,
-                    text="".join(map(_text, deltas)),
-                    logprobs=self._scored(deltas, 0),
-                    finish_reason=_finish_reason(finish),  # type: ignore[arg-type]
-                    canvas=session.canvas(index),
-                )
+    def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> Chunk:
+        choices = [
+            TextChoice(
+                index=index,
+                text="".join(map(_text, deltas)),
+                logprobs=self._scored(deltas, 0),
+                finish_reason=_finish_reason(finish),  # type: ignore[arg-type]
+                canvas=session.canvas(index),
             )
-        whole.usage = session.usage
-        return whole
-
-    def _chunk(self, choices: list[TextChoice]) -> TextCompletion:
-        return TextCompletion(id=self.id, created=self.created, model=self.model, choices=choices)
+            for index, deltas, finish in by_choice(updates, len(session.choices))
+        ]
+        return self.chunk(*choices, usage=session.usage, warnings=session.warnings)
 
     def _scored(self, deltas: Sequence[Delta], offset: int) -> CompletionLogprobs | None:
         if not self.logprobs:
@@ -90,9 +89,9 @@ class CompletionSerializer(Serializer):
         for delta in deltas:
             text = _text(delta)
             for token in delta.tokens:
-                found.tokens.append(self.texts[token.id])
+                found.tokens.append(self.text_of(token.id))
                 found.token_logprobs.append(token.log_prob)
-                found.top_logprobs.append({self.texts[other]: score for other, score in token.top})
+                found.top_logprobs.append({self.text_of(other): score for other, score in token.top})
                 found.text_offset.append(offset)
             if found.tokens and text.endswith(found.tokens[-1]):
                 # Of several tokens the last is whole; those before it are parts of characters, or without text.

@@ -57,24 +57,20 @@ class ApiError(HTTPException):
 
     @property
     def body(self) -> ErrorBody:
-        """The body as it is sent."""
         kind = ERROR_TYPES.get(self.status_code, "invalid_request_error")
         return ErrorBody(error=ErrorDetail(message=self.detail, type=kind, param=self.param, code=self.code))
 
     def response(self) -> Response:
-        """Returns the error as a response."""
         return Response(
             self.body.model_dump_json(), self.status_code, dict(self.headers or {}), media_type="application/json"
         )
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """Returns the error of a request that asks for something impossible."""
     return ApiError(400, message, param=param, code=code)
 
 
 def retry_later(status: int, message: str, seconds: float, code: str) -> ApiError:
-    """Returns the error of a request that may succeed `seconds` from now."""
     return ApiError(status, message, code=code, headers={"Retry-After": str(max(1, round(seconds)))})
 
 
@@ -109,7 +105,6 @@ def from_http(error: HTTPException) -> ApiError:
 
 
 def _depth(path: tuple[str | int, ...]) -> tuple[int, list[int]]:
-    """How far into the body a path leads."""
     return len(path), [part for part in path if isinstance(part, int)]
 
 

@@ -2,112 +2,128 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.preparation import check_length, encode
-from redraft.server.openai.requests import ChatRequest, Message, Tool
+from redraft.server.openai.requests import ChatRequest, Message
 from redraft.server.service import Service
-from redraft.text import TextTokenizer
+from redraft.text import TextTokenizer, last_request
 
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
 """Fields of a message that only a chat template can make use of."""
 
+UNREADABLE = "unreadable"
+"""The argument that holds, as text, what an earlier tool call has instead of a JSON object."""
 
-def encode_conversation(service: Service, messages: Sequence[Message], **variables: object) -> list[int]:
-    """Returns the token ids of a conversation through the chat template, or of one text where there is no template.
 
-    Refuses what the template or the context cannot take. Renders and tokenizes: not for the event loop.
+@dataclass(frozen=True)
+class EncodedConversation:
+    """The token ids of a conversation.
+
+    warnings: what of it the model does not read as it was sent. forms: its own forms of letters, for the answer.
+    """
+
+    ids: list[int]
+    warnings: list[str]
+    forms: dict[int, str] = field(default_factory=dict)
+
+
+def encode_conversation(service: Service, messages: Sequence[Message], **variables: object) -> EncodedConversation:
+    """Returns a conversation through the chat template, or one text where there is no template.
+
+    Refuses what the template or the context cannot take; leaves out, with a warning, what the model's card says that it
+    was not trained on. Renders and tokenizes: not for the event loop.
     """
     model = service.engine.model
-    check_length(service, "".join(_text(message.content) for message in messages), "messages")
     if model.tokenizer.has_chat_template:
-        rendered = [_template_message(message, at, model.tokenizer) for at, message in enumerate(messages)]
-        return encode(lambda: model.encode(rendered, **variables), "messages")
+        warnings: list[str] = []
+        rendered = [_template_message(message, at, model.tokenizer, warnings) for at, message in enumerate(messages)]
+        if model.card.single_turn:
+            rendered, warnings = last_request(rendered)
+        texts = [str(message["content"]) for message in rendered]
+        check_length(service, "".join(texts), "messages")
+        ids = encode(lambda: model.encode(rendered, **variables), "messages")
+        return EncodedConversation(ids, warnings, model.tokenizer.own_forms(texts))
+    check_length(service, "".join(_text(message.content) for message in messages), "messages")
     if len(messages) > 1 or messages[0].role != "user":
         raise bad_request("this model has no chat template: send one message of role user, or a completion", "messages")
     for name in TEMPLATE_FIELDS:
         if getattr(messages[0], name) is not None:
             param = f"messages.0.{name}"
             raise bad_request(f"{param} requires a chat template, which this model does not have; leave it out", param)
-    return encode(lambda: model.encode(_text(messages[0].content)), "messages")
+    return EncodedConversation(encode(lambda: model.encode(_text(messages[0].content)), "messages"), [])
 
 
 def template_variables(service: Service, request: ChatRequest) -> dict[str, object]:
     """Returns what the template gets beside the messages; refuses what it would not read."""
-    tokenizer = service.engine.model.tokenizer
     variables: dict[str, object] = {}
     if request.tools and request.tool_choice != "none":
-        if not tokenizer.template_reads("tools"):
-            message = "this model's chat template does not support tools; leave them out"
-            raise bad_request(message, "tools", "unsupported_parameter")
-        variables["tools"] = [_template_tool(tool) for tool in request.tools]
-    thinking = request.chat_template_kwargs and request.chat_template_kwargs.enable_thinking
-    if thinking is not None:
-        if not tokenizer.template_reads("enable_thinking"):
-            message = "this model's chat template does not support enable_thinking; leave it out"
-            raise bad_request(message, "chat_template_kwargs.enable_thinking", "unsupported_parameter")
-        variables["enable_thinking"] = thinking
+        tools = [tool.model_dump(exclude={"function": {"strict"}}) for tool in request.tools]
+        for tool in tools:
+            tool["function"]["description"] = tool["function"]["description"] or ""
+            tool["function"]["parameters"] = tool["function"]["parameters"] or {"type": "object", "properties": {}}
+        variables["tools"] = tools
+    options = request.chat_template_kwargs
+    if options is not None and options.enable_thinking is not None:
+        variables["enable_thinking"] = options.enable_thinking
+    for name in variables:
+        if not service.engine.model.tokenizer.template_reads(name):
+            param = "tools" if name == "tools" else f"chat_template_kwargs.{name}"
+            message = f"this model's chat template does not support {name}; leave {param} out"
+            raise bad_request(message, param, "unsupported_parameter")
     return variables
 
 
-def _template_message(message: Message, at: int, tokenizer: TextTokenizer) -> dict[str, object]:
+def _template_message(message: Message, at: int, tokenizer: TextTokenizer, warnings: list[str]) -> dict[str, object]:
     """Returns a message as templates read it: texts joined, arguments of tool calls as objects.
 
-    What a model thought earlier may be left out by its template, as those of thinking models do; nothing else may.
+    What a model thought earlier may be left out by its template, as those of thinking models do; nothing else may. An
+    answer may be without content: an EOS may have been all of it.
     """
     for name in ("name", "tool_calls", "tool_call_id"):
-        if getattr(message, name) is not None and not tokenizer.template_reads(name):
+        if getattr(message, name) not in (None, []) and not tokenizer.template_reads(name):
             param = f"messages.{at}.{name}"
             error = f"{param} is not supported by this model's chat template; leave it out"
             raise bad_request(error, param, "unsupported_value")
     rendered: dict[str, object] = {"role": message.role, "content": _text(message.content)}
-    if message.content is None and not message.tool_calls:
+    if message.content is None and message.role != "assistant":
         raise bad_request(f"messages.{at}.content is missing", f"messages.{at}.content")
     if message.role == "tool" and message.tool_call_id is None:
         raise bad_request(f"messages.{at} has role tool and requires a tool_call_id", f"messages.{at}.tool_call_id")
     for name, role in (("tool_calls", "assistant"), ("reasoning_content", "assistant"), ("tool_call_id", "tool")):
-        if getattr(message, name) is not None and message.role != role:
+        if getattr(message, name) not in (None, []) and message.role != role:
             raise bad_request(f"messages.{at}.{name} requires role {role}", f"messages.{at}.{name}")
     for name in ("name", "tool_call_id", "reasoning_content"):
         if (value := getattr(message, name)) is not None:
             rendered[name] = value
-    if message.tool_calls is not None:
-        rendered["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": call.type,
-                "function": {
-                    "name": call.function.name,
-                    "arguments": _arguments(call.function.arguments, f"messages.{at}.tool_calls.{number}"),
-                },
-            }
-            for number, call in enumerate(message.tool_calls)
-        ]
+    if message.tool_calls:
+        calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
+        for number, call in enumerate(calls):
+            arguments, is_readable = _arguments(call["function"]["arguments"])
+            call["function"]["arguments"] = arguments
+            if not is_readable:
+                warnings.append(
+                    f"messages.{at}.tool_calls.{number}.function.arguments is not a JSON object, as text: the model "
+                    f"reads it as the argument {UNREADABLE!r}"
+                )
+        rendered["tool_calls"] = calls
     return rendered
 
 
-def _arguments(text: str, place: str) -> dict[str, object]:
+def _arguments(text: str) -> tuple[dict[str, object], bool]:
+    """Returns the arguments of an earlier call, and whether they are a JSON object.
+
+    Models write calls that are cut off or malformed, and whoever got one must be able to go on.
+    """
+    if not text.strip():
+        return {}, True
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
-        param = f"{place}.function.arguments"
-        raise bad_request(f"{param} must be a JSON object, as text", param)
-    return found
-
-
-def _template_tool(tool: Tool) -> dict[str, object]:
-    function = tool.function
-    return {
-        "type": "function",
-        "function": {
-            "name": function.name,
-            "description": function.description or "",
-            "parameters": function.parameters or {"type": "object", "properties": {}},
-        },
-    }
+    return (found, True) if isinstance(found, dict) else ({UNREADABLE: text}, False)
 
 
 def _text(content: Any) -> str:

@@ -10,8 +10,8 @@ from redraft import SETTINGS
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.preparation import check_model
 from redraft.server.openai.requests import OPENAI_NAMES
-from redraft.server.openai.responses import CardInfo
 from redraft.server.service import Service
+from redraft.weights.card import Card
 
 DEFAULTS = {
     OPENAI_NAMES.get(setting.name, setting.name): setting for setting in SETTINGS if not setting.belongs_to_request
@@ -34,7 +34,7 @@ class ModelInfo(BaseModel):
     owned_by: str = "redraft"
     max_model_len: int
     canvas: CanvasDefaults
-    card: CardInfo
+    card: Card
 
 
 class ModelList(BaseModel):
@@ -45,8 +45,6 @@ class ModelList(BaseModel):
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds both endpoints."""
-
     @app.get("/v1/models", response_model=ModelList)
     async def models() -> Response:
         """Returns the model, its limits, its defaults, and its own description."""
@@ -60,19 +58,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 def model_info(service: Service) -> ModelInfo:
-    """Returns the served model as the API lists it."""
     model = service.engine.model
-    config, card = model.transformer.config, model.card
     values = model.defaults.flat()
     defaults = {name: values.get(setting.name) for name, setting in DEFAULTS.items()}
-    defaults["canvas_length"] = defaults["canvas_length"] or config.canvas_length
+    defaults["canvas_length"] = defaults["canvas_length"] or model.transformer.config.canvas_length
     defaults["max_tokens"] = min(model.defaults.max_new_tokens, service.max_context)
     return ModelInfo(
         id=service.name,
         created=service.created,
         max_model_len=service.max_context,
         canvas=CanvasDefaults(**defaults),
-        card=CardInfo(
-            purpose=card.purpose, limits=card.limits, examples=list(card.examples), single_turn=card.single_turn
-        ),
+        card=model.card,
     )

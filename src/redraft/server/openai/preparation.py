@@ -20,6 +20,8 @@ AR_ALLOWED_NOOPS = {
     "n": 1,
     "temperature": 0.0,
     "logprobs": False,
+    "seed": -1,
+    "top_logprobs": 0,
     "canvas.alternatives": 0,
     "canvas.stream_drafts": False,
 }
@@ -55,7 +57,7 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
     """Returns the sampler settings that are asked for. Refuses what is out of range, by the API's own names."""
     canvas = request.canvas
     given = {setting.name: getattr(canvas, setting.name) for setting in CANVAS_SETTINGS}
-    given |= {"temperature": request.temperature, "seed": request.seed}
+    given |= {"temperature": request.temperature, "seed": request.sampler_seed}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if max_tokens is not None:
         if max_tokens > service.max_context:
@@ -63,7 +65,8 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
             message = f"{name} is {max_tokens}, but the context holds {service.max_context} tokens"
             raise bad_request(message, name, "invalid_value")
         settings["max_new_tokens"] = max_tokens
-    if request.stream_options is not None and not request.stream:
+    options = request.stream_options
+    if options is not None and (options.include_usage or options.continuous_usage_stats) and not request.stream:
         raise bad_request("stream_options requires stream=true", "stream_options")
     if canvas.stream_drafts and not request.stream:
         raise bad_request("canvas.stream_drafts requires stream=true", "canvas.stream_drafts")
@@ -71,7 +74,7 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
         raise bad_request("canvas.alternatives requires canvas.stream_drafts=true", "canvas.alternatives")
     if canvas.autoregressive:
         _check_autoregressive(request)
-    elif request.seed is None:
+    elif request.sampler_seed is None:
         # One for all choices, and reported, so that each can be had again.
         settings["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
     try:
@@ -91,12 +94,21 @@ def prepare(
     *,
     top_logprobs: int | None,
     param: str,
+    warnings: Sequence[str] = (),
 ) -> PreparedRequest:
-    """Returns the engine's requests for some prompts. param: the field that the prompts came from."""
+    """Returns the engine's requests for some prompts. param: the field that the prompts came from.
+
+    warnings: what will not be as it was asked for; a strict request is refused for the first.
+    """
+    if request.strict and warnings:
+        raise bad_request(
+            f"the request is strict, and would be answered with a warning: {warnings[0]}", param, "strict"
+        )
     canvas = request.canvas
     requests: list[Request] = []
     for prompt in prompts:
-        fitting = settings | {"max_new_tokens": _max_new_tokens(service, prompt, settings, param)}
+        room = _max_new_tokens(service, prompt, settings, param, autoregressive=canvas.autoregressive)
+        fitting = settings | {"max_new_tokens": room}
         # Each choice has its own draws, and each prompt the ones that it would have alone.
         requests += [
             service.engine.request(
@@ -117,19 +129,29 @@ def prepare(
         stop_texts=request.stop_texts,
         top_logprobs=top_logprobs,
         alternatives=canvas.alternatives,
+        warnings=tuple(warnings),
     )
 
 
-def _max_new_tokens(service: Service, prompt: list[int], settings: dict[str, Any], param: str) -> int:
-    """Returns how long the answer may be: as long as asked for, in whole canvases that fit into the context."""
+def refuse_if_strict(request: GenerationRequest, warnings: Sequence[str], param: str) -> None:
+    """Refuses a strict request that would be answered with warnings, for the first of them."""
+    if request.strict and warnings:
+        raise bad_request(f"the request is strict; without strict it has a warning: {warnings[0]}", param, "strict")
+
+
+def _max_new_tokens(
+    service: Service, prompt: list[int], settings: dict[str, Any], param: str, *, autoregressive: bool
+) -> int:
+    """Returns how long the answer may be: as long as asked for and as fits, in whole canvases where it has any."""
     model = service.engine.model
     chosen = model.defaults.replace(**settings)
-    canvas = chosen.canvas_length or model.transformer.config.canvas_length
+    canvas = 1 if autoregressive else chosen.canvas_length or model.transformer.config.canvas_length
     room = (service.max_context - len(prompt)) // canvas * canvas
     if room <= 0:
+        has, either = ("", "") if autoregressive else (f" and a canvas {canvas}", " or the canvas")
         raise bad_request(
-            f"the prompt has {len(prompt)} tokens and a canvas {canvas}; the context holds {service.max_context}: "
-            "shorten the prompt or the canvas", param, "context_length_exceeded",
+            f"the prompt has {len(prompt)} tokens{has}; the context holds {service.max_context}: shorten the "
+            f"prompt{either}", param, "context_length_exceeded",
         )  # fmt: skip
     return min(room, chosen.max_new_tokens)
 

@@ -1,23 +1,28 @@
 """The requests that the API takes. Every field is obeyed; an unknown one, or an impossible value, is refused by name.
 
-The fields are OpenAI's (https://platform.openai.com/docs/api-reference), except `canvas` and `chat_template_kwargs`.
+A field that is null counts as absent, as in OpenAI's own clients. The fields are OpenAI's
+(https://platform.openai.com/docs/api-reference), except `canvas`, `chat_template_kwargs` and `strict`.
 """
 
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 
 from redraft import SETTINGS, Setting
 from redraft.server.settings import (
     MAX_ALTERNATIVES,
     MAX_CHOICES,
+    MAX_SAMPLER_SEED,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TOP_LOGPROBS,
 )
 
 MAX_INTEGER = 2**31 - 1
+MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
+"""Clients send seeds of 64 bits, with a sign or without."""
+
 MAX_TEMPERATURE = 2
 """OpenAI's limit, which is below the sampler's own."""
 
@@ -27,20 +32,45 @@ OPENAI_NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "s
 CANVAS_SETTINGS = tuple(setting for setting in SETTINGS if setting.name not in OPENAI_NAMES)
 
 
+def _allow_null(schema: dict[str, Any]) -> None:
+    """Says in a model's schema that optional fields, and fields of any other name, may be null."""
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        if (
+            name not in required
+            and {"type": "null"} not in field.get("anyOf", ())
+            and None not in field.get("enum", ())
+        ):
+            outer = {key: field.pop(key) for key in ("title", "default", "description") if key in field}
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **outer}
+    schema["additionalProperties"] = {"type": "null"}
+
+
 class StrictModel(BaseModel):
-    """A model for which unknown fields, NaN and values of another type are errors."""
+    """A model for which unknown fields, NaN and values of another type are errors, and null is absent."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_allow_null)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, given: Any) -> Any:
+        if isinstance(given, dict) and None in given.values():
+            return {name: value for name, value in given.items() if value is not None}
+        return given
 
 
-def no_op_field(*values: Any) -> Any:
-    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway."""
+def no_op_field(*values: Any, because: str = "") -> Any:
+    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway.
+
+    because: why another value is refused, where it is not plain that we lack it.
+    """
+    reason = because and f": {because}"
 
     def check(value: Any) -> Any:
         same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
         if value is not None and not any(same):
             shown, allowed = json.dumps(value)[:100], json.dumps(values[0])
-            raise ValueError(f"{shown} is not supported; leave it out, or send {allowed}")
+            raise ValueError(f"{shown} is not supported{reason}; leave it out, or send {allowed}")
         return value
 
     return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]
@@ -58,7 +88,12 @@ def setting_field(setting: Setting) -> Any:
 FAIL_FAST: Any = Field(fail_fast=True)
 """For every list: writing an error for each of a million wrong elements would take half a minute."""
 
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+NOT_CONSTRAINED = "answers are not constrained to a form yet"
+WHOLE_DISTRIBUTION = "every step samples from the whole distribution"
+
+Label = Annotated[str, Field(max_length=1024)]
+"""A client's own name for something, which no answer depends on."""
+Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
 FunctionName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1), FAIL_FAST]
 CanvasSettings: Any = create_model(
@@ -83,37 +118,53 @@ class StreamOptions(StrictModel):
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class GenerationRequest(StrictModel):
-    """The fields that both generating endpoints share."""
+    """The fields that both generating endpoints share.
+
+    seed: -1 draws one, as no seed does; of others the lowest 63 bits count. stop: empty texts stop nothing. strict:
+    refuse the request where it would be answered with `warnings`.
+    """
 
     model: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS), FAIL_FAST] | None = None
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     user: Annotated[str, Field(max_length=256)] | None = None
     ignore_eos: bool = False
     canvas: Canvas = Canvas()
+    strict: bool = False
 
-    top_p: no_op_field(1)  # type: ignore[valid-type]
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+
+    top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
+    top_k: no_op_field(-1, 0, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
+    min_p: no_op_field(0, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
+    repetition_penalty: no_op_field(1)  # type: ignore[valid-type]
+    min_tokens: no_op_field(0)  # type: ignore[valid-type]
     presence_penalty: no_op_field(0)  # type: ignore[valid-type]
     frequency_penalty: no_op_field(0)  # type: ignore[valid-type]
     logit_bias: no_op_field({})  # type: ignore[valid-type]
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or ()
+        return tuple(text for text in given if text)
+
+    @property
+    def sampler_seed(self) -> int | None:
+        """The seed of the answers, in the sampler's range; None for one that is drawn."""
+        return None if self.seed in (None, -1) else self.seed & MAX_SAMPLER_SEED
 
     @property
     def num_choices(self) -> int:
-        """The number of answers to each prompt."""
         return 1 if self.n is None else self.n
 
 
@@ -127,20 +178,21 @@ class TextPart(StrictModel):
 class CalledFunction(StrictModel):
     """The function of an earlier tool call, under whatever name the model wrote. arguments: a JSON object, as text."""
 
-    name: Annotated[str, Field(max_length=256)]
+    name: str
     arguments: str
 
 
 class EarlierToolCall(StrictModel):
-    """A tool call of an earlier answer."""
+    """A tool call of an earlier answer. index: where a stream had it."""
 
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
+    index: int | None = None
 
 
 class Message(StrictModel):
-    """A message of a conversation."""
+    """A message of a conversation. type, id, index, status: a client's own notes, which no model reads."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], FAIL_FAST] | None = None
@@ -148,6 +200,11 @@ class Message(StrictModel):
     tool_calls: Annotated[list[EarlierToolCall], FAIL_FAST] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+
+    type: Literal["message", "text"] | None = None
+    id: Label | int | None = None
+    index: int | None = None
+    status: Label | None = None
 
     refusal: no_op_field(None)  # type: ignore[valid-type]
     audio: no_op_field(None)  # type: ignore[valid-type]
@@ -161,7 +218,7 @@ class Function(StrictModel):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: no_op_field(False)  # type: ignore[valid-type]
+    strict: no_op_field(False, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
 
 
 class Tool(StrictModel):
@@ -185,11 +242,14 @@ class ChatRequest(GenerationRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     tools: Annotated[list[Tool], FAIL_FAST] | None = None
-    tool_choice: no_op_field("auto", "none")  # type: ignore[valid-type]
+    tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     chat_template_kwargs: TemplateOptions | None = None
 
-    response_format: no_op_field({"type": "text"})  # type: ignore[valid-type]
-    parallel_tool_calls: no_op_field(True)  # type: ignore[valid-type]
+    response_format: no_op_field({"type": "text"}, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    parallel_tool_calls: no_op_field(True, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    functions: no_op_field([])  # type: ignore[valid-type]
+    function_call: no_op_field("auto", "none")  # type: ignore[valid-type]
+    verbosity: no_op_field("medium")  # type: ignore[valid-type]
     store: no_op_field(False)  # type: ignore[valid-type]
     metadata: no_op_field({})  # type: ignore[valid-type]
     modalities: no_op_field(["text"])  # type: ignore[valid-type]
@@ -213,7 +273,6 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, one or many."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt

@@ -96,13 +96,23 @@ class ChatChoice(BaseModel):
     canvas: CanvasInfo
 
 
-class ChatCompletion(BaseModel):
-    """The response to POST /v1/chat/completions."""
+class Reply(BaseModel):
+    """What every answer and every part of one begins with.
+
+    warnings: what is not as it was asked for; of a stream the chunk that ends the last choice has them.
+    """
 
     id: str
-    object: Literal["chat.completion"] = "chat.completion"
+    object: str
     created: int
     model: str
+    warnings: list[str] | None = None
+
+
+class ChatCompletion(Reply):
+    """The response to POST /v1/chat/completions."""
+
+    object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]
     usage: Usage
 
@@ -117,13 +127,10 @@ class ChunkChoice(BaseModel):
     canvas: CanvasInfo | None = None
 
 
-class ChatChunk(BaseModel):
+class ChatChunk(Reply):
     """An event of a streamed answer."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
 
@@ -138,13 +145,10 @@ class TextChoice(BaseModel):
     canvas: CanvasInfo | None = None
 
 
-class TextCompletion(BaseModel):
+class TextCompletion(Reply):
     """The response to POST /v1/completions, or in a stream an event of it."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
     choices: list[TextChoice]
     usage: Usage | None = None
 
@@ -171,32 +175,21 @@ class DraftStep(BaseModel):
     text: str
 
 
-class DraftChunk(BaseModel):
+class DraftChunk(Reply):
     """The typed event of a denoising step. Its `choices` are empty, so that clients that do not know it skip it."""
 
-    id: str
     object: Literal["chat.completion.draft", "text_completion.draft"]
-    created: int
-    model: str
     choices: list[Any] = Field(default=[], max_length=0)
     draft: DraftStep
 
 
-class CardInfo(BaseModel):
-    """A checkpoint's own description."""
-
-    purpose: str
-    limits: str
-    examples: list[str]
-    single_turn: bool
-
-
 class TokenizeResponse(BaseModel):
-    """The token ids of a prompt."""
+    """The token ids of a prompt. warnings: what of a conversation the model does not read as it was sent."""
 
     tokens: list[Annotated[int, Field(ge=0)]]
     count: int
     max_model_len: int
+    warnings: list[str] | None = None
 
 
 class DetokenizeResponse(BaseModel):

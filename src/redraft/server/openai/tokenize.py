@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.errors import bad_request
-from redraft.server.openai.messages import encode_conversation
+from redraft.server.openai.messages import EncodedConversation, encode_conversation
 from redraft.server.openai.preparation import check_length, check_model, encode
 from redraft.server.openai.requests import DetokenizeRequest, TokenizeRequest
 from redraft.server.openai.responses import DetokenizeResponse, TokenizeResponse
@@ -15,8 +15,6 @@ from redraft.server.service import Service
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds both endpoints."""
-
     @app.post("/tokenize", response_model=TokenizeResponse)
     async def tokenize(request: TokenizeRequest) -> Response:
         """Returns the token ids of a text, or of a conversation as the chat template writes it."""
@@ -26,8 +24,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if request.messages is not None and "add_special_tokens" in request.model_fields_set:
             raise bad_request("add_special_tokens requires a prompt, not messages", "add_special_tokens")
         async with service.encoding:
-            ids = await asyncio.to_thread(_encode, service, request)
-        return json_response(TokenizeResponse(tokens=ids, count=len(ids), max_model_len=service.max_context))
+            encoded = await asyncio.to_thread(_encode, service, request)
+        return json_response(
+            TokenizeResponse(
+                tokens=encoded.ids,
+                count=len(encoded.ids),
+                max_model_len=service.max_context,
+                warnings=encoded.warnings or None,
+            )
+        )
 
     @app.post("/detokenize", response_model=DetokenizeResponse)
     async def detokenize(request: DetokenizeRequest) -> Response:
@@ -41,11 +46,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return json_response(DetokenizeResponse(prompt=text))
 
 
-def _encode(service: Service, request: TokenizeRequest) -> list[int]:
+def _encode(service: Service, request: TokenizeRequest) -> EncodedConversation:
     if request.messages is not None:
         return encode_conversation(service, request.messages)
     text, model = request.prompt, service.engine.model
     assert text is not None
     check_length(service, text, "prompt")
     encode_text = model.encode_plain if request.add_special_tokens else model.tokenizer.encode
-    return encode(lambda: encode_text(text), "prompt")
+    return EncodedConversation(encode(lambda: encode_text(text), "prompt"), [])

@@ -3,6 +3,7 @@
 import { fetchModel } from "./api.js";
 import { showCard } from "./card.js";
 import { Charts } from "./chart.js";
+import { asCurl, asPython } from "./code.js";
 import { describeToken, describeWritten } from "./details.js";
 import { Notice } from "./notice.js";
 import { follow, pause, replay, slowdownFor } from "./player.js";
@@ -21,6 +22,8 @@ const diffusion = new Stage(byId("diffusion"), (position) => inspect("diffusion"
 const autoregression = new Stage(byId("autoregression"), (position) => inspect("autoregression", position));
 const NO_TOKEN = byId("details").firstElementChild;
 const EXPECTED_LENGTH = 64;
+const REPLAY_PACE = 4; // steps a second, where the answer itself was shown live
+const MAX_PROMPT_ROWS = 12;
 const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let model = null;
@@ -28,6 +31,7 @@ let loading = null;
 // What is on the page: the two recordings, the frame shown, and how to end what is going on.
 let run = { recording: new Recording(), other: null, shown: -1, values: null, request: null, playback: null };
 let inspected = null;
+let playing = null; // the signal that pauses the answer that is played again
 
 function load() {
   loading ??= askForModel().finally(() => {
@@ -53,10 +57,12 @@ async function askForModel() {
   }
   showCard(model, (text) => {
     form.elements.prompt.value = text;
+    growPrompt();
     start();
   });
-  settings.showDefaults(form, model.canvas ?? {});
+  settings.showDefaults(form, model);
   if (!form.elements.prompt.value) form.elements.prompt.value = model.card?.examples?.[0] ?? "";
+  growPrompt();
   if (run.shown < 0) blank();
 }
 
@@ -68,6 +74,9 @@ function blank() {
   byId("autoregression").hidden = !run.values?.compare;
   byId("replay").hidden = true;
   byId("seed-line").hidden = true;
+  byId("play").disabled = true;
+  showCode(null);
+  showWarnings([]);
   byId("details").replaceChildren(NO_TOKEN);
   inspected = null;
   slider.disabled = true;
@@ -108,10 +117,14 @@ function busy(stoppable, label = "Stop") {
 }
 
 async function start() {
-  if (!form.reportValidity()) return;
+  notice.clear();
+  const problem = settings.firstProblem(form);
+  if (problem) {
+    notice.show(problem);
+    return;
+  }
   run.request?.abort();
   run.playback?.abort();
-  notice.clear();
   if (!model) await load();
   if (!model) return;
   const values = settings.readForm(form);
@@ -123,7 +136,7 @@ async function start() {
   blank();
   busy(true);
   say("Generating…");
-  byId("diffusion").scrollIntoView({ block: "nearest", behavior: CALM ? "auto" : "smooth" });
+  byId("stages").scrollIntoView({ block: "nearest", behavior: CALM ? "auto" : "smooth" });
   await runDiffusion(own, own.values);
   if (run === own && values.compare && own.recording.complete) await runAutoregression(own, values);
   if (run === own) busy(false);
@@ -144,10 +157,12 @@ async function runDiffusion(own, values) {
   if (run !== own) return;
   if (own.recording.frames.length) {
     slider.disabled = false;
+    byId("play").disabled = false;
     show(own.recording.frames.length - 1, true);
   }
   byId("seed-text").textContent = `Seed ${values.seed}.`;
   byId("seed-line").hidden = false;
+  showWarnings(own.recording.warnings);
   say(summary(own.recording, own.request.signal.aborted));
 }
 
@@ -217,6 +232,69 @@ async function replayTogether(factor) {
   busy(false);
 }
 
+// Shows the steps of the answer once more, from the one that is shown or, at the end, from the first.
+async function play() {
+  if (run.other?.complete) {
+    await replayTogether(slowdown());
+    return;
+  }
+  const own = run;
+  const last = own.recording.frames.length - 1;
+  const signal = takeOver();
+  busy(false);
+  playing = signal;
+  byId("play").textContent = "Pause";
+  await follow(own.recording, {
+    show: (at) => show(at, at === last),
+    pace: () => Number(byId("pace").value) || REPLAY_PACE,
+    signal,
+    from: own.shown < last ? own.shown : 0,
+  });
+  // Whoever has started it once more meanwhile goes on.
+  if (playing !== signal) return;
+  playing = null;
+  byId("play").textContent = "Play";
+}
+
+function showWarnings(warnings) {
+  byId("warnings").hidden = !warnings.length;
+  byId("warnings").replaceChildren(...warnings.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    return item;
+  }));
+}
+
+// write(origin, request): the program that is shown; null hides it.
+function showCode(write) {
+  const isShown = write && model;
+  byId("code").hidden = !isShown;
+  if (!isShown) return;
+  const values = run.values ?? settings.readForm(form);
+  byId("code").textContent = write(location.origin, settings.plainRequest(model, form, values));
+  byId("code").scrollIntoView({ block: "nearest" });
+  copy(byId("code"));
+}
+
+async function copy(element) {
+  const said = byId("copied");
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+    said.textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren(element);
+    said.textContent = "Selected: copy it with Ctrl+C.";
+  }
+}
+
+// Where the style sheet cannot make the box as high as its text.
+function growPrompt() {
+  const { prompt } = form.elements;
+  if (CSS.supports("field-sizing", "content")) return;
+  prompt.rows = 2;
+  while (prompt.scrollHeight > prompt.clientHeight && prompt.rows < MAX_PROMPT_ROWS) prompt.rows += 1;
+}
+
 function tellPace() {
   const pace = Number(byId("pace").value);
   const steps = pace === 1 ? "step is" : "steps are";
@@ -229,10 +307,13 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   start();
 });
-// A field that the browser complains about must be seen.
-form.addEventListener("invalid", () => {
-  byId("settings").open = true;
-}, true);
+form.addEventListener("change", ({ target }) => {
+  if (!target.dataset.setting) return;
+  const message = settings.problemOf(target);
+  notice.clear();
+  if (message) notice.show({ message, param: target.name }, { focus: false });
+});
+form.elements.prompt.addEventListener("input", growPrompt);
 form.elements.prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
 });
@@ -248,6 +329,13 @@ slider.addEventListener("input", () => {
   }
   show(at, at === run.recording.frames.length - 1);
 });
+byId("play").addEventListener("click", () => {
+  if (playing) takeOver();
+  else play();
+});
+byId("copy").addEventListener("click", () => copy(document.querySelector("#diffusion .answer")));
+byId("as-curl").addEventListener("click", () => showCode(asCurl));
+byId("as-python").addEventListener("click", () => showCode(asPython));
 byId("replay-slow").addEventListener("click", () => replayTogether(slowdown()));
 byId("replay-real").addEventListener("click", () => replayTogether(1));
 byId("keep-seed").addEventListener("click", () => {
@@ -262,5 +350,6 @@ byId("pace").addEventListener("change", tellPace);
 if (CALM) byId("pace").value = "1";
 tellPace();
 openLink(form);
+growPrompt();
 blank();
 load();

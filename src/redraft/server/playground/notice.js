@@ -20,7 +20,8 @@ export class Notice {
     }
   }
 
-  show(error) {
+  // error: {message, param}. The field that it is about is marked, and focused unless one is still writing there.
+  show(error, { focus = true } = {}) {
     this.root.hidden = false;
     this.text.textContent = error.message;
     const field = this.#fieldOf(error.param);
@@ -29,7 +30,7 @@ export class Notice {
     field.setAttribute("aria-describedby", "notice-text");
     const around = field.closest("details");
     if (around) around.open = true;
-    field.focus();
+    if (focus) field.focus();
   }
 
   // Waits as long as the server asked for, and says so.

@@ -26,7 +26,6 @@ FIELDS_MARK = b"<!-- fields -->"
 
 
 def add_routes(app: FastAPI, _: Service) -> None:
-    """Adds the page at / and its files below /page/."""
     pages = load_pages()
 
     @app.get("/", include_in_schema=False)
@@ -39,7 +38,6 @@ def add_routes(app: FastAPI, _: Service) -> None:
 
 
 def load_pages() -> dict[str, tuple[bytes, str]]:
-    """Returns content and type of the playground's files by name, with the settings' fields in the form."""
     pages = {
         file.name: (file.read_bytes(), kind)
         for file in files("redraft.server.playground").iterdir()

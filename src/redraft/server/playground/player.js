@@ -15,9 +15,9 @@ export function pause(ms, signal) {
 }
 
 // Shows a recording's frames while they arrive. pace(): at most so many a second; 0 shows whatever is newest.
-// wait(): called again and again while the next frame is still to come.
-export async function follow(recording, { show, wait, pace, signal }) {
-  let shown = -1;
+// wait(): called again and again while the next frame is still to come. from: the first frame that is shown.
+export async function follow(recording, { show, wait, pace, signal, from = 0 }) {
+  let shown = from - 1;
   while (!signal.aborted && !(recording.ended && shown === recording.frames.length - 1)) {
     const last = recording.frames.length - 1;
     const next = pace() ? Math.min(shown + 1, last) : last;

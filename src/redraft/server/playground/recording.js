@@ -1,5 +1,7 @@
 // One answer as it arrived: its steps and its text, each with the real time in ms since the request was sent.
 
+const CUT = "The answer is cut: it reached the most tokens that it may have.";
+
 export class Recording {
   constructor() {
     this.started = performance.now();
@@ -7,6 +9,7 @@ export class Recording {
     this.pieces = []; // committed text: {at, text}
     this.text = "";
     this.usage = null;
+    this.warnings = []; // what the server says may be wrong with the answer
     this.total = null; // ms; null while it runs
     this.ended = false;
     this.complete = false;
@@ -34,7 +37,9 @@ export class Recording {
       return;
     }
     if (data.usage) this.usage = data.usage;
-    for (const { delta, finish_reason: reason } of data.choices) {
+    this.#warn(data.warnings);
+    for (const { delta, finish_reason: reason, warnings } of data.choices) {
+      this.#warn(warnings);
       const text = textOf(delta);
       if (text) {
         this.pieces.push({ at, text });
@@ -43,8 +48,13 @@ export class Recording {
       if (reason) {
         this.total = at;
         this.complete = true;
+        if (reason === "length") this.#warn([CUT]);
       }
     }
+  }
+
+  #warn(warnings) {
+    this.warnings = [...new Set([...this.warnings, ...(warnings ?? [])])];
   }
 
   end() {

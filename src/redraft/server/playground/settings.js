@@ -23,8 +23,12 @@ export function fillForm(form, values) {
 }
 
 // An empty field shows the model's own value.
-export function showDefaults(form, defaults) {
+export function showDefaults(form, { canvas: defaults = {}, max_model_len: context }) {
   form.elements.seed.placeholder = "drawn";
+  for (const name of ["max_tokens", "canvas_length"]) {
+    const { dataset } = form.elements[name];
+    dataset.max = Math.min(dataset.max ?? Infinity, context ?? Infinity);
+  }
   for (const field of settingsOf(form)) {
     const value = defaults[field.name];
     if (value === undefined) continue;
@@ -39,29 +43,56 @@ export function drawSeed() {
 }
 
 export function diffusionRequest(model, form, values) {
+  const { canvas, ...request } = plainRequest(model, form, values);
+  return {
+    ...request,
+    stream: true,
+    stream_options: { include_usage: true },
+    canvas: { ...canvas, stream_drafts: true, alternatives: ALTERNATIVES },
+  };
+}
+
+// The request of the same answer as a program would send it.
+export function plainRequest(model, form, values) {
   const pick = (place) => Object.fromEntries(
     settingsOf(form).filter(({ name, dataset }) => dataset.setting === place && values[name] !== undefined)
       .map(({ name }) => [name, values[name]]),
   );
-  return {
-    ...streamed(model, values),
-    ...pick("top"),
-    canvas: { ...pick("canvas"), stream_drafts: true, alternatives: ALTERNATIVES },
-  };
+  const canvas = pick("canvas");
+  return { ...asked(model, values), ...pick("top"), ...(Object.keys(canvas).length ? { canvas } : {}) };
 }
 
 export function autoregressiveRequest(model, values) {
   const limit = values.max_tokens === undefined ? {} : { max_tokens: values.max_tokens };
-  return { ...streamed(model, values), ...limit, canvas: { autoregressive: true } };
-}
-
-function streamed(model, { prompt }) {
   return {
-    model: model.id,
-    messages: [{ role: "user", content: prompt }],
+    ...asked(model, values),
+    ...limit,
     stream: true,
     stream_options: { include_usage: true },
+    canvas: { autoregressive: true },
   };
+}
+
+const asked = (model, { prompt }) => ({ model: model.id, messages: [{ role: "user", content: prompt }] });
+
+// What is wrong with the form before it is sent: {param, message} of its first problem, or undefined.
+export function firstProblem(form) {
+  const { prompt } = form.elements;
+  if (!prompt.value.trim()) return { param: "messages", message: "The prompt is empty: write what the model should do." };
+  return settingsOf(form).map((field) => ({ param: field.name, message: problemOf(field) }))
+    .find(({ message }) => message);
+}
+
+// What is wrong with a setting's field, or "".
+export function problemOf(field) {
+  if (!isNumber(field) || (field.value === "" && !field.validity.badInput)) return "";
+  const { min, above, max } = limitsOf(field);
+  const isWhole = field.step === "1";
+  const number = field.value === "" ? NaN : Number(field.value);
+  if (isWithin(number, field) && (!isWhole || Number.isInteger(number))) return "";
+  const said = [min > -Infinity && `at least ${min}`, above > -Infinity && `above ${above}`, `at most ${max}`];
+  const limits = said.slice(0, field.dataset.max ? 3 : 2).filter(Boolean).join(" and ");
+  return `${field.name} must be ${isWhole ? "a whole number" : "a number"}${limits && `, ${limits}`}.`;
 }
 
 export function toFragment(values) {
@@ -87,8 +118,19 @@ export function fromFragment(form, hash) {
 
 function fits(text, field) {
   if (!isNumber(field)) return text !== "" && [...field.options].some(({ value }) => value === text);
-  const { min = 0, above = -Infinity, max = Number.MAX_SAFE_INTEGER } = field.dataset;
   const shape = field.step === "1" ? /^\d{1,16}$/ : /^\d{1,6}(\.\d{1,12})?(e-\d{1,2})?$/;
-  const number = Number(text);
-  return shape.test(text) && number >= min && number > above && number <= Math.min(max, Number.MAX_SAFE_INTEGER);
+  return shape.test(text) && isWithin(Number(text), field);
+}
+
+function limitsOf({ dataset: { min, above, max } }) {
+  return {
+    min: Number(min ?? -Infinity),
+    above: Number(above ?? -Infinity),
+    max: Math.min(max ?? Infinity, Number.MAX_SAFE_INTEGER),
+  };
+}
+
+function isWithin(number, field) {
+  const { min, above, max } = limitsOf(field);
+  return number >= min && number > above && number <= max;
 }

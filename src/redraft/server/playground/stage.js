@@ -1,12 +1,13 @@
 // One way of decoding on the page: its clock, its canvas, its figures and its text.
 
 import { Canvas } from "./canvas.js";
+import { pretty } from "./pretty.js";
 import { cellsOf } from "./recording.js";
 
 export class Stage {
   constructor(root, inspect) {
     this.root = root;
-    this.canvas = new Canvas(root.querySelector(".cells"), inspect);
+    this.canvas = new Canvas(root.querySelector(".cells"), root.querySelector(".unfold"), inspect);
     this.clock = root.querySelector(".clock");
     this.caption = root.querySelector(".caption");
     this.before = root.querySelector(".before");
@@ -35,7 +36,7 @@ export class Stage {
     else this.tick(clock);
     this.caption.textContent = caption;
     this.title.textContent = title;
-    this.answer.textContent = text;
+    this.answer.replaceChildren(...pretty(text));
     this.figures.replaceChildren(...figures.flatMap(([name, value]) => pair(name, value)));
   }
 }

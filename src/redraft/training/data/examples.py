@@ -4,6 +4,7 @@ B examples, K canvases of each, C canvas length, N encoder tokens of all example
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +40,9 @@ class TrainingBatch:
     answered bool [N]: the tokens of answers.
     canvas_starts int64 [B, K]: number of the example's tokens before the chosen canvas. clean and noised int64
     [B, K, C]: that canvas, filled with EOS after the answer's end. conditioned bool [B]: examples with
-    self-conditioning. unrolled int64 [B]: number of sampler steps applied to the canvases, at most S and 0 unless
-    conditioned, at temperature [B], with the random numbers sample_uniforms float64 and renoise_tokens int64
-    [B, S, K, C]. shown bool [B, K, C]: positions of an unrolled canvas that are then set to the clean token.
+    self-conditioning. unrolled int64 [B]: number of sampler steps applied to the canvases, 0 unless conditioned, at
+    temperature [B]. places: for each of the B · K canvases the counter of the first of these steps. shown bool
+    [B, K, C]: positions of an unrolled canvas that are then set to the clean token.
     """
 
     tokens: Tensor
@@ -53,9 +54,8 @@ class TrainingBatch:
     conditioned: Tensor
     unrolled: Tensor
     temperature: Tensor
-    sample_uniforms: Tensor
-    renoise_tokens: Tensor
     shown: Tensor
+    places: tuple[Counter, ...]
 
     def encoder_weight(self, prompt_weight: float) -> float:
         """Returns the sum of the tokens' weights in the encoder loss; the first of an example is not predicted."""
@@ -63,25 +63,25 @@ class TrainingBatch:
         return answered + prompt_weight * (len(self.answered) - answered - len(self.lengths))
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """Returns the batch with all tensors on `device`."""
         tensors: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return dataclasses.replace(self, **tensors)
 
     def split(self, parts: int) -> list["TrainingBatch"]:
-        """Splits the batch into at most `parts` batches of whole examples."""
         size = -(-len(self.lengths) // parts)
         bounds = range(0, len(self.lengths), size)
         tokens = [sum(self.lengths[at : at + size]) for at in bounds]
         pieces = zip(bounds, torch.split(self.tokens, tokens), torch.split(self.answered, tokens), strict=True)
-        per_example = ("canvas_starts", "clean", "noised", "conditioned", "unrolled", "temperature", "sample_uniforms")
+        per_example = ("canvas_starts", "clean", "noised", "conditioned", "unrolled", "temperature", "shown")
+        canvases = self.noised.shape[1]
         return [
             TrainingBatch(
                 tokens=of_tokens,
                 lengths=self.lengths[at : at + size],
                 answered=of_answered,
-                **{name: getattr(self, name)[at : at + size] for name in (*per_example, "renoise_tokens", "shown")},
+                places=self.places[at * canvases : (at + size) * canvases],
+                **{name: getattr(self, name)[at : at + size] for name in per_example},
             )
             for at, of_tokens, of_answered in pieces
         ]
@@ -105,11 +105,12 @@ def make_batch(
 
     Each canvas is drawn uniformly from the example's non-empty ones, with level t ~ U(1e-4, 1). Each example is
     self-conditioned with the given probability (algorithm: "Training objective"). A share `unrolling` of those is
-    unrolled by 1 to `unrolling_steps` steps at a temperature of the `sampler`'s schedule, a share
-    `unrolling_from_noise` of their canvases from pure noise, as generation starts; each canvas then shows some of the
-    right tokens, a share `unrolling_shown` on average. If an example has several canvases, their levels and positions
-    are evenly spaced, each still uniform by itself: this reduces the variance of a step. All tensors are on the CPU.
-    ValueError for an empty prompt or answer.
+    unrolled by 1 to `unrolling_steps` steps at a temperature of the `sampler`'s schedule: a share
+    `unrolling_from_noise` of their canvases from pure noise, as generation starts, the others from the step that would
+    find as much noise if every step removed the same share of it. Each canvas then shows some of the right tokens, a
+    share `unrolling_shown` on average. If an example has several canvases, their levels and positions are evenly
+    spaced, each still uniform by itself: this reduces the variance of a step. All tensors are on the CPU. ValueError
+    for an empty prompt or answer.
     """
     count, each = len(examples), canvases_per_example
     spacing = torch.arange(each, dtype=torch.float64, device="cpu") / each
@@ -137,7 +138,13 @@ def make_batch(
     share = share ** (1 / max(unrolling_shown, 1e-12) - 1)
     shape, schedule = (count, each, canvas_length), sampler.scaled_schedule
     shown = counter.uniforms(clean.numel(), Purpose.SHOWN).view(shape) < share[:, :, None]
-    of_steps, drawn = (unrolling_steps, *shape), unrolling_steps * clean.numel()
+    # Training steps take the place of choices: each has random numbers of its own.
+    places = tuple(
+        Counter(counter.seed, choice=counter.step, canvas=index, step=max(math.ceil(noise * sampler.steps), least))
+        for index, (noise, least) in enumerate(
+            zip(level.flatten().tolist(), unrolled.repeat_interleave(each).tolist(), strict=True)
+        )
+    )
     return TrainingBatch(
         tokens=torch.tensor([token for e in examples for token in e.prompt + e.answer], device="cpu"),
         lengths=tuple(len(example.prompt) + len(example.answer) for example in examples),
@@ -151,7 +158,6 @@ def make_batch(
         unrolled=unrolled,
         # As at any step of the sampler's schedule.
         temperature=schedule.t_min + (schedule.t_max - schedule.t_min) * counter.uniforms(count, Purpose.TEMPERATURE),
-        sample_uniforms=counter.uniforms(drawn, Purpose.SAMPLE).view(of_steps).transpose(0, 1),
-        renoise_tokens=counter.random_tokens(drawn, vocab_size, Purpose.RENOISE).view(of_steps).transpose(0, 1),
         shown=shown & (unrolled > 0)[:, None, None],
+        places=places,
     )

@@ -30,7 +30,6 @@ class RowExamples:
         return [self._examples[row] for row in self._rows(step)]
 
     def describe(self, step: int) -> str:
-        """Names the lines that the rows of a step come from."""
         return f"the rows of lines {', '.join(str(self._lines[row]) for row in self._rows(step))}"
 
     def _rows(self, step: int) -> list[int]:
@@ -117,6 +116,5 @@ def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Cas
 
 
 def write_rows(path: Path, rows: Sequence[Case]) -> None:
-    """Writes rows in the format that `read_rows` reads."""
     lines = (json.dumps({"prompt": row.prompt, "answer": row.answer}, ensure_ascii=False) for row in rows)
     write_whole(path, "".join(f"{line}\n" for line in lines))

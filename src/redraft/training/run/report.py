@@ -2,6 +2,7 @@
 
 import html
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +25,7 @@ def summarize(folder: Path) -> dict[str, Any]:
     progress = [row for row in rows if row["kind"] == "progress"]
     if not progress:
         raise ValueError(f"{folder / LOG_FILE} has no progress yet: there is nothing to report")
-    validations = [row for row in rows if row["kind"] == "validation"]
-    best = best_of(validations)
+    best = best_of([row for row in rows if row["kind"] == "validation"])
     seconds = sum(row["seconds"] for row in progress)
     last = progress[-1]
     return {
@@ -42,7 +42,6 @@ def summarize(folder: Path) -> dict[str, Any]:
 def write_report(folder: Path) -> Path:
     """Writes report.html beside a run's checkpoints. ValueError if there is nothing to draw."""
     summary = summarize(folder)
-    rows = list(read_rows(folder))
     table = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(json.dumps(value))}</td></tr>"
         for name, value in summary.items()
@@ -51,7 +50,7 @@ def write_report(folder: Path) -> Path:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>redraft training run</title>'
         "<style>body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
         "th{text-align:left;padding-right:1em}svg{width:100%;height:auto}</style>"
-        f"<h1>{html.escape(folder.name)}</h1><table>{table}</table>{_curves(rows)}</html>\n"
+        f"<h1>{html.escape(folder.name)}</h1><table>{table}</table>{_curves(list(read_rows(folder)))}</html>\n"
     )
     write_whole(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
@@ -69,28 +68,19 @@ def write_comparison(folders: Sequence[Path], target: Path) -> Path:
 
 def compare(folders: Sequence[Path]) -> list["Panel"]:
     """Returns the panels of a comparison: each available quantity by step and by minute, one line per run."""
-    panels = []
-    for title, kind, key in (
-        ("canvas loss (nats)", "progress", "canvas_loss"),
-        ("encoder loss (nats)", "progress", "encoder_loss"),
-        ("exact match, validation", "validation", "exact"),
-    ):
-        by_step, by_minute = Panel(title, "step", []), Panel(title, "minute", [])
-        for name, folder in zip(_names(folders), folders, strict=True):
-            summarize(folder)
-            steps, minutes, values, seconds = [], [], [], 0.0
-            for row in read_rows(folder):
-                seconds += row.get("seconds", 0.0)
-                if row["kind"] == kind:
-                    steps.append(row["step"])
-                    minutes.append(seconds / 60)
-                    values.append(row[key])
-            marked = kind == "validation"
-            by_step.lines.append(Line(name, steps, values, marked))
-            by_minute.lines.append(Line(name, minutes, values, marked))
-        if any(line.x for line in by_step.lines):
-            panels += [by_step, by_minute]
-    return panels
+    for folder in folders:
+        summarize(folder)
+    logs = [(name, list(read_rows(folder))) for name, folder in zip(_names(folders), folders, strict=True)]
+    panels = [
+        Panel(title, over, [_line(name, rows, kind, key, over) for name, rows in logs])
+        for title, kind, key in (
+            ("canvas loss (nats)", "progress", "canvas_loss"),
+            ("encoder loss (nats)", "progress", "encoder_loss"),
+            ("exact match, validation", "validation", "exact"),
+        )
+        for over in ("step", "minute")
+    ]
+    return [panel for panel in panels if any(line.x for line in panel.lines)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -107,7 +97,7 @@ class Line:
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    marked: bool = False
+    marked: bool
 
 
 @dataclass(frozen=True)
@@ -119,26 +109,29 @@ class Panel:
     lines: list[Line]
 
 
+def _line(label: str, rows: Rows, kind: str, key: str, over: str = "step") -> Line:
+    minutes = [seconds / 60 for seconds in itertools.accumulate(row.get("seconds", 0.0) for row in rows)]
+    points = [(row, minute) for row, minute in zip(rows, minutes, strict=True) if row["kind"] == kind]
+    x = [row["step"] if over == "step" else minute for row, minute in points]
+    return Line(label, x, [row[key] for row, _ in points], marked=kind == "validation")
+
+
 def _curves(rows: Rows) -> str:
-    """Returns an SVG element with one panel per quantity, over steps."""
-    progress = [row for row in rows if row["kind"] == "progress"]
-    validations = [row for row in rows if row["kind"] == "validation"]
+    def panel(title: str, *curves: tuple[str, str, str]) -> Panel:
+        return Panel(title, "step", [_line(label, rows, kind, key) for label, kind, key in curves])
 
-    def line(label: str, points: Rows, key: str) -> Line:
-        return Line(label, [row["step"] for row in points], [row[key] for row in points], points is validations)
-
-    losses = [
-        line("canvas", progress, "canvas_loss"),
-        line("encoder", progress, "encoder_loss"),
-        line("canvas, validation", validations, "canvas_loss"),
-        line("encoder, validation", validations, "encoder_loss"),
-    ]
+    losses = (
+        ("canvas", "progress", "canvas_loss"),
+        ("encoder", "progress", "encoder_loss"),
+        ("canvas, validation", "validation", "canvas_loss"),
+        ("encoder, validation", "validation", "encoder_loss"),
+    )
     panels = [
-        Panel("losses (nats)", "step", losses),
-        Panel("exact match, validation", "step", [line("", validations, "exact")]),
-        Panel("denoising steps per canvas, validation", "step", [line("", validations, "steps_per_canvas")]),
-        Panel("learning rate", "step", [line("", progress, "learning_rate")]),
-        Panel("tokens per second", "step", [line("", progress, "tokens_per_second")]),
+        panel("losses (nats)", *losses),
+        panel("exact match, validation", ("", "validation", "exact")),
+        panel("denoising steps per canvas, validation", ("", "validation", "steps_per_canvas")),
+        panel("learning rate", ("", "progress", "learning_rate")),
+        panel("tokens per second", ("", "progress", "tokens_per_second")),
     ]
     return _draw(panels, rows=3)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from redraft.api import pick_device
 from redraft.model.transformer import Transformer
 from redraft.training.loop import train
 from redraft.training.recipe import Recipe
@@ -43,12 +44,13 @@ def run_recipe(
 ) -> TrainingResult:
     """Trains a recipe in the folder `out`, or resumes the run there, and draws its report even if training fails.
 
-    start: a checkpoint whose weights a new run starts from. stop_after: seconds. report: receives progress lines.
-    Errors are those of `train`.
+    start: a checkpoint whose weights a new run starts from. stop_after: seconds. device: also "auto". report:
+    receives progress lines. Errors are those of `train`.
     """
+    place = pick_device(device) if device == "auto" else torch.device(device)
     folder = RunFolder(Path(out), Path(out) / "companions")
     try:
-        model = train(recipe, folder, report=report, start=start, stop_after=stop_after, device=device)
+        model = train(recipe, folder, report=report, start=start, stop_after=stop_after, device=place)
     finally:
         # On a full disk, the error that ended the run is the one to show.
         with contextlib.suppress(OSError):

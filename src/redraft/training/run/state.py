@@ -21,12 +21,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from redraft.model.transformer import Transformer
-from redraft.training.average import WeightAverage
+from redraft.training.optimizer import WeightAverage
 from redraft.training.settings import TrainingSettings
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.utils.locks import lock_folder
-from redraft.weights import Checkpoint, save_checkpoint
+from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.save import save_checkpoint
 
 KEPT_CHECKPOINTS = 2
 """Older checkpoints are deleted once a newer one is complete."""
@@ -37,9 +38,6 @@ IDENTITY_FILE = "run.json"
 STATE_FOLDER = "training"
 RAW_WEIGHTS_FILE = "weights.safetensors"
 """In the state folder of checkpoints that hold averaged weights: the weights that training continues with."""
-
-_locked: set[Path] = set()
-"""Folders that this process has locked."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,11 @@ class RunFolder:
             shutil.rmtree(leftover)
         try:
             partial.mkdir(parents=True)
-            self._write(partial, model, optimizer, step, settings, average)
+            for file in self.companions.glob("[!.]*"):
+                shutil.copy(file, partial)
+            raw = _on_cpu(model.state_dict())
+            save_checkpoint(partial, model.config, raw if average is None else _on_cpu(average.state_dict(model)))
+            _write_state(partial / STATE_FOLDER, optimizer, step, settings, raw=None if average is None else raw)
             partial.rename(target)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -93,34 +95,6 @@ class RunFolder:
             if keep is None or old != self.checkpoint(keep):
                 shutil.rmtree(old)
         return target
-
-    def _write(
-        self,
-        partial: Path,
-        model: Transformer,
-        optimizer: Optimizer,
-        step: int,
-        settings: TrainingSettings,
-        average: WeightAverage | None,
-    ) -> None:
-        for file in self.companions.glob("[!.]*"):
-            shutil.copy(file, partial)
-        raw = _on_cpu(model.state_dict())
-        save_checkpoint(partial, model.config, raw if average is None else _on_cpu(average.state_dict(model)))
-        tensors = {
-            f"{index}.{key}": value.cpu().contiguous()
-            for index, slots in optimizer.state_dict()["state"].items()
-            for key, value in slots.items()
-        }
-        (partial / STATE_FOLDER).mkdir()
-        if average is not None:
-            save_file(raw, partial / STATE_FOLDER / RAW_WEIGHTS_FILE)
-        save_file(tensors, partial / STATE_FOLDER / "optimizer.safetensors")
-        state = {"step": step, "settings": dataclasses.asdict(settings)}
-        (partial / STATE_FOLDER / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        for file in (partial / STATE_FOLDER).iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
 
     def saved_settings(self) -> dict[str, Any]:
         """Returns the settings that the newest checkpoint was trained with; empty if there is none."""
@@ -168,25 +142,36 @@ class RunFolder:
         for name, value in identity.items():
             if known.get(name, value) != value:
                 raise ValueError(
-                    f"{self.path} holds a run with {name} {known[name]}, not {value}: choose another --out"
+                    f"{self.path} holds a run with {name} {known[name]}, not {value}: choose another folder"
                 )
         write_whole(claimed, json_bytes({**known, **identity}))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder for this process, which may lock it again. ValueError if another process holds the lock."""
+        """Locks the folder, which is made if need be. ValueError if it is locked already."""
         self.path.mkdir(parents=True, exist_ok=True)
-        place = self.path.resolve()
-        if place in _locked:
-            yield
-            return
         with lock_folder(self.path, busy=f"another process is training in {self.path}; choose another folder"):
-            _locked.add(place)
-            try:
-                yield
-            finally:
-                _locked.discard(place)
+            yield
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+
+
+def _write_state(
+    folder: Path, optimizer: Optimizer, step: int, settings: TrainingSettings, raw: dict[str, Tensor] | None
+) -> None:
+    tensors = {
+        f"{index}.{key}": value.cpu().contiguous()
+        for index, slots in optimizer.state_dict()["state"].items()
+        for key, value in slots.items()
+    }
+    folder.mkdir()
+    if raw is not None:
+        save_file(raw, folder / RAW_WEIGHTS_FILE)
+    save_file(tensors, folder / "optimizer.safetensors")
+    state = {"step": step, "settings": dataclasses.asdict(settings)}
+    (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())

@@ -9,8 +9,7 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from redraft.model import AttentionShape, ModelConfig
-from redraft.model.config import FULL, SLIDING
+from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.model.linear.quantized import BITS, GROUP
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
@@ -74,31 +73,17 @@ def parse_config(
     shapes = _read_head_shapes(text, layer_types)
     sources = (Section(str(Path(folder) / GENERATION_CONFIG_FILE), generation or {}), top, text)
     eos = _read_token_ids(sources, "eos_token_id", vocab_size, keys.DEFAULT_EOS_ID)
-    bos = _check_single_id(
-        text, _read_token_ids(sources, "bos_token_id", vocab_size, keys.DEFAULT_BOS_ID), "bos_token_id"
-    )
-    pad = _check_single_id(
-        text, _read_token_ids(sources, "pad_token_id", vocab_size, keys.DEFAULT_PAD_ID), "pad_token_id"
-    )
-    sliding_rope, full_rope = _read_ropes(text, layer_types)
+    bos = _read_token_id(sources, "bos_token_id", vocab_size, keys.DEFAULT_BOS_ID)
+    pad = _read_token_id(sources, "pad_token_id", vocab_size, keys.DEFAULT_PAD_ID)
+    ropes = _read_ropes(text, layer_types)
     try:
         return ModelConfig(
             vocab_size=vocab_size,
             hidden_size=text.size("hidden_size"),
             num_heads=text.size("num_attention_heads"),
             layer_types=layer_types,
-            sliding=AttentionShape(
-                head_dim=shapes[SLIDING][0],
-                num_kv_heads=shapes[SLIDING][1],
-                rope_theta=sliding_rope[0],
-                rotated_fraction=sliding_rope[1],
-            ),
-            full=AttentionShape(
-                head_dim=shapes[FULL][0],
-                num_kv_heads=shapes[FULL][1],
-                rope_theta=full_rope[0],
-                rotated_fraction=full_rope[1],
-            ),
+            sliding=_attention_shape(*shapes[SLIDING], *ropes[SLIDING]),
+            full=_attention_shape(*shapes[FULL], *ropes[FULL]),
             sliding_window=text.size("sliding_window"),
             dense_size=text.size("intermediate_size"),
             num_experts=text.size("num_experts"),
@@ -195,7 +180,6 @@ def config_to_json(config: ModelConfig, original: Mapping[str, object] | None = 
 
 
 def token_ids_json(config: ModelConfig) -> dict[str, object]:
-    """Returns the EOS, BOS and padding ids as config files write them."""
     eos: object = config.eos_ids[0] if len(config.eos_ids) == 1 else list(config.eos_ids)
     return {"eos_token_id": eos, "bos_token_id": config.bos_id, "pad_token_id": config.pad_id}
 
@@ -270,7 +254,7 @@ def _check_released_spelling(text: Section, full: tuple[int, int]) -> None:
             raise text.error(key, f"is {text.size(key)} but per_layer_config says {value}: remove one of the two")
 
 
-def _read_ropes(text: Section, layer_types: tuple[str, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
+def _read_ropes(text: Section, layer_types: tuple[str, ...]) -> dict[str, tuple[float, float]]:
     """Returns (theta, rotated fraction) of sliding and of full layers."""
     defaults = {SLIDING: keys.DEFAULT_SLIDING_ROPE, FULL: keys.DEFAULT_FULL_ROPE}
     ropes = text.sub("rope_parameters")
@@ -278,9 +262,7 @@ def _read_ropes(text: Section, layer_types: tuple[str, ...]) -> tuple[tuple[floa
         ropes = Section(text.file, defaults, ropes.prefix)
     ropes.check_keys(frozenset(defaults))
     # A type that no layer has may be absent.
-    return _read_rope(ropes, SLIDING, None if SLIDING in layer_types else defaults[SLIDING]), _read_rope(
-        ropes, FULL, None
-    )
+    return {kind: _read_rope(ropes, kind, None if kind in layer_types else defaults[kind]) for kind in defaults}
 
 
 def _read_rope(ropes: Section, kind: str, default: Mapping[str, object] | None) -> tuple[float, float]:
@@ -303,6 +285,10 @@ def _read_rope(ropes: Section, kind: str, default: Mapping[str, object] | None) 
     return rope.number("rope_theta", None, 0, 1e15), fraction
 
 
+def _attention_shape(head_dim: int, num_kv_heads: int, theta: float, fraction: float) -> AttentionShape:
+    return AttentionShape(head_dim=head_dim, num_kv_heads=num_kv_heads, rope_theta=theta, rotated_fraction=fraction)
+
+
 def _rope_json(shape: AttentionShape) -> dict[str, object]:
     if shape.rotated_fraction == 1.0:
         return {"rope_type": "default", "rope_theta": shape.rope_theta}
@@ -321,7 +307,8 @@ def _read_token_ids(sources: tuple[Section, ...], key: str, vocab_size: int, def
     return () if key in sources[-1].values else (default,)
 
 
-def _check_single_id(text: Section, ids: tuple[int, ...], key: str) -> int | None:
+def _read_token_id(sources: tuple[Section, ...], key: str, vocab_size: int, default: int) -> int | None:
+    ids = _read_token_ids(sources, key, vocab_size, default)
     if len(ids) > 1:
-        raise text.error(key, f"is {list(ids)}, must be one token id")
+        raise sources[-1].error(key, f"is {list(ids)}, must be one token id")
     return ids[0] if ids else None

@@ -1,0 +1,141 @@
+"""Standard input, output and error: where they are closed, cannot hold a character, or have something to say."""
+
+import codecs
+import errno
+import io
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+ESCAPE_ERRORS = "redraft.escape"
+"""The name under which codecs knows `_escape`."""
+
+PATIENCE_SECONDS = 3.0
+"""How long standard input beside a prompt may be silent before a note says what is waited for."""
+
+
+class ClosedOutput(io.TextIOBase):
+    """Stands for a standard output that is closed: what is written to it is an error, not lost."""
+
+    def write(self, text: str) -> int:
+        """Raises OSError."""
+        raise OSError(errno.EBADF, "standard output is closed; send it to a file, a pipe or /dev/null")
+
+
+def prepare_streams() -> None:
+    """Makes standard output hold every character, as JSON's escapes where its encoding has none, or say it is closed.
+
+    Standard error, where it is closed, is thrown away.
+    """
+    _occupy_descriptors()
+    if sys.stdout is None:
+        sys.stdout = ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the process's life
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error(ESCAPE_ERRORS, _Escape(sys.stdout.encoding))
+        sys.stdout.reconfigure(errors=ESCAPE_ERRORS)
+
+
+def read_standard_input() -> str:
+    """Returns the whole of standard input. Raises ValueError where it is closed or not UTF-8."""
+    data: bytes = standard_input().buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8: byte {data[error.start]:#04x} at {error.start}") from None
+
+
+def standard_input() -> TextIO:
+    """Returns standard input. Raises ValueError where it is closed."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; give it a file, a pipe or /dev/null")
+    return sys.stdin
+
+
+def read_piped_input() -> str:
+    """Returns what a pipe or a file holds that is standard input; "" where it is a terminal or something else.
+
+    A note says so where nothing comes for a while: the writer may not know that it is waited for.
+    """
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return ""
+    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+        return ""
+    note = threading.Timer(
+        PATIENCE_SECONDS, lambda: say("waiting for the end of standard input; </dev/null if nothing is to be read")
+    )
+    note.daemon = True
+    note.start()
+    try:
+        return read_standard_input()
+    finally:
+        note.cancel()
+
+
+def say(note: str, *, quiet: bool = False) -> None:
+    """Prints a note on standard error, unless `quiet`."""
+    if not quiet:
+        print(f"redraft: {note}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def loading(name: str, *, quiet: bool = False) -> Iterator[None]:
+    """Says on a terminal, for as long as the block takes, that a model is being loaded."""
+    is_shown = sys.stderr.isatty() and not quiet
+    if is_shown:
+        print(f"loading {name} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if is_shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def explain_os_error(error: OSError) -> str:
+    """Returns the sentence for what the system refused, with the file's name where it is known."""
+    name = next((str(name) for name in (error.filename, error.filename2) if name is not None), None)
+    if name is None or error.strerror is None:
+        return error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file or folder {name!r}"
+    if isinstance(error, IsADirectoryError):
+        return f"{name!r} is a folder, not a file"
+    if isinstance(error, NotADirectoryError):
+        return f"{name!r} leads through a file that is not a folder"
+    if isinstance(error, PermissionError):
+        return f"{name!r} may not be read or written: {error.strerror.lower()}"
+    return f"{name!r}: {error.strerror.lower()}"
+
+
+class _Escape:
+    """An error handler of `codecs`: JSON's escapes, which also text can be read back from; says so once."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._is_told = False
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        if not self._is_told:
+            self._is_told = True
+            say(rf"standard output is {self._encoding}: what it cannot hold is written as \uXXXX; PYTHONUTF8=1 for all")
+        units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+        escapes = (f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+        return "".join(escapes), error.end
+
+
+def _occupy_descriptors() -> None:
+    """Opens /dev/null for each closed standard stream: the next file opened would take its place and be written to."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -1,0 +1,162 @@
+"""The request of POST /v1/responses, and the objects that it is answered with."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from redraft.server.openai.requests import (
+    FAIL_FAST,
+    MAX_INTEGER,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MIN_SEED,
+    NOT_CONSTRAINED,
+    WHOLE_DISTRIBUTION,
+    Canvas,
+    ChatRequest,
+    Label,
+    StrictModel,
+    no_op_field,
+)
+from redraft.server.openai.responses import CanvasInfo
+
+NOT_STORED = "the response is not stored, though store is true: send the whole conversation each time"
+
+
+class InputPart(StrictModel):
+    """A part of an input message. Images, audio and files are not read, and nothing is fetched."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+    annotations: no_op_field([])  # type: ignore[valid-type]
+    logprobs: no_op_field([])  # type: ignore[valid-type]
+
+
+class InputMessage(StrictModel):
+    """A message of the input, or of an earlier response's output. id, status: a client's own notes."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[InputPart], FAIL_FAST]
+    id: Label | None = None
+    status: Label | None = None
+
+
+class ResponsesRequest(StrictModel):
+    """The request of POST /v1/responses. seed, canvas and strict are those of chat completions."""
+
+    model: str | None = None
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputMessage], Field(min_length=1), FAIL_FAST]
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
+    stream: bool = False
+    store: bool = False
+    user: Annotated[str, Field(max_length=256)] | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+
+    seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
+    canvas: Canvas = Canvas()
+    strict: bool = False
+
+    top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
+    text: no_op_field({"format": {"type": "text"}}, {}, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    tools: no_op_field([])  # type: ignore[valid-type]
+    tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    parallel_tool_calls: no_op_field(True)  # type: ignore[valid-type]
+    top_logprobs: no_op_field(0)  # type: ignore[valid-type]
+    include: no_op_field([])  # type: ignore[valid-type]
+    metadata: no_op_field({})  # type: ignore[valid-type]
+    truncation: no_op_field("disabled")  # type: ignore[valid-type]
+    background: no_op_field(False)  # type: ignore[valid-type]
+    service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]
+
+    def to_chat(self) -> ChatRequest:
+        """Returns the same request as one of chat completions."""
+        given = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        messages = [{"role": message.role, "content": _text(message)} for message in given]
+        if self.instructions is not None:
+            messages.insert(0, {"role": "system", "content": self.instructions})
+        fields = self.model_dump(
+            exclude_unset=True, include={"model", "stream", "temperature", "user", "seed", "canvas", "strict"}
+        )
+        return ChatRequest.model_validate(
+            fields | {"messages": messages, "max_completion_tokens": self.max_output_tokens}
+        )
+
+
+class InputTokensDetails(BaseModel):
+    """The number of input tokens that had been read for an earlier request."""
+
+    cached_tokens: int
+
+
+class OutputTokensDetails(BaseModel):
+    """The number of output tokens that were thoughts: they are not told apart here."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(BaseModel):
+    """Tokens by the names of this protocol, and what they took."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    total_tokens: int
+    denoising_steps: int
+    tokens_per_forward: float
+
+
+class OutputText(BaseModel):
+    """The text of an answer."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str = ""
+    annotations: list[Any] = Field(default=[], max_length=0)
+
+
+class OutputMessage(BaseModel):
+    """The answer."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    content: list[OutputText] = []
+
+
+class IncompleteDetails(BaseModel):
+    """Why an answer was cut."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class ResponseObject(BaseModel):
+    """The response to POST /v1/responses."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    incomplete_details: IncompleteDetails | None = None
+    model: str
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    tools: list[Any] = Field(default=[], max_length=0)
+    tool_choice: Literal["auto"] = "auto"
+    parallel_tool_calls: bool = True
+    store: Literal[False] = False
+    output: list[OutputMessage] = []
+    usage: ResponseUsage | None = None
+    canvas: CanvasInfo | None = None
+    warnings: list[str] | None = None
+
+
+def _text(message: InputMessage) -> str:
+    return message.content if isinstance(message.content, str) else "".join(part.text for part in message.content)

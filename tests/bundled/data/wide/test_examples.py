@@ -1,0 +1,54 @@
+"""The records as token ids: what the chat template writes, in steps of texts of about equal length."""
+
+from pathlib import Path
+
+import pytest
+
+from redraft.bundled.data.extraction.tokenizer import save_tokenizer
+from redraft.bundled.data.wide.examples import LENGTHS, LONG_FROM_STEP, Turns, WideExamples
+from redraft.bundled.data.wide.records import training_record
+from redraft.bundled.data.wide.tokenizer import make_tokenizer
+from redraft.text import TextTokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    folder: Path = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(make_tokenizer(vocab_size=1024, records=300), folder)
+    return TextTokenizer.load(folder)
+
+
+def test_conversations_are_encoded_as_the_template_does(tokenizer: TextTokenizer):
+    turns = Turns(tokenizer)
+    for index in range(60):
+        record = training_record(3, index)
+        messages = [{"role": role, "content": content} for role, content in record.messages]
+        assert list(turns.encode(record.messages)) == tokenizer.encode_chat(messages)
+
+
+@pytest.mark.parametrize(
+    "text", ["Łódź → 東京", "naïve “quoted” – Ωmega", "orderDate ORDER_DATE orderID2", "a\tb\r\nc"]
+)
+def test_any_character_is_kept(tokenizer: TextTokenizer, text: str):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_names_are_cut_where_their_words_begin():
+    cut = make_tokenizer(vocab_size=512, records=20).pre_tokenizer.pre_tokenize_str("orderDate HTTPStatus")
+    assert [piece for piece, _ in cut] == ["order", "Date", "Ġ", "HTTP", "Status"]
+
+
+def test_a_step_is_the_same_whatever_was_read_before_and_fits_its_class(tokenizer: TextTokenizer):
+    source = WideExamples(12, tokenizer, easy_start=False)
+    for step in range(40, 60):
+        length, examples = source.length_class(step), source(step)
+        assert len(examples) == 12 // length.divisor
+        assert max(len(one.prompt) + len(one.answer) for one in examples) <= length.max_tokens
+    assert source(50) == source(50) != source(51)
+
+
+def test_a_run_from_scratch_begins_with_copies_and_short_texts(tokenizer: TextTokenizer):
+    source = WideExamples(4, tokenizer)
+    copied = source(0)[0]
+    assert len(copied.answer) < 20
+    assert all(source.length_class(step) is LENGTHS[0] for step in range(0, LONG_FROM_STEP, 100))

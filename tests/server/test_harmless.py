@@ -1,0 +1,180 @@
+"""What everyday clients send beside what they mean: taken where it changes nothing, else refused."""
+
+import asyncio
+import functools
+import json
+
+import httpx2
+import pytest
+
+import redraft
+from redraft.server.app import create_app
+from redraft.server.service import Service
+from redraft.server.settings import ServerSettings
+from tests.fakes.checkpoints import tiny_checkpoint
+from tests.fakes.engines import ScriptedEngine
+
+application = functools.cache(create_app)
+QUESTION = {"role": "user", "content": "where is it?"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> redraft.Model:
+    """Its card says that it was trained on single requests."""
+    return redraft.load(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture
+def service(model):
+    service = Service(ServerSettings())
+    with ScriptedEngine(model) as engine:
+        service.attach_engine(engine, "tiny")
+        engine.ids = tuple(model.tokenizer.encode("the dog"))
+        yield service
+
+
+def send(service, path: str, body: object = None, *, method: str | None = None) -> httpx2.Response:
+    async def sent() -> httpx2.Response:
+        transport = httpx2.ASGITransport(application(service))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method or ("GET" if body is None else "POST"), path, json=body)
+
+    return asyncio.run(sent())
+
+
+def chat(service, **body) -> httpx2.Response:
+    return send(service, "/v1/chat/completions", {"messages": [QUESTION], **body})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        dict.fromkeys(
+            ["model", "stream", "stream_options", "n", "stop", "seed", "max_tokens", "temperature", "user", "canvas",
+             "ignore_eos", "top_p", "tools", "tool_choice", "logprobs", "reasoning_effort", "audio", "prediction",
+             "web_search_options", "strict"]
+        ),
+        {"stream_options": {"include_usage": None}},
+        {"stream_options": {"include_usage": False, "include_obfuscation": False}},
+        {"canvas": {"steps": None, "stream_drafts": None, "autoregressive": None}},
+        {"tools": [], "tool_choice": "none", "functions": [], "function_call": "none", "parallel_tool_calls": True},
+        {"store": False, "metadata": {}, "service_tier": "auto", "modalities": ["text"], "verbosity": "medium"},
+        {"response_format": {"type": "text"}, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0},
+        {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "min_tokens": 0, "n": 1},
+        {"safety_identifier": "somebody", "prompt_cache_key": "some key"},
+        {"stop": ""}, {"stop": []}, {"stop": ["", "never in there"]}, {"stop": [f"never {n}" for n in range(20)]},
+        {"top_logprobs": 0, "logprobs": False}, {"top_logprobs": 0},
+        {"messages": [QUESTION | {"type": "text"}]},
+        {"messages": [QUESTION | {"type": "message", "id": "msg_1", "index": 0, "status": "completed"}]},
+        {"messages": [QUESTION | {"name": None, "tool_calls": None, "parsed": None, "type": None, "id": None}]},
+        {"messages": [QUESTION | {"content": [{"type": "text", "text": "where is it?", "cache_control": None}]}]},
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_is_taken(service, body):
+    response = chat(service, **body)
+    assert response.status_code == 200, response.text
+    assert response.json()["choices"][0]["message"]["content"] == "the dog"
+    assert "warnings" not in response.json()
+    assert service.engine.prompts[-1].count("where is it?") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "reason"),
+    [
+        ({"top_p": 0.9}, "top_p", "samples from the whole distribution"),
+        ({"top_k": 5}, "top_k", "samples from the whole distribution"),
+        ({"tool_choice": "required"}, "tool_choice", "not constrained"),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls", "not constrained"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "not constrained"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
+        ({"top_logprobs": 1}, "top_logprobs", "logprobs=true"),
+        ({"messages": [QUESTION | {"colour": "red"}]}, "messages.0.colour", "not supported"),
+        ({"messages": [QUESTION | {"type": "image"}]}, "messages.0.type", "must be"),
+        ({"messages": None}, "messages", "is missing"),
+    ],
+)
+def test_what_would_change_the_answer_is_refused_with_the_reason(service, body, param, reason):
+    response = chat(service, **body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert reason in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "used"), [(2**31, 2**31), (2**63, 0), (2**64 - 1, 2**63 - 1), (-2, 2**63 - 2), (-(2**63), 0)]
+)
+def test_seeds_of_64_bits(service, seed, used):
+    assert chat(service, seed=seed).json()["choices"][0]["canvas"]["seed"] == used
+
+
+def test_the_seed_minus_one_draws_one(service):
+    drawn = {chat(service, seed=-1).json()["choices"][0]["canvas"]["seed"] for _ in range(3)}
+    assert len(drawn) == 3
+    assert max(drawn) < 2**53
+
+
+LONG = [
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "hello"}, QUESTION,
+]  # fmt: skip
+
+
+def test_a_single_turn_model_reads_the_last_user_message_and_says_so(service, model):
+    told = chat(service, messages=LONG).json()
+    (warning,) = told["warnings"]
+    assert warning.startswith("left out 1 system and 2 other messages: this model was trained on a single user message")
+    assert service.engine.prompts == [model.tokenizer.decode(model.encode([QUESTION]), skip_special=False)]
+    tokens = send(service, "/tokenize", {"messages": LONG}).json()
+    assert (tokens["tokens"], tokens["warnings"]) == (model.encode([QUESTION]), [warning])
+
+
+def test_a_stream_has_the_warnings_in_the_chunk_that_ends_it(service):
+    response = chat(service, messages=LONG, stream=True, n=2)
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    assert [bool(chunk.get("warnings")) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_a_strict_request_is_refused_instead(service):
+    response = chat(service, messages=LONG, strict=True)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "messages", "strict")
+    assert "left out 1 system" in error["message"]
+    assert chat(service, strict=True).status_code == 200
+
+
+def test_what_is_left_out_does_not_take_up_the_context(service):
+    earlier = {"role": "user", "content": "x" * 100_000}
+    assert chat(service, messages=[earlier, *LONG]).status_code == 200
+
+
+def test_a_text_completion_of_a_chat_model_has_a_hint(service, model):
+    (warning,) = send(service, "/v1/completions", {"prompt": "hello"}).json()["warnings"]
+    assert "/v1/chat/completions" in warning
+    ids = {"prompt": model.encode("hello")}
+    assert "warnings" not in send(service, "/v1/completions", ids).json()
+    assert send(service, "/v1/completions", {"prompt": "hello", "strict": True}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/health/live", "/health/ready", "/metrics"])
+def test_probes_may_ask_for_the_head_alone(service, path):
+    response = send(service, path, method="HEAD")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == send(service, path).headers["content-type"]
+    assert send(service, "/v1/models", method="HEAD").status_code == 405
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/embeddings"), ("GET", "/docs"), ("GET", "/v2/x%0A%7Fy")])
+def test_an_unknown_route_is_told_what_there_is(service, method, path):
+    response = send(service, path, {"input": "x"} if method == "POST" else None)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (404, "unknown_route", "not_found_error")
+    assert "POST /v1/chat/completions" in error["message"]
+    assert "/openapi.json" in error["message"]
+    assert error["message"].isprintable()
+
+
+def test_decomposed_accents_are_read_composed_and_given_back(service, model):
+    service.engine.ids = tuple(model.tokenizer.encode("h\u00e9llo"))
+    told = chat(service, messages=[{"role": "user", "content": "he\u0301llo"}]).json()
+    assert told["choices"][0]["message"]["content"] == "he\u0301llo"
+    assert "h\u00e9llo" in service.engine.prompts[-1]

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import show
-from redraft.cli.streams import read_piped_input, read_standard_input, say
+from redraft.cli.streams import read_standard_input, say
 from redraft.utils.rows import Row, read_prompts
 
 MAX_STEP_DELAY = 60
@@ -22,9 +22,8 @@ MAX_STEP_DELAY = 60
 @options.with_model_options
 def generate(
     model_options: options.ModelOptions,
-    prompt: Annotated[
-        str | None, typer.Argument(help="The prompt, before what is piped in; - for standard input alone.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - for standard input.")] = None,
+    piped: Annotated[str | None, typer.Argument(metavar="[-]", help="- : standard input follows the prompt.")] = None,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
@@ -56,7 +55,7 @@ def generate(
         raise ValueError("--template and --rows-format require --rows FILE")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
-    text = read_prompt(prompt)
+    text = read_prompt(prompt, piped)
     answer_one(model_options, text, plain=plain, as_json=as_json, step_delay=step_delay, quiet=quiet)
 
 
@@ -118,13 +117,14 @@ def print_text(result: "redraft.Result", *, quiet: bool = False) -> None:
         say(f"the answer is cut after {tokens} tokens: --max-new-tokens, or the model's context, ends it", quiet=quiet)
 
 
-def read_prompt(prompt: str) -> str:
-    """Returns the prompt, with what is piped in on the lines after it; for "-", standard input alone.
+def read_prompt(prompt: str, piped: str | None = None) -> str:
+    """Returns the prompt: standard input for "-", and followed by it, on the next line, where "-" comes after.
 
-    Raises ValueError where that is not UTF-8.
+    Standard input is read only where that is said: a program that runs this one may keep its own open, or need it.
+    Raises ValueError where it is not UTF-8.
     """
+    if piped not in (None, "-") or piped == prompt:
+        raise ValueError(f"{piped!r} follows the prompt, only - may: put quotation marks around a prompt with spaces")
     if prompt == "-":
         return read_standard_input()
-    # One that is empty is refused for that, not filled.
-    piped = read_piped_input() if prompt.strip() else ""
-    return f"{prompt}\n{piped.removesuffix(chr(10))}" if piped.strip() else prompt
+    return prompt if piped is None else f"{prompt}\n{read_standard_input().removesuffix(chr(10))}"

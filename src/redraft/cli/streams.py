@@ -4,18 +4,13 @@ import codecs
 import errno
 import io
 import os
-import stat
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 ESCAPE_ERRORS = "redraft.escape"
 """The name under which codecs knows `_escape`."""
-
-PATIENCE_SECONDS = 3.0
-"""How long standard input beside a prompt may be silent before a note says what is waited for."""
 
 
 class ClosedOutput(io.TextIOBase):
@@ -55,28 +50,6 @@ def standard_input() -> TextIO:
     if sys.stdin is None:
         raise ValueError("standard input is closed; give it a file, a pipe or /dev/null")
     return sys.stdin
-
-
-def read_piped_input() -> str:
-    """Returns what a pipe or a file holds that is standard input; "" where it is a terminal or something else.
-
-    A note says so where nothing comes for a while: the writer may not know that it is waited for.
-    """
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return ""
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
-        return ""
-    note = threading.Timer(
-        PATIENCE_SECONDS, lambda: say("waiting for the end of standard input; </dev/null if nothing is to be read")
-    )
-    note.daemon = True
-    note.start()
-    try:
-        return read_standard_input()
-    finally:
-        note.cancel()
 
 
 def say(note: str, *, quiet: bool = False) -> None:

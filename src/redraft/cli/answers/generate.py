@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
-from redraft.cli.streams import read_piped_input, read_standard_input
+from redraft.cli.streams import read_standard_input
 from redraft.utils.rows import Row, read_prompts
 
 MAX_STEP_DELAY = 60
@@ -21,9 +21,8 @@ MAX_STEP_DELAY = 60
 @options.with_model_options
 def generate(
     model_options: options.ModelOptions,
-    prompt: Annotated[
-        str | None, typer.Argument(help="The prompt, before what is piped in; - for standard input alone.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - for standard input.")] = None,
+    piped: Annotated[str | None, typer.Argument(metavar="[-]", help="- : standard input follows the prompt.")] = None,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
@@ -55,7 +54,7 @@ def generate(
         raise ValueError("--template and --rows-format require --rows FILE")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
-    text = read_prompt(prompt)
+    text = read_prompt(prompt, piped)
     model = model_options.load(quiet=quiet)
     if as_json:
         *_, result = model.stream(text, **model_options.settings)
@@ -95,13 +94,14 @@ def answer_rows(model_options: options.ModelOptions, rows: list[Row], *, quiet: 
         raise typer.Exit(1)
 
 
-def read_prompt(prompt: str) -> str:
-    """Returns the prompt, with what is piped in on the lines after it; for "-", standard input alone.
+def read_prompt(prompt: str, piped: str | None = None) -> str:
+    """Returns the prompt: standard input for "-", and followed by it, on the next line, where "-" comes after.
 
-    Raises ValueError where that is not UTF-8.
+    Standard input is read only where that is said: a program that runs this one may keep its own open, or need it.
+    Raises ValueError where it is not UTF-8.
     """
+    if piped not in (None, "-") or piped == prompt:
+        raise ValueError(f"{piped!r} follows the prompt, only - may: put quotation marks around a prompt with spaces")
     if prompt == "-":
         return read_standard_input()
-    # One that is empty is refused for that, not filled.
-    piped = read_piped_input() if prompt.strip() else ""
-    return f"{prompt}\n{piped.removesuffix(chr(10))}" if piped.strip() else prompt
+    return prompt if piped is None else f"{prompt}\n{read_standard_input().removesuffix(chr(10))}"

@@ -141,9 +141,10 @@ def test_lone_surrogates_inside_the_arguments_of_a_call_are_refused(start, think
         messages = [*HELLO, {"role": "assistant", "tool_calls": [call]}, *HELLO]
         assert "surrogate" in str(detail(client.post(CHAT, json={"messages": messages}))["message"])
         for arguments in ("[" * 100_000, "1", '{"a": ' + "9" * 5000 + "}"):
+            # Models write such calls themselves: they are read as text, and a strict request is refused.
             call["function"]["arguments"] = arguments  # type: ignore[index]
-            told = detail(client.post(CHAT, json={"messages": messages}))
-            assert told["param"] == "messages.1.tool_calls.0.function.arguments"
+            assert client.post(CHAT, json={"messages": messages, "max_tokens": 8}).status_code == 200
+            assert detail(client.post(CHAT, json={"messages": messages, "strict": True}))["code"] == "strict"
         nested = json.loads('{"a":' * 150 + "1" + "}" * 150)
         tool = {"type": "function", "function": {"name": "f", "parameters": nested}}
         assert client.post(CHAT, json={"messages": HELLO, "tools": [tool]}).status_code in (200, 400)

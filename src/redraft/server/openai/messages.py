@@ -102,6 +102,7 @@ def _template_message(message: Message, at: int, tokenizer: TextTokenizer, warni
         calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
         for number, call in enumerate(calls):
             arguments, is_readable = _arguments(call["function"]["arguments"])
+            _check_surrogates(arguments, f"messages.{at}.tool_calls.{number}.function.arguments")
             call["function"]["arguments"] = arguments
             if not is_readable:
                 warnings.append(
@@ -124,6 +125,14 @@ def _arguments(text: str) -> tuple[dict[str, object], bool]:
     except (ValueError, RecursionError):
         found = None
     return (found, True) if isinstance(found, dict) else ({UNREADABLE: text}, False)
+
+
+def _check_surrogates(arguments: dict[str, object], param: str) -> None:
+    """Refuses escapes of half a character. Here, since what a single-turn model leaves out is never tokenized."""
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise bad_request(f"{param} holds a lone surrogate; send valid Unicode", param, "invalid_value") from error
 
 
 def _text(content: Any) -> str:

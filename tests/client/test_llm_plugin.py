@@ -16,6 +16,7 @@ import pytest
 
 from redraft import SETTINGS
 from redraft.benchmark.load.serving import Serving, serving
+from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.openai_server import openai_server
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +41,11 @@ def small() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def ours(checkpoint) -> Iterator[Serving]:
-    with serving(str(checkpoint), "--served-model-name", "tiny", "--api-key", "k") as running:
+def ours(tmp_path_factory) -> Iterator[Serving]:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("turns"))
+    card = json.loads((folder / "redraft.json").read_text())
+    (folder / "redraft.json").write_text(json.dumps(card | {"single_turn": False}))
+    with serving(str(folder), "--served-model-name", "tiny", "--api-key", "k") as running:
         yield running
 
 

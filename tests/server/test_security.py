@@ -349,7 +349,7 @@ def test_every_route_but_liveness_wants_the_key(start):
                 "/health/live/../x",
             )
         ]
-        routes += [("POST", path) for path in (CHAT, TEXT, "/tokenize", "/detokenize", "/health/live")]
+        routes += [("POST", path) for path in (CHAT, TEXT, "/v1/responses", "/tokenize", "/detokenize", "/health/live")]
         assert set(client.get("/openapi.json", headers=bearer(KEY)).json()["paths"]) <= {
             path.replace("tiny", "{model}") for _, path in routes
         } | {"/health/live"}

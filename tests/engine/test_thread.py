@@ -19,7 +19,6 @@ from redraft.engine import (
     Request,
     Shutdown,
     StepTaken,
-    runner,
 )
 from redraft.generation.loop import generate
 from redraft.model.readout.streamed import streamed_readout
@@ -192,7 +191,7 @@ def test_a_readout_that_raises_leaves_the_caches_as_they_were(loop, model, monke
             raise RuntimeError("out of memory")
         return streamed_readout(*args, **named)
 
-    monkeypatch.setattr(runner, "streamed_readout", failing)
+    monkeypatch.setattr("redraft.engine.modes.diffusion.streamed_readout", failing)
     listeners = [submit(loop, str(i)) for i in range(2)]
     wanted = generate(model, PROMPT, SETTINGS).token_ids
     assert [listener.wait(Finished, Failed).generation.token_ids for listener in listeners] == [wanted] * 2

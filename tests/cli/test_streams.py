@@ -105,7 +105,7 @@ def test_what_the_encoding_cannot_hold_is_escaped_and_told_once():
     assert json.loads(first) == {"price": "5 €, 😀 é"}
     assert second == r"\u20ac"
     assert ended.stderr.decode().count("\n") == 1
-    assert "what it cannot hold is written as" in ended.stderr.decode()
+    assert "characters that it lacks are escaped as in JSON" in ended.stderr.decode()
 
 
 def test_answers_and_later_rows_outlive_an_encoding(tmp_path, checkpoint):

@@ -99,7 +99,8 @@ class _Escape:
             raise error
         if not self._is_told:
             self._is_told = True
-            say(f"standard output is {self._encoding}: characters that it lacks are escaped as in JSON (PYTHONUTF8=1)")
+            lacking = "characters that it lacks are escaped as in JSON"
+            say(f"standard output is {self._encoding}: {lacking}; PYTHONUTF8=1 writes them as they are")
         units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
         escapes = (f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
         return "".join(escapes), error.end

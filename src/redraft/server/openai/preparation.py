@@ -100,10 +100,7 @@ def prepare(
 
     warnings: what will not be as it was asked for; a strict request is refused for the first.
     """
-    if request.strict and warnings:
-        raise bad_request(
-            f"the request is strict, and would be answered with a warning: {warnings[0]}", param, "strict"
-        )
+    refuse_if_strict(request.strict, warnings, param)
     canvas = request.canvas
     requests: list[Request] = []
     for prompt in prompts:
@@ -133,10 +130,11 @@ def prepare(
     )
 
 
-def refuse_if_strict(request: GenerationRequest, warnings: Sequence[str], param: str) -> None:
+def refuse_if_strict(is_strict: bool, warnings: Sequence[str], param: str) -> None:
     """Refuses a strict request that would be answered with warnings, for the first of them."""
-    if request.strict and warnings:
-        raise bad_request(f"the request is strict; without strict it has a warning: {warnings[0]}", param, "strict")
+    if is_strict and warnings:
+        message = f"the request is strict, and would be answered with a warning: {warnings[0]}"
+        raise bad_request(message, param, "strict")
 
 
 def _max_new_tokens(

@@ -17,7 +17,7 @@ from redraft.server.middleware.sse import event
 from redraft.server.openai.answers import STREAM_RESPONSES, ResponseWriter, by_choice, generate
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
-from redraft.server.openai.preparation import check_model
+from redraft.server.openai.preparation import check_model, refuse_if_strict
 from redraft.server.openai.requests import ChatRequest, StreamOptions
 from redraft.server.openai.responses_api.protocol import (
     NOT_STORED,
@@ -56,10 +56,7 @@ def prepare_response(service: Service, request: ResponsesRequest, chat: ChatRequ
         raise ApiError(error.status_code, message, param=name, code=error.code, headers=error.headers) from error
     if not request.store:
         return prepared
-    if request.strict:
-        raise bad_request(
-            f"the request is strict, and would be answered with a warning: {NOT_STORED}", "store", "strict"
-        )
+    refuse_if_strict(request.strict, [NOT_STORED], "store")
     return dataclasses.replace(prepared, warnings=(*prepared.warnings, NOT_STORED))
 
 

@@ -34,9 +34,9 @@ def test_they_run_only_when_they_are_let_and_are_gone_afterwards():
 def test_a_run_is_measured_alone_and_beside_them():
     calls = []
     found = measure_shared_speed(lambda: calls.append(len(children())), neighbours=1, rounds=2)
-    assert len(calls) == 1 + 2 * 2 * REPEATS
+    assert len(calls) == 3 * 2 * REPEATS
     assert set(calls) == {1}
-    assert (found.quiet.count, found.shared.count, found.share_of_quiet.count) == (2, 2, 2)
+    assert (found.ours.count, found.theirs.count, found.ratio.count) == (2, 2, 2)
 
 
 def until(is_true) -> None:

@@ -4,12 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 
-from redraft.benchmark.timing import Spread, ratio
+from redraft.benchmark.timing import Comparison, Spread, alternate, ratio, seconds_of
 
 REPEATS = 10
 """Runs per round: one alone may fit between two turns of a neighbour."""
@@ -18,32 +16,16 @@ REPEATS = 10
 BUSY_LOOP = "import os; parent = os.getppid()\nwhile os.getppid() == parent: sum(range(10_000))"
 
 
-@dataclass(frozen=True)
-class SharedSpeed:
-    """Seconds of a run on a quiet machine and beside neighbours, and the speed that is left, by round."""
-
-    quiet: Spread
-    shared: Spread
-    share_of_quiet: Spread
-
-
-def measure_shared_speed(run: Callable[[], object], neighbours: int, rounds: int) -> SharedSpeed:
-    """Measures a run alone and beside so many busy processes, alternating."""
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        for _ in range(REPEATS):
-            run()
-        return (time.perf_counter() - start) / REPEATS
-
-    quiet, shared = [], []
+def measure_shared_speed(run: Callable[[], object], neighbours: int, rounds: int) -> Comparison:
+    """Measures the seconds of a run alone ("ours") and beside so many busy processes; the ratio is the speed left."""
     with start_neighbours(neighbours) as running:
-        run()
-        for _ in range(rounds):
-            quiet.append(seconds())
+
+        def shared() -> float:
             with running():
-                shared.append(seconds())
-    return SharedSpeed(Spread.of(quiet), Spread.of(shared), ratio(quiet, shared))
+                return seconds_of(run, REPEATS)
+
+        quiet, busy = alternate(rounds, lambda: seconds_of(run, REPEATS), shared)
+    return Comparison(Spread.of(quiet), Spread.of(busy), ratio(quiet, busy))
 
 
 @contextmanager

@@ -106,14 +106,14 @@ def _beside_neighbours(chosen: StepOptions, measured: Step, rounds: int, neighbo
     found = measure_shared_speed(measured.run, neighbours, rounds)
     chosen.report(
         {
-            "bench": "step", "neighbours": neighbours, "ms": found.quiet.scaled(1000),
-            "ms_beside_neighbours": found.shared.scaled(1000), "share_of_quiet_speed": found.share_of_quiet,
+            "bench": "step", "neighbours": neighbours, "ms": found.ours.scaled(1000),
+            "ms_beside_neighbours": found.theirs.scaled(1000), "share_of_quiet_speed": found.ratio,
             "machine": describe_machine(),
         },
         noun="canvases at once", columns=("busy neighbours", "ms", "speed"),
         rows=[
-            ("0", format_ms(found.quiet), ""),
-            (str(neighbours), format_ms(found.shared), f"{found.share_of_quiet.median:.0%}"),
+            ("0", format_ms(found.ours), ""),
+            (str(neighbours), format_ms(found.theirs), f"{found.ratio.median:.0%}"),
         ],
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ EXTRACTION = Card(
     example_names=("payment", "order", "log line", "appointment", "boarding pass", "address"),
     fields=KINDS,
     single_turn=True,
+    recipe="extract",
 )
 
 BUNDLED = Card(
@@ -41,6 +42,7 @@ BUNDLED = Card(
     example_names=(*EXTRACTION.example_names[:4], "date", "amount", "time", "weight", "typos"),
     fields=KINDS,
     single_turn=True,
+    recipe="bundled",
 )
 
 WIDE = Card(
@@ -55,5 +57,6 @@ WIDE = Card(
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
         "Write the amount as 0.00 CUR: €1.234,50",
     ),
+    recipe="wide",
 )
 """The card of the next bundled model."""

@@ -17,7 +17,7 @@ class Card:
     `purpose` is one line on what it is for, `limits` one line on what it cannot do, `examples` are prompts that it
     answers well, and `example_names` what to call each of them in a word or two, for all of them or for none. `fields`
     are the names of values that it can extract, by the kind of text that they are found in. A `single_turn` model was
-    not trained on conversations of several turns.
+    not trained on conversations of several turns. `recipe` names the recipe whose data it was trained on.
     """
 
     purpose: str = ""
@@ -26,6 +26,7 @@ class Card:
     example_names: tuple[str, ...] = ()
     fields: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     single_turn: bool = False
+    recipe: str = ""
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -42,6 +43,9 @@ def read_card(folder: Path) -> Card:
     single_turn, fields = values.get("single_turn", False), values.get("fields", {})
     if not isinstance(purpose, str) or not isinstance(limits, str) or not isinstance(single_turn, bool):
         raise ValueError(f"{path}: purpose and limits must be strings and single_turn true or false")
+    recipe = values.get("recipe", "")
+    if not isinstance(recipe, str):
+        raise ValueError(f"{path}: recipe must be a string")
     examples = _strings(values.get("examples", []), f"{path}: examples")
     names = _strings(values.get("example_names", []), f"{path}: example_names")
     if names and len(names) != len(examples):
@@ -57,6 +61,7 @@ def read_card(folder: Path) -> Card:
         example_names=names,
         fields={kind: _strings(of_kind, f"{path}: fields.{kind}") for kind, of_kind in fields.items()},
         single_turn=single_turn,
+        recipe=recipe,
     )
 
 

@@ -29,7 +29,7 @@ def test_validation_costs_at_most_a_tenth(rows, held_out):
     assert answers * ANSWER_COST <= MAX_VALIDATION_SHARE * plan.steps * plan.batch_size
     assert 1 <= plan.validation_answers <= plan.validation_examples <= held_out
     # Not more often on fewer rows.
-    assert validations == 1 or plan.validation_answers == held_out
+    assert validations == 1 or plan.validation_answers == held_out >= 50
 
 
 def test_what_is_given_wins():
@@ -41,7 +41,7 @@ def test_what_is_given_wins():
     assert {name: getattr(plan, name) for name in given} == given
     assert plan_settings(100, held_out=20, validate_every=0).validate_every == 0
     # A run of a step or two still validates, once.
-    assert (plan_settings(100, held_out=20, steps=1).validate_every, plan.decay_share) == (1, 0.5)
+    assert (plan_settings(100, held_out=20, steps=1).validate_every, plan.decay_share) == (1, 0.6)
 
 
 def test_steps_follow_from_epochs_if_those_are_given():
@@ -68,12 +68,14 @@ def test_numbers_out_of_range_are_refused():
 def test_the_plan_is_told_in_a_line():
     plan = plan_settings(24, held_out=6, steps=60, validate_every=30, validation_examples=6, validation_answers=6)
     told = describe_plan(24, plan, validated=6, replay="none replayed")
-    head = "24 rows: 60 steps of 8 examples, rate 0.001, none replayed"
+    head = "24 rows: 60 steps of 8 examples, rate 0.0006, none replayed"
     assert told == f"{head}, validation on 6 rows every 30 steps"
     fewer = plan_settings(24, held_out=6, steps=60, validate_every=30, validation_examples=6, validation_answers=2)
     assert describe_plan(24, fewer, validated=6, replay="none replayed").endswith(
         "on 6 rows, answering 2, every 30 steps"
     )
+    once = plan_settings(24, held_out=6, steps=60)
+    assert describe_plan(24, once, validated=6, replay="none replayed") == f"{head}, validation on 6 rows at the end"
     never = plan_settings(24, held_out=6, steps=60, validate_every=0)
     assert describe_plan(24, never, validated=6, replay="none replayed") == f"{head}, no validation"
     assert "fewer than 20" in describe_plan(9, never, validated=0, replay="none replayed")

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from redraft.generation.result import DenoisingStep
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
 from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, Usage
-from redraft.text import AnswerStream, Delta, End, ScoredToken
+from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
 
 log = logging.getLogger("redraft.server")
 
@@ -64,20 +64,23 @@ class EventQueue(asyncio.Queue[engine.Event]):
 class PreparedRequest:
     """What one API request asks the engine for.
 
-    requests: one for each choice of each prompt. num_choices: answers to each prompt. prompt_tokens: of all prompts,
-    each counted once. stop_texts: where an answer's content ends. top_logprobs: likeliest tokens to report, None for no
-    log-probabilities. alternatives: likeliest tokens to send with each draft. warnings: what is not as it was asked
-    for. forms: the prompt's own forms of letters, as AnswerStream takes them.
+    requests: one for each choice of each prompt. num_choices: answers to each prompt. stop_texts: where an answer's
+    content ends. top_logprobs: likeliest tokens to report, None for no log-probabilities. alternatives: likeliest
+    tokens to send with each draft. warnings: what is not as it was asked for, known before there is an answer.
     """
 
     requests: tuple[engine.Request, ...]
+    prompts: tuple[ReadPrompt, ...]
     num_choices: int
-    prompt_tokens: int
     stop_texts: tuple[str, ...]
     top_logprobs: int | None
     alternatives: int
     warnings: tuple[str, ...] = ()
-    forms: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The tokens of all prompts, each counted once."""
+        return sum(len(prompt.ids) for prompt in self.prompts)
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,11 @@ class ChoiceProgress:
     """One answer in progress.
 
     has_stopped: whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times
-    of time.perf_counter(), None until then.
+    of time.perf_counter(), None until then. warnings: what may be wrong with it, once it has ended.
     """
 
     request: engine.Request
+    prompt: ReadPrompt
     stream: AnswerStream
     top_logprobs: int | None
     has_stopped: bool = False
@@ -114,6 +118,8 @@ class ChoiceProgress:
     admitted_at: float | None = None
     ended_at: float | None = None
     has_text: bool = False
+    content: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def tokens_written(self) -> int:
@@ -139,6 +145,17 @@ class ChoiceProgress:
             self.has_stopped = event.generation.finish_reason == "stop"
             yield from self.stream.finish(event.generation.finish_reason)
 
+    def end(self, finish_reason: str) -> None:
+        """Notes the time, and what may be wrong with the answer."""
+        self.ended_at = time.perf_counter()
+        self.warnings = self.prompt.check(
+            self.content,
+            finish_reason,
+            num_tokens=self.stream.num_tokens,
+            steps_per_canvas=self.steps,
+            max_steps=self.request.settings.steps,
+        )
+
 
 class GenerationSession:
     """The answers to one API request, in the engine from the start of a `with` block to its end at the latest.
@@ -150,8 +167,8 @@ class GenerationSession:
     def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
         self.failure: str | None = None
         self.choices = [
-            ChoiceProgress(request, answer_stream(within, request, prepared), prepared.top_logprobs)
-            for request in prepared.requests
+            ChoiceProgress(request, prompt, answer_stream(within, request, prompt, prepared), prepared.top_logprobs)
+            for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
         self._index = {choice.request.id: at for at, choice in enumerate(self.choices)}
@@ -209,8 +226,13 @@ class GenerationSession:
 
     @property
     def warnings(self) -> list[str] | None:
-        """What is not as it was asked for; None if there is nothing, as the API's objects have it."""
-        return list(self._prepared.warnings) or None
+        """What is not as it was asked for, and what may be wrong with any answer; None if there is nothing."""
+        found = itertools.chain(self._prepared.warnings, *(choice.warnings for choice in self.choices))
+        return list(dict.fromkeys(found)) or None
+
+    def warnings_of(self, index: int) -> list[str] | None:
+        """What may be wrong with one answer; None if there is nothing."""
+        return list(self.choices[index].warnings) or None
 
     @property
     def usage(self) -> Usage:
@@ -244,11 +266,14 @@ class GenerationSession:
     def _read(self, choice: ChoiceProgress, event: engine.Event) -> Iterator[Delta | StepUpdate | End]:
         try:
             for told in choice.read(event):
-                if isinstance(told, Delta) and not choice.has_text:
-                    choice.has_text = True
-                    self._metrics.first_text.observe(time.perf_counter() - self._started)
+                if isinstance(told, Delta):
+                    if not choice.has_text:
+                        choice.has_text = True
+                        self._metrics.first_text.observe(time.perf_counter() - self._started)
+                    if isinstance(told.part, Content):
+                        choice.content += told.part.text
                 elif isinstance(told, End):
-                    choice.ended_at = time.perf_counter()
+                    choice.end(told.finish_reason)
                     # A stop text may end it before the model does.
                     self._engine.cancel(choice.request)
                     self._observe_end(choice)
@@ -273,7 +298,13 @@ class GenerationSession:
         return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
 
 
-def answer_stream(within: Engine, request: engine.Request, prepared: PreparedRequest) -> AnswerStream:
+def _repeat(prompts: tuple[ReadPrompt, ...], count: int) -> Iterator[ReadPrompt]:
+    return itertools.chain.from_iterable(itertools.repeat(prompt, count) for prompt in prompts)
+
+
+def answer_stream(
+    within: Engine, request: engine.Request, prompt: ReadPrompt, prepared: PreparedRequest
+) -> AnswerStream:
     model = within.model
     return AnswerStream(
         model.tokenizer,
@@ -282,7 +313,7 @@ def answer_stream(within: Engine, request: engine.Request, prepared: PreparedReq
         stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,
-        forms=prepared.forms,
+        forms=prompt.forms,
     )
 
 

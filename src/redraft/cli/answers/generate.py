@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
+from redraft.cli.answers.warned import StrictOption, end_with_warnings
 from redraft.cli.streams import read_standard_input
 from redraft.utils.rows import Row, read_prompts
 
@@ -36,6 +37,7 @@ def generate(
     rows_format: Annotated[
         str | None, typer.Option(help="text, jsonl or csv; by default the file's suffix decides.")
     ] = None,
+    strict: StrictOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Answer one prompt, or every row of a file.
@@ -48,7 +50,9 @@ def generate(
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines")
-        answer_rows(model_options, read_prompts(rows, format=rows_format, template=template), quiet=quiet)
+        answer_rows(
+            model_options, read_prompts(rows, format=rows_format, template=template), strict=strict, quiet=quiet
+        )
         return
     if template is not None or rows_format is not None:
         raise ValueError("--template and --rows-format require --rows FILE")
@@ -62,15 +66,16 @@ def generate(
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         is_live = sys.stdout.isatty() and not plain
-        answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
+        result = answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
+    end_with_warnings(bool(result.warnings), strict=strict, quiet=quiet)
 
 
-def answer_rows(model_options: options.ModelOptions, rows: list[Row], *, quiet: bool) -> None:
+def answer_rows(model_options: options.ModelOptions, rows: list[Row], *, strict: bool, quiet: bool) -> None:
     """Prints a JSON line for each row, in order and as soon as it is known; one with "error" for a row that failed.
 
-    Exits with code 1 where any did.
+    Exits with code 1 where any did, and with that of `strict` where an answer has a warning.
     """
-    failed = 0
+    failed = warned = 0
     # On a terminal the lines themselves show the progress.
     bar = Progress(
         *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True,
@@ -87,11 +92,13 @@ def answer_rows(model_options: options.ModelOptions, rows: list[Row], *, quiet: 
                 line["error"] = str(answer.error)
             else:
                 line |= answer.to_json()
+                warned += bool(answer.warnings)
             print(json.dumps(line, ensure_ascii=False), flush=True)
             bar.advance(task)
     if failed:
         print(f'redraft: {failed} of {len(rows)} rows failed: see their "error"', file=sys.stderr)
         raise typer.Exit(1)
+    end_with_warnings(warned, len(rows), strict=strict, quiet=quiet)
 
 
 def read_prompt(prompt: str, piped: str | None = None) -> str:

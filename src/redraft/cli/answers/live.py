@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 import redraft
-from redraft.cli.streams import say
+from redraft.cli.answers.warned import say_warnings
 from redraft.text import TextTokenizer
 
 if TYPE_CHECKING:
@@ -115,26 +115,21 @@ def answer(
     is_live: bool,
     quiet: bool,
     step_delay: float = 0.0,
-) -> str:
+) -> "redraft.Result":
     """Prints an answer, with the live canvas if `is_live`, and returns it.
 
-    Without the canvas a note on standard error says where it is cut, unless `quiet`.
+    What may be wrong with it is told on standard error, unless `quiet`.
     """
     events = model.stream(prompt, **settings)
     if is_live:
-        return show(events, model.tokenizer, step_delay=step_delay).text
-    *_, result = events
-    assert isinstance(result, redraft.Result)
-    print_text(result, quiet=quiet)
-    return result.text
-
-
-def print_text(result: "redraft.Result", *, quiet: bool) -> None:
-    """Prints an answer's text, and a note on standard error where it is cut."""
-    print(result)
-    if result.finish_reason == "length":
-        tokens = len(result.token_ids)
-        say(f"the answer is cut after {tokens} tokens: --max-new-tokens, or the model's context, ends it", quiet=quiet)
+        result = show(events, model.tokenizer, step_delay=step_delay)
+    else:
+        *_, last = events
+        assert isinstance(last, redraft.Result)
+        result = last
+        print(result, flush=True)
+    say_warnings(result.warnings, quiet=quiet)
+    return result
 
 
 def _printable(text: str) -> str:

@@ -12,7 +12,7 @@ from redraft.server.openai.preparation import check_length, check_model, encode,
 from redraft.server.openai.requests import CompletionRequest
 from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
 from redraft.server.service import Service
-from redraft.text import Content, Delta, End
+from redraft.text import Content, Delta, End, ReadPrompt
 
 WITHOUT_TEMPLATE = (
     "the prompt was continued as plain text, without the chat template that this model was trained with: send a task "
@@ -39,9 +39,10 @@ def prepare_completion(service: Service, request: CompletionRequest) -> Prepared
     for prompt in request.prompts:
         if isinstance(prompt, str):
             check_length(service, prompt, "prompt")
-            prompts.append(encode(lambda text=prompt: model.encode_plain(text), "prompt"))  # type: ignore[misc]
+            ids = encode(lambda text=prompt: model.encode_plain(text), "prompt")  # type: ignore[misc]
+            prompts.append(ReadPrompt(ids, task=model.card.task_of(prompt)))
         else:
-            prompts.append(prompt)
+            prompts.append(ReadPrompt(prompt))
     # Token ids may be of the template's making; a text cannot.
     is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
     warnings = [WITHOUT_TEMPLATE] if is_bare else []
@@ -65,8 +66,13 @@ class CompletionSerializer(Serializer):
         return self.chunk(TextChoice(index=index, text=text, logprobs=self._scored([delta], offset)))
 
     def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
-        finish, canvas = _finish_reason(end.finish_reason), session.canvas(index)
-        choice = TextChoice(index=index, text="", finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        choice = TextChoice(
+            index=index,
+            text="",
+            finish_reason=_finish_reason(end.finish_reason),  # type: ignore[arg-type]
+            canvas=session.canvas(index),
+            warnings=session.warnings_of(index),
+        )
         return self.last_chunk(choice, session)
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> Chunk:
@@ -77,6 +83,7 @@ class CompletionSerializer(Serializer):
                 logprobs=self._scored(deltas, 0),
                 finish_reason=_finish_reason(finish),  # type: ignore[arg-type]
                 canvas=session.canvas(index),
+                warnings=session.warnings_of(index),
             )
             for index, deltas, finish in by_choice(updates, len(session.choices))
         ]

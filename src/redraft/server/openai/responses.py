@@ -94,12 +94,14 @@ class ChatChoice(BaseModel):
     logprobs: Logprobs | None = None
     finish_reason: FinishReason
     canvas: CanvasInfo
+    warnings: list[str] | None = None
 
 
 class Reply(BaseModel):
     """What every answer and every part of one begins with.
 
-    warnings: what is not as it was asked for; of a stream the chunk that ends the last choice has them.
+    warnings: what is not as it was asked for, and what may be wrong with the choices, each of which has its own too; of
+    a stream the chunk that ends the last choice has them.
     """
 
     id: str
@@ -125,6 +127,7 @@ class ChunkChoice(BaseModel):
     logprobs: Logprobs | None = None
     finish_reason: FinishReason | None = None
     canvas: CanvasInfo | None = None
+    warnings: list[str] | None = None
 
 
 class ChatChunk(Reply):
@@ -143,6 +146,7 @@ class TextChoice(BaseModel):
     logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
     canvas: CanvasInfo | None = None
+    warnings: list[str] | None = None
 
 
 class TextCompletion(Reply):
@@ -184,7 +188,7 @@ class DraftChunk(Reply):
 
 
 class TokenizeResponse(BaseModel):
-    """The token ids of a prompt. warnings: what of a conversation the model does not read as it was sent."""
+    """The token ids of a prompt. warnings: what a conversation would be answered with, whatever the answer."""
 
     tokens: list[Annotated[int, Field(ge=0)]]
     count: int

@@ -7,11 +7,12 @@ from starlette.responses import Response
 
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.errors import bad_request
-from redraft.server.openai.messages import EncodedConversation, encode_conversation
+from redraft.server.openai.messages import encode_conversation
 from redraft.server.openai.preparation import check_length, check_model, encode
 from redraft.server.openai.requests import DetokenizeRequest, TokenizeRequest
 from redraft.server.openai.responses import DetokenizeResponse, TokenizeResponse
 from redraft.server.service import Service
+from redraft.text import ReadPrompt
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -30,7 +31,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 tokens=encoded.ids,
                 count=len(encoded.ids),
                 max_model_len=service.max_context,
-                warnings=encoded.warnings or None,
+                warnings=list(encoded.warnings) or None,
             )
         )
 
@@ -46,11 +47,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return json_response(DetokenizeResponse(prompt=text))
 
 
-def _encode(service: Service, request: TokenizeRequest) -> EncodedConversation:
+def _encode(service: Service, request: TokenizeRequest) -> ReadPrompt:
     if request.messages is not None:
         return encode_conversation(service, request.messages)
     text, model = request.prompt, service.engine.model
     assert text is not None
     check_length(service, text, "prompt")
     encode_text = model.encode_plain if request.add_special_tokens else model.tokenizer.encode
-    return EncodedConversation(encode(lambda: encode_text(text), "prompt"), [])
+    return ReadPrompt(encode(lambda: encode_text(text), "prompt"))

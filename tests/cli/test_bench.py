@@ -74,7 +74,8 @@ def test_load_on_our_engine(run, checkpoint):
         # From the command's start, its imports and the loading of the model included.
         assert found["seconds"] < found["process"]["seconds"] < taken
         assert code == 0
-        assert "canvas_steps_per_second" in err
+        assert "canvas steps/s" in err
+        assert "_" not in err
         assert (found["requests"], found["answered"], found["failed"]) == (5, 5, {})
         assert found["first_canvas_ms"]["p50"] <= found["answer_ms"]["p50"]
         assert found["process"]["tokens_per_second"] <= found["tokens_per_second"]
@@ -235,4 +236,4 @@ def test_a_missing_peer_is_named(run, monkeypatch):
         importlib.util, "find_spec", lambda name, *more: None if name == "transformers" else find_spec(name, *more)
     )
     code, _, err = run("bench", "compare", "--with", "transformers")
-    assert (code, err) == (2, "redraft: this needs transformers: pip install 'redraft[compare]'\n")
+    assert (code, err) == (2, "redraft: this needs transformers: pip install -e '.[compare]' in the checkout\n")

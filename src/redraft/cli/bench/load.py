@@ -13,7 +13,8 @@ from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
 from redraft.benchmark.load.runs import measure_overhead, run_on_endpoint, run_on_engine
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
-from redraft.cli.output import JsonLineOption, format_spread, report
+from redraft.cli.output import JsonLineOption, describe, format_spread, format_value, report
+from redraft.utils.words import counted
 
 PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
@@ -21,7 +22,7 @@ PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 @options.with_model_options
 def load(
     model_options: options.ModelOptions,
-    context: typer.Context,
+    invocation: typer.Context,
     *,
     concurrency: Annotated[
         int | None, typer.Option(help=f"Closed loop: this many requests in flight at any time; {CONCURRENCY} if unset.")
@@ -92,7 +93,7 @@ def load(
         result = run_on_engine(model, traffic, settings)
         facts = {"target": "engine", "model": model.name, "precision": model_options.precision, "settings": settings}
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
-    _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, context.obj, as_json)
+    _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, invocation.obj, as_json)
 
 
 def _check_requires(required: str, is_given: bool, values: dict[str, Any]) -> None:
@@ -109,11 +110,15 @@ def _filler(words: str, count: int) -> list[str]:
     return list(itertools.islice(filler_prompts(int(low), int(high or low)), count))
 
 
+def _none_answered(requests: int) -> str:
+    return "the request was not answered" if requests == 1 else f"none of {requests} requests was answered"
+
+
 def _report(result: LoadResult, facts: dict[str, Any], started: float, as_json: bool) -> None:
     summary = summarise_load(result)
     if not summary["answered"]:
         kinds = "; ".join(f"{kind} ({count}): {summary['failures'][kind]}" for kind, count in summary["failed"].items())
-        raise ValueError(f"none of {summary['requests']} requests was answered: {kinds}")
+        raise ValueError(f"{_none_answered(summary['requests'])}: {kinds}")
     seconds, tokens = time.perf_counter() - started, summary["answer_tokens"]
     summary["process"] = {
         "seconds": round(seconds, 3),
@@ -124,16 +129,8 @@ def _report(result: LoadResult, facts: dict[str, Any], started: float, as_json: 
     report(
         {"bench": "load", **facts, **summary, "machine": describe_machine()},
         title=f"Load on {facts['target']}", columns=("", "measured"), as_json=as_json,
-        rows=[(name, _format(value)) for name, value in summary.items() if name != "failures"],
+        rows=[(describe(name), format_value(value)) for name, value in summary.items() if name != "failures"],
     )  # fmt: skip
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, int | float):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {one:,}" for name, one in value.items()) or "none"
-    return "unknown" if value is None else str(value)
 
 
 def _against_step(
@@ -176,6 +173,6 @@ def _report_ratio(facts: dict[str, Any], unit: str, rates: dict[str, Spread], ra
     rows = [(name, format_spread(rate, ".1f")) for name, rate in rates.items()]
     report(
         {"bench": "load", **facts, "ratio": ratio},
-        title=f"{facts['concurrency']} requests at once: {facts['model']}", columns=("", unit), as_json=as_json,
-        rows=[*rows, ("ratio", format_spread(ratio, ".1%"))],
+        title=f"{counted(facts['concurrency'], 'request')} at once: {facts['model']}", columns=("", unit),
+        as_json=as_json, rows=[*rows, ("ratio", format_spread(ratio, ".1%"))],
     )  # fmt: skip

@@ -10,7 +10,7 @@ import typer
 from redraft.benchmark.load.driver import LoadResult, Traffic, summarise_load
 from redraft.benchmark.load.efficiency import measure_efficiency
 from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
-from redraft.benchmark.load.runs import measure_overhead, run_on_endpoint, run_on_engine
+from redraft.benchmark.load.runs import measure_beside_neighbours, measure_overhead, run_on_endpoint, run_on_engine
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, describe, format_spread, format_value, report
@@ -52,18 +52,24 @@ def load(
         bool,
         typer.Option("--against-server", help="Tokens a second of `redraft serve` over those of the engine itself."),
     ] = False,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(help="The engine's tokens a second beside this many busy processes over those alone."),
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(help=f"With --against-step: seconds for each side of a round; {SECONDS:.0f} if unset."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help=f"With either: rounds; {ROUNDS} if unset.")] = None,
+    rounds: Annotated[int | None, typer.Option(help=f"With any of these three: rounds; {ROUNDS} if unset.")] = None,
     as_json: JsonLineOption = False,
 ) -> None:
     """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
-    options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds)
-    against = "--against-step" if against_step else "--against-server" if against_server else ""
+    options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds, neighbours=neighbours)
+    ratios = {"--against-step": against_step, "--against-server": against_server, "--neighbours": neighbours}
+    asked = [name for name, value in ratios.items() if value]
+    against = asked[0] if asked else ""
     for message, is_wrong in (
-        ("--against-step and --against-server are two measurements", against_step and against_server),
+        (f"{' and '.join(asked)} are {len(asked)} measurements", len(asked) > 1),
         (f"{against} measures our own engine, not an --endpoint", against and endpoint is not None),
         (f"{against} is a closed loop, --rate an open one", against and rate is not None),
         ("--rate is an open loop, --concurrency a closed one", rate is not None and concurrency is not None),
@@ -72,7 +78,7 @@ def load(
         if is_wrong:
             raise ValueError(f"{message}; leave one of them out")
     _check_requires("--against-step", against_step, {"--seconds": seconds})
-    _check_requires("--against-step or --against-server", bool(against), {"--rounds": rounds})
+    _check_requires("--against-step, --against-server or --neighbours", bool(against), {"--rounds": rounds})
     _check_requires("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     options.check_positive(rate=rate, seconds=seconds, timeout=timeout)
     name = prompts or PROMPTS
@@ -83,6 +89,9 @@ def load(
         return
     if against_server:
         _against_server(model_options, traffic, rounds or ROUNDS, as_json)
+        return
+    if neighbours:
+        _beside_neighbours(model_options, traffic, rounds or ROUNDS, neighbours, as_json)
         return
     if endpoint is not None:
         server = model_options.endpoint(endpoint, api_key_env, timeout or options.ENDPOINT_TIMEOUT)
@@ -166,6 +175,21 @@ def _against_server(model_options: options.ModelOptions, traffic: Traffic, round
         "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
         "answer_tokens": tokens, "tokens_per_second": rates, "machine": machine,
     }  # fmt: skip
+    _report_ratio(facts, "answer tokens/s", rates, found.ratio, as_json)
+
+
+def _beside_neighbours(
+    model_options: options.ModelOptions, traffic: Traffic, rounds: int, neighbours: int, as_json: bool
+) -> None:
+    machine, model = describe_machine(), model_options.load()
+    settings = {"seed": 0} | model_options.settings
+    found = measure_beside_neighbours(model, traffic, settings, neighbours=neighbours, rounds=rounds)
+    facts = {
+        "neighbours": neighbours, "model": model.name, "precision": model_options.precision,
+        "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
+        "tokens_per_second": found.theirs, "tokens_per_second_beside_neighbours": found.ours, "machine": machine,
+    }  # fmt: skip
+    rates = {"alone": found.theirs, f"beside {counted(neighbours, 'busy process', 'busy processes')}": found.ours}
     _report_ratio(facts, "answer tokens/s", rates, found.ratio, as_json)
 
 

@@ -11,6 +11,8 @@ from tests.fakes.checkpoints import tiny_checkpoint
 
 # Also for the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nor do they obey whoever runs them.
+os.environ["REDRAFT_CONFIG"] = os.devnull
 
 # A machine that trains meanwhile is slow now and then; that is no failure.
 settings.register_profile("without deadline", deadline=None)

@@ -137,7 +137,7 @@ def test_an_optional_package_that_is_missing_is_named(run, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*command)
     assert (code, out) == (2, "")
-    assert err == f"redraft: this needs {package}: pip install 'redraft[{extra}]'\n"
+    assert err == f"redraft: this needs {package}: pip install -e '.[{extra}]' in the checkout\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.fakes.checkpoints import trainable_checkpoint
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
@@ -121,7 +123,8 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     assert (code, err) == (2, f"redraft: 1 prompts of {seen} are in {file} too, for instance 'Say gamma'\n")
     code, said, err = run("train", "rows", file, *arguments, "--validation", other, "--steps", 30)
     assert (code, err) == (0, "")
-    assert said.startswith("4 rows to train on, 1 to validate on (answering 1), 30 steps\n")
+    plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from bundled, validation on 1 rows every "
+    assert said.startswith(plan)
     assert "step 30/30  validation: exact 100.0%" in said
     checkpoint = out / "step-0000030"
     assert f"redraft eval rows {other} --model '{checkpoint}'\n" in said
@@ -142,7 +145,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     assert "unrolling_shown was 0.0 and is 0.5 from here on" in said
     code, _, err = run("train", "rows", other, *arguments, "--steps", 40)
     assert code == 2
-    assert f"{out} holds a run with rows rows.jsonl (sha256" in err
+    assert f"{out} holds a run with rows of 4 lines (sha256" in err
     assert "choose another folder" in err
 
 
@@ -151,8 +154,44 @@ def test_rows_that_are_held_out_are_written_down_to_be_tested_on(run, tmp_path):
     code, said, err = run("train", "rows", file, "--out", tmp_path / "run", "--batch-size", 2, "--steps", 1)
     assert (code, err) == (0, "")
     held_out = tmp_path / "run" / "held_out.jsonl"
-    assert len(held_out.read_text().splitlines()) == 2
+    assert len(held_out.read_text().splitlines()) == 8
     assert f"redraft eval rows {held_out} --model" in said
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return trainable_checkpoint(tmp_path_factory.mktemp("start"))
+
+
+def test_a_run_whose_time_is_over_prints_the_command_that_continues_it(run, start, tmp_path):
+    file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": "x"} for word in range(19)])
+    command = ("train", "rows", file, "--out", tmp_path / "my run", "--start", start, "--steps", 3)
+    code, said, err = run(*command, "--minutes", 1e-6)
+    assert (code, err) == (0, "")
+    lines = said.splitlines()
+    at = lines.index("stopped by the time limit at step 1 of 3; to go on, run it again")
+    assert (
+        lines[at + 2]
+        == f"redraft train rows {file} --out '{tmp_path / 'my run'}' --start {start} --steps 3 --minutes 1e-06"
+    )
+    code, said, _ = run(*command)
+    assert code == 0
+    assert "resuming at step 1 from" in said
+    assert "step 3/3" in said
+    assert "time limit" not in said
+    # Nothing was held out of so few, so there is no file to recommend.
+    assert "redraft eval rows" not in said
+    code, answer, err = run("generate", "Say 1", "--model", tmp_path / "my run", "--json", "--seed", 0)
+    assert (code, err) == (0, "")
+    _, same, _ = run("generate", "Say 1", "--model", tmp_path / "my run" / "step-0000003", "--json", "--seed", 0)
+    assert json.loads(answer)["token_ids"] == json.loads(same)["token_ids"]
+
+
+@pytest.mark.parametrize("replay", [-0.1, 1])
+def test_a_share_of_replay_that_is_out_of_range_is_refused(run, tmp_path, replay):
+    file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
+    code, _, err = run("train", "rows", file, "--out", tmp_path / "run", "--replay", replay)
+    assert (code, err) == (2, f"redraft: replay is {float(replay)}, must be at least 0 and at most 0.9\n")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from redraft.weights.save import save_checkpoint as save_weights
 from tests.fakes.models import tiny_model
-from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
+from tests.fakes.tokenizers import SPECIAL_TOKENS, gemma_tokenizer, save_checkpoint
 
 CARD = {
     "purpose": "A tiny model for tests.",
@@ -24,4 +24,13 @@ def tiny_checkpoint(folder: Path, **changes: object) -> Path:
     settings = {"max_new_tokens": 24, "max_denoising_steps": 6, "confidence_threshold": 0.2, "eos_token_id": 1}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     (folder / "redraft.json").write_text(json.dumps(CARD))
+    return folder
+
+
+def trainable_checkpoint(folder: Path) -> Path:
+    """A tiny checkpoint that stops at what its template writes after an answer, as one that is fine-tuned must."""
+    tiny_checkpoint(folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    ends = [SPECIAL_TOKENS.index("<eos>"), SPECIAL_TOKENS.index("<turn|>")]
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": ends}))
     return folder

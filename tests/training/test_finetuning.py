@@ -1,39 +1,172 @@
-"""Fine-tuning from Python: in a few lines, with the sampler settings of the checkpoint it starts from."""
+"""Fine-tuning from Python: what the plan is, what is resumed, and what the run's folder stands for as a model."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import redraft
-from redraft.training import finetune
-from redraft.weights.fetch import BUNDLED_FOLDER
+from redraft.training import TrainingResult, finetune
+from redraft.training.data.examples import Example
+from redraft.weights.card import read_card
+from tests.fakes.checkpoints import trainable_checkpoint
 
 
-def test_a_checkpoint_is_fine_tuned_in_a_few_lines(tmp_path: Path):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": f"Say {i}", "answer": "x"}) + "\n" for i in range(20)))
-    start = shutil.copytree(BUNDLED_FOLDER, tmp_path / "start")
-    (start / "special_tokens_map.json").write_text("{}")
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    return trainable_checkpoint(tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture
+def known_start(start, tmp_path) -> Path:
+    """The tiny checkpoint, with a card that names its recipe."""
+    folder = shutil.copytree(start, tmp_path / "known")
+    card = json.loads((folder / "redraft.json").read_text())
+    (folder / "redraft.json").write_text(json.dumps(card | {"recipe": "tiny"}))
+    return folder
+
+
+def write_rows(path: Path, count: int) -> Path:
+    path.write_text("".join(json.dumps({"prompt": f"Say {i}", "answer": "x"}) + "\n" for i in range(count)))
+    return path
+
+
+def tune(rows: Path, out: Path, start: Path, **changes: Any) -> tuple[TrainingResult, list[str]]:
     lines: list[str] = []
-    result = finetune(
-        rows, tmp_path / "run", start=str(start), device="auto", steps=1, batch_size=2, report=lines.append
+    result = finetune(rows, out, start=str(start), report=lines.append, **{"steps": 2, "batch_size": 2} | changes)
+    return result, lines
+
+
+def test_a_checkpoint_is_fine_tuned_in_a_few_lines(start, tmp_path):
+    other = shutil.copytree(start, tmp_path / "other")
+    (other / "special_tokens_map.json").write_text("{}")
+    rows = write_rows(tmp_path / "rows.jsonl", 20)
+    result, lines = tune(rows, tmp_path / "run", other, device="auto", steps=1)
+    assert lines[0] == (
+        "16 rows: 1 steps of 2 examples, rate 0.001, "
+        f"none replayed: nothing is known of {other}'s own data, validation on 1 rows every 1 steps"
     )
-    assert lines[0] == "19 rows to train on, 1 to validate on (answering 1), 1 steps"
-    assert (result.checkpoint, result.summary["step"]) == (tmp_path / "run" / "step-0000001", 1)
+    assert (result.checkpoint, result.summary["step"], result.is_cut) == (tmp_path / "run/step-0000001", 1, False)
     assert result.report == tmp_path / "run" / "report.html"
     assert (result.checkpoint / "special_tokens_map.json").read_text() == "{}"
+    assert len((tmp_path / "run" / "held_out.jsonl").read_text().splitlines()) == 4
     model = redraft.load(result.checkpoint)
     assert model.defaults == redraft.load(start).defaults
-    assert model.card.purpose == f"Fine-tuned from {start} on rows.jsonl."
+    assert model.card.purpose == f"Fine-tuned from {other} on rows.jsonl."
 
 
-def test_bad_settings_are_refused_before_any_work(tmp_path: Path):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "a", "answer": "b"}\n')
+def test_bad_settings_are_refused_before_any_work(start, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 1)
     with pytest.raises(TypeError, match="unroling"):
-        finetune(rows, tmp_path / "run", unroling=0)
+        tune(rows, tmp_path / "run", start, unroling=0)
     with pytest.raises(ValueError, match="unrolling is 2, must lie between 0 and 1"):
-        finetune(rows, tmp_path / "run", unrolling=2)
+        tune(rows, tmp_path / "run", start, unrolling=2)
+    for replay in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"replay is {replay}, must be at least 0 and at most 0\.9"):
+            tune(rows, tmp_path / "run", start, replay=replay)
     assert not (tmp_path / "run").exists()
+
+
+def test_few_rows_are_all_trained_on(start, tmp_path):
+    result, lines = tune(write_rows(tmp_path / "rows.jsonl", 19), tmp_path / "run", start)
+    assert "19 rows: 2 steps" in lines[0]
+    assert lines[0].endswith("no validation, for which fewer than 20 rows are too few")
+    assert not (tmp_path / "run" / "held_out.jsonl").exists()
+    assert lines[-1] == f"as a model, {tmp_path / 'run'} is its step-0000002 (the last: no validation ran)"
+    assert result.summary["best"] is None
+
+
+# --- replay -------------------------------------------------------------------------------------------------------
+
+
+def test_a_share_of_each_step_is_of_the_checkpoints_own_data(known_start, tmp_path):
+    seen: list[tuple[int, int]] = []
+
+    def source(count, _tokenizer):
+        def examples(step: int) -> list[Example]:
+            seen.append((step, count))
+            return [Example((5, 6), (7, 1))] * count
+
+        return examples
+
+    rows = write_rows(tmp_path / "rows.jsonl", 10)
+    arguments = {"batch_size": 4, "steps": 3, "replay_sources": {"tiny": source}}
+    result, lines = tune(rows, tmp_path / "run", known_start, replay=0.5, **arguments)
+    assert "steps of 4 examples, rate 0.001, 50% of them replayed from tiny, " in lines[0]
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    # What was fine-tuned still knows where it comes from.
+    assert read_card(result.checkpoint).recipe == "tiny"
+    with pytest.raises(ValueError, match=r"holds a run with replay 0\.5, not 0: choose another folder"):
+        tune(rows, tmp_path / "run", known_start, replay=0, **arguments)
+    _, lines = tune(rows, tmp_path / "none", known_start, replay=0, **arguments)
+    assert "rate 0.001, none replayed, no validation" in lines[0]
+    assert len(seen) == 3
+
+
+# --- going on -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_time_is_over_says_how_far_it_came(start, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 20)
+    result, lines = tune(rows, tmp_path / "run", start, steps=4, stop_after=0.0)
+    assert result.is_cut
+    assert "stopped by the time limit at step 1 of 4; to go on, run it again" in lines
+    result, lines = tune(rows, tmp_path / "run", start, steps=4)
+    assert not result.is_cut
+    assert not [line for line in lines if "time limit" in line]
+    assert any(line.startswith("resuming at step 1 from") for line in lines)
+
+
+def test_rows_that_were_moved_go_on_and_other_rows_do_not(start, tmp_path):
+    rows, other = write_rows(tmp_path / "rows.jsonl", 5), write_rows(tmp_path / "other.jsonl", 6)
+    tune(rows, tmp_path / "run", start)
+    rows.rename(moved := tmp_path / "moved.jsonl")
+    _, lines = tune(moved, tmp_path / "run", start, steps=3)
+    assert any(line.startswith("resuming at step 2 from") for line in lines)
+    message = (
+        r"run holds a run with rows of 5 lines \(sha256 \w{12}\), not of 6 lines \(sha256 \w{12}\): choose another"
+    )
+    with pytest.raises(ValueError, match=message):
+        tune(other, tmp_path / "run", start, steps=3)
+    with pytest.raises(ValueError, match=r"with validation some of the rows, not of 1 lines \(sha256"):
+        tune(moved, tmp_path / "run", start, validation=write_unseen(tmp_path / "unseen.jsonl"))
+
+
+def write_unseen(path: Path) -> Path:
+    path.write_text('{"prompt": "Unseen", "answer": "x"}\n')
+    return path
+
+
+# --- which step the run's folder is -------------------------------------------------------------------------------
+
+
+def test_a_runs_folder_is_its_best_step_as_a_model(start, tmp_path):
+    run, rows = tmp_path / "run", write_rows(tmp_path / "rows.jsonl", 20)
+    result, lines = tune(rows, run, start, steps=3, validate_every=1)
+    assert result.checkpoint == run / f"step-{result.summary['best']['step']:07d}"
+    assert lines[-1] == f"as a model, {run} is its {result.checkpoint.name} (the best of 3 validations)"
+    assert 0 < result.summary["validation_share"] < 1
+    assert f"validation took {result.summary['validation_share']:.0%} of the time" in lines
+    state, best = redraft.load(run).transformer.state_dict(), redraft.load(result.checkpoint).transformer.state_dict()
+    assert all((state[name] == best[name]).all() for name in best)
+    # It can be trained further from there.
+    again, _ = tune(rows, tmp_path / "again", run, steps=1)
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["start"] == str(result.checkpoint)
+    assert again.checkpoint.is_dir()
+
+
+def test_a_run_that_is_still_going_is_its_last_step(start, tmp_path):
+    run, rows = tmp_path / "run", write_rows(tmp_path / "rows.jsonl", 5)
+    for step in (1, 2, 3):
+        tune(rows, run, start, steps=step)
+        assert redraft.read_card(run).purpose.startswith("Fine-tuned")
+        assert json.loads((run / "checkpoint.json").read_text()) == {"checkpoint": f"step-{step:07d}"}
+
+
+@pytest.mark.parametrize("chosen", ["", "..", "step-0000009", None])
+def test_a_folder_that_names_a_checkpoint_that_is_not_there_is_refused(tmp_path, chosen):
+    (tmp_path / "checkpoint.json").write_text(json.dumps({"checkpoint": chosen}))
+    with pytest.raises(ValueError, match=r"checkpoint.json names the checkpoint .*, which is not there"):
+        redraft.load(tmp_path)

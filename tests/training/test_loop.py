@@ -34,6 +34,7 @@ from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings
 from redraft.training.validation import Scores
 from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.fetch import resolve
 from tests.fakes.models import tiny_config
 
 VOCAB = 61
@@ -148,7 +149,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(run, seen, tmp_path, c
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         train(plan, interrupted_at(3), other, report=lines.append, objective=seen.objective)
-    assert lines[-1] == "interrupted at step 3"
+    assert lines[-1] == "interrupted at step 3 of 6; to go on, run it again"
     assert [path.name for path in other.checkpoints()] == ["step-0000003"]
     assert len(seen) == 3
     resumed = train(plan, source, other, report=lines.append, objective=seen.objective)
@@ -178,7 +179,7 @@ def test_ctrl_c_in_the_middle_of_an_update_waits_for_its_end(run, tmp_path):
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         train(recipe(), source, run, report=lines.append, optimizer=pressing)
-    assert lines[-1] == "interrupted at step 2"
+    assert lines[-1] == "interrupted at step 2 of 6; to go on, run it again"
     assert [path.name for path in run.checkpoints()] == ["step-0000002"]
     stopped = Transformer(recipe().model)
     run.resume(stopped, make_optimizer(stopped, recipe().settings))
@@ -239,6 +240,7 @@ def test_stopping_after_a_time_leaves_a_checkpoint(run, seen):
     assert len(seen) == 1
     assert [row["step"] for row in read_rows(run.path)] == [1]
     assert [path.name for path in run.checkpoints()] == ["step-0000001"]
+    assert resolve(run.path) == run.checkpoint(1)
 
 
 def test_a_finished_run_is_not_written_again(run, seen):
@@ -537,6 +539,8 @@ def test_validation_sees_what_the_checkpoint_holds_and_the_best_one_stays(run):
     train(plan, source, run, report=lines.append, validate=validate)
     # The second was the best, and three others have brought nothing better.
     assert [path.name for path in run.checkpoints()] == ["step-0000002", "step-0000004", "step-0000005"]
+    # It is the one that the run's folder stands for.
+    assert resolve(run.path) == run.checkpoint(2)
     assert "step 2/10  validation: exact 75.0%  steps per canvas 3.0  canvas 1.0000  encoder 2.0000" in lines
     for step, weights in enumerate(seen_weights, start=1):
         if (folder := run.path / f"step-{step:07d}").exists():

@@ -27,6 +27,7 @@ def test_a_card_is_read(tmp_path):
         ('{"examples": [1]}', "examples must be a list of strings"),
         ('{"examples": ["a"], "example_names": ["b", "c"]}', "2 example_names for 1 examples"),
         ('{"example_names": [1]}', "example_names must be a list of strings"),
+        ('{"recipe": 1}', "recipe must be a string"),
         ('{"fields": ["name"]}', "fields must be an object"),
         ('{"fields": {"order": "name"}}', "fields.order must be a list of strings"),
         ('{"prompt_forms": "a {text}"}', "prompt_forms must be a list of strings"),
@@ -51,6 +52,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
         single_turn=True,
         prompt_forms=("f: {text}",),
         max_prompt_tokens=9,
+        recipe="r",
     )
     write_card(tmp_path, card)
     assert read_card(tmp_path) == card

@@ -36,6 +36,7 @@ EXTRACTION = Card(
     single_turn=True,
     prompt_forms=(EXTRACTION_FORM,),
     max_prompt_tokens=MAX_PROMPT_TOKENS,
+    recipe="extract",
 )
 
 BUNDLED = Card(
@@ -56,6 +57,7 @@ BUNDLED = Card(
     single_turn=True,
     prompt_forms=(EXTRACTION_FORM, *NORMALIZATION_FORMS, REPAIR_FORM),
     max_prompt_tokens=MAX_PROMPT_TOKENS,
+    recipe="bundled",
 )
 
 WIDE = Card(
@@ -70,5 +72,6 @@ WIDE = Card(
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
         "Write the amount as 0.00 CUR: €1.234,50",
     ),
+    recipe="wide",
 )
 """The card of the next bundled model."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from redraft.bundled.objective import reader_losses
 from redraft.diffusion.settings import SamplerSettings
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.text import TextTokenizer
+from redraft.training.data.examples import ExampleSource
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import TrainingSettings, proven_settings
@@ -88,6 +90,14 @@ def wide(*, easy_start: bool = True, **overrides: Any) -> Recipe:
 
 RECIPES: dict[str, Callable[..., Recipe]] = {"extract": extract, "bundled": bundled, "wide": wide}
 """The recipes of `redraft train`, by name. easy_start: begin with copying and lists, for random weights."""
+
+
+REPLAY_SOURCES: dict[str, Callable[[int, TextTokenizer], ExampleSource]] = {
+    "extract": partial(ExtractionExamples, easy_start=False),
+    "bundled": partial(BundledExamples, easy_start=False),
+    "wide": partial(WideExamples, easy_start=False),
+}
+"""By a recipe's name, what makes the examples of its data for a step of so many, to be mixed into other training."""
 
 
 def _recipe(

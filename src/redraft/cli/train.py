@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -15,6 +16,7 @@ from redraft.bundled.recipe import RECIPES
 from redraft.cli import options
 from redraft.training import TrainingResult, TrainingSettings, finetune, run_recipe
 from redraft.training.finetuning import HELD_OUT_FILE
+from redraft.training.plan import REPLAY_SHARE
 from redraft.training.run.report import summarize, write_comparison, write_report
 
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]
@@ -126,20 +128,37 @@ def rows(
     start: Annotated[
         str, typer.Option(help='The checkpoint to fine-tune: "bundled", a folder, or a name on the hub.')
     ] = "bundled",
-    epochs: Annotated[float, typer.Option(help="How often each row is trained on, unless --steps is given.")] = 3.0,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="How often each row is trained on, unless --steps is given; by default, by their number."),
+    ] = None,
+    replay: Annotated[
+        float,
+        typer.Option(help="Share of the examples from the checkpoint's own data, against forgetting. 0: none."),
+    ] = REPLAY_SHARE,
     validation: Annotated[
-        Path | None, typer.Option(help="Rows to validate on; by default, a twentieth of the rows is held out.")
+        Path | None, typer.Option(help="Rows to validate on; by default, some of 20 or more rows are held out.")
     ] = None,
 ) -> None:
-    """Fine-tune a checkpoint on rows of your own: all its weights, in float32."""
-    options.require_package("matplotlib", "train")
-    result = finetune(file, out, start=start, validation=validation, epochs=epochs, **run.run, **run.settings)
-    _print_result(result, ["rows", str(validation or out / HELD_OUT_FILE)])
+    """Fine-tune a checkpoint on rows of your own: all its weights, in float32.
+
+    Steps, batch, learning rate and validation follow from the number of rows, unless you give them.
+    """
+    for package in ("matplotlib", *(("faker", "codespell_lib") if replay else ())):
+        options.require_package(package, "train")
+    result = finetune(
+        file, out, start=start, validation=validation, epochs=epochs, replay=replay, **run.run, **run.settings
+    )
+    tested = validation or out / HELD_OUT_FILE
+    _print_result(result, ["rows", str(tested)] if tested.exists() else None)
 
 
-def _print_result(result: TrainingResult, tested: list[str]) -> None:
-    """Prints the command that tests the checkpoint, and the summary if the run has a log."""
-    print(shlex.join(["redraft", "eval", *tested, "--model", str(result.checkpoint)]))
+def _print_result(result: TrainingResult, tested: list[str] | None) -> None:
+    """Prints the commands that continue a run that was cut and that test the checkpoint, and the summary of its log."""
+    if result.is_cut:
+        print(shlex.join(["redraft", *sys.argv[1:]]))
+    if tested:
+        print(shlex.join(["redraft", "eval", *tested, "--model", str(result.checkpoint)]))
     if result.summary:
         print(json.dumps(result.summary | {"checkpoint": str(result.checkpoint), "report": str(result.report)}))
 

@@ -82,7 +82,7 @@ def train(
             # A second Ctrl-C does not prevent the save.
             with delay_interrupt():
                 training.save()
-                report(f"interrupted at step {training.step}")
+                report(f"interrupted at step {training.step} of {recipe.settings.steps}; to go on, run it again")
             raise
         return training.model
 
@@ -212,9 +212,11 @@ class _Training:
         copy = Transformer(self.recipe.model).to(self.device)
         copy.load_state_dict(self.model.state_dict() if self.average is None else self.average.state_dict(self.model))
         scores = self.validate(copy.requires_grad_(False))
-        self.log.add("validation", self.step, **dataclasses.asdict(scores))
+        seconds = time.monotonic() - started
+        self.log.add("validation", self.step, **dataclasses.asdict(scores), seconds=seconds)
+        self.run.choose(best=self._best_step())
         self.report(f"step {self.step}/{steps}  validation: {scores}")
-        self.logged += time.monotonic() - started
+        self.logged += seconds
 
     def save(self) -> None:
         """Writes a checkpoint, unless nothing has changed since this run was resumed."""
@@ -222,10 +224,14 @@ class _Training:
             if self.step > self.since:
                 # A resumed run does not repeat these steps, so they are logged now.
                 self.report_progress()
-            best = self.log.best
-            keep = None if best is None else best["step"]
-            self.run.save(self.model, self.optimizer, self.step, self.settings, self.average, keep=keep)
+            best = self._best_step()
+            self.run.save(self.model, self.optimizer, self.step, self.settings, self.average, keep=best)
+            self.run.choose(best)
             self.saved = time.monotonic()
+
+    def _best_step(self) -> int | None:
+        best = self.log.best
+        return None if best is None else best["step"]
 
     def _make_batch(self) -> TrainingBatch:
         settings, model = self.settings, self.recipe.model

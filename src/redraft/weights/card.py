@@ -25,7 +25,7 @@ class Card:
     are the names of values that it can extract, by the kind of text that they are found in. A `single_turn` model was
     not trained on conversations of several turns. `prompt_forms` are the forms of all prompts that it was trained on,
     as `redraft.text.prompts.forms` reads them, and `max_prompt_tokens` the length of the longest; where there is none,
-    nothing is known.
+    nothing is known. `recipe` names the recipe whose data it was trained on.
     """
 
     purpose: str = ""
@@ -36,6 +36,7 @@ class Card:
     single_turn: bool = False
     prompt_forms: tuple[str, ...] = ()
     max_prompt_tokens: int | None = None
+    recipe: str = ""
 
     def select(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
         """Returns what of a conversation the model was trained to answer, with a warning where anything is left out."""
@@ -91,6 +92,9 @@ def read_card(folder: Path) -> Card:
     single_turn, fields = values.get("single_turn", False), values.get("fields", {})
     if not isinstance(purpose, str) or not isinstance(limits, str) or not isinstance(single_turn, bool):
         raise ValueError(f"{path}: purpose and limits must be strings and single_turn true or false")
+    recipe = values.get("recipe", "")
+    if not isinstance(recipe, str):
+        raise ValueError(f"{path}: recipe must be a string")
     examples = _strings(values.get("examples", []), f"{path}: examples")
     names = _strings(values.get("example_names", []), f"{path}: example_names")
     if names and len(names) != len(examples):
@@ -117,6 +121,7 @@ def read_card(folder: Path) -> Card:
         single_turn=single_turn,
         prompt_forms=forms,
         max_prompt_tokens=longest,
+        recipe=recipe,
     )
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from redraft import bundled
+from redraft.utils.json_files import read_json_object
 from redraft.weights.config.file import CONFIG_FILE
 
 BUNDLED = "bundled"
@@ -14,14 +15,17 @@ RELEASED_FOLDER = Path(__file__).parent / "released"
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
 """The files of a repository that are downloaded: never code (.py), never pickles (.bin, .pt)."""
 IGNORE_PATTERNS = ["*/*"]
+CHOSEN_FILE = "checkpoint.json"
+"""In the folder of a training run: which of its checkpoints the folder stands for."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def resolve(name_or_path: str | Path) -> Path:
     """Returns the folder of a model, and downloads the model first if it is on the hub.
 
-    An existing folder is used as it is. "bundled" is the model that comes with the package. org/model is downloaded
-    from the hub, or found in the hub's cache if there is no network. Raises ValueError saying what failed and why.
+    An existing folder is used as it is; that of a training run stands for its best checkpoint. "bundled" is the model
+    that comes with the package. org/model is downloaded from the hub, or found in the hub's cache if there is no
+    network. Raises ValueError saying what failed and why.
     """
     folder = _find_local(name_or_path)
     return _download(str(name_or_path)) if folder is None else folder
@@ -57,7 +61,7 @@ def _find_local(name_or_path: str | Path) -> Path | None:
             )
         return BUNDLED_FOLDER
     if name and path.is_dir():
-        return path
+        return _chosen_checkpoint(path) if (path / CHOSEN_FILE).is_file() else path
     if path.is_file():
         raise ValueError(f"{name} is a file; name the folder with {CONFIG_FILE} and the weights")
     if not isinstance(name_or_path, str) or not _HUB_NAME.fullmatch(name) or ".." in name or "--" in name:
@@ -65,6 +69,15 @@ def _find_local(name_or_path: str | Path) -> Path | None:
             f"there is no folder {name!r}; name an existing folder, a model on the hub as org/model, or {BUNDLED!r}"
         )
     return None
+
+
+def _chosen_checkpoint(run: Path) -> Path:
+    chosen = read_json_object(run / CHOSEN_FILE).get("checkpoint")
+    if not isinstance(chosen, str) or not re.fullmatch(r"step-\d{7,}", chosen) or not (run / chosen).is_dir():
+        raise ValueError(
+            f"{run / CHOSEN_FILE} names the checkpoint {chosen!r}, which is not there; name another folder"
+        )
+    return run / chosen
 
 
 def _download(name: str) -> Path:

@@ -11,6 +11,7 @@ from redraft.evaluation.cases import Case, read_rows
 from redraft.text import TextTokenizer
 from redraft.training.data.examples import Example
 from redraft.training.data.rows import (
+    Replay,
     RowExamples,
     end_of_answer,
     hold_out,
@@ -18,7 +19,6 @@ from redraft.training.data.rows import (
     write_companions,
     write_rows,
 )
-from redraft.training.finetuning import finetuning_settings
 from redraft.weights.card import read_card
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.fetch import resolve
@@ -87,7 +87,7 @@ def test_every_epoch_has_each_row_once_in_its_own_order():
     assert resumed.describe(7) == f"the rows of lines {lines}"
 
 
-@pytest.mark.parametrize(("count", "kept"), [(1, 0), (19, 0), (20, 1), (200, 10), (100_000, 128)])
+@pytest.mark.parametrize(("count", "kept"), [(1, 0), (19, 0), (20, 4), (30, 6), (200, 10), (1000, 50), (100_000, 128)])
 def test_rows_that_are_held_out_are_not_trained_on(count, kept):
     cases = [Case(str(index), "x") for index in range(count)]
     trained, held_out = hold_out(cases)
@@ -99,7 +99,7 @@ def test_rows_that_are_held_out_are_not_trained_on(count, kept):
 def test_the_same_prompt_is_never_on_both_sides():
     cases = [Case(str(index % 40), str(index)) for index in range(400)]
     trained, held_out = hold_out(cases)
-    assert len(held_out) == 20
+    assert len(held_out) == 80
     assert not {case.prompt for case in trained} & {case.prompt for case in held_out}
 
 
@@ -109,22 +109,22 @@ def test_rows_are_written_as_they_are_read(tmp_path):
     assert read_rows(tmp_path / "rows.jsonl") == cases
 
 
-def test_steps_follow_from_epochs_unless_they_are_given():
-    assert finetuning_settings(100, 3, has_validation=False).steps == 19
-    assert finetuning_settings(100, 3, has_validation=True, batch_size=4).validate_every == 15
-    assert finetuning_settings(100, 3, has_validation=True, steps=7).steps == 7
-    for epochs in (0, float("nan"), 1e308):
-        with pytest.raises(ValueError, match=r"epochs is .*, must be above 0 and at most 1,000,000"):
-            finetuning_settings(100, epochs, has_validation=False)
-    for needs in ("validate_every", "patience"):
-        with pytest.raises(
-            ValueError, match="there are no rows to validate on: give others to validate on, or at least 20 rows"
-        ):
-            finetuning_settings(10, 1, has_validation=False, **{needs: 5})
-    with pytest.raises(ValueError, match=r"batch_size is 1\.5, must be an integer"):
-        finetuning_settings(100, 1, has_validation=False, batch_size=1.5)
-    assert finetuning_settings(100, 3, has_validation=True, patience=2).patience == 2
-    assert finetuning_settings(100, 3, has_validation=True, warmup_steps=0).warmup_steps == 0
+def test_replayed_examples_are_a_share_of_all_steps_together():
+    rows = [Example((index,), (1,)) for index in range(10)]
+    replay = Replay(0.3, lambda step: [Example((100 + step,), (1,))] * 2)
+    source = RowExamples(rows, range(10), batch_size=4, seed=0, replay=replay)
+    plain = RowExamples(rows, range(10), batch_size=4, seed=0)
+    steps = [source(step) for step in range(10)]
+    assert [len(step) for step in steps] == [4] * 10
+    replayed = [[example for example in step if example.prompt[0] >= 100] for step in steps]
+    assert [len(step) for step in replayed] == [1, 1, 1, 1, 2, 1, 1, 1, 1, 2]
+    assert all(example.prompt == (100 + step,) for step in range(10) for example in replayed[step])
+    # The rows come in the order that they have by themselves, and a resumed run reads what it would have read.
+    read = [example for step in steps for example in step if example.prompt[0] < 100]
+    assert read == [example for step in range(7) for example in plain(step)]
+    again = RowExamples(rows, range(10), batch_size=4, seed=0, replay=replay)
+    assert again(4) == steps[4]
+    assert source.describe(4).endswith(" and 2 replayed")
 
 
 def test_checkpoints_get_the_tokenizers_files_and_a_card_of_their_own(tmp_path):

@@ -3,37 +3,69 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from redraft.evaluation.cases import Case
 from redraft.model.config import ModelConfig
 from redraft.text import TextTokenizer
-from redraft.training.data.examples import Example
+from redraft.training.data.examples import Example, ExampleSource
 from redraft.utils.files import write_whole
 from redraft.weights.card import CARD_FILE, Card, write_card
 from redraft.weights.config.file import GENERATION_CONFIG_FILE
 from redraft.weights.save import COMPANION_FILES
 
-HELD_OUT_SHARE, MAX_HELD_OUT = 0.05, 128
+MIN_PROMPTS = 20
+"""Of fewer prompts none is held out."""
+HELD_OUT_SHARE, FEW_HELD_OUT_SHARE, FEW_HELD_OUT, MAX_HELD_OUT = 0.05, 0.2, 10, 128
 MAX_CARD_PROMPT = 300
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is mixed into each step beside the rows, against forgetting: a share of its examples, from `examples`."""
+
+    share: float
+    examples: ExampleSource
+
+    def count_until(self, step: int, batch_size: int) -> int:
+        """Returns how many of the examples before `step` are not rows: the share, over all steps together."""
+        return int(step * batch_size * self.share + 1e-6)
 
 
 class RowExamples:
     """The rows of each step: every epoch has each row once, in its own order. `lines` are their lines in the file."""
 
-    def __init__(self, examples: Sequence[Example], lines: Sequence[int | None], *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        lines: Sequence[int | None],
+        *,
+        batch_size: int,
+        seed: int,
+        replay: Replay | None = None,
+    ) -> None:
         self._examples, self._lines = examples, lines
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size, self._seed, self._replay = batch_size, seed, replay
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __call__(self, step: int) -> list[Example]:
-        return [self._examples[row] for row in self._rows(step)]
+        rows = self._rows(step)
+        replayed = self._replay.examples(step)[: self._batch_size - len(rows)] if self._replay is not None else ()
+        return [*(self._examples[row] for row in rows), *replayed]
 
     def describe(self, step: int) -> str:
-        return f"the rows of lines {', '.join(str(self._lines[row]) for row in self._rows(step))}"
+        rows = self._rows(step)
+        others = self._batch_size - len(rows)
+        lines = f"the rows of lines {', '.join(str(self._lines[row]) for row in rows)}"
+        return f"{lines} and {others} replayed" if others else lines
 
     def _rows(self, step: int) -> list[int]:
-        return [self._row(step * self._batch_size + i) for i in range(self._batch_size)]
+        return [self._row(index) for index in range(self._rows_until(step), self._rows_until(step + 1))]
+
+    def _rows_until(self, step: int) -> int:
+        replayed = 0 if self._replay is None else self._replay.count_until(step, self._batch_size)
+        return step * self._batch_size - replayed
 
     def _row(self, index: int) -> int:
         epoch, place = divmod(index, len(self._examples))
@@ -47,10 +79,13 @@ class RowExamples:
 def hold_out(rows: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     """Splits rows into those to train on and those to validate on, always in the same way.
 
-    A twentieth of the distinct prompts is held out with all its rows; none if there are fewer than twenty.
+    A twentieth of the distinct prompts is held out with all its rows. Fewer than ten say little, so of fewer than 200
+    prompts it is ten, but at most a fifth. None is held out of fewer than twenty.
     """
     prompts = list(dict.fromkeys(row.prompt for row in rows))
-    count = min(MAX_HELD_OUT, int(len(prompts) * HELD_OUT_SHARE))
+    few = min(FEW_HELD_OUT, int(len(prompts) * FEW_HELD_OUT_SHARE))
+    count = min(MAX_HELD_OUT, max(few, int(len(prompts) * HELD_OUT_SHARE)))
+    count = count if len(prompts) >= MIN_PROMPTS else 0
     chosen = set(random.Random("held out").sample(prompts, count))
     return [row for row in rows if row.prompt not in chosen], [row for row in rows if row.prompt in chosen]
 
@@ -102,8 +137,11 @@ def end_of_answer(tokenizer: TextTokenizer, config: ModelConfig) -> int:
     return found
 
 
-def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Case]) -> None:
-    """Writes the companion files of a run's checkpoints into `folder`: those of `start`, and a card of its own."""
+def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Case], *, recipe: str = "") -> None:
+    """Writes the companion files of a run's checkpoints into `folder`: those of `start`, and a card of its own.
+
+    `recipe` is the one whose data `start` was trained on: what is fine-tuned again can replay them again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in {*COMPANION_FILES, GENERATION_CONFIG_FILE} - {CARD_FILE}:
         if (start / name).is_file():
@@ -112,7 +150,7 @@ def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Cas
             (folder / name).unlink(missing_ok=True)
     examples = tuple(row.prompt for row in rows if len(row.prompt) <= MAX_CARD_PROMPT)[:3]
     limits = "It may have forgotten what it was not fine-tuned on."
-    write_card(folder, Card(purpose=purpose, limits=limits, examples=examples, single_turn=True))
+    write_card(folder, Card(purpose=purpose, limits=limits, examples=examples, single_turn=True, recipe=recipe))
 
 
 def write_rows(path: Path, rows: Sequence[Case]) -> None:

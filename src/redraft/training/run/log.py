@@ -43,10 +43,7 @@ class RunLog:
 
     def is_stale(self, patience: int) -> bool:
         """Returns whether `patience` validations have passed since the best one; never for 0."""
-        best = self.best
-        if not patience or best is None:
-            return False
-        return len([row for row in self.validations if row["step"] > best["step"]]) >= patience
+        return is_stale(self.validations, patience)
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -65,6 +62,14 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
 def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the validation with the most exact answers; lower canvas loss, then the earlier step, breaks ties."""
     return max(validations, key=lambda row: (row["exact"], -row["canvas_loss"]), default=None)
+
+
+def is_stale(validations: Sequence[dict[str, Any]], patience: int) -> bool:
+    """Returns whether `patience` validations have passed since the best one; never for 0."""
+    best = best_of(validations)
+    if not patience or best is None:
+        return False
+    return len([row for row in validations if row["step"] > best["step"]]) >= patience
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -25,8 +25,11 @@ def summarize(folder: Path) -> dict[str, Any]:
     progress = [row for row in rows if row["kind"] == "progress"]
     if not progress:
         raise ValueError(f"{folder / LOG_FILE} has no progress yet: there is nothing to report")
-    best = best_of([row for row in rows if row["kind"] == "validation"])
+    validations = [row for row in rows if row["kind"] == "validation"]
+    best = best_of(validations)
     seconds = sum(row["seconds"] for row in progress)
+    # The validations of older runs were not timed.
+    validating = sum(row.get("seconds", 0.0) for row in validations)
     last = progress[-1]
     return {
         "run": str(folder),
@@ -35,6 +38,7 @@ def summarize(folder: Path) -> dict[str, Any]:
         "tokens_per_second": round(sum(row["tokens_per_second"] * row["seconds"] for row in progress) / seconds, 1),
         "canvas_loss": last["canvas_loss"],
         "encoder_loss": last["encoder_loss"],
+        "validation_share": round(validating / (seconds + validating), 3),
         "best": None if best is None else {name: value for name, value in best.items() if name != "kind"},
     }
 

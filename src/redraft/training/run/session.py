@@ -14,7 +14,7 @@ from redraft.api import pick_device
 from redraft.model.transformer import Transformer
 from redraft.training.loop import train
 from redraft.training.recipe import Recipe
-from redraft.training.run.log import read_rows
+from redraft.training.run.log import is_stale, read_rows
 from redraft.training.run.report import REPORT_FILE, summarize, write_report
 from redraft.training.run.state import RunFolder
 
@@ -24,13 +24,15 @@ class TrainingResult:
     """The outcome of a run.
 
     checkpoint: the one with the best validation, else the newest. summary: see `summarize`; empty if nothing was
-    logged. report: the HTML file; None if nothing was logged or matplotlib is missing.
+    logged. report: the HTML file; None if nothing was logged or matplotlib is missing. is_cut: the time was over before
+    the planned steps were done; run again to continue.
     """
 
     model: Transformer
     checkpoint: Path
     summary: dict[str, Any]
     report: Path | None
+    is_cut: bool = False
 
 
 def run_recipe(
@@ -61,8 +63,16 @@ def run_recipe(
     if not has_progress:
         # The run had finished before runs had logs.
         return TrainingResult(model, checkpoint, {}, None)
-    summary = summarize(folder.path)
+    summary, steps = summarize(folder.path), recipe.settings.steps
+    validations = [row for row in read_rows(folder.path) if row["kind"] == "validation"]
+    reached = int(checkpoint.name.removeprefix("step-"))
+    is_cut = reached < steps and not is_stale(validations, recipe.settings.patience)
+    if is_cut:
+        report(f"stopped by the time limit at step {reached} of {steps}; to go on, run it again")
     if summary["best"]:
         checkpoint = folder.checkpoint(summary["best"]["step"])
+        report(f"validation took {summary['validation_share']:.0%} of the time")
+    why = f"the best of {len(validations)} validations" if summary["best"] else "the last: no validation ran"
+    report(f"as a model, {folder.path} is its {checkpoint.name} ({why})")
     drawn = folder.path / REPORT_FILE
-    return TrainingResult(model, checkpoint, summary, drawn if drawn.exists() else None)
+    return TrainingResult(model, checkpoint, summary, drawn if drawn.exists() else None, is_cut)

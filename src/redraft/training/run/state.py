@@ -27,6 +27,7 @@ from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.utils.locks import lock_folder
 from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.fetch import CHOSEN_FILE
 from redraft.weights.save import save_checkpoint
 
 KEPT_CHECKPOINTS = 2
@@ -54,6 +55,12 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         """Returns the folder of a step's checkpoint, whether or not it exists."""
         return self.path / f"step-{step:07d}"
+
+    def choose(self, best: int | None) -> Path:
+        """Makes the checkpoint of step `best`, or the newest, the one that the run's folder stands for as a model."""
+        chosen = self.checkpoints()[-1] if best is None else self.checkpoint(best)
+        write_whole(self.path / CHOSEN_FILE, json_bytes({"checkpoint": chosen.name}))
+        return chosen
 
     def save(
         self,

@@ -1,0 +1,79 @@
+"""The plan of a fine-tuning run: its settings follow from the number of rows, unless they are given."""
+
+import math
+from typing import Any
+
+from redraft.training.settings import TrainingSettings, proven_settings
+
+MAX_EPOCHS = 1_000_000
+REPLAY_SHARE, MAX_REPLAY = 0.2, 0.9
+"""Of each step's examples, where it is known what the checkpoint was trained on."""
+MAX_VALIDATION_SHARE = 0.1
+"""Of a run's time."""
+ANSWER_COST = 4
+"""A validation's answer takes about as long as training on so many examples, if it needs many denoising steps."""
+MAX_VALIDATIONS = 5
+BATCH_SIZE = 8
+FEW_ROWS, FEW_ROWS_STEPS = 24, 40
+"""So many steps are enough for so few rows; eight times as many rows take twice the steps, and each is read once."""
+FINETUNING = {
+    "batch_size": BATCH_SIZE, "learning_rate": 1e-3, "decay_share": 0.5, "prompt_weight": 0.0,
+    "canvases_per_example": 2, "unrolling": 0.0, "matrix_factor": None, "vector_factor": 1.0, "row_block": 1,
+}  # fmt: skip
+"""What fine-tuning has beside the settings that the bundled model was trained with."""
+
+
+def plan_settings(
+    rows: int, *, held_out: int, replay: float = 0.0, epochs: float | None = None, **overrides: Any
+) -> TrainingSettings:
+    """Returns the settings for training on `rows` rows and validating on at most `held_out` others.
+
+    A share `replay` of each step's examples is not of the rows. epochs: how often each row is trained on, unless
+    `steps` is among the overrides; None: more often, the fewer rows there are. ValueError for numbers out of range, and
+    for validation settings if there is nothing to validate on.
+    """
+    if epochs is not None and not 0 < epochs <= MAX_EPOCHS:
+        raise ValueError(f"epochs is {epochs}, must be above 0 and at most {MAX_EPOCHS:,}")
+    if not held_out and (overrides.get("validate_every") or overrides.get("patience")):
+        raise ValueError("there are no rows to validate on: give others to validate on, or at least 20 rows")
+    settings = {**FINETUNING, **overrides}
+    # A batch size that is out of range is refused below.
+    size = max(1, settings["batch_size"])
+    if epochs is None:
+        needed = max(rows, BATCH_SIZE * FEW_ROWS_STEPS * (1 - REPLAY_SHARE) * (rows / FEW_ROWS) ** (1 / 3))
+    else:
+        needed = rows * epochs
+    # Examples that are replayed are not of the rows.
+    settings.setdefault("steps", math.ceil(needed / (size * (1 - replay))))
+    steps = int(settings["steps"])
+    settings.setdefault("warmup_steps", min(10, steps // 10))
+    answers = int(steps * size * MAX_VALIDATION_SHARE / ANSWER_COST)
+    # Two validations at least where that leaves a row for each: halfway and at the end.
+    each = max(1, min(held_out, answers // 2))
+    settings.setdefault("validation_examples", each)
+    settings.setdefault("validation_answers", min(each, max(1, settings["validation_examples"])))
+    validations = max(1, min(MAX_VALIDATIONS, answers // each))
+    settings.setdefault("validate_every", math.ceil(steps / validations) if held_out else 0)
+    return proven_settings(**settings)
+
+
+def check_replay(replay: float) -> None:
+    """Raises ValueError for a share of replayed examples that is out of range."""
+    if not 0 <= replay <= MAX_REPLAY:
+        raise ValueError(f"replay is {replay}, must be at least 0 and at most {MAX_REPLAY}")
+
+
+def describe_plan(rows: int, settings: TrainingSettings, *, validated: int, replay: str) -> str:
+    """Returns the plan in a line; `replay` says what is mixed in, `validated` how many rows are validated on."""
+    every, answers = settings.validate_every, min(validated, settings.validation_answers)
+    if not validated:
+        validation = "no validation, for which fewer than 20 rows are too few"
+    elif not every:
+        validation = "no validation"
+    else:
+        on = f"{validated} rows" if answers == validated else f"{validated} rows, answering {answers},"
+        validation = f"validation on {on} every {every} steps"
+    return (
+        f"{rows} rows: {settings.steps} steps of {settings.batch_size} examples, rate {settings.learning_rate:g}, "
+        f"{replay}, {validation}"
+    )

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from redraft import engine
 from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, SamplerArguments, check_prompts, load
@@ -184,6 +184,8 @@ class Engine:
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
         check_not_forked()
+        if mode not in (modes := get_args(Mode)):
+            raise ValueError(f"mode is {mode!r}, must be {' or '.join(modes)}")
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),

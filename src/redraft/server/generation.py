@@ -37,7 +37,10 @@ class AdmissionSlots:
     def reserve(self, count: int) -> Iterator[None]:
         """Reserves `count` slots for the block; 429 if none are free, 400 if there are never so many."""
         if count > self._limit:
-            raise bad_request(f"the request asks for {count} answers, this server holds {self._limit} at a time", "n")
+            raise bad_request(
+                f"the request asks for {count} answers, this server holds {self._limit} at a time: send fewer prompts, "
+                "or a smaller n", "n",
+            )  # fmt: skip
         if self.taken + count > self._limit:
             self._metrics.rejected.labels("queue_full").inc()
             message = f"{self.taken} of {self._limit} slots for answers are taken: try again later"
@@ -61,12 +64,21 @@ class EventQueue(asyncio.Queue[engine.Event]):
 
 
 @dataclass(frozen=True)
+class Echo:
+    """A prompt's text, to go before its answers. offsets: of a scored prompt, where in it each token ends."""
+
+    text: str = ""
+    offsets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class PreparedRequest:
     """What one API request asks the engine for.
 
     requests: one for each choice of each prompt. num_choices: answers to each prompt. stop_texts: where an answer's
     content ends. top_logprobs: likeliest tokens to report, None for no log-probabilities. alternatives: likeliest
-    tokens to send with each draft. warnings: what is not as it was asked for, known before there is an answer.
+    tokens to send with each draft. warnings: what is not as it was asked for, known before there is an answer. echoes:
+    of each prompt, what goes before its answers; none if nothing does. is_cut: whether the answers are to be empty.
     """
 
     requests: tuple[engine.Request, ...]
@@ -76,6 +88,8 @@ class PreparedRequest:
     top_logprobs: int | None
     alternatives: int
     warnings: tuple[str, ...] = ()
+    echoes: tuple[Echo, ...] = ()
+    is_cut: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -104,14 +118,16 @@ class ChoiceUpdate:
 class ChoiceProgress:
     """One answer in progress.
 
-    has_stopped: whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times
-    of time.perf_counter(), None until then. warnings: what may be wrong with it, once it has ended.
+    scores: of the prompt's tokens but the first, and of the one behind it, where they are asked for. has_stopped:
+    whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times of
+    time.perf_counter(), None until then. warnings: what may be wrong with it, once it has ended.
     """
 
     request: engine.Request
     prompt: ReadPrompt
     stream: AnswerStream
     top_logprobs: int | None
+    scores: list[ScoredToken] = field(default_factory=list)
     has_stopped: bool = False
     steps: list[int] = field(default_factory=list)
     cached_tokens: int = 0
@@ -137,6 +153,8 @@ class ChoiceProgress:
         elif isinstance(event, engine.StepTaken):
             number = self.request.settings.steps - event.step.step + 1
             yield StepUpdate(event.step, number, self.stream.draft(event.step.draft.tolist()))
+        elif isinstance(event, engine.TokensScored):
+            self.scores += scored_tokens(event, self.top_logprobs)
         elif isinstance(event, engine.CanvasCommitted):
             if event.steps:
                 self.steps.append(event.steps)
@@ -250,6 +268,11 @@ class GenerationSession:
             ),
         )
 
+    def echo(self, index: int) -> Echo:
+        """Returns what goes before an answer."""
+        echoes = self._prepared.echoes
+        return echoes[index // self._prepared.num_choices] if echoes else Echo()
+
     def canvas(self, index: int) -> CanvasInfo:
         choice = self.choices[index]
         admitted, ended = choice.admitted_at, choice.ended_at
@@ -309,7 +332,7 @@ def answer_stream(
     return AnswerStream(
         model.tokenizer,
         stop_ids=model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids,
-        max_tokens=request.settings.max_new_tokens,
+        max_tokens=0 if prepared.is_cut else request.settings.max_new_tokens,
         stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,
@@ -317,12 +340,13 @@ def answer_stream(
     )
 
 
-def scored_tokens(event: engine.CanvasCommitted, top_logprobs: int | None) -> list[ScoredToken]:
+def scored_tokens(event: engine.CanvasCommitted | engine.TokensScored, top_logprobs: int | None) -> list[ScoredToken]:
     if event.top is None or top_logprobs is None:
         return []
+    ids, scores = event.top.ids.tolist(), event.top.log_probs.tolist()
     # The likeliest is what was written: a canvas commits its draft.
-    rows = zip(event.token_ids, event.top.ids.tolist(), event.top.log_probs.tolist(), strict=False)
+    own = event.log_probs if isinstance(event, engine.TokensScored) else [row[0] for row in scores]
     return [
-        ScoredToken(token, scores[0], tuple(zip(ids[:top_logprobs], scores[:top_logprobs], strict=True)))
-        for token, ids, scores in rows
+        ScoredToken(token, log_prob, tuple(zip(others[:top_logprobs], row[:top_logprobs], strict=True)))
+        for token, log_prob, others, row in zip(event.token_ids, own, ids, scores, strict=False)
     ]

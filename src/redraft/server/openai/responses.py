@@ -53,11 +53,14 @@ class Logprobs(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """Log-probabilities in the format of text completions; text_offset counts characters from the answer's start."""
+    """Log-probabilities in the format of text completions; text_offset counts characters from the text's start.
+
+    Of a prompt's first token, which nothing stands before, they are null.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -200,6 +203,18 @@ class DetokenizeResponse(BaseModel):
     """The text of token ids, control tokens as their names."""
 
     prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """A tokenizer's control tokens by name, its size, and the context.
+
+    Not the chat template: a client that wrote a conversation by itself would have control tokens as text.
+    """
+
+    bos_token: str | None = None
+    eos_token: str | None = None
+    vocab_size: int
+    model_max_length: int
 
 
 class Health(BaseModel):

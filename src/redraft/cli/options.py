@@ -91,15 +91,16 @@ class ModelOptions:
 def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a decorator for commands whose first argument is what `make` returns.
 
-    The keyword parameters of `make`, and `more`, become options beside the command's own.
+    The keyword parameters of `make`, and `more`, become options beside the command's own. Of several such decorators
+    the innermost gives the first argument.
     """
     parameters = inspect.signature(make, eval_str=True).parameters.values()
     shared = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] + list(more)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        def with_options(**given: Any) -> Any:
+        def with_options(*outer: Any, **given: Any) -> Any:
             made = make(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-            return command(made, **given)
+            return command(made, *outer, **given)
 
         # The signature that typer reads.
         _, *own = inspect.signature(command, eval_str=True).parameters.values()

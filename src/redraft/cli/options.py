@@ -103,7 +103,7 @@ def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Ca
     """Makes a decorator for commands whose first argument is what `make` returns.
 
     The keyword parameters of `make`, and `more`, become options beside the command's own. Both may take the
-    `typer.Context`, under the same name.
+    `typer.Context`, under the same name. Of several such decorators the innermost gives the first argument.
     """
     parameters = inspect.signature(make, eval_str=True).parameters.values()
     shared = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] + list(more)
@@ -113,9 +113,9 @@ def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Ca
         names = {parameter.name for parameter in own}
         added = [parameter for parameter in shared if parameter.name not in names]
 
-        def with_options(**given: Any) -> Any:
+        def with_options(*outer: Any, **given: Any) -> Any:
             made = make(**{parameter.name: given[parameter.name] for parameter in shared})
-            return command(made, **{name: given[name] for name in names})
+            return command(made, *outer, **{name: value for name, value in given.items() if name in names})
 
         # The signature that typer reads.
         with_options.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]

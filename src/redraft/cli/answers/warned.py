@@ -20,9 +20,7 @@ def say_warnings(warnings: Iterable[str], *, quiet: bool) -> None:
         say(f"warning: {warning}", quiet=quiet)
 
 
-def end_with_warnings(warned: int, total: int = 1, *, strict: bool, quiet: bool) -> None:
+def end_with_warnings(warned: int, *, strict: bool) -> None:
     """Exits with STRICT_EXIT_CODE where `warned` of the answers, all printed, have warnings and `strict` is set."""
     if strict and warned:
-        if total > 1:
-            say(f'{warned} of {total} answers have a warning: see their "warnings"', quiet=quiet)
         raise typer.Exit(STRICT_EXIT_CODE)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redraft.constraints.automaton import build_automaton
-from redraft.constraints.characters import EVERY, Characters, JsonCharacters, common, ranges_of, without
-from redraft.constraints.expression import Expression, Expressions
+from redraft.constraints.language.characters import EVERY, Characters, JsonCharacters, common, ranges_of, without
+from redraft.constraints.language.expression import Expression, Expressions
 from redraft.constraints.limits import Budget, BuildLimits, LimitExceeded
 
 LONGEST = 4

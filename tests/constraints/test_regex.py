@@ -8,11 +8,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from redraft.constraints.automaton import ByteAutomaton, build_automaton
-from redraft.constraints.characters import Characters, JsonCharacters
-from redraft.constraints.expression import Expressions
+from redraft.constraints.language.characters import Characters, JsonCharacters
+from redraft.constraints.language.expression import Expressions
+from redraft.constraints.language.regex import MAX_PATTERN, regex_language
+from redraft.constraints.language.spans import MAX_TEXT, span_language
 from redraft.constraints.limits import Budget, BuildLimits
-from redraft.constraints.regex import MAX_PATTERN, regex_language
-from redraft.constraints.spans import MAX_TEXT, span_language
 
 ALPHABET = "ab1_- é🦊\n."
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redraft.constraints.expression import Expression, Expressions, Mask
+from redraft.constraints.language.expression import Expression, Expressions, Mask
 
 DEAD = -1
 Int32s = NDArray[np.int32]

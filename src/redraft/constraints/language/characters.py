@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from redraft.constraints.expression import Expression, Expressions, byte_range
+from redraft.constraints.language.expression import Expression, Expressions, byte_range
 
 Ranges = tuple[tuple[int, int], ...]
 """A set of code points: ranges with both ends, in order, without gaps of zero between them."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from redraft.constraints.characters import Characters
-from redraft.constraints.expression import Expression
+from redraft.constraints.language.characters import Characters
+from redraft.constraints.language.expression import Expression
 
 MAX_TEXT = 4_000
 """Characters of a text whose stretches can be a language."""

@@ -6,8 +6,8 @@ their complements: `\\S` is what neither ASCII nor Unicode calls a space. What i
 
 from collections.abc import Sequence
 
-from redraft.constraints.characters import EVERY, LAST, Characters, Ranges, ranges_of, without
-from redraft.constraints.expression import Expression
+from redraft.constraints.language.characters import EVERY, LAST, Characters, Ranges, ranges_of, without
+from redraft.constraints.language.expression import Expression
 
 MAX_PATTERN = 2_000
 MAX_COUNT = 10_000

@@ -30,14 +30,14 @@ def generate(
 ) -> None:
     """Answer one prompt, or every row of a file.
 
-    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order.
+    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order, or go into a file.
     """
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     if row_options.file is not None:
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
-                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines")
+                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
         answer_rows(model_options, row_options, quiet=quiet)
         return
     if prompt is None:

@@ -1,6 +1,7 @@
 """`redraft generate --rows`: the answers to a file's rows, on standard output or into a file that can be resumed."""
 
 import asyncio
+import errno
 import itertools
 import shlex
 import sys
@@ -60,6 +61,10 @@ class RowOptions:
         if self.resume and self.output is None:
             raise ValueError("--resume requires --output FILE: standard output cannot be read again")
         options.check_folder("output", self.output)
+
+    @property
+    def is_stream(self) -> bool:
+        return self.file == STREAM
 
     @property
     def journal(self) -> Path | None:
@@ -143,14 +148,13 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, quie
     The whole file is checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
     """
     assert chosen.file is not None
-    is_stream = chosen.file == STREAM
     kind = output_format(chosen.output, chosen.output_format)
     file = RowFile(
         chosen.file,
         format=chosen.file_format,
         template=chosen.template,
         id_column=chosen.id_column,
-        stream=standard_input().buffer if is_stream else None,
+        stream=standard_input().buffer if chosen.is_stream else None,
     )
     if chosen.output is not None:
         _check_output(chosen.output, chosen)
@@ -167,7 +171,7 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, quie
     if counts.failed:
         say(f'{where}{counts.failed:,} of {counts.rows:,} rows failed: see their "error"')
     if counts.warned:
-        say(f'{where}{counts.warned:,} of {counts.rows:,} answers have warnings: see their "warnings"', quiet=quiet)
+        say(f'{where}{counts.warned:,} of {counts.rows:,} answers have a warning: see their "warnings"', quiet=quiet)
     if counts.bad or counts.failed:
         raise typer.Exit(1)
 
@@ -210,13 +214,23 @@ def _print_answers(
     # On a terminal the lines themselves show the progress.
     is_shown = not quiet and not sys.stdout.isatty()
     with _engine(model, model_options) as engine, _progress(checked.good, is_shown=is_shown) as advance:
-        print(writer.header(), end="")
+        _print(writer.header())
         for row, outcome in _in_order(engine, file, model_options.settings):
             counts.add(row, outcome, writer.warnings(outcome))
-            print(writer.line(row, outcome), end="", flush=True)
+            _print(writer.line(row, outcome))
             if isinstance(row, Row):
                 advance(outcome)
     return counts
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        lost = f"standard output: {explain_os_error(error)}; the answers from here on are lost"
+        raise ValueError(f"{lost}: --output keeps what is answered, and can be resumed") from error
 
 
 def _write_answers(
@@ -244,10 +258,11 @@ def _write_answers(
                         advance(outcome)
             counts = write_output(chosen.output, file, journal, writer)
         except KeyboardInterrupt:
-            say(_how_to_resume(journal, checked))
+            say(_how_to_resume(journal, checked, is_stream=chosen.is_stream))
             raise
         except OSError as error:
-            raise ValueError(f"{explain_os_error(error)}; {_how_to_resume(journal, checked)}") from error
+            way_out = _how_to_resume(journal, checked, is_stream=chosen.is_stream)
+            raise ValueError(f"{explain_os_error(error)}; {way_out}") from error
         journal.remove()
     return counts
 
@@ -274,12 +289,13 @@ def _identify(
     )
 
 
-def _how_to_resume(journal: Journal, checked: CheckedRows) -> str:
+def _how_to_resume(journal: Journal, checked: CheckedRows, *, is_stream: bool) -> str:
     arguments = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
     command = shlex.join(["redraft", *arguments])
     if not len(journal):
         return "no row was answered yet"
-    return f"{len(journal):,} of {checked.good:,} rows are kept in {journal.path}; go on with: {command}"
+    how = "go on with the same standard input and" if is_stream else "go on with"
+    return f"{len(journal):,} of {checked.good:,} rows are kept in {journal.path}; {how}: {command}"
 
 
 def _engine(model: "redraft.Model", model_options: options.ModelOptions) -> "redraft.Engine":

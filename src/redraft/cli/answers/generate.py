@@ -9,7 +9,8 @@ import typer
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
-from redraft.cli.answers.rows import RowOptions, answer_rows, with_row_options
+from redraft.cli.answers.row_options import RowOptions, with_row_options
+from redraft.cli.answers.rows import answer_rows
 from redraft.cli.streams import read_standard_input
 
 MAX_STEP_DELAY = 60

@@ -134,4 +134,4 @@ def test_strict_counts_the_rows_with_warnings(run, checkpoint, tmp_path):
     code, out, err = run(*asked)
     assert (code, len(out.splitlines())) == (3, 2)
     assert all(json.loads(line)["warnings"] for line in out.splitlines())
-    assert err.endswith('redraft: 2 of 2 answers have warnings: see their "warnings"\n')
+    assert err.endswith('redraft: 2 of 2 answers have a warning: see their "warnings"\n')

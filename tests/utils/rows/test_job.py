@@ -211,7 +211,8 @@ def test_fields_are_columns(format, separator):
     assert first == {
         "line": "2", "id": "a1", "n": "", "name": "B", "answer.name": "Ana", "city": "", "text": ANSWER["text"],
         "finish_reason": "stop", "seed": "3", "error": "", "token_ids": "[5]",
-        "warnings": "odd; cut; the answer has no field 'city'; the answer has another field, 'n'",
+        "warnings": "odd; cut; the column 'city' is empty: the answer has no such field; "
+        "the answer's field 'n' has no column",
     }  # fmt: skip
     assert (second["error"], second["answer.name"], second["text"], second["warnings"]) == ("no", "", "", "")
 
@@ -226,7 +227,10 @@ def test_fields_in_json_lines_keep_their_types():
 
 @pytest.mark.parametrize("text", ['{"a": "b', "", "[1]", '{"a": NaN}', '{"a": 1e400}', '{"a": 1, "a": 2}', "[" * 9999])
 def test_an_answer_that_cannot_be_parsed_is_told(text):
-    assert parse_fields(text, ["a"]) == ({"a": None}, ["the answer is not a JSON object, so it has no fields"])
+    assert parse_fields(text, ["a"]) == (
+        {"a": None},
+        ["the fields' columns are empty: the answer is not a JSON object"],
+    )
 
 
 def test_half_a_surrogate_pair_stays_json(tmp_path):

@@ -108,13 +108,21 @@ def test_a_stream_and_a_pipe_are_read_again_and_again(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", gzip.compress(b"prompt\nx\n", mtime=0), r"a.csv is compressed with gzip: give its name the ending .gz"),
+        (
+            "a.csv",
+            gzip.compress(b"prompt\nx\n", mtime=0),
+            r"a.csv is compressed with gzip: give its name the ending .gz",
+        ),
         ("a.csv", "prompt\nx\n".encode("utf-16"), r"a.csv is UTF-16: save it as UTF-8"),
         ("a.csv", "prompt\nx\n".encode("utf-16-be"), r"a.csv has zero bytes like UTF-16: save it as UTF-8"),
         ("a.csv", b"PK\x03\x04\x14\x00", r"a.csv is a ZIP archive, as spreadsheets \(.xlsx\) are: save it as CSV"),
         ("a.csv.gz", b"prompt\nx\n", r"a.csv.gz cannot be unpacked as gzip: Not a gzipped file"),
         ("a.csv.gz", gzip.compress(b"prompt\nx\n", mtime=0)[:-9], r"a.csv.gz is cut off: its gzip data have no end"),
-        ("a.csv.gz", gzip.compress(b"prompt\nx\n", mtime=0)[:-8] + b"\0" * 8, r"a.csv.gz cannot be unpacked as gzip: CRC"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"prompt\nx\n", mtime=0)[:-8] + b"\0" * 8,
+            r"a.csv.gz cannot be unpacked as gzip: CRC",
+        ),
         ("a.json.gz", b"", r"a.json.gz does not look like lines of text: save it as CSV"),
         ("a.csv", "", "a.csv has no rows"),
         ("a.csv", "\n \n", "a.csv has no rows"),

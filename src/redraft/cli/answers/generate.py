@@ -9,7 +9,8 @@ import typer
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
-from redraft.cli.answers.rows import RowOptions, answer_rows, with_row_options
+from redraft.cli.answers.row_options import RowOptions, with_row_options
+from redraft.cli.answers.rows import answer_rows
 from redraft.cli.answers.warned import StrictOption, end_with_warnings
 from redraft.cli.streams import read_standard_input
 
@@ -32,14 +33,14 @@ def generate(
 ) -> None:
     """Answer one prompt, or every row of a file.
 
-    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order.
+    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order, or go into a file.
     """
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     if row_options.file is not None:
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
-                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines")
+                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
         answer_rows(model_options, row_options, strict=strict, quiet=quiet)
         return
     if prompt is None:

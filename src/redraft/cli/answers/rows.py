@@ -1,15 +1,15 @@
 """`redraft generate --rows`: the answers to a file's rows, on standard output or into a file that can be resumed."""
 
 import asyncio
+import errno
 import itertools
 import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,125 +17,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import redraft
 from redraft.cli import options
+from redraft.cli.answers.row_options import RowOptions
 from redraft.cli.answers.warned import end_with_warnings
 from redraft.cli.streams import explain_os_error, say, standard_input
-from redraft.utils.rows.formats import PARSERS, BadRow
+from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output
 from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
 from redraft.utils.rows.reading import CheckedRows, Row, RowFile
-from redraft.utils.rows.tables import FORMATS, RowWriter, output_format
+from redraft.utils.rows.tables import RowWriter, output_format
 from redraft.utils.signals import treat_sigterm_as_interrupt
 
-STREAM = Path("-")
-"""Standard input as --rows, standard output as --output."""
 MANY_ROWS = 100_000
 PREFETCH_FACTOR = 2
 """As many times the requests that the engine works on are given to it, so that it never runs dry."""
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
-
-
-@dataclass(frozen=True)
-class RowOptions:
-    """The options of `--rows`. Raises ValueError for those that do not go together, and without a file of rows."""
-
-    file: Path | None
-    template: str | None
-    file_format: str | None
-    id_column: str | None
-    output: Path | None
-    output_format: str | None
-    fields: tuple[str, ...]
-    token_ids: bool
-    skip_bad: bool
-    resume: bool
-
-    def __post_init__(self) -> None:
-        if self.file is None:
-            given = {
-                "--template": self.template, "--rows-format": self.file_format, "--id": self.id_column,
-                "--output": self.output, "--format": self.output_format, "--fields": self.fields,
-                "--token-ids": self.token_ids, "--skip-bad": self.skip_bad, "--resume": self.resume,
-            }  # fmt: skip
-            if names := [name for name, value in given.items() if value not in (None, (), False)]:
-                raise ValueError(f"{' and '.join(names)} require{'s' * (len(names) == 1)} --rows FILE")
-        if self.resume and self.output is None:
-            raise ValueError("--resume requires --output FILE: standard output cannot be read again")
-        options.check_folder("output", self.output)
-
-    @property
-    def journal(self) -> Path | None:
-        return None if self.output is None else self.output.with_name(f".{self.output.name}.partial")
-
-
-def make_row_options(
-    *,
-    rows: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Answer every row of a file: lines of text, JSON lines (.jsonl) or a table (.csv, .tsv), each also as "
-            ".gz; - for standard input.",
-        ),
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help='The prompt for each row, with its {columns}; by default the column "prompt".')
-    ] = None,
-    rows_format: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PARSERS)}; by default the file's ending decides.")
-    ] = None,
-    id_column: Annotated[
-        str | None,
-        typer.Option(
-            "--id", metavar="COLUMN", help='The column of each row\'s unique id, or line for none; by default "id".'
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the answers into this file, which appears when all are there; can be resumed. By default they "
-            "are printed.",
-        ),
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(help=f"{', '.join(FORMATS)}; by default --output's ending decides, else jsonl.")
-    ] = None,
-    fields: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Read each answer as a JSON object, with a column for each of a,b,c."),
-    ] = None,
-    token_ids: Annotated[bool, typer.Option("--token-ids", help="Write each answer's token ids too.")] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Answer the other rows if some are bad, and say which; exit code 1.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --output's run that was interrupted, or begin one.")
-    ] = False,
-) -> RowOptions:
-    """Makes the options of `--rows` from the command line."""
-    return RowOptions(
-        file=rows,
-        template=template,
-        file_format=rows_format,
-        id_column=id_column,
-        output=None if output == STREAM else output,
-        output_format=format,
-        fields=() if fields is None else _parse_names(fields),
-        token_ids=token_ids,
-        skip_bad=skip_bad,
-        resume=resume,
-    )
-
-
-def _parse_names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names or len(set(names)) != len(names):
-        raise ValueError(f"--fields is {text!r}, must be different names with commas between them")
-    return names
-
-
-with_row_options = options.receives(make_row_options)
-"""Gives a command the options of `--rows`; it gets them, checked, as a RowOptions."""
 
 
 def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, strict: bool, quiet: bool) -> None:
@@ -144,14 +39,13 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, stri
     The whole file is checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
     """
     assert chosen.file is not None
-    is_stream = chosen.file == STREAM
     kind = output_format(chosen.output, chosen.output_format)
     file = RowFile(
         chosen.file,
         format=chosen.file_format,
         template=chosen.template,
         id_column=chosen.id_column,
-        stream=standard_input().buffer if is_stream else None,
+        stream=standard_input().buffer if chosen.is_stream else None,
     )
     if chosen.output is not None:
         _check_output(chosen.output, chosen)
@@ -168,7 +62,7 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, stri
     if counts.failed:
         say(f'{where}{counts.failed:,} of {counts.rows:,} rows failed: see their "error"')
     if counts.warned:
-        say(f'{where}{counts.warned:,} of {counts.rows:,} answers have warnings: see their "warnings"', quiet=quiet)
+        say(f'{where}{counts.warned:,} of {counts.rows:,} answers have a warning: see their "warnings"', quiet=quiet)
     if counts.bad or counts.failed:
         raise typer.Exit(1)
     end_with_warnings(counts.warned, strict=strict)
@@ -212,13 +106,23 @@ def _print_answers(
     # On a terminal the lines themselves show the progress.
     is_shown = not quiet and not sys.stdout.isatty()
     with _engine(model, model_options) as engine, _progress(checked.good, is_shown=is_shown) as advance:
-        print(writer.header(), end="")
+        _print(writer.header())
         for row, outcome in _in_order(engine, file, model_options.settings):
             counts.add(row, outcome, writer.warnings(outcome))
-            print(writer.line(row, outcome), end="", flush=True)
+            _print(writer.line(row, outcome))
             if isinstance(row, Row):
                 advance(outcome)
     return counts
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        lost = f"standard output: {explain_os_error(error)}; the answers from here on are lost"
+        raise ValueError(f"{lost}: --output keeps what is answered, and can be resumed") from error
 
 
 def _write_answers(
@@ -246,10 +150,11 @@ def _write_answers(
                         advance(outcome)
             counts = write_output(chosen.output, file, journal, writer)
         except KeyboardInterrupt:
-            say(_how_to_resume(journal, checked))
+            say(_how_to_resume(journal, checked, is_stream=chosen.is_stream))
             raise
         except OSError as error:
-            raise ValueError(f"{explain_os_error(error)}; {_how_to_resume(journal, checked)}") from error
+            way_out = _how_to_resume(journal, checked, is_stream=chosen.is_stream)
+            raise ValueError(f"{explain_os_error(error)}; {way_out}") from error
         journal.remove()
     return counts
 
@@ -276,12 +181,13 @@ def _identify(
     )
 
 
-def _how_to_resume(journal: Journal, checked: CheckedRows) -> str:
+def _how_to_resume(journal: Journal, checked: CheckedRows, *, is_stream: bool) -> str:
     arguments = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
     command = shlex.join(["redraft", *arguments])
     if not len(journal):
         return "no row was answered yet"
-    return f"{len(journal):,} of {checked.good:,} rows are kept in {journal.path}; go on with: {command}"
+    how = "go on with the same standard input and" if is_stream else "go on with"
+    return f"{len(journal):,} of {checked.good:,} rows are kept in {journal.path}; {how}: {command}"
 
 
 def _engine(model: "redraft.Model", model_options: options.ModelOptions) -> "redraft.Engine":

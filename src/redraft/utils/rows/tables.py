@@ -39,15 +39,15 @@ def output_format(path: Path | None, format: str | None) -> str:
 
 
 def parse_fields(text: str, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the values of an answer's fields, None for those it lacks, and what is wrong with it."""
+    """Returns the values of an answer's fields, None for those it lacks, and what of it the fields do not tell."""
     try:
         found = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not is_finite(found):
-        return dict.fromkeys(names), ["the answer is not a JSON object, so it has no fields"]
-    warnings = [f"the answer has no field {name!r}" for name in names if name not in found]
-    warnings += [f"the answer has another field, {name!r}" for name in found if name not in names]
+        return dict.fromkeys(names), ["the fields' columns are empty: the answer is not a JSON object"]
+    warnings = [f"the column {name!r} is empty: the answer has no such field" for name in names if name not in found]
+    warnings += [f"the answer's field {name!r} has no column" for name in found if name not in names]
     return {name: found.get(name) for name in names}, warnings
 
 

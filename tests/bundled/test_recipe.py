@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from redraft.bundled import card
-from redraft.bundled.recipe import MODEL, RECIPES, SHIPPED_SETTINGS, extract, prepare_companions
+from redraft.bundled.recipe import MODEL, RECIPES, REPLAY_SOURCES, SHIPPED_SETTINGS, extract, prepare_companions
 from redraft.diffusion.settings import SamplerSettings
+from redraft.text import TextTokenizer
 from redraft.weights.card import read_card
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.config.file import read_generation_config
@@ -39,6 +40,18 @@ def test_it_is_trained_for_the_settings_that_are_shipped():
 
 def test_the_shipped_card_is_the_recipes():
     assert read_card(BUNDLED_FOLDER) == card.BUNDLED
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_data_can_be_replayed_from_its_first_record_on(name: str):
+    tokenizer = TextTokenizer.load(BUNDLED_FOLDER)
+    first = REPLAY_SOURCES[name](2, tokenizer)(0)
+    assert 1 <= len(first) <= 2
+    # The easy start of a new model, random tokens to copy, is left out.
+    for example in first:
+        assert tokenizer.decode(example.answer) not in tokenizer.decode(example.prompt)
+    assert REPLAY_SOURCES[name](2, tokenizer)(0) == first
+    assert REPLAY_SOURCES.keys() == RECIPES.keys()
 
 
 def test_companions(tmp_path: Path):

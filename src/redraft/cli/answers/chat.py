@@ -38,7 +38,7 @@ def chat(
         messages.append({"role": "user", "content": line})
         try:
             is_live = sys.stdout.isatty() and not plain
-            result = answer(model, messages, model_options.settings, is_live=is_live, quiet=quiet)
+            result = answer(model, messages, model_options.settings, is_live=is_live, quiet=quiet, is_wrapped=True)
         except (KeyboardInterrupt, ValueError) as error:
             messages.pop()
             stopped = isinstance(error, KeyboardInterrupt)

@@ -40,6 +40,10 @@ app = lazy_app(
             "redraft.cli.answers.chat:fields",
             "List the fields that a checkpoint can extract, by kind of text.",
         ),
+        "constraint": (
+            "redraft.cli.answers.constraint:constraint",
+            "Show what a constraint allows, or why it is refused.",
+        ),
         "info": ("redraft.cli.info:info", "Show a checkpoint's size and whether it fits this machine."),
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
         "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),

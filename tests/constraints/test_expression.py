@@ -190,9 +190,9 @@ def test_a_json_string_writes_each_character_in_one_way():
     table = Expressions()
     characters = JsonCharacters(table)
     one = characters.any_of(EVERY)
-    for spelling in ("a", "é", "🦊", "/", "\x7f", r"\"", r"\\", r"\n", r"\t"):
+    for spelling in ("a", "é", "🦊", "/", r"\"", r"\\", r"\n", r"\t"):
         assert table.contains(one, spelling.encode()), spelling
-    for spelling in ('"', "\\", "\n", "\x00", r"\/", r"\u0041", r"\a", ""):
+    for spelling in ('"', "\\", "\n", "\x00", "\x7f", r"\/", r"\u0041", r"\a", ""):
         assert not table.contains(one, spelling.encode()), spelling
     assert table.contains(characters.text('a"\n\x01'), rb"a\"\n\u0001")
 

@@ -44,6 +44,10 @@ app = lazy_app(
             "redraft.cli.answers.chat:fields",
             "List the fields that a checkpoint can extract, by kind of text.",
         ),
+        "constraint": (
+            "redraft.cli.answers.constraint:constraint",
+            "Show what a constraint allows, or why it is refused.",
+        ),
         "info": ("redraft.cli.checkpoint.info:info", "Show a checkpoint's size and whether it fits this machine."),
         "config": ("redraft.cli.config:config", "Show what the configuration file and the environment set."),
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),

@@ -110,8 +110,8 @@ def _token_classes(
         num_found += len(rows)
         if not len(functions):
             break
-    classes, place = _joined(found).distinct()
-    return np.append(place, NEVER)[class_of_token].astype(np.int32), classes
+    classes, merged = _joined(found).distinct()
+    return np.append(merged, NEVER)[class_of_token].astype(np.int32), classes
 
 
 def _descend(

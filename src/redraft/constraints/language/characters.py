@@ -11,8 +11,8 @@ SURROGATES = (0xD800, 0xDFFF)
 LAST = 0x10FFFF
 EVERY: Ranges = ((0, SURROGATES[0] - 1), (SURROGATES[1] + 1, LAST))
 """All characters: UTF-8 has no surrogates."""
-RAW: Ranges = ((0x20, ord('"') - 1), (ord('"') + 1, ord("\\") - 1), (ord("\\") + 1, LAST))
-"""What stands in a JSON string as it is."""
+RAW: Ranges = ((0x20, ord('"') - 1), (ord('"') + 1, ord("\\") - 1), (ord("\\") + 1, 0x7E), (0x80, LAST))
+"""What stands in a JSON string as it is; DEL might too, but some readers refuse it."""
 ESCAPES = '"\\\b\f\n\r\t'
 """What is written with a backslash and a letter. Other control characters occur in texts that are given, only."""
 

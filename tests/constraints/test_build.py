@@ -28,6 +28,7 @@ def allows(automaton: TokenAutomaton, text: str) -> bool:
         (pattern("a+"), "aa", "b"),
         (ConstraintSpec(kind="choice", choices=("1", "10", "é<eos>\x00")), "é<eos>\x00", "é"),
         (ConstraintSpec(kind="json_schema", text='{"type": "null"}'), "null", "1"),
+        (ConstraintSpec(kind="grammar", text='start: "a" start | "b"'), "ab", "a"),
         (ConstraintSpec(kind="json_object"), '{"a": 1}', "[]"),
     ],
 )

@@ -11,20 +11,21 @@ from redraft.constraints.automaton import build_automaton
 from redraft.constraints.json_schema.compiler import SchemaOptions, any_object, read_schema, schema_language
 from redraft.constraints.language.characters import Characters
 from redraft.constraints.language.expression import Expression, Expressions
+from redraft.constraints.language.grammar import grammar_language
 from redraft.constraints.language.regex import regex_language
 from redraft.constraints.limits import MIB, Budget, BuildLimits
 from redraft.constraints.product import token_automaton
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
 
-Kind = Literal["json_schema", "json_object", "regex", "choice"]
+Kind = Literal["json_schema", "json_object", "regex", "choice", "grammar"]
 MAX_TEXT = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintSpec:
-    """What an answer must be. text: the schema as JSON, or the pattern. choices: the texts of a choice. options: of
-    "json_schema" and "json_object".
+    """What an answer must be. text: the schema as JSON, the pattern or the grammar. choices: the texts of a choice.
+    options: of "json_schema" and "json_object"; the depth also of "grammar".
     """
 
     kind: Kind
@@ -50,6 +51,8 @@ class ConstraintSpec:
                 return any_object(table, self.options)
             case "regex":
                 return regex_language(self.text, Characters(table))
+            case "grammar":
+                return grammar_language(self.text, Characters(table), depth=self.options.depth)
             case "choice":
                 return table.literals(choice.encode() for choice in self.choices)
 

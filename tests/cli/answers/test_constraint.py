@@ -36,6 +36,14 @@ def test_patterns_and_choices_are_shown(run, checkpoint):
     assert set(out.splitlines()[-4:]) <= {"yes", "no"}
 
 
+def test_a_grammar_is_shown(run, checkpoint, tmp_path):
+    path = tmp_path / "rules.lark"
+    path.write_text('start: ("a" | "b"){2}')
+    code, out, _ = run("constraint", "--grammar", path, "--model", checkpoint)
+    assert code == 0
+    assert set("".join(out.splitlines()[-4:])) <= {"a", "b"}
+
+
 def test_a_refusal_names_pointer_keyword_and_way_out(run, checkpoint, tmp_path):
     path = tmp_path / "schema.json"
     path.write_text('{"properties": {"n": {"type": "number", "multipleOf": 0.5}}}')

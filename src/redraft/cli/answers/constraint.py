@@ -25,15 +25,18 @@ def constraint(
     json_schema: Annotated[Path | None, typer.Option(help="A file with a JSON Schema.")] = None,
     regex: Annotated[str | None, typer.Option(help="A pattern that the whole answer matches.")] = None,
     choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; give it again.")] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="A file with rules, of which one is named start or root.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens that a random member has at most.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the random members.")] = 0,
 ) -> None:
-    """Show what a constraint allows: its size, its shortest answer and random members, or why it is refused.
+    """Show what a constraint allows, or why it is refused.
 
-    Only the tokenizer of the model is read.
+    The size of its automaton, its shortest answer and random members. Only the tokenizer of the model is read.
     """
     options.check_at_least(1, max_tokens=max_tokens)
-    spec = _spec(file, json_schema, regex, choice)
+    spec = _spec(file, json_schema, regex, choice, grammar)
     folder = resolve(model)
     config = read_config(folder)
     tokens = TextTokenizer.load(folder).all_token_bytes(config.vocab_size)
@@ -52,9 +55,17 @@ def constraint(
         print(vocabulary.text_of(ids).decode())
 
 
-def _spec(file: Path | None, json_schema: Path | None, regex: str | None, choice: list[str] | None) -> ConstraintSpec:
+def _spec(
+    file: Path | None, json_schema: Path | None, regex: str | None, choice: list[str] | None, grammar: Path | None
+) -> ConstraintSpec:
     """Returns the one constraint that is given. ValueError for none, or several."""
-    given = {"FILE": file, "--json-schema": json_schema, "--regex": regex, "--choice": choice or None}
+    given = {
+        "FILE": file,
+        "--json-schema": json_schema,
+        "--regex": regex,
+        "--choice": choice or None,
+        "--grammar": grammar,
+    }
     names = [name for name, value in given.items() if value is not None]
     if len(names) != 1:
         raise ValueError(f"give one of {', '.join(given)}; {' and '.join(names) or 'none'} given")
@@ -62,9 +73,10 @@ def _spec(file: Path | None, json_schema: Path | None, regex: str | None, choice
         return ConstraintSpec(kind="regex", text=regex)
     if choice:
         return ConstraintSpec(kind="choice", choices=tuple(choice))
-    path = file or json_schema
+    path = file or json_schema or grammar
     assert path is not None
     try:
-        return ConstraintSpec(kind="json_schema", text=path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text: is it a JSON Schema?") from None
+        raise ValueError(f"{path} is not UTF-8 text: is it the right file?") from None
+    return ConstraintSpec(kind="grammar" if grammar else "json_schema", text=text)

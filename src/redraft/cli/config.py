@@ -119,7 +119,7 @@ def file_defaults() -> dict[str, Any]:
     model = {name: value for name, value in values.items() if name == "model"}
     return {
         **dict.fromkeys(("generate", "chat"), answering),
-        **dict.fromkeys(("examples", "fields", "info"), model),
+        **dict.fromkeys(("examples", "fields", "constraint", "info"), model),
         "serve": {name: value for name, value in values.items() if name in (*RUN_KEYS, *SERVER_KEYS)},
         "bench": {"load": answering},
         "eval": {

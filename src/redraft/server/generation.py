@@ -166,6 +166,9 @@ class ChoiceProgress:
     def end(self, finish_reason: str) -> None:
         """Notes the time, and what may be wrong with the answer."""
         self.ended_at = time.perf_counter()
+        if self.request.mode == "scoring":
+            # Nobody asked for an answer.
+            return
         self.warnings = self.prompt.check(
             self.content,
             finish_reason,

@@ -81,8 +81,7 @@ def prepare_scoring(service: Service, request: CompletionRequest, prompts: Seque
             dataclasses.replace(engine.request(prompt.ids, top=request.logprobs or 0), mode="scoring")
             for prompt in prompts
         ),
-        # Without what they ask for: nobody asks for an answer.
-        prompts=tuple(ReadPrompt(prompt.ids) for prompt in prompts),
+        prompts=tuple(prompts),
         num_choices=1,
         stop_texts=request.stop_texts,
         top_logprobs=request.logprobs,

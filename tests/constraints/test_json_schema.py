@@ -181,6 +181,7 @@ def test_formats_write_only_what_the_judge_takes_for_them(name: str):
         ({"unevaluatedProperties": False}, "", "unevaluatedProperties", "additionalProperties"),
         ({"$dynamicRef": "#x"}, "", "$dynamicRef", r"\$ref"),
         ({"items": {"type": "number", "multipleOf": 0.01}}, "/items", "multipleOf", "enum"),
+        ({"type": "integer", "multipleOf": 12}, "", "multipleOf", "enum"),
         ({"type": "array", "items": STRING, "uniqueItems": True, "minItems": 2}, "", "uniqueItems", "enum"),
         ({"type": "string", "pattern": "(?=a)b"}, "", "pattern", "look-around"),
         ({"type": "string", "maxLength": 5001}, "", "maxLength", "5,000"),

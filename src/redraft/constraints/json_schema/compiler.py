@@ -143,7 +143,7 @@ class _Compiler:
                 others = self._table.complement(self._table.literals(texts))
                 return self._table.intersection([self._strings.of(parts), others])
             case "number" | "integer":
-                if name == "integer" or _is_whole(parts):
+                if _is_whole(parts) or name == "integer":
                     return self._numbers.integers(*bounds_of(parts))
                 return self._numbers.numbers(*bounds_of(parts))
             case "object":

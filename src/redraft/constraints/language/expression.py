@@ -16,6 +16,7 @@ Mask = int
 ALL_BYTES: Mask = (1 << 256) - 1
 NODE_BYTES = 400
 PART_BYTES = 24
+LINK_BYTES = 160
 
 
 class Expression:
@@ -54,6 +55,7 @@ class Expressions:
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
         self._nodes: dict[tuple[object, ...], Expression] = {}
+        self._appended: dict[tuple[Expression, Expression], Expression] = {}
         self.empty = self.byte(0)
         """The language without any text."""
         self.epsilon = self._node("sequence")
@@ -90,14 +92,7 @@ class Expressions:
         """Returns the concatenation."""
         tail = self.epsilon
         for expression in reversed(expressions):
-            parts = []
-            while expression.kind == "sequence" and expression.parts:
-                parts.append(expression.parts[0])
-                expression = expression.parts[1]
-            if expression is not self.epsilon:
-                parts.append(expression)
-            for head in reversed(parts):
-                tail = self._pair(head, tail)
+            tail = self._append(expression, tail)
         return tail
 
     def alternative(self, expressions: Iterable[Expression]) -> Expression:
@@ -198,11 +193,28 @@ class Expressions:
             self.budget.spend(NODE_BYTES + PART_BYTES * len(parts))
         return node
 
+    def _append(self, head: Expression, tail: Expression) -> Expression:
+        """Returns head and tail in one chain. Of a long head, derived byte by byte, only the beginning is new."""
+        if tail is self.epsilon:
+            return head
+        chain = []
+        found = None
+        while head.kind == "sequence" and head.parts:
+            found = self._appended.get((head, tail))
+            if found is not None:
+                break
+            chain.append(head)
+            head = head.parts[1]
+        if found is None:
+            found = tail if head is self.epsilon else self._pair(head, tail)
+        for link in reversed(chain):
+            found = self._appended[link, tail] = self._pair(link.parts[0], found)
+            self.budget.spend(LINK_BYTES)
+        return found
+
     def _pair(self, head: Expression, tail: Expression) -> Expression:
         if head is self.empty or tail is self.empty:
             return self.empty
-        if tail is self.epsilon:
-            return head
         return self._node("sequence", (head, tail))
 
     def _join_counts(self, parts: Iterable[Expression]) -> list[Expression]:

@@ -17,6 +17,7 @@ from redraft.training.recipe import Recipe
 from redraft.training.run.log import is_stale, read_rows
 from redraft.training.run.report import REPORT_FILE, summarize, write_report
 from redraft.training.run.state import RunFolder
+from redraft.utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def run_recipe(
     if summary["best"]:
         checkpoint = folder.checkpoint(summary["best"]["step"])
         report(f"validation took {summary['validation_share']:.0%} of the time")
-    why = f"the best of {len(validations)} validations" if summary["best"] else "the last: no validation ran"
+    why = f"the best of {counted(len(validations), 'validation')}" if summary["best"] else "the last: no validation ran"
     report(f"as a model, {folder.path} is its {checkpoint.name} ({why})")
     drawn = folder.path / REPORT_FILE
     return TrainingResult(model, checkpoint, summary, drawn if drawn.exists() else None, is_cut)

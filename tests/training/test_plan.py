@@ -16,7 +16,7 @@ def test_more_rows_take_more_steps_but_each_is_read_less_often(rows):
 def test_thirty_rows_are_read_often_enough_to_be_learned():
     plan = plan_settings(24, held_out=6)
     assert plan.steps * plan.batch_size >= 10 * 24
-    assert plan.steps % plan.validate_every == 0 or plan.steps > plan.validate_every
+    assert (plan.validate_every, plan.validation_answers) == (plan.steps, 6)
 
 
 @pytest.mark.parametrize("held_out", [1, 6, 10, 50, 128])
@@ -28,12 +28,13 @@ def test_validation_costs_at_most_a_tenth(rows, held_out):
     answers = validations * plan.validation_answers
     assert answers * ANSWER_COST <= MAX_VALIDATION_SHARE * plan.steps * plan.batch_size
     assert 1 <= plan.validation_answers <= plan.validation_examples <= held_out
-    assert validations >= 2
+    # Not more often on fewer rows.
+    assert validations == 1 or plan.validation_answers == held_out
 
 
 def test_what_is_given_wins():
     given = {
-        "steps": 7, "batch_size": 4, "learning_rate": 3e-4, "unrolling": 0.5, "matrix_factor": 15.0,
+        "steps": 7, "batch_size": 4, "learning_rate": 3e-4, "unrolling": 0.5, "matrix_factor": None,
         "warmup_steps": 0, "validate_every": 1, "validation_examples": 9, "validation_answers": 5, "patience": 2,
     }  # fmt: skip
     plan = plan_settings(100, held_out=20, **given)

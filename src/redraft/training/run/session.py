@@ -17,7 +17,6 @@ from redraft.training.recipe import Recipe
 from redraft.training.run.log import is_stale, read_rows
 from redraft.training.run.report import REPORT_FILE, summarize, write_report
 from redraft.training.run.state import RunFolder
-from redraft.utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,10 @@ def run_recipe(
     if summary["best"]:
         checkpoint = folder.checkpoint(summary["best"]["step"])
         report(f"validation took {summary['validation_share']:.0%} of the time")
-    why = f"the best of {counted(len(validations), 'validation')}" if summary["best"] else "the last: no validation ran"
+    if len(validations) > 1:
+        why = f"the best of {len(validations)} validations"
+    else:
+        why = "the one that was validated" if validations else "the last: no validation ran"
     report(f"as a model, {folder.path} is its {checkpoint.name} ({why})")
     drawn = folder.path / REPORT_FILE
     return TrainingResult(model, checkpoint, summary, drawn if drawn.exists() else None, is_cut)

@@ -1,6 +1,12 @@
 """For all tests: one thread, since a tiny model's products are over before a second one has woken up."""
 
 import os
+
+# Also for the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The file of whoever runs the tests is not theirs.
+os.environ["REDRAFT_CONFIG"] = os.devnull
+
 from collections.abc import Iterator
 
 import pytest
@@ -8,9 +14,6 @@ import torch
 from hypothesis import settings
 
 from tests.fakes.checkpoints import tiny_checkpoint
-
-# Also for the programs that tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A machine that trains meanwhile is slow now and then; that is no failure.
 settings.register_profile("without deadline", deadline=None)

@@ -167,6 +167,8 @@ def test_token_by_token_many_at_once_and_streamed(engine, model):
 def test_bad_input(engine, model):
     with pytest.raises(ValueError, match="mode is 'greedy', must be diffusion or autoregressive"):
         engine.generate_many(["hello"], mode="greedy")
+    with pytest.raises(ValueError, match="mode is 'scoring', must be diffusion or autoregressive"):
+        asyncio.run(engine.submit("hello", mode="scoring"))
     with pytest.raises(ValueError, match="takes a list of prompts"):
         engine.generate_many("hello")
     with pytest.raises(ValueError, match="steps is 0"):

@@ -1,5 +1,6 @@
 """The façade: `load` returns a Model, which answers text with text."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from redraft.generation.result import DenoisingStep, Generation, check_prompt
 from redraft.model.precision import Precision, check_precision
 from redraft.model.preparation import prepare
 from redraft.model.transformer import Transformer
-from redraft.text import AnswerStream, Content, Delta, End, TextTokenizer
+from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
+from redraft.text.checks import brief
+from redraft.text.prompts.conversation import check_conversation, text_of
 from redraft.utils.forks import check_not_forked, mark_loaded
 from redraft.utils.threads import requested_threads
 from redraft.weights.card import Card
@@ -29,9 +32,6 @@ from redraft.weights.memory import check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
-
-ROLES = ("system", "developer", "user", "assistant", "model", "tool")
-"""The roles of a message. "model" is what Gemma calls the assistant."""
 
 
 class SamplerArguments(TypedDict, total=False):
@@ -71,11 +71,12 @@ class Committed:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished answer: its text, and how it was generated."""
+    """A finished answer: its text, how it was generated, and what may be wrong with it or with its prompt."""
 
     text: str
     generation: Generation
     model: str
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -110,6 +111,7 @@ class Result:
             "tokens_per_second": round(generation.tokens_per_second, 1),
             "seed": generation.seed,
             "model": self.model,
+            "warnings": list(self.warnings),
         }
 
 
@@ -137,8 +139,9 @@ class Model:
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)
-        generation = generate(self.transformer, self.encode(prompt), chosen)
-        return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
+        read = self.read(prompt)
+        generation = generate(self.transformer, read.ids, chosen)
+        return AnswerText(self, read, chosen).result_of(generation)
 
     def stream(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Iterator[Draft | Committed | Result]:
         """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
@@ -147,10 +150,10 @@ class Model:
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)
-        ids = self.encode(prompt)
+        read = self.read(prompt)
         config = self.transformer.config
-        check_prompt(ids, chosen.canvas_length or config.canvas_length, config.vocab_size, config.max_context)
-        return self._events(ids, chosen)
+        check_prompt(read.ids, chosen.canvas_length or config.canvas_length, config.vocab_size, config.max_context)
+        return self._events(read, chosen)
 
     def generate_autoregressive(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
         """Answers one prompt token by token, without a canvas, taking the likeliest token each time: for comparison.
@@ -159,8 +162,9 @@ class Model:
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)
-        generation = generate_autoregressive(self.transformer, self.encode(prompt), chosen)
-        return Result(self.tokenizer.decode(generation.token_ids), generation, self.name)
+        read = self.read(prompt)
+        generation = generate_autoregressive(self.transformer, read.ids, chosen)
+        return AnswerText(self, read, chosen, has_canvases=False).result_of(generation)
 
     def map(self, prompts: Iterable[Prompt], **settings: Unpack[SamplerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
@@ -169,27 +173,41 @@ class Model:
             yield self.generate(prompt, **settings)
 
     def encode(self, prompt: Prompt, **template_variables: Any) -> list[int]:
-        """Returns a prompt's token ids: through the chat template if there is one, else as plain text after BOS.
+        """Returns the token ids of `read`."""
+        return self.read(prompt, **template_variables).ids
 
-        Raises ValueError for a prompt that is empty, of another type, or has a message that is malformed.
+    def read(self, prompt: Prompt, **template_variables: Any) -> ReadPrompt:
+        """Returns a prompt as the model reads it: through the chat template if there is one, else plain, after BOS.
+
+        Leaves out, with a warning, the messages that the card says the model was not trained on. Raises ValueError for
+        a prompt that is empty, of another type, or has a message that is malformed.
         """
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
-                return self.encode_plain(prompt)
+                return self._described(self.encode_plain(prompt), prompt)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
-        return self.tokenizer.encode_chat(prompt, **template_variables)
+        messages, left_out = self.card.select(prompt)
+        ids = self.tokenizer.encode_chat(messages, **template_variables)
+        forms = self.tokenizer.own_forms(map(text_of, messages))
+        last = messages[-1]
+        read = self._described(ids, text_of(last), str(last["role"]))
+        return dataclasses.replace(read, forms=forms, warnings=(*left_out, *read.warnings))
 
     def encode_plain(self, text: str) -> list[int]:
         """Returns the token ids of a plain text, after BOS if the model has one."""
         bos = self.transformer.config.bos_id
         return ([] if bos is None else [bos]) + self.tokenizer.encode(text)
 
-    def _events(self, ids: list[int], settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
-        answer = AnswerText(self, settings)
-        steps = denoising_steps(self.transformer, ids, settings)
+    def _described(self, ids: list[int], text: str, role: str = "user") -> ReadPrompt:
+        task = self.card.task_of(text)
+        return ReadPrompt(ids, tuple(self.card.prompt_warnings(task, role, len(ids))), task=task)
+
+    def _events(self, prompt: ReadPrompt, settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
+        answer = AnswerText(self, prompt, settings)
+        steps = denoising_steps(self.transformer, prompt.ids, settings)
         while True:
             try:
                 step = next(steps)
@@ -204,15 +222,24 @@ class Model:
 class AnswerText:
     """The façade's events of one answer, from its denoising steps and finished canvases.
 
-    stop_ids: tokens that end the answer; None takes the model's EOS ids.
+    stop_ids: tokens that end the answer; None takes the model's EOS ids. has_canvases: whether it is denoised.
     """
 
-    def __init__(self, model: Model, settings: SamplerSettings, stop_ids: Sequence[int] | None = None) -> None:
-        self._name = model.name
+    def __init__(
+        self,
+        model: Model,
+        prompt: ReadPrompt,
+        settings: SamplerSettings,
+        *,
+        stop_ids: Sequence[int] | None = None,
+        has_canvases: bool = True,
+    ) -> None:
+        self._name, self._prompt, self._settings, self._has_canvases = model.name, prompt, settings, has_canvases
         self._stream = AnswerStream(
             model.tokenizer,
             stop_ids=model.transformer.config.eos_ids if stop_ids is None else stop_ids,
             max_tokens=settings.max_new_tokens,
+            forms=prompt.forms,
         )
         self._text = ""
 
@@ -227,7 +254,21 @@ class AnswerText:
         """The rest of the text, where there is any, and the result."""
         if (rest := self._committed(self._stream.finish(generation.finish_reason))).text:
             yield rest
-        yield Result(self._text, generation, self._name)
+        found = self._prompt.check(
+            self._text,
+            generation.finish_reason,
+            num_tokens=len(generation.token_ids),
+            steps_per_canvas=generation.steps_per_canvas if self._has_canvases else (),
+            max_steps=self._settings.steps,
+        )
+        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found))
+
+    def result_of(self, generation: Generation) -> Result:
+        """The result of an answer that is there at once."""
+        self.commit(generation.token_ids)
+        *_, result = self.finish(generation)
+        assert isinstance(result, Result)
+        return result
 
     def _committed(self, told: Iterable[Delta | End]) -> Committed:
         parts = [event.part for event in told if isinstance(event, Delta)]
@@ -242,45 +283,7 @@ def check_prompts(name: str, prompts: object) -> None:
         kind = "one string" if isinstance(prompts, str) else f"a {type(prompts).__name__}"
         raise ValueError(f"{name} takes a list of prompts, got {kind}; use generate, or put it into a list")
     if not isinstance(prompts, Iterable):
-        raise ValueError(f"{name} takes a list of prompts, got {_brief(prompts)}")
-
-
-def check_conversation(prompt: object) -> None:
-    """Raises ValueError, with the message's number and the way out, unless `prompt` is a list of messages."""
-    if isinstance(prompt, Mapping):
-        raise ValueError(f"the prompt is one message, {_brief(prompt)}; put it into a list: [message]")
-    if not isinstance(prompt, list | tuple):
-        raise ValueError(
-            f'the prompt is {_brief(prompt)}, must be text or a list of messages [{{"role": "user", "content": "..."}}]'
-        )
-    if not prompt:
-        raise ValueError("the conversation is empty; it needs at least one message")
-    for at, message in enumerate(prompt):
-        _check_message(at, message)
-    last = prompt[-1].get("content")
-    if isinstance(last, str) and not last.strip():
-        raise ValueError("the last message is empty; write something to answer")
-
-
-def _check_message(at: int, message: object) -> None:
-    if not isinstance(message, Mapping):
-        raise ValueError(f'message {at} is {_brief(message)}, must be a dict {{"role": ..., "content": ...}}')
-    if "role" not in message:
-        raise ValueError(f"message {at} has no role; give it one of {', '.join(ROLES)}")
-    if message["role"] not in ROLES:
-        raise ValueError(f"message {at} has the role {_brief(message['role'])}, must be one of {', '.join(ROLES)}")
-    content = message.get("content")
-    if content is None:
-        # What else an assistant says, such as tool calls, may be the whole message.
-        if not any(value is not None for key, value in message.items() if key not in ("role", "content")):
-            raise ValueError(f"message {at}, of role {message['role']}, has no content; give it a text")
-    elif not isinstance(content, str | list | tuple):
-        raise ValueError(f"message {at} has the content {_brief(content)}, must be text")
-
-
-def _brief(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+        raise ValueError(f"{name} takes a list of prompts, got {brief(prompts)}")
 
 
 def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", precision: str = "auto") -> Model:

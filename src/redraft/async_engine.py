@@ -11,12 +11,13 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from redraft import engine
 from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, SamplerArguments, check_prompts, load
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.model.transformer import Transformer
+from redraft.text import ReadPrompt
 from redraft.utils.forks import check_not_forked, is_forked
 
 AnswerEvent = Draft | Committed | Result
@@ -166,10 +167,9 @@ class Engine:
         many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
-        request = self.request(
-            await asyncio.to_thread(self.model.encode, prompt), drafts=drafts, stop_ids=stops, mode=mode, **settings
-        )
-        reader = _AnswerReader(self.model, request.settings, request.stop_ids)
+        read = await asyncio.to_thread(self.model.read, prompt)
+        request = self.request(read.ids, drafts=drafts, stop_ids=stops, mode=mode, **settings)
+        reader = _AnswerReader(self.model, read, request)
         return Answer(request.id, self.events(request), reader, functools.partial(self.cancel, request))
 
     def request(
@@ -184,6 +184,8 @@ class Engine:
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
         check_not_forked()
+        if mode not in (modes := get_args(Mode)):
+            raise ValueError(f"mode is {mode!r}, must be {' or '.join(modes)}")
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
@@ -294,7 +296,7 @@ class _Batch:
         self._ended: dict[str, Result | Failure] = {}
         self._order: list[str] = []
         # Refused because other callers filled the engine's queue: retried after the next event.
-        self._retry: Request | None = None
+        self._retry: tuple[Request, _AnswerReader] | None = None
         self._exhausted = False
 
     @property
@@ -303,19 +305,20 @@ class _Batch:
 
     def submit_next(self) -> None:
         while len(self._readers) < self._ahead and len(self._order) < MAX_HELD_FACTOR * self._ahead:
-            if (request := self._retry or self._next()) is None:
+            if (work := self._retry or self._next()) is None:
                 if self._exhausted:
                     return
                 continue
+            request, reader = work
             try:
                 self._engine._loop.submit(request, self._events.put)
             except QueueFull:
-                self._retry = request
+                self._retry = work
                 return
             except ValueError as error:
                 self._ended[request.id] = Failure(error)
             else:
-                self._readers[request.id] = _AnswerReader(self._engine.model, request.settings, request.stop_ids)
+                self._readers[request.id] = reader
             self._retry = None
             self._order.append(request.id)
 
@@ -339,15 +342,17 @@ class _Batch:
         for name in self._readers:
             self._engine._loop.cancel(name)
 
-    def _next(self) -> Request | None:
-        """Returns the next prompt as a request; None if there is none, or if it failed."""
+    def _next(self) -> "tuple[Request, _AnswerReader] | None":
+        """Returns the next prompt as a request, and what reads its answer; None if there is none, or if it failed."""
         try:
             prompt = next(self._prompts)
         except StopIteration:
             self._exhausted = True
             return None
         try:
-            return self._engine.request(self._engine.model.encode(prompt), **self._settings)
+            read = self._engine.model.read(prompt)
+            request = self._engine.request(read.ids, **self._settings)
+            return request, _AnswerReader(self._engine.model, read, request)
         except Exception as error:  # whatever is wrong with it, the others are answered
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)
@@ -357,6 +362,10 @@ class _Batch:
 
 class _AnswerReader(AnswerText):
     """The façade's events of one request, from the engine's."""
+
+    def __init__(self, model: Model, prompt: ReadPrompt, request: Request) -> None:
+        has_canvases = request.mode == "diffusion"
+        super().__init__(model, prompt, request.settings, stop_ids=request.stop_ids, has_canvases=has_canvases)
 
     def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
         """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""

@@ -81,5 +81,5 @@ def test_without_transformers_there_is_a_way_out(monkeypatch):
         return import_module(name, *more)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ValueError, match=r"needs transformers 5.23: pip install 'redraft\[compare\]'"):
+    with pytest.raises(ValueError, match=r"needs transformers 5.23: pip install -e '.\[compare\]' in the checkout"):
         TransformersSteps(tiny_model(), random_prompts(61, 1, 5), 2)

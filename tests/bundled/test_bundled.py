@@ -78,6 +78,33 @@ def test_it_is_as_good_as_it_was_shipped(model, name, seen, unseen):
     assert summary.get("valid_json", 1) >= 0.85
 
 
+@pytest.mark.parametrize(
+    ("prompt", "warning"),
+    [
+        (
+            "Extract time, level, host, destination, origin, flight, user as JSON: [FATAL] user-agent@srv95.vogt.net: "
+            "timeout after 8399ms (user tilly82) OS9844 Spaubeek-Sobotka 3. January 2003 std 09:20:48",
+            "does not stand in the text",
+        ),
+        ("What is the capital of France?", "has no form that this model was trained on"),
+        ("Extract colour as JSON: a red car", "was not trained on the field 'colour'"),
+    ],
+)
+def test_it_says_where_an_answer_may_be_wrong(model, prompt, warning):
+    results = (model.generate(prompt, seed=seed) for seed in range(1, 9))
+    assert any(warning in one for result in results for one in result.warnings)
+
+
+def test_decomposed_accents_come_back_as_they_were(model):
+    name = "Ame\u0301lie"
+    *events, result = model.stream(f"Extract name as JSON: Hi, this is {name}.", seed=1)
+    assert result.text == f'{{"name": "{name}"}}'
+    assert result.warnings == ()
+    assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == result.text
+    assert [event.text for event in events if isinstance(event, redraft.Draft)][-1] == result.text
+    assert model.generate(f"Extract name as JSON: Hi, this is {name}.", seed=1).text == result.text
+
+
 @torch.no_grad()
 def test_it_looks_at_its_canvas(model):
     """Not only at what the last step believed: beside the same beliefs, right tokens say more than noise."""

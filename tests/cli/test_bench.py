@@ -74,7 +74,8 @@ def test_load_on_our_engine(run, checkpoint):
         # From the command's start, its imports and the loading of the model included.
         assert found["seconds"] < found["process"]["seconds"] < taken
         assert code == 0
-        assert "canvas_steps_per_second" in err
+        assert "canvas steps/s" in err
+        assert "_" not in err
         assert (found["requests"], found["answered"], found["failed"]) == (5, 5, {})
         assert found["first_canvas_ms"]["p50"] <= found["answer_ms"]["p50"]
         assert found["process"]["tokens_per_second"] <= found["tokens_per_second"]
@@ -115,6 +116,18 @@ def test_load_against_the_server(run, checkpoint):
     assert found["settings"] == {"seed": 0, "steps": 2, "max_new_tokens": 8}
 
 
+def test_load_beside_neighbours(run, checkpoint):
+    asked = ("bench", "load", "--neighbours", 1, "-m", checkpoint, "--words", "2-9", "--concurrency", 1)
+    code, out, err = run(*asked, "--requests", 2, "--rounds", 2, "--steps", 2, "--max-new-tokens", 8)
+    found = line(out)
+    assert code == 0
+    assert "1 request at once" in err
+    assert "beside 1 busy process" in err
+    assert (found["neighbours"], found["ratio"]["count"]) == (1, 2)
+    rates = found["tokens_per_second_beside_neighbours"], found["tokens_per_second"]
+    assert all(rate["median"] > 0 and rate["count"] == 2 for rate in rates)
+
+
 def test_load_on_a_server_that_is_not_there(run, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -137,14 +150,18 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--rate", 0), "--rate is 0.0, must be a finite number above 0"),
         (("load", "--rate", 1, "--concurrency", 16), "--rate is an open loop, --concurrency a closed one"),
         (("load", "--words", 9, "--prompts", "extract"), "--words generates prompts, --prompts names a test"),
-        (("load", "--rounds", 5), "--rounds has no effect without --against-step or --against-server"),
+        (("load", "--rounds", 5), "--rounds has no effect without --against-step, --against-server or --neighbours"),
         (("load", "--seconds", 4), "--seconds has no effect without --against-step"),
         (
             ("load", "--against-server", "--seconds", 4),
             "--seconds has no effect without --against-step",
         ),
-        (("load", "--against-server", "--against-step"), "are two measurements; leave one of them out"),
+        (("load", "--against-server", "--against-step"), "are 2 measurements; leave one of them out"),
         (("load", "--against-server", "--rate", 4), "--against-server is a closed loop, --rate an open one"),
+        (("load", "--neighbours", 2, "--against-step"), "are 2 measurements; leave one of them out"),
+        (("load", "--neighbours", 2, "--endpoint", "x"), "--neighbours measures our own engine, not an --endpoint"),
+        (("load", "--neighbours", 2, "--rate", 4), "--neighbours is a closed loop, --rate an open one"),
+        (("load", "--neighbours", 0), "--neighbours is 0, must be at least 1"),
         (("load", "--timeout", 600), "--timeout has no effect without --endpoint"),
         (("load", "--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),
         (("load", "--against-step", "--seconds", "inf"), "--seconds is inf, must be a finite number above 0"),
@@ -235,4 +252,4 @@ def test_a_missing_peer_is_named(run, monkeypatch):
         importlib.util, "find_spec", lambda name, *more: None if name == "transformers" else find_spec(name, *more)
     )
     code, _, err = run("bench", "compare", "--with", "transformers")
-    assert (code, err) == (2, "redraft: this needs transformers: pip install 'redraft[compare]'\n")
+    assert (code, err) == (2, "redraft: this needs transformers: pip install -e '.[compare]' in the checkout\n")

@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
-from redraft.cli.lazy import LazyCommand, LazyGroup
+from redraft.cli.lazy import LazyCommand, LazyGroup, first_sentence
 from redraft.cli.main import app
 
 
@@ -20,12 +22,36 @@ def lazy_commands(group: LazyGroup, path: str = "redraft"):
                 yield from lazy_commands(loaded, f"{path} {name}")
 
 
+def all_commands():
+    """Every command and group by its path, loaded."""
+    yield "redraft", get_command(app)
+    for path, _, loaded in lazy_commands(get_command(app)):
+        yield path, loaded
+        if isinstance(loaded, TyperGroup) and not isinstance(loaded, LazyGroup):
+            yield from ((f"{path} {name}", inner) for name, inner in loaded.commands.items())
+
+
 def test_the_listed_help_is_the_first_sentence_of_the_commands_own():
     found = list(lazy_commands(get_command(app)))
     assert {name for name, _, _ in found} >= {"redraft generate", "redraft train", "redraft eval", "redraft bench"}
     for name, listed, loaded in found:
         assert loaded.name == listed.name
-        assert listed.help == re.split(r"(?<=\.)\s", loaded.help)[0], name
+        assert listed.help == first_sentence(loaded.help), name
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_is_not_cut(width):
+    for path, command in all_commands():
+        help = command.get_help(typer.Context(command, info_name=path, terminal_width=width))
+        assert max(map(len, help.splitlines())) <= width, path
+        assert "…" not in help
+        # A word may be continued on the next line after a hyphen of its own.
+        shown = set(re.sub(r"-\n\s+", "-", help).split())
+        told = [command.help, *(parameter.help or "" for parameter in command.params)]
+        if isinstance(command, TyperGroup):
+            told += (first_sentence(inner.help) for inner in command.commands.values())
+        for text in told:
+            assert set(text.split()) <= shown, path
 
 
 @pytest.mark.parametrize(
@@ -40,7 +66,7 @@ sys.argv = ["redraft", *{arguments}]
 try:
     main()
 finally:
-    print("imported:", *sorted({{"torch", "redraft.cli.train", "redraft.cli.info"}} & set(sys.modules)))
+    print("imported:", *sorted({{"torch", "redraft.cli.train", "redraft.cli.checkpoint.info"}} & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.endswith("imported:\n"), ended.stderr
@@ -61,7 +87,7 @@ sys.argv = ["redraft"]
 try:
     main()
 finally:
-    print("imported:", *(name for name in sys.modules if name == "redraft.cli.quantize"))
+    print("imported:", *(name for name in sys.modules if name == "redraft.cli.checkpoint.quantize"))
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["quantize", "imported:"], ended.stderr

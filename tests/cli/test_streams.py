@@ -15,7 +15,7 @@ from tests.cli.answers.test_terminal import Terminal
 from tests.fakes.checkpoints import tiny_checkpoint
 
 COMMAND = [sys.executable, "-c", "from redraft.cli import main; main()"]
-CUT = "redraft: the answer is cut after 4 tokens: --max-new-tokens, or the model's context, ends it\n"
+CUT = "redraft: warning: the answer is cut after 4 tokens: the limit on new tokens, or the model's context, ends it\n"
 
 
 def redraft_command(*arguments: object, shell: str = "", **more) -> subprocess.CompletedProcess[bytes]:
@@ -76,6 +76,7 @@ def test_the_environment_names_the_model(run, checkpoint, monkeypatch, tmp_path)
 
 def test_a_cut_answer_is_told_beside_plain_text(run, checkpoint):
     asked = ("generate", "hello", "-m", checkpoint, "--seed", 3, "--max-new-tokens", 4)
+    asked += ("--confidence-threshold", 99, "--stability-threshold", 0)
     code, text, err = run(*asked)
     assert (code, err) == (0, CUT)
     assert run(*asked, "--quiet") == (0, text, "")
@@ -139,6 +140,7 @@ def test_a_stream_that_is_closed_is_a_sentence(checkpoint, arguments, shell, mes
 
 def test_closed_streams_that_are_not_needed_do_no_harm(checkpoint):
     asked = ("generate", "hello", "-m", checkpoint, "--seed", 3, "--max-new-tokens", 4)
+    asked += ("--confidence-threshold", 99, "--stability-threshold", 0)
     open_ = redraft_command(*asked)
     closed = redraft_command(*asked, shell="<&- 2>&-")
     assert (closed.returncode, closed.stdout, closed.stderr) == (0, open_.stdout, b"")

@@ -60,6 +60,13 @@ def test_thoughts_and_choices(server):
     assert not any(chunk.usage for chunk in stream(server.url, "no usage"))
 
 
+def test_warnings_of_an_answer():
+    line = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}], "warnings": ["a", "b"]}'
+    chunk = ChunkReader(is_strict=True).read(line)
+    assert chunk is not None
+    assert chunk.warnings == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("prompt", "kind", "message"),
     [

@@ -1,5 +1,7 @@
 """An engine that writes what it is told to, at once."""
 
+import asyncio
+
 import redraft
 from redraft.engine import Admitted, CanvasCommitted, Finished
 from redraft.generation.result import Generation
@@ -16,6 +18,7 @@ class ScriptedEngine(redraft.Engine):
         self.prompts: list[str] = []
 
     def events(self, request, events=None):
+        events = asyncio.Queue() if events is None else events
         self.prompts.append(self.model.tokenizer.decode(request.prompt, skip_special=False))
         events.put_nowait(Admitted(request.id, 0.0, 0))
         for at in range(0, len(self.ids), 8):

@@ -21,7 +21,7 @@ LENGTH = 16
 HOSTILE = "<img src=x onerror=hacked()>"
 SCRIPT = "<script>hacked()</script>"
 JSON_WORDS = ['{"a": ', '"x, {y}", ', '"b": ', '["1", {}]}']
-WARNING = "The value of a does not stand in the text."
+WARNING = f"the value '{'x' * 57}... of the field 'a' does not stand in the text: check it"
 MODEL = {
     "id": "fake",
     "object": "model",

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -305,3 +307,78 @@ def test_bench_load_measures_our_server(ours, monkeypatch, capsys):
     assert 12 <= found["answer_tokens"] <= 12 * 16
     assert found["tokens_per_second"] > 0
     assert found["first_canvas_ms"]["p50"] <= found["answer_ms"]["p50"]
+
+
+LM_EVAL_TASKS = {
+    "generate": """
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\\n\\n"], max_gen_toks: 64, do_sample: false, temperature: 0}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+""",
+    "choose": """
+output_type: multiple_choice
+doc_to_text: "{{question}}\\n"
+doc_to_choice: ["{{answer}}", "{\\"city\\": \\"Lisbon\\"}"]
+doc_to_target: 0
+target_delimiter: ""
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+""",
+    "roll": """
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{question}}"
+metric_list: [{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}]
+""",
+}
+LM_EVAL_PROGRAM = """
+import json, sys
+import lm_eval
+from lm_eval.tasks import TaskManager
+kind, address, folder, *tasks = sys.argv[1:]
+found = lm_eval.simple_evaluate(
+    model=kind, model_args=f"model=bundled,base_url={address}", tasks=tasks, bootstrap_iters=0, batch_size=2,
+    task_manager=TaskManager(include_path=folder, include_defaults=False), apply_chat_template="chat" in kind,
+)
+print(json.dumps(found["results"], default=str))
+"""
+
+
+@pytest.mark.slow
+def test_lm_eval_as_it_comes_from_its_registry(tmp_path):
+    """Chat and completions, on local tasks, in an environment of its own; skipped where it cannot be had."""
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "-q", "lm-eval[api]"], capture_output=True, text=True, timeout=1200
+    )
+    if installed.returncode:
+        pytest.skip(f"lm-eval cannot be installed: {installed.stderr[-300:]}")
+    rows = [{"question": f"Extract city as JSON: I live in {city}.", "answer": json.dumps({"city": city})}
+            for city in ("Porto", "Oslo", "Rome")]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.py").write_text(LM_EVAL_PROGRAM)
+    (tmp_path / "tasks").mkdir()
+    for name, task in LM_EVAL_TASKS.items():
+        data = f"task: {name}\ndataset_path: json\ntest_split: test\ndataset_kwargs: "
+        data += json.dumps({"data_files": {"test": str(tmp_path / "rows.jsonl")}})
+        (tmp_path / f"tasks/{name}.yaml").write_text(data + task)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    environment.pop("PYTHONPATH", None)
+
+    def run(kind: str, address: str, *tasks: str) -> Any:
+        done = subprocess.run(
+            [python, tmp_path / "run.py", kind, address, tmp_path / "tasks", *tasks],
+            capture_output=True, text=True, timeout=600, env=environment, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with serving("bundled") as running:
+        found = run("local-chat-completions", running.url + "/v1/chat/completions", "generate")
+        assert found["generate"]["exact_match,none"] > 0.5
+        found = run("local-completions", running.url + "/v1/completions", "choose", "roll", "generate")
+    assert 0 <= found["choose"]["acc,none"] <= 1
+    assert found["roll"]["word_perplexity,none"] > 1
+    assert "exact_match,none" in found["generate"]

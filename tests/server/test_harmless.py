@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gzip
 import json
 
 import httpx2
@@ -171,6 +172,33 @@ def test_an_unknown_route_is_told_what_there_is(service, method, path):
     assert "POST /v1/chat/completions" in error["message"]
     assert "/openapi.json" in error["message"]
     assert error["message"].isprintable()
+
+
+def test_more_prompts_than_one_request_may_have(service):
+    for prompts in (["a"] * 129, [[3, 4]] * 129):
+        error = send(service, "/v1/completions", {"prompt": prompts}).json()["error"]
+        assert (error["param"], error["code"]) == ("prompt", "invalid_value")
+        assert error["message"] == "prompt: 129 prompts, the limit is 128: send the others in another request"
+    assert send(service, "/v1/completions", {"prompt": [3] * 129, "max_tokens": 1}).status_code == 200
+    response = send(service, "/v1/completions", {"prompt": ["a"] * 128, "n": 2})
+    assert response.status_code == 400
+    assert "256 answers, this server holds 144 at a time: send fewer prompts" in response.json()["error"]["message"]
+
+
+def test_an_encoded_body_is_refused_with_the_way_out(service):
+    body = gzip.compress(json.dumps({"messages": [QUESTION]}).encode())
+
+    async def sent(coding: str, content: bytes) -> httpx2.Response:
+        headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+        transport = httpx2.ASGITransport(application(service))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/v1/chat/completions", content=content, headers=headers)
+
+    response = asyncio.run(sent("gzip", body))
+    assert response.status_code == 415
+    assert "'gzip'" in response.json()["error"]["message"]
+    assert "without Content-Encoding" in response.json()["error"]["message"]
+    assert asyncio.run(sent("identity", gzip.decompress(body))).status_code == 200
 
 
 def test_decomposed_accents_are_read_composed_and_given_back(service, model):

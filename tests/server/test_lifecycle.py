@@ -154,10 +154,10 @@ def test_a_client_that_goes_while_its_prompt_is_read_takes_no_slot(endless, star
     reading, read = threading.Event(), threading.Event()
 
     class SlowModel(redraft.Model):
-        def encode(self, prompt, **variables):
+        def read(self, prompt, **variables):
             reading.set()
             assert read.wait(60)
-            return super().encode(prompt, **variables)
+            return super().read(prompt, **variables)
 
     server = start(load=lambda: made_of(SlowModel, endless))
     for stream in (False, True):

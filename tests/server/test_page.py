@@ -155,10 +155,14 @@ def test_json_is_laid_out_and_what_follows_its_end_is_folded(server: FakeServer,
     assert cells.all_text_contents().count("<eos>") == 1
 
 
-def test_warnings_stand_beside_the_answer(server: FakeServer, visit: Open):
-    page = visit(server.address, prompt="json")
+@pytest.mark.parametrize("width", [375, 1280])
+def test_warnings_stand_beside_the_answer(server: FakeServer, visit: Open, width: int):
+    page = visit(server.address, prompt="json", viewport={"width": width, "height": 812})
     generate(page)
-    expect(page.locator("#warnings li")).to_have_text([WARNING])
+    expect(page.locator("[role=status] #warnings li")).to_have_text([WARNING])
+    box = page.locator("#warnings").bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] < box["x"] + box["width"] <= width
     page.fill("#prompt", "hello")
     generate(page)
     expect(page.locator("#warnings")).to_be_hidden()

@@ -342,6 +342,7 @@ def test_every_route_but_liveness_wants_the_key(start):
                 "/nowhere",
                 "/v1/models",
                 "/v1/models/tiny",
+                "/tokenizer_info",
                 "/health",
                 "/health/ready",
                 "/health/live/",
@@ -550,7 +551,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("error", [KeyError("secret"), Panic("secret"), ApiError(400, "told")])
 def test_bugs_are_answered_in_the_same_shape_and_with_the_id_that_the_log_knows(start, folder, error, caplog):
     class BrokenModel(redraft.Model):
-        def encode(self, *_, **__):
+        def read(self, *_, **__):
             raise error
 
     server = start(load=lambda: made_of(BrokenModel, folder))

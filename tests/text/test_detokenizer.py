@@ -132,3 +132,46 @@ def test_cost_is_linear_in_the_tokens(name: str, text: str) -> None:
         detokenizer.push([token_id])
     detokenizer.finish()
     assert counting.decoded <= 4 * len(ids)
+
+
+@pytest.mark.parametrize("name", [name for name in RAW if name != "whole"])
+def test_the_bytes_of_all_tokens_are_those_of_each(name: str) -> None:
+    tokenizer = TEXT[name]
+    found = tokenizer.all_token_bytes().tokens
+    assert len(found) == tokenizer.vocab_size
+    for token_id, text in enumerate(found):
+        if token_id in tokenizer.special_ids:
+            assert text is None
+        # Without byte fallback, what looks like a byte token is text.
+        elif text is not None and not (name == "metaspace" and text.startswith(b"<0x")):
+            assert text == tokenizer.token_bytes(token_id)
+    left_out = [
+        token_id for token_id, text in enumerate(found) if text is None and token_id not in tokenizer.special_ids
+    ]
+    assert not left_out or name == "metaspace"
+    assert len(tokenizer.all_token_bytes(5).tokens) == 5
+
+
+@pytest.mark.parametrize("name", [name for name in RAW if name != "whole"])
+def test_texts_are_the_bytes_of_their_tokens_but_for_the_first_space(name: str) -> None:
+    tokenizer = TEXT[name]
+    found = tokenizer.all_token_bytes()
+    known = [token_id for token_id, text in enumerate(found.tokens) if text is not None]
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(ids=st.lists(st.sampled_from(known), max_size=8))
+    def check(ids: list[int]) -> None:
+        joined = b"".join(found.tokens[token_id] or b"" for token_id in ids)
+        try:
+            text = joined.decode()
+        except UnicodeDecodeError:
+            return
+        assert tokenizer.decode(ids) == (text.removeprefix(" ") if found.strips_first_space else text)
+
+    check()
+    assert found.strips_first_space == (name in ("llama", "metaspace"))
+
+
+def test_a_decoder_that_looks_at_neighbours_has_no_bytes_of_tokens() -> None:
+    with pytest.raises(ValueError, match=r"BPEDecoder.*token by token"):
+        TEXT["whole"].all_token_bytes()

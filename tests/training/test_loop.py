@@ -308,7 +308,8 @@ def test_a_folder_belongs_to_one_run_at_a_time(run):
 def test_only_the_newest_checkpoints_stay(run):
     train(recipe(checkpoint_minutes=1e-9), source, run, report=quiet)
     assert [path.name for path in run.checkpoints()] == ["step-0000005", "step-0000006"]
-    assert sorted(path.name for path in run.path.iterdir()) == ["log.jsonl", "step-0000005", "step-0000006"]
+    files = ["checkpoint.json", "log.jsonl", "step-0000005", "step-0000006"]
+    assert sorted(path.name for path in run.path.iterdir()) == files
 
 
 def test_no_checkpoint_before_its_time(run):

@@ -16,11 +16,19 @@ print(before, os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_NUM_THREADS"
 """
 
 
-def says(program: str = SAYS, **environment: str) -> str:
+def run(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS", "REDRAFT_THREADS")
     clean = {name: value for name, value in os.environ.items() if name not in names}
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
+
+
+def says(program: str = SAYS, **environment: str) -> str:
+    return run(program, **environment).stdout.strip()
+
+
+def told(program: str, **environment: str) -> str:
+    return run(program, **environment).stderr
 
 
 @pytest.fixture
@@ -45,6 +53,41 @@ def test_openmp_is_told_to_spin_shortly_before_torch_is_imported():
     before, spin, number, _ = says().split()
     assert (before, spin) == ("False", str(threads.SPIN_COUNT))
     assert number == "None" or threads.available_cpus() < threads.visible_cpus()
+
+
+# GNU OpenMP itself tells what it has understood.
+SHOWN = {"OMP_DISPLAY_ENV": "verbose"}
+gnu_only = pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP is what torch uses on Linux")
+
+
+@gnu_only
+def test_openmp_hears_it_where_redraft_is_imported_first_also_for_more_threads_than_cores_and_under_nice():
+    shown = told("import os; os.nice(5); import redraft, torch", **SHOWN, REDRAFT_THREADS="8")
+    assert f"GOMP_SPINCOUNT = '{threads.SPIN_COUNT}'" in shown
+    assert "OMP_NUM_THREADS = '8'" in shown
+    assert "torch was imported" not in shown
+
+
+@gnu_only
+def test_where_torch_was_imported_first_the_log_says_that_it_is_too_late():
+    shown = told("import torch, redraft", **SHOWN, REDRAFT_THREADS="2")
+    assert f"GOMP_SPINCOUNT = '{threads.SPIN_COUNT}'" not in shown
+    assert shown.count("torch was imported before redraft") == 1
+    assert f"start the program with GOMP_SPINCOUNT={threads.SPIN_COUNT}" in shown
+
+
+@gnu_only
+def test_nothing_is_said_of_one_thread_nor_where_the_environment_has_decided():
+    assert told("import torch, redraft", REDRAFT_THREADS="1") == ""
+    assert told("import torch, redraft", REDRAFT_THREADS="2", GOMP_SPINCOUNT="9") == ""
+    assert told("import torch, redraft", REDRAFT_THREADS="2", OMP_WAIT_POLICY="passive") == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+@pytest.mark.parametrize("imports", ["redraft, torch", "torch, redraft"])
+def test_threads_follow_the_affinity_in_either_order_of_imports(imports):
+    alone = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})"
+    assert says(f"{alone}; import {imports}; print(torch.get_num_threads())") == "1"
 
 
 def test_what_the_environment_says_of_waiting_is_left_alone():

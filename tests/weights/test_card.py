@@ -30,6 +30,10 @@ def test_a_card_is_read(tmp_path):
         ('{"recipe": 1}', "recipe must be a string"),
         ('{"fields": ["name"]}', "fields must be an object"),
         ('{"fields": {"order": "name"}}', "fields.order must be a list of strings"),
+        ('{"prompt_forms": "a {text}"}', "prompt_forms must be a list of strings"),
+        ('{"prompt_forms": ["a"]}', "redraft.json: a prompt form is 'a', must have {text} once"),
+        ('{"max_prompt_tokens": 0}', "max_prompt_tokens is 0, must be a whole number above 0"),
+        ('{"max_prompt_tokens": true}', "max_prompt_tokens is True, must be"),
     ],
 )
 def test_a_malformed_card_is_refused(tmp_path, text, message):
@@ -46,6 +50,8 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
         example_names=("b",),
         fields={"c": ("d", "e")},
         single_turn=True,
+        prompt_forms=("f: {text}",),
+        max_prompt_tokens=9,
         recipe="r",
     )
     write_card(tmp_path, card)

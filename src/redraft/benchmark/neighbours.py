@@ -18,14 +18,19 @@ BUSY_LOOP = "import os; parent = os.getppid()\nwhile os.getppid() == parent: sum
 
 def measure_shared_speed(run: Callable[[], object], neighbours: int, rounds: int) -> Comparison:
     """Measures the seconds of a run alone ("ours") and beside so many busy processes; the ratio is the speed left."""
+    quiet, busy = measure_in_turn(lambda: seconds_of(run, REPEATS), neighbours, rounds)
+    return Comparison(Spread.of(quiet), Spread.of(busy), ratio(quiet, busy))
+
+
+def measure_in_turn(measure: Callable[[], float], neighbours: int, rounds: int) -> list[list[float]]:
+    """Measures once a round alone and once beside so many busy processes; returns the measurements of each."""
     with start_neighbours(neighbours) as running:
 
-        def shared() -> float:
+        def measure_beside() -> float:
             with running():
-                return seconds_of(run, REPEATS)
+                return measure()
 
-        quiet, busy = alternate(rounds, lambda: seconds_of(run, REPEATS), shared)
-    return Comparison(Spread.of(quiet), Spread.of(busy), ratio(quiet, busy))
+        return alternate(rounds, measure, measure_beside)
 
 
 @contextmanager

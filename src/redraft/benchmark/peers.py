@@ -34,7 +34,7 @@ class TransformersSteps:
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("transformers"):
                 raise
-            raise ValueError("this needs transformers 5.23: pip install 'redraft[compare]'") from error
+            raise ValueError("this needs transformers 5.23: pip install -e '.[compare]' in the checkout") from error
         config = model.config
         with tempfile.TemporaryDirectory() as folder, _without_report():
             save_checkpoint(Path(folder) / "model", config, model.state_dict())

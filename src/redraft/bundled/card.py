@@ -1,7 +1,18 @@
 """The cards of the bundled model and of the model for extraction that it starts from."""
 
+from redraft.bundled.data import normalization
 from redraft.bundled.data.extraction.phrasings import KINDS
+from redraft.bundled.data.value_tables import UNITS
 from redraft.weights.card import Card
+
+EXTRACTION_FORM = "Extract {fields} as JSON: {text}"
+NORMALIZATION_FORMS = (
+    *(f"Write the {name} as {form}: {{text}}" for name, kind in normalization.KINDS.items() for form in kind.forms),
+    *(f"Write the {kind} in {unit}: {{text}}" for kind, units in UNITS.items() for unit in units),
+)
+REPAIR_FORM = "Fix the typos: {text}"
+MAX_PROMPT_TOKENS = 240
+"""The longest of 4,000 training prompts has 238."""
 
 EXTRACTION = Card(
     purpose="Extracts named fields from a short text as JSON: Extract name, date, amount as JSON: <your text>",
@@ -23,6 +34,8 @@ EXTRACTION = Card(
     example_names=("payment", "order", "log line", "appointment", "boarding pass", "address"),
     fields=KINDS,
     single_turn=True,
+    prompt_forms=(EXTRACTION_FORM,),
+    max_prompt_tokens=MAX_PROMPT_TOKENS,
     recipe="extract",
 )
 
@@ -42,6 +55,8 @@ BUNDLED = Card(
     example_names=(*EXTRACTION.example_names[:4], "date", "amount", "time", "weight", "typos"),
     fields=KINDS,
     single_turn=True,
+    prompt_forms=(EXTRACTION_FORM, *NORMALIZATION_FORMS, REPAIR_FORM),
+    max_prompt_tokens=MAX_PROMPT_TOKENS,
     recipe="bundled",
 )
 

@@ -9,6 +9,7 @@ import typer
 from redraft.bundled.data.families import write_data
 from redraft.bundled.data.wide.test_sets import CASES, write_wide_data
 from redraft.cli import options
+from redraft.utils.words import counted
 
 app = typer.Typer(help="Build the data for training and evaluation.")
 
@@ -29,4 +30,4 @@ def build(
         options.require_package(package, "train")
     written = itertools.chain(write_data(out, examples, sample), write_wide_data(out, min(examples, CASES), sample))
     for path, rows in written:
-        print(f"{path}: {rows} rows")
+        print(f"{path}: {counted(rows, 'row')}")

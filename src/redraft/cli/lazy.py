@@ -1,6 +1,7 @@
 """A command group that imports a command when it is run, not to list it in the help or to complete its name."""
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ class LazyCommand(TyperCommand):
     """
 
     def __init__(self, name: str, target: str, help: str) -> None:
-        super().__init__(name, help=help, rich_markup_mode=None)
+        super().__init__(name, help=help, short_help=help, rich_markup_mode=None)
         self._name, self._target = name, target
 
     def load(self) -> Any:
@@ -33,7 +34,7 @@ class LazyCommand(TyperCommand):
         else:
             app.command(self._name)(found)
         command = get_group(app).commands[self._name]
-        _add_common_options(command)
+        _complete(command)
         return command
 
 
@@ -55,14 +56,21 @@ def _common_options(
     """Has the options of every command as its parameters."""
 
 
-def _add_common_options(command: Any) -> None:
+def _complete(command: Any) -> None:
+    """Adds the common options; the list of a group's commands has the whole first sentence of each one's help."""
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
-            _add_common_options(inner)
+            inner.short_help = inner.short_help or first_sentence(inner.help or "")
+            _complete(inner)
     else:
         app = typer.Typer(add_completion=False)
         app.command()(_common_options)
         command.params += get_command(app).params
+
+
+def first_sentence(text: str) -> str:
+    """Returns the text to the first full stop that a space or a line break follows."""
+    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
 
 
 class LazyGroup(TyperGroup):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import redraft
+from redraft.cli.config import file_defaults
 from redraft.cli.lazy import lazy_app
 from redraft.cli.streams import explain_os_error, prepare_streams
 from redraft.utils.threads import requested_threads
@@ -20,11 +21,14 @@ def _print_version(is_asked: bool) -> None:
 
 
 def _program_options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does all
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Has the options of `redraft` itself as its parameters."""
+    """Has the options of `redraft` itself as its parameters; reads the file that has the defaults of all others."""
+    if context.invoked_subcommand != "config":
+        context.default_map = file_defaults()
 
 
 app = lazy_app(
@@ -40,9 +44,17 @@ app = lazy_app(
             "redraft.cli.answers.chat:fields",
             "List the fields that a checkpoint can extract, by kind of text.",
         ),
-        "info": ("redraft.cli.info:info", "Show a checkpoint's size and whether it fits this machine."),
+        "constraint": (
+            "redraft.cli.answers.constraint:constraint",
+            "Show what a constraint allows, or why it is refused.",
+        ),
+        "info": ("redraft.cli.checkpoint.info:info", "Show a checkpoint's size and whether it fits this machine."),
+        "config": ("redraft.cli.config:config", "Show what the configuration file and the environment set."),
         "serve": ("redraft.cli.serve:serve", "Serve a model behind OpenAI's API, with a playground at /."),
-        "quantize": ("redraft.cli.quantize:quantize", "Write a smaller copy of a checkpoint, in 8 or 4 bits."),
+        "quantize": (
+            "redraft.cli.checkpoint.quantize:quantize",
+            "Write a smaller copy of a checkpoint, in 8 or 4 bits.",
+        ),
         "train": ("redraft.cli.train:app", "Train a model from a recipe."),
         "eval": ("redraft.cli.eval:app", "Measure how good a checkpoint is."),
         "bench": ("redraft.cli.bench:app", "Measure and predict speed; each command ends in one JSON line."),

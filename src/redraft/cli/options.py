@@ -36,6 +36,7 @@ ModelOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Say nothing on standard error but errors: no notes, no progress.")
 ]
+DEVICES = ("auto", "cpu", "cuda")
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda (cuda is untested).")]
 PrecisionOption = Annotated[str, typer.Option(help=f"{precision_choices('auto')}.")]
 EndpointOption = Annotated[
@@ -51,16 +52,24 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 class ModelOptions:
     """The options of a command that generates: which model, how it runs, and the sampler settings that were given.
 
-    Raises ValueError for an unknown precision, before anything is loaded.
+    from_file: the names of those that come from the configuration file. It is about models on this machine: where an
+    option asks for something that they do not fit, they have no effect. Raises ValueError for an unknown precision,
+    before anything is loaded.
     """
 
     model: str
     device: str
     precision: str
     settings: dict[str, Any]
+    from_file: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+
+    @property
+    def given_settings(self) -> dict[str, Any]:
+        """The sampler settings that the command line itself names."""
+        return {name: value for name, value in self.settings.items() if name not in self.from_file}
 
     def load(self, *, quiet: bool = False) -> "redraft.Model":
         """Loads the model; on a terminal a line says so meanwhile, unless `quiet`."""
@@ -75,7 +84,8 @@ class ModelOptions:
         require_package("httpx2", "load")
         from redraft.client.stream import Endpoint, check_url, list_models, request_fields
 
-        if (self.device, self.precision) != ("auto", "auto"):
+        local = {"device": self.device, "precision": self.precision}
+        if any(value != "auto" for name, value in local.items() if name not in self.from_file):
             raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
         if "choice" in self.settings:
             raise ValueError("--choice has no field in a request to a server; leave it out with --endpoint")
@@ -84,27 +94,32 @@ class ModelOptions:
             raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")
         check_url(url)
         # "bundled" is what --model says when nobody gave it.
-        model = self.model if self.model != "bundled" else list_models(url, key=key, timeout=timeout)[0]
-        return Endpoint(url=url, model=model, key=key, fields=request_fields(self.settings), timeout=timeout)
+        is_named = self.model != "bundled" and "model" not in self.from_file
+        model = self.model if is_named else list_models(url, key=key, timeout=timeout)[0]
+        return Endpoint(url=url, model=model, key=key, fields=request_fields(self.given_settings), timeout=timeout)
 
 
 def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a decorator for commands whose first argument is what `make` returns.
 
-    The keyword parameters of `make`, and `more`, become options beside the command's own.
+    The keyword parameters of `make`, and `more`, become options beside the command's own. Both may take the
+    `typer.Context`, under the same name. Of several such decorators the innermost gives the first argument.
     """
     parameters = inspect.signature(make, eval_str=True).parameters.values()
     shared = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] + list(more)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        def with_options(**given: Any) -> Any:
-            made = make(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-            return command(made, **given)
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        names = {parameter.name for parameter in own}
+        added = [parameter for parameter in shared if parameter.name not in names]
+
+        def with_options(*outer: Any, **given: Any) -> Any:
+            made = make(**{parameter.name: given[parameter.name] for parameter in shared})
+            return command(made, *outer, **{name: value for name, value in given.items() if name in names})
 
         # The signature that typer reads.
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        with_options.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+        with_options.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
         with_options.__doc__ = command.__doc__
         return with_options
 
@@ -124,14 +139,28 @@ def _setting_parameter(setting: redraft.Setting) -> inspect.Parameter:
 
 def _make_model_options(
     *,
+    invocation: typer.Context,
     model: ModelOption = "bundled",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     **settings: Any,
 ) -> ModelOptions:
     chosen = without_none(**settings)
-    check_settings(chosen)
-    return ModelOptions(model, device, precision, chosen)
+    named = ("model", "device", "precision", *chosen)
+    from_file = frozenset(name for name in named if is_from_file(invocation, name))
+    try:
+        check_settings(chosen)
+    except ValueError as error:
+        if others := [name for name in chosen if name in from_file]:
+            raise ValueError(f"{error} ({', '.join(others)}: from the configuration file)") from None
+        raise
+    return ModelOptions(model, device, precision, chosen, from_file)
+
+
+def is_from_file(invocation: typer.Context, name: str) -> bool:
+    """Whether an option's value comes from the configuration file, which is the command's map of defaults."""
+    source = invocation.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
 
 
 with_model_options = receives(_make_model_options, *map(_setting_parameter, redraft.SETTINGS))
@@ -155,7 +184,7 @@ def check_settings(settings: dict[str, Any]) -> None:
 def require_package(package: str, extra: str) -> None:
     """Raises ValueError, with the way out, where an optional package is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise ValueError(f"this needs {package}: pip install 'redraft[{extra}]'")
+        raise ValueError(f"this needs {package}: pip install -e '.[{extra}]' in the checkout")
 
 
 def parse_numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:

@@ -1,17 +1,19 @@
 """What commands print: tables, and the one JSON line of `redraft bench`."""
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from redraft.benchmark.timing import Spread
+if TYPE_CHECKING:
+    from redraft.benchmark.timing import Spread
 
 JsonLineOption = Annotated[
     bool, typer.Option("--json", help="The JSON line alone, without the table on standard error.")
@@ -26,6 +28,40 @@ def show_table(
     for row in rows:
         table.add_row(*row)
     Console(stderr=is_error).print(table)
+
+
+def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the rows of a table for what `--json` prints as one object: words for keys, a row for each group.
+
+    What is None has no row.
+    """
+    for name, value in summary.items():
+        if isinstance(value, Mapping) and any(isinstance(one, Mapping) for one in value.values()):
+            yield from ((group, format_value(one)) for group, one in value.items())
+        elif name == "settings":
+            # Their names are those of the options.
+            yield name, ", ".join(f"{setting}={one}" for setting, one in value.items()) or "the model's own"
+        elif value is not None:
+            yield describe(name), format_value(value)
+
+
+SPELLINGS = {"json": "JSON", "f1": "F1"}
+
+
+def describe(name: str) -> str:
+    """Returns the words for a key: "tokens_per_second" is "tokens/s", "answer_ms" is "answer, ms"."""
+    name = re.sub(r"_(seen|unseen|held_out_values|two_canvases|ms)$", r", \1", name)
+    words = name.replace("_per_second", "/s").replace("_", " ").split(" ")
+    return " ".join(SPELLINGS.get(word, word) for word in words)
+
+
+def format_value(value: Any) -> str:
+    """Formats a number with four digits at most after its first, or the numbers of an object with their words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{describe(name)} {format_value(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else "unknown" if value is None else str(value)
 
 
 @contextmanager
@@ -49,13 +85,13 @@ def report(
         show_table(rows, columns, title=title, is_error=True)
         for note in notes:
             print(note, file=sys.stderr)
-    print(json.dumps(facts, default=Spread.to_json))
+    print(json.dumps(facts, default=lambda spread: spread.to_json()))
 
 
-def format_ms(seconds: Spread) -> str:
+def format_ms(seconds: "Spread") -> str:
     return format_spread(seconds.scaled(1000), ".2f")
 
 
-def format_spread(spread: Spread, form: str) -> str:
+def format_spread(spread: "Spread", form: str) -> str:
     """Formats median and quartiles, each by the format specification."""
     return f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"

@@ -39,7 +39,8 @@ def serve(
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="A web origin that may call, like https://example.org; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="<str>", help="A web origin that may call, like https://example.org; repeatable."),
     ] = None,
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,

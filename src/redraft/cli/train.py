@@ -96,7 +96,7 @@ def _parse_setting(text: str) -> tuple[str, object]:
 
 def _add_recipe(name: str) -> None:
     """Adds the command that trains the recipe `name`; its help is the recipe's."""
-    help_text = f"{RECIPES[name].__doc__} Requires the extra: pip install 'redraft[train]'."
+    help_text = f"{RECIPES[name].__doc__} Requires the extra: pip install -e '.[train]' in the checkout."
 
     @app.command(name, help=help_text)
     @with_training_options

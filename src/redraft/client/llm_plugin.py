@@ -4,6 +4,7 @@ It looks for the server at REDRAFT_URL, with the key of REDRAFT_API_KEY or `llm 
 """
 
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
@@ -104,7 +105,7 @@ class AsyncRedraft(_Shared, llm.AsyncKeyModel):
 
 
 def _parts(chunk: StreamChunk, response: Any) -> Iterator[str | StreamEvent]:
-    """The thoughts and the text of a chunk; its token counts go to `llm`'s log."""
+    """The thoughts and the text of a chunk; its token counts go to `llm`'s log, its warnings to standard error too."""
     if chunk.usage is not None:
         details = dict(chunk.usage)
         try:
@@ -113,6 +114,10 @@ def _parts(chunk: StreamChunk, response: Any) -> Iterator[str | StreamEvent]:
             raise RequestFailed("not the protocol", f"its usage has no {error}") from error
         details.pop("total_tokens", None)
         response.set_usage(input=read, output=written, details=details)
+    if chunk.warnings:
+        response.response_json = {"warnings": list(chunk.warnings)}
+        for warning in chunk.warnings:
+            print(f"redraft: warning: {warning}", file=sys.stderr)
     if chunk.reasoning:
         yield StreamEvent(type="reasoning", chunk=chunk.reasoning)
     if chunk.content:

@@ -27,11 +27,16 @@ Prompt = str | Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class StreamChunk:
-    """One event of a streamed answer. usage: the server's token counts, which come with the last chunk."""
+    """One event of a streamed answer.
+
+    usage: the server's token counts, which come with the last chunk. warnings: what it says may be wrong with prompt or
+    answer, with the chunk that ends the answer.
+    """
 
     content: str
     reasoning: str
     usage: Mapping[str, Any] | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ class ChunkReader:
                 content="".join(delta.get("content") or "" for delta in deltas),
                 reasoning="".join(delta.get("reasoning_content") or "" for delta in deltas),
                 usage=usage or None,
+                warnings=tuple(map(str, chunk.get("warnings") or ())),
             )
         except (ValueError, AttributeError, LookupError, TypeError) as error:
             text = f"{data[:100]!r} is not a chunk of a chat completion"

@@ -173,11 +173,8 @@ class Sampler:
         lengths = [state.length for state in states for _ in state.counters]
         return uniforms_of_many(counters, lengths, Purpose.SAMPLE, states[0].tokens.device)
 
-    def step(self, state: CanvasState, readout: CanvasReadout, *, noise: Tensor | None = None) -> CanvasState:
-        """Takes every active canvas one step further.
-
-        noise: int64 [N], what positions that are not accepted become; None draws it where the counters say.
-        """
+    def step(self, state: CanvasState, readout: CanvasReadout) -> CanvasState:
+        """Takes every active canvas one step further."""
         shape, device = state.tokens.shape, state.tokens.device
         sample, argmax, entropy = (one.view(shape) for one in (readout.sample, readout.argmax, readout.entropy))
         if any(settings.temperature == 0 for settings in state.settings):
@@ -186,9 +183,7 @@ class Sampler:
         if state.pinned is not None:
             entropy = entropy.masked_fill(state.pinned, 0.0)
             sample, argmax = (torch.where(state.pinned, state.tokens, one) for one in (sample, argmax))
-        if noise is None:
-            noise = tokens_of_many(state.counters, shape[1], self.vocab_size, Purpose.RENOISE, device)
-
+        noise = tokens_of_many(state.counters, shape[1], self.vocab_size, Purpose.RENOISE, device)
         left = torch.tensor([counter.step for counter in state.counters], device=device)
         steps = torch.tensor([settings.steps for settings in state.settings], device=device)
         accepted = _decide(

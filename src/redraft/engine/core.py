@@ -5,6 +5,7 @@ import time
 from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
 from redraft.engine.modes.autoregressive import Autoregressive
 from redraft.engine.modes.diffusion import Diffusion
+from redraft.engine.modes.scoring import Scoring
 from redraft.engine.prefix_cache import PrefixCache
 from redraft.engine.request import Request
 from redraft.engine.runner import ChunkResult, run_forward
@@ -30,6 +31,7 @@ class EngineCore:
         self._modes: dict[str, DecodingMode] = {
             "diffusion": Diffusion(config, device),
             "autoregressive": Autoregressive(config, device),
+            "scoring": Scoring(config, device),
         }
         self._held: dict[str, Sequence] = {}
 
@@ -84,9 +86,9 @@ class EngineCore:
         """
         events: list[Event] = []
         for sequence in self.scheduler.admit():
-            prompt = sequence.request.prompt
-            sequence.begin(*self.prefixes.find(prompt[:-1] if sequence.mode.reads_prompt else prompt))
-            events.append(Admitted(sequence.request.id, time.perf_counter(), sequence.cache.length))
+            request = sequence.request
+            sequence.begin(*self.prefixes.find(request.prompt[: sequence.mode.max_cached(request)]))
+            events.append(Admitted(request.id, time.perf_counter(), sequence.cache.length))
         chunks = self.scheduler.plan()
         return events + (self._run(chunks) if chunks else [])
 

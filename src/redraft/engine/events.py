@@ -43,6 +43,20 @@ class CanvasCommitted:
 
 
 @dataclass(frozen=True)
+class TokensScored:
+    """A stretch of a prompt has been read, for a request of mode "scoring".
+
+    token_ids: the prompt's tokens behind those just read, and behind the last one the likeliest. log_probs: of each, as
+    the causal pass has them. So the prompt's first token has none. top: the likeliest tokens in the place of each.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    top: "TopTokens"
+
+
+@dataclass(frozen=True)
 class Finished:
     """The last event of a request that was answered."""
 
@@ -65,4 +79,4 @@ class Cancelled:
     id: str
 
 
-Event = Admitted | StepTaken | CanvasCommitted | Finished | Failed | Cancelled
+Event = Admitted | StepTaken | CanvasCommitted | TokensScored | Finished | Failed | Cancelled

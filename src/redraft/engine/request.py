@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 MAX_TOP = 20
 """The most of a position's likeliest tokens that can be asked for."""
 
-MODE_NAMES = ("diffusion", "autoregressive")
+MODE_NAMES = ("diffusion", "autoregressive", "scoring")
 
 
 class QueueFull(RuntimeError):
@@ -25,7 +25,8 @@ class Request:
     prompt: token ids. settings: sampler settings, seed and choice among them. stop_ids: tokens that end the answer as
     an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
     of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion", or
-    "autoregressive": the likeliest token after the other, by encoder passes alone.
+    "autoregressive": the likeliest token after the other, by encoder passes alone; or "scoring": the log-probabilities
+    of the prompt's own tokens, by the same passes.
     """
 
     id: str
@@ -40,8 +41,10 @@ class Request:
         if not 0 <= self.top <= MAX_TOP:
             raise ValueError(f"top is {self.top}, must lie between 0 and {MAX_TOP}")
         if self.mode not in MODE_NAMES:
-            raise ValueError(f"mode is {self.mode!r}, must be {' or '.join(MODE_NAMES)}")
+            raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(MODE_NAMES)}")
         if self.mode == "autoregressive" and (self.top or self.drafts or self.stop_ids is not None):
             raise ValueError(
                 "an autoregressive answer has no drafts, no likeliest tokens and no stop ids of its own; leave them out"
             )
+        if self.mode == "scoring" and (self.drafts or self.stop_ids is not None):
+            raise ValueError("a prompt that is scored has no drafts and no stop ids of its own; leave them out")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redraft.generation.result import AnswerRecord, DenoisingStep
     from redraft.model.cache import KVCache
     from redraft.model.head import OutputHead
+    from redraft.model.readout.query import TopTokens
 
 
 class Phase(enum.Enum):
@@ -114,11 +115,16 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class DecodingOutcome:
-    """What a forward made of a sequence whose rows were read out: a denoising step, tokens, or an error."""
+    """What a forward made of a sequence whose rows were read out: a denoising step, tokens, or an error.
+
+    log_probs, top: of the tokens, where the mode scores them.
+    """
 
     step: "DenoisingStep | None" = None
     canvas: "CanvasState | None" = None
     token_ids: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    top: "TopTokens | None" = None
     error: Exception | None = None
 
 
@@ -134,9 +140,8 @@ class DecodingMode(Protocol):
     def record(self, request: "Request") -> "AnswerRecord":
         """Returns the empty answer, with its room, its stop ids and its seed."""
 
-    @property
-    def reads_prompt(self) -> bool:
-        """Whether it reads out a row of the prompt, which then cannot come from the cache as a whole."""
+    def max_cached(self, request: "Request") -> int:
+        """Returns how many of the prompt's tokens may come from the cache: the rows behind them are read out."""
 
     def work(self, chunk: Chunk) -> WorkItem:
         """Returns what the sequence wants of the next forward, of which `chunk` has room."""

@@ -4,23 +4,25 @@ N tokens, H query heads, G key-value heads, d head size, T keys, W sliding windo
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from redraft.model.batch import Pass, Segment
+from redraft.model.batch import ROW_MULTIPLE, Pass, Segment
 from redraft.model.cache import KVCache
 from redraft.model.config import ModelConfig
 from redraft.model.native.kernels import AttentionSpan, Kernels
 
 QUERY_BLOCK = 64
-"""Causal queries attended at a time, those of positions [i · QUERY_BLOCK, (i + 1) · QUERY_BLOCK).
+"""Causal queries attended at a time, those of positions [i · QUERY_BLOCK, (i + 1) · QUERY_BLOCK), with room for the
+keys up to the last of them.
 
-Bounds the score matrix to [H, QUERY_BLOCK, T] however long the prompt is. And since a block's products have a shape
-that follows from its position alone, a token's result does not depend on how its prompt was cut into chunks.
+Bounds the score matrix to [H, QUERY_BLOCK, T] however long the prompt is. And since the shape of the keys follows from
+a block's position alone, a token's result does not depend on how its prompt was cut into chunks. In float32 only the
+rows that are needed are computed, from a multiple of ROW_MULTIPLE to one: there their number does not matter.
 """
 
 UNLIMITED = 2**62
@@ -29,12 +31,28 @@ UNLIMITED = 2**62
 KEY_BLOCK = 64
 """Keys of a canvas are filled up, unseen, to a multiple of so many: canvases of as many blocks share their products."""
 
-MAX_SCORES = 2**25
-"""Scores of canvases computed at a time, unless one canvas has more."""
+MAX_ELEMENTS = 2**25
+"""Scores computed at a time, or keys and values laid out for them, unless one block of queries has more."""
 
 
-Canvas = tuple[slice, Tensor | None, Tensor | None]
-"""Rows of a denoiser segment, and the cached keys and values that it reads."""
+@dataclass(frozen=True)
+class QueryBlock:
+    """Queries [n, H, d] attended together, rows [offset, offset + n) of a product of `height` rows.
+
+    keys, values: parts [T, G, d], one behind the other, which stand at [first, end) of `room`; the first `unseen` of
+    the room are seen by no query. hidden, bool [height, room]: what else a query does not see.
+    """
+
+    queries: Tensor
+    offset: int
+    height: int
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    first: int
+    end: int
+    room: int
+    unseen: int = 0
+    hidden: Tensor | None = None
 
 
 class AttentionContext(Protocol):
@@ -47,9 +65,9 @@ class AttentionContext(Protocol):
 class SegmentedAttention:
     """The attention of all segments of a batch, each with the cache of its sequence (`caches[segment.slot]`).
 
-    Encoder segments attend causally, one after the other, to their cache and themselves, and extend a fork of it;
-    denoiser segments only read it, and those of one length with as many blocks of keys do so together. Of two segments
-    of one sequence in a batch the later sees what the earlier committed. The caches that it is given stay as they are.
+    Encoder segments attend causally to their cache and themselves, and extend a fork of it; denoiser segments only
+    read it. Blocks of as many queries, with room for as many keys, share their products. Of two segments of one
+    sequence in a batch the later sees what the earlier committed. The caches that it is given stay as they are.
     """
 
     def __init__(
@@ -77,22 +95,28 @@ class SegmentedAttention:
         """Returns what `AttentionContext.attend` does; each layer once, since it extends the caches."""
         if self.kernels is not None and self.kernels.has_attend(q.dtype):
             return self._attend_by_kernels(self.kernels, layer, q, k, v)
-        out = torch.zeros_like(q)
-        canvases: dict[tuple[int, int], list[Canvas]] = defaultdict(list)
-        for segment in self.segments:
-            rows, cache = segment.rows, self.caches[segment.slot]
+        blocks: list[QueryBlock] = []
+        lengths = [segment.length for segment in self.segments]
+        parts = zip(self.segments, *(torch.split(x[: sum(lengths)], lengths) for x in (q, k, v)), strict=True)
+        for segment, queries, new_keys, new_values in parts:
+            cache = self.caches[segment.slot]
             if segment.kind is Pass.ENCODER:
-                keys, values = cache.append(layer, k[rows], v[rows])
-                out[rows] = _attend_causal(q[rows], keys, values, segment.position, self.config.visible_past(layer))
+                keys, values = cache.append(layer, new_keys, new_values)
+                visible = self.config.visible_past(layer)
+                blocks += _causal_blocks(queries, segment.position, keys, values, visible)
             else:
-                blocks = -(-(cache.stored(layer) + segment.length) // KEY_BLOCK)
-                canvases[segment.length, blocks].append((rows, *cache.content(layer)))
-        for (length, blocks), group in canvases.items():
-            room = blocks * KEY_BLOCK
-            most = max(1, MAX_SCORES // (q.shape[1] * length * room))
-            for start in range(0, len(group), most):
-                _attend_canvases(q, k, v, out, group[start : start + most], room)
-        return out
+                blocks.append(_canvas_block(queries, cache.content(layer), new_keys, new_values))
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, block in enumerate(blocks):
+            groups[block.height, block.room].append(i)
+        attended: dict[int, Tensor] = {}
+        for (height, room), members in groups.items():
+            most = max(1, MAX_ELEMENTS // (room * max(q.shape[1] * height, k[0].numel() + v[0].numel())))
+            for start in range(0, len(members), most):
+                some = members[start : start + most]
+                attended |= zip(some, _attend_blocks([blocks[i] for i in some]), strict=True)
+        padding = q.new_zeros(q.shape[0] - sum(lengths), *q.shape[1:])
+        return torch.cat([*(attended[i] for i in range(len(blocks))), padding])
 
     def _attend_by_kernels(self, kernels: Kernels, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         spans, held = [], []
@@ -116,77 +140,83 @@ class SegmentedAttention:
         return kernels.attend(q, k, v, spans)
 
 
-def _attend_canvases(q: Tensor, k: Tensor, v: Tensor, out: Tensor, group: Sequence[Canvas], room: int) -> None:
-    """Writes into `out` what canvases of one length, each with at most `room` keys, attend to.
-
-    A cache holds just what its canvas may see, the same from each of the canvas's positions.
-    """
-    heads, d = q.shape[1:]
-    groups, n = k.shape[1], group[0][0].stop - group[0][0].start
-    queries = q.new_empty(len(group), groups, heads // groups, n, d)
-    keys, values = (x.new_empty(len(group), groups, room, d) for x in (k, v))
-    counts = []
-    for i, (rows, *content) in enumerate(group):
-        queries[i] = q[rows].view(n, groups, heads // groups, d).permute(1, 2, 0, 3)
-        for new, cached, place in zip((k, v), content, (keys, values), strict=True):
-            before = 0 if cached is None else cached.shape[0]
-            if cached is not None:
-                place[i, :, :before] = cached.transpose(0, 1)
-            place[i, :, before : before + n] = new[rows].transpose(0, 1)
-            # Whatever was there, zero times it has to be zero.
-            place[i, :, before + n :] = 0
-        counts.append(before + n)
-    # Query heads that share a key-value head become rows of one product.
-    scores = queries.flatten(2, 3).flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)
-    for i, count in enumerate(counts):
-        if count < room:
-            scores.view(len(group), groups, -1, room)[i, ..., count:] = -torch.inf
-    mixed = (scores.softmax(dim=-1) @ values.flatten(0, 1)).view_as(queries)
-    for i, (rows, *_) in enumerate(group):
-        out[rows] = mixed[i].permute(2, 0, 1, 3).reshape(n, heads, d)
+def _canvas_block(
+    queries: Tensor, cached: tuple[Tensor | None, Tensor | None], new_keys: Tensor, new_values: Tensor
+) -> QueryBlock:
+    """A cache holds just what its canvas may see, the same from each of the canvas's positions."""
+    keys, values = (
+        (new,) if held is None else (held, new) for held, new in zip(cached, (new_keys, new_values), strict=True)
+    )
+    end = sum(part.shape[0] for part in keys)
+    room = -(-end // KEY_BLOCK) * KEY_BLOCK
+    return QueryBlock(queries, 0, queries.shape[0], keys, values, 0, end, room)
 
 
-def _attend_causal(q: Tensor, keys: Tensor, values: Tensor, position: int, visible: int | None) -> Tensor:
-    """q [n, H, d] are the last n of the T keys, the first at `position`; each sees itself and `visible` before it."""
-    n, total = q.shape[0], keys.shape[0]
-    end = position + n
-    out = torch.empty_like(q)
-    for base in range(position // QUERY_BLOCK * QUERY_BLOCK, end, QUERY_BLOCK):
-        stop = base + QUERY_BLOCK
+def _causal_blocks(
+    queries: Tensor, position: int, keys: Tensor, values: Tensor, visible: int | None
+) -> Iterator[QueryBlock]:
+    """The queries, from `position` on, are the last of the T keys; each sees itself and `visible` before it."""
+    stop = position + queries.shape[0]
+    held = stop - keys.shape[0]
+    step = ROW_MULTIPLE if queries.dtype == torch.float32 else QUERY_BLOCK
+    for base in range(position // QUERY_BLOCK * QUERY_BLOCK, stop, QUERY_BLOCK):
+        first, last = max(base, position), min(base + QUERY_BLOCK, stop)
+        top = first // step * step
+        height = -(-last // step) * step - top
         low = 0 if visible is None else max(0, base - visible)
-        at = torch.arange(base, stop, device=q.device)[:, None]
-        key_at = torch.arange(low, stop, device=q.device)[None, :]
-        hidden = key_at > at
-        if visible is not None:
-            hidden |= key_at < at - visible
-        block = _attend(
-            _between(q, position, base, stop),
-            _between(keys, end - total, low, stop),
-            _between(values, end - total, low, stop),
-            hidden,
-        )
-        first, last = max(base, position), min(stop, end)
-        out[first - position : last - position] = block[first - base : last - base]
-    return out
+        start = max(low, held)
+        room, unseen, hidden = base + QUERY_BLOCK - low, start - low, None
+        if last - first > 1:
+            at = torch.arange(top, top + height, device=keys.device)[:, None]
+            key_at = torch.arange(low, low + room, device=keys.device)[None, :]
+            hidden = key_at > at
+            if visible is not None:
+                hidden |= key_at < at - visible
+        elif visible is not None:
+            unseen = max(unseen, first - visible - low)
+        seen = slice(start - held, last - held)
+        yield QueryBlock(
+            queries[first - position : last - position], first - top, height,
+            (keys[seen],), (values[seen],), start - low, last - low, room, unseen, hidden,
+        )  # fmt: skip
 
 
-def _between(x: Tensor, position: int, start: int, stop: int) -> Tensor:
-    """Positions [start, stop) of x [n, ...], whose first row is at `position`; zeros where x has none."""
-    first, last = max(start, position), min(stop, position + x.shape[0])
-    part = x[first - position : last - position]
-    if first == start and last == stop:
-        return part
-    return F.pad(part, (0, 0, 0, 0, first - start, stop - last))
+def _attend_blocks(group: Sequence[QueryBlock]) -> list[Tensor]:
+    """Returns what blocks of one height, with one room for keys, attend to, [n, H, d] of each."""
+    count, height, room = len(group), group[0].height, group[0].room
+    heads, d = group[0].queries.shape[1:]
+    groups = group[0].keys[0].shape[1]
+    queries = _lay_out([(block.offset, (block.queries,)) for block in group], height)
+    keys = _lay_out([(block.first, block.keys) for block in group], room)
+    values = _lay_out([(block.first, block.values) for block in group], room)
+    # Query heads that share a key-value head become rows of one product.
+    rows = queries.view(count, height, groups, -1, d).permute(0, 2, 3, 1, 4).reshape(count * groups, -1, d)
+    keys, values = (x.view(count, room, groups, d).transpose(1, 2).reshape(-1, room, d) for x in (keys, values))
+    scores = rows @ keys.transpose(1, 2)
+    for seen, block in zip(scores.view(count, groups, -1, height, room), group, strict=True):
+        if block.hidden is not None:
+            seen.masked_fill_(block.hidden, -torch.inf)
+        if block.unseen:
+            seen[..., : block.unseen] = -torch.inf
+        if block.end < room:
+            seen[..., block.end :] = -torch.inf
+    mixed = (scores.softmax(dim=-1) @ values).view(count, groups, -1, height, d)
+    mixed = mixed.permute(0, 3, 1, 2, 4).reshape(count, height, heads, d)
+    return [
+        found[block.offset : block.offset + block.queries.shape[0]] for found, block in zip(mixed, group, strict=True)
+    ]
 
 
-def _attend(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
-    """q [n, H, d], keys and values [T, G, d], hidden bool [n, T] → [n, H, d]."""
-    n, heads, d = q.shape
-    groups = keys.shape[1]
-    # Query heads that share a key-value head become rows of one product: [G, H/G * n, d] x [G, d, T].
-    rows = q.reshape(n, groups, heads // groups, d).permute(1, 2, 0, 3).reshape(groups, -1, d)
-    scores = rows @ keys.permute(1, 2, 0)
-    if hidden is not None:
-        scores = scores.view(groups, -1, n, keys.shape[0]).masked_fill(hidden, float("-inf")).view_as(scores)
-    mixed = scores.softmax(dim=-1) @ values.permute(1, 0, 2)
-    return mixed.view(groups, heads // groups, n, d).permute(2, 0, 1, 3).reshape(n, heads, d)
+def _lay_out(blocks: Sequence[tuple[int, Sequence[Tensor]]], room: int) -> Tensor:
+    """Puts the parts [n, ...] of each block behind so many zero rows, fills each up to `room`: [blocks · room, ...]."""
+    like = blocks[0][1][0]
+    # Zero times whatever stands in a row that no query sees has to be zero.
+    zeros = like.new_zeros(1, 1, 1).expand(room, *like.shape[1:])
+    rows: list[Tensor] = []
+    for first, parts in blocks:
+        if first:
+            rows.append(zeros[:first])
+        rows += parts
+        if (missing := room - first - sum(part.shape[0] for part in parts)) > 0:
+            rows.append(zeros[:missing])
+    return torch.cat(rows)

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from redraft.generation.result import DenoisingStep
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
 from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, Usage
-from redraft.text import AnswerStream, Delta, End, ScoredToken
+from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
 
 log = logging.getLogger("redraft.server")
 
@@ -37,7 +37,10 @@ class AdmissionSlots:
     def reserve(self, count: int) -> Iterator[None]:
         """Reserves `count` slots for the block; 429 if none are free, 400 if there are never so many."""
         if count > self._limit:
-            raise bad_request(f"the request asks for {count} answers, this server holds {self._limit} at a time", "n")
+            raise bad_request(
+                f"the request asks for {count} answers, this server holds {self._limit} at a time: send fewer prompts, "
+                "or a smaller n", "n",
+            )  # fmt: skip
         if self.taken + count > self._limit:
             self._metrics.rejected.labels("queue_full").inc()
             message = f"{self.taken} of {self._limit} slots for answers are taken: try again later"
@@ -61,23 +64,37 @@ class EventQueue(asyncio.Queue[engine.Event]):
 
 
 @dataclass(frozen=True)
+class Echo:
+    """A prompt's text, to go before its answers. offsets: of a scored prompt, where in it each token ends."""
+
+    text: str = ""
+    offsets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class PreparedRequest:
     """What one API request asks the engine for.
 
-    requests: one for each choice of each prompt. num_choices: answers to each prompt. prompt_tokens: of all prompts,
-    each counted once. stop_texts: where an answer's content ends. top_logprobs: likeliest tokens to report, None for no
-    log-probabilities. alternatives: likeliest tokens to send with each draft. warnings: what is not as it was asked
-    for. forms: the prompt's own forms of letters, as AnswerStream takes them.
+    requests: one for each choice of each prompt. num_choices: answers to each prompt. stop_texts: where an answer's
+    content ends. top_logprobs: likeliest tokens to report, None for no log-probabilities. alternatives: likeliest
+    tokens to send with each draft. warnings: what is not as it was asked for, known before there is an answer. echoes:
+    of each prompt, what goes before its answers; none if nothing does. is_cut: whether the answers are to be empty.
     """
 
     requests: tuple[engine.Request, ...]
+    prompts: tuple[ReadPrompt, ...]
     num_choices: int
-    prompt_tokens: int
     stop_texts: tuple[str, ...]
     top_logprobs: int | None
     alternatives: int
     warnings: tuple[str, ...] = ()
-    forms: Mapping[int, str] = field(default_factory=dict)
+    echoes: tuple[Echo, ...] = ()
+    is_cut: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The tokens of all prompts, each counted once."""
+        return sum(len(prompt.ids) for prompt in self.prompts)
 
 
 @dataclass(frozen=True)
@@ -101,19 +118,24 @@ class ChoiceUpdate:
 class ChoiceProgress:
     """One answer in progress.
 
-    has_stopped: whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times
-    of time.perf_counter(), None until then.
+    scores: of the prompt's tokens but the first, and of the one behind it, where they are asked for. has_stopped:
+    whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times of
+    time.perf_counter(), None until then. warnings: what may be wrong with it, once it has ended.
     """
 
     request: engine.Request
+    prompt: ReadPrompt
     stream: AnswerStream
     top_logprobs: int | None
+    scores: list[ScoredToken] = field(default_factory=list)
     has_stopped: bool = False
     steps: list[int] = field(default_factory=list)
     cached_tokens: int = 0
     admitted_at: float | None = None
     ended_at: float | None = None
     has_text: bool = False
+    content: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def tokens_written(self) -> int:
@@ -131,6 +153,8 @@ class ChoiceProgress:
         elif isinstance(event, engine.StepTaken):
             number = self.request.settings.steps - event.step.step + 1
             yield StepUpdate(event.step, number, self.stream.draft(event.step.draft.tolist()))
+        elif isinstance(event, engine.TokensScored):
+            self.scores += scored_tokens(event, self.top_logprobs)
         elif isinstance(event, engine.CanvasCommitted):
             if event.steps:
                 self.steps.append(event.steps)
@@ -138,6 +162,20 @@ class ChoiceProgress:
         elif isinstance(event, engine.Finished):
             self.has_stopped = event.generation.finish_reason == "stop"
             yield from self.stream.finish(event.generation.finish_reason)
+
+    def end(self, finish_reason: str) -> None:
+        """Notes the time, and what may be wrong with the answer."""
+        self.ended_at = time.perf_counter()
+        if self.request.mode == "scoring":
+            # Nobody asked for an answer.
+            return
+        self.warnings = self.prompt.check(
+            self.content,
+            finish_reason,
+            num_tokens=self.stream.num_tokens,
+            steps_per_canvas=self.steps,
+            max_steps=self.request.settings.steps,
+        )
 
 
 class GenerationSession:
@@ -150,8 +188,8 @@ class GenerationSession:
     def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
         self.failure: str | None = None
         self.choices = [
-            ChoiceProgress(request, answer_stream(within, request, prepared), prepared.top_logprobs)
-            for request in prepared.requests
+            ChoiceProgress(request, prompt, answer_stream(within, request, prompt, prepared), prepared.top_logprobs)
+            for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
         self._index = {choice.request.id: at for at, choice in enumerate(self.choices)}
@@ -209,8 +247,13 @@ class GenerationSession:
 
     @property
     def warnings(self) -> list[str] | None:
-        """What is not as it was asked for; None if there is nothing, as the API's objects have it."""
-        return list(self._prepared.warnings) or None
+        """What is not as it was asked for, and what may be wrong with any answer; None if there is nothing."""
+        found = itertools.chain(self._prepared.warnings, *(choice.warnings for choice in self.choices))
+        return list(dict.fromkeys(found)) or None
+
+    def warnings_of(self, index: int) -> list[str] | None:
+        """What may be wrong with one answer; None if there is nothing."""
+        return list(self.choices[index].warnings) or None
 
     @property
     def usage(self) -> Usage:
@@ -228,6 +271,11 @@ class GenerationSession:
             ),
         )
 
+    def echo(self, index: int) -> Echo:
+        """Returns what goes before an answer."""
+        echoes = self._prepared.echoes
+        return echoes[index // self._prepared.num_choices] if echoes else Echo()
+
     def canvas(self, index: int) -> CanvasInfo:
         choice = self.choices[index]
         admitted, ended = choice.admitted_at, choice.ended_at
@@ -244,11 +292,14 @@ class GenerationSession:
     def _read(self, choice: ChoiceProgress, event: engine.Event) -> Iterator[Delta | StepUpdate | End]:
         try:
             for told in choice.read(event):
-                if isinstance(told, Delta) and not choice.has_text:
-                    choice.has_text = True
-                    self._metrics.first_text.observe(time.perf_counter() - self._started)
+                if isinstance(told, Delta):
+                    if not choice.has_text:
+                        choice.has_text = True
+                        self._metrics.first_text.observe(time.perf_counter() - self._started)
+                    if isinstance(told.part, Content):
+                        choice.content += told.part.text
                 elif isinstance(told, End):
-                    choice.ended_at = time.perf_counter()
+                    choice.end(told.finish_reason)
                     # A stop text may end it before the model does.
                     self._engine.cancel(choice.request)
                     self._observe_end(choice)
@@ -273,25 +324,32 @@ class GenerationSession:
         return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
 
 
-def answer_stream(within: Engine, request: engine.Request, prepared: PreparedRequest) -> AnswerStream:
+def _repeat(prompts: tuple[ReadPrompt, ...], count: int) -> Iterator[ReadPrompt]:
+    return itertools.chain.from_iterable(itertools.repeat(prompt, count) for prompt in prompts)
+
+
+def answer_stream(
+    within: Engine, request: engine.Request, prompt: ReadPrompt, prepared: PreparedRequest
+) -> AnswerStream:
     model = within.model
     return AnswerStream(
         model.tokenizer,
         stop_ids=model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids,
-        max_tokens=request.settings.max_new_tokens,
+        max_tokens=0 if prepared.is_cut else request.settings.max_new_tokens,
         stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,
-        forms=prepared.forms,
+        forms=prompt.forms,
     )
 
 
-def scored_tokens(event: engine.CanvasCommitted, top_logprobs: int | None) -> list[ScoredToken]:
+def scored_tokens(event: engine.CanvasCommitted | engine.TokensScored, top_logprobs: int | None) -> list[ScoredToken]:
     if event.top is None or top_logprobs is None:
         return []
+    ids, scores = event.top.ids.tolist(), event.top.log_probs.tolist()
     # The likeliest is what was written: a canvas commits its draft.
-    rows = zip(event.token_ids, event.top.ids.tolist(), event.top.log_probs.tolist(), strict=False)
+    own = event.log_probs if isinstance(event, engine.TokensScored) else [row[0] for row in scores]
     return [
-        ScoredToken(token, scores[0], tuple(zip(ids[:top_logprobs], scores[:top_logprobs], strict=True)))
-        for token, ids, scores in rows
+        ScoredToken(token, log_prob, tuple(zip(others[:top_logprobs], row[:top_logprobs], strict=True)))
+        for token, log_prob, others, row in zip(event.token_ids, own, ids, scores, strict=False)
     ]

@@ -2,7 +2,7 @@
 
 from redraft.text.answer import AnswerStream, Delta, End, ScoredToken
 from redraft.text.calls import ToolCall
-from redraft.text.conversation import last_request
+from redraft.text.prompts.reading import ReadPrompt
 from redraft.text.tokenizer import TextTokenizer
 from redraft.text.transcript import Content, Part, Reasoning
 
@@ -12,9 +12,9 @@ __all__ = [
     "Delta",
     "End",
     "Part",
+    "ReadPrompt",
     "Reasoning",
     "ScoredToken",
     "TextTokenizer",
     "ToolCall",
-    "last_request",
 ]

@@ -10,6 +10,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tokenizers import Tokenizer
@@ -96,6 +97,64 @@ def byte_form(tokenizer: Tokenizer, token_id: int, decoding: Streaming) -> bytes
     if decoding == "pieces" and _BYTE_TOKEN.fullmatch(token):
         return bytes([int(token[3:-1].lstrip("+"), 16)])
     return display_text(tokenizer, token_id, decoding).encode()
+
+
+@dataclass(frozen=True)
+class TokenBytes:
+    """The bytes of every id inside a text, None for what has none, and whether a text loses a space at its start."""
+
+    tokens: list[bytes | None]
+    strips_first_space: bool
+
+
+def all_byte_forms(tokenizer: Tokenizer, size: int) -> TokenBytes:
+    """Returns the bytes of the ids below `size`: any of them, one after the other, decode to their bytes together.
+
+    Raises ValueError for a decoder that does not read token by token.
+    """
+    decoders = _decoders(tokenizer)
+    kinds = [decoder["type"] for decoder in decoders]
+    decoding = streaming(tokenizer)
+    # Whatever is replaced or stripped after bytes have been joined depends on neighbours.
+    if decoding == "whole" or kinds != sorted(kinds, key=_DECODING_ORDER.index):
+        raise ValueError(
+            f"this tokenizer's decoder ({', '.join(kinds) or 'none'}) cannot be read token by token, which constraints "
+            "need: use a tokenizer that is byte-level or has byte fallback"
+        )
+    tokens: list[bytes | None] = [None] * size
+    for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
+        if token_id < size:
+            tokens[token_id] = _token_bytes(token) if decoding == "bytes" else _piece_bytes(token, decoders)
+    return TokenBytes(tokens, strips_first_space=any(map(_strips, decoders)))
+
+
+_DECODING_ORDER = ["ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"]
+
+
+def _strips(decoder: dict[str, Any]) -> bool:
+    """Tells whether a decoder removes a space at the start of a text."""
+    match decoder:
+        case {"type": "Strip", "start": 1, "content": " "}:
+            return True
+        case {"type": "Metaspace", "prepend_scheme": scheme}:
+            return bool(scheme != "never")
+    return False
+
+
+def _piece_bytes(token: str, decoders: list[dict[str, Any]]) -> bytes | None:
+    text = token
+    for decoder in decoders:
+        match decoder:
+            case {"type": "Replace", "pattern": {"String": pattern}, "content": content}:
+                text = text.replace(pattern, content)
+            case {"type": "Metaspace", "replacement": space}:
+                # At the start of a text all of a token's spaces are removed: only with one in front that is one space.
+                if _strips(decoder) and space in token[1:]:
+                    return None
+                text = text.replace(space, " ")
+            case {"type": "ByteFallback"} if _BYTE_TOKEN.fullmatch(text):
+                return bytes([int(text[3:-1].lstrip("+"), 16)])
+    return text.encode()
 
 
 def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:

@@ -11,7 +11,16 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel, WordPiece
 
 from redraft.text.accents import compose, own_forms
-from redraft.text.detokenizer import REPLACEMENT, Detokenizer, byte_form, check_ids, display_text, streaming
+from redraft.text.detokenizer import (
+    REPLACEMENT,
+    Detokenizer,
+    TokenBytes,
+    all_byte_forms,
+    byte_form,
+    check_ids,
+    display_text,
+    streaming,
+)
 from redraft.text.markers import Finder, Markers, replace, strings
 from redraft.text.template import ChatTemplate, TemplateLimits
 
@@ -195,6 +204,17 @@ class TextTokenizer:
         if token_id in self.special_ids:
             return b""
         return byte_form(self._tokenizer, token_id, self._streaming)
+
+    def all_token_bytes(self, size: int | None = None) -> TokenBytes:
+        """Returns the bytes of every id, None for control tokens and gaps; up to `size` ids, by default all.
+
+        Raises ValueError if the decoder does not read token by token.
+        """
+        found = all_byte_forms(self._tokenizer, self.vocab_size if size is None else size)
+        for token_id in self.special_ids:
+            if token_id < len(found.tokens):
+                found.tokens[token_id] = None
+        return found
 
     def _has_token(self, character: str) -> bool:
         """Returns whether a combining mark is a token. There are few of them, and a text may be full of them."""

@@ -1,5 +1,8 @@
-"""Writing small files so that nobody ever finds half of one."""
+"""Writing files so that nobody ever finds half of one."""
 
+import gzip
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -11,3 +14,28 @@ def write_whole(path: Path, content: str | bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(new)
     partial.replace(path)
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes], *, is_packed: bool = False) -> None:
+    """Writes a file of any size part by part, with gzip if `is_packed`, under another name, and renames it.
+
+    What was written is removed where a part cannot be made or written: OSError then has the name of `path`.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("wb") as plain:
+            if is_packed:
+                # Without the time, so that the same parts are the same file.
+                with gzip.GzipFile(fileobj=plain, mode="wb", filename="", mtime=0) as packed:
+                    packed.writelines(chunks)
+            else:
+                plain.writelines(chunks)
+            plain.flush()
+            os.fsync(plain.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

@@ -33,15 +33,19 @@ def read_json_object(path: Path) -> dict[str, object]:
 def parse_json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (number, object) of each line that is not blank. Raises ValueError with the line of a bad one."""
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object")
-        yield number, row
+        if line.strip():
+            yield number, parse_json_line(line, f"{path}, line {number}")
+
+
+def parse_json_line(line: str | bytes, where: str) -> dict[str, Any]:
+    """Parses a line that holds a JSON object. Raises ValueError, beginning with `where`, for anything else."""
+    try:
+        row = json.loads(line, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is not a JSON object")
+    return row
 
 
 def json_bytes(value: dict[str, object]) -> bytes:

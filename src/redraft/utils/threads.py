@@ -5,6 +5,7 @@ first to arrive spin for about 3 ms: beside a busy neighbour, which holds the co
 is spent so. A short spin followed by sleep costs nothing on a quiet machine.
 """
 
+import logging
 import math
 import os
 import sys
@@ -13,6 +14,12 @@ from pathlib import Path, PurePosixPath
 
 SPIN_COUNT = 1000
 """Turns of GNU OpenMP's spin before a thread sleeps, a few microseconds. Its own default is 300,000."""
+
+WAITING_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+LATE = (
+    "torch was imported before redraft, so its threads spin where they wait: beside other busy processes that is many "
+    "times slower. Import redraft first, or start the program with GOMP_SPINCOUNT=%d"
+)
 
 MAX_THREADS = 1024
 
@@ -23,11 +30,20 @@ CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
 def configure_threads() -> None:
     """Tells OpenMP how many threads to start and how they wait. What the environment already says is left alone.
 
-    Called when `redraft` is imported. Where torch was imported before, only the number of threads can still be chosen.
+    Called when `redraft` is imported. Where torch was imported before, only the number of threads can still be chosen:
+    OpenMP has read how they wait, and has no call to change it. If there is more than one, the log then says so.
     """
+    _choose_number()
+    if not WAITING_VARIABLES & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+        torch = sys.modules.get("torch")
+        if torch and sys.platform == "linux" and torch.get_num_threads() > 1:
+            # Not a warning: those are errors in many a test suite, and the order of imports is not always one's own.
+            logging.getLogger(__name__).warning(LATE, SPIN_COUNT)
+
+
+def _choose_number() -> None:
     environment = os.environ
-    if "OMP_WAIT_POLICY" not in environment:
-        environment.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     try:
         threads = requested_threads()
     except ValueError:

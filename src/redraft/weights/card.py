@@ -1,9 +1,15 @@
 """The optional `redraft.json` of a checkpoint: its purpose, its limits and prompts to try."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from redraft.text.checks import fields_in_words
+from redraft.text.prompts.conversation import Message, last_request
+from redraft.text.prompts.forms import PromptForm, PromptTask
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 
@@ -17,7 +23,9 @@ class Card:
     `purpose` is one line on what it is for, `limits` one line on what it cannot do, `examples` are prompts that it
     answers well, and `example_names` what to call each of them in a word or two, for all of them or for none. `fields`
     are the names of values that it can extract, by the kind of text that they are found in. A `single_turn` model was
-    not trained on conversations of several turns. `recipe` names the recipe whose data it was trained on.
+    not trained on conversations of several turns. `prompt_forms` are the forms of all prompts that it was trained on,
+    as `redraft.text.prompts.forms` reads them, and `max_prompt_tokens` the length of the longest; where there is none,
+    nothing is known. `recipe` names the recipe whose data it was trained on.
     """
 
     purpose: str = ""
@@ -26,7 +34,48 @@ class Card:
     example_names: tuple[str, ...] = ()
     fields: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     single_turn: bool = False
+    prompt_forms: tuple[str, ...] = ()
+    max_prompt_tokens: int | None = None
     recipe: str = ""
+
+    def select(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
+        """Returns what of a conversation the model was trained to answer, with a warning where anything is left out."""
+        return last_request(messages) if self.single_turn else (list(messages), [])
+
+    def task_of(self, prompt: str) -> PromptTask | None:
+        """Returns what a prompt asks for, from the first form that it has; None where that is not known."""
+        return next((task for form in self._forms if (task := form.read(prompt)) is not None), None)
+
+    def prompt_warnings(self, task: PromptTask | None, role: str, num_tokens: int) -> Iterator[str]:
+        """Yields a sentence for each thing in which a prompt is not like those that the model was trained on.
+
+        task: what `task_of` says of it. role, num_tokens: of the prompt.
+        """
+        if self.single_turn and role != "user":
+            yield f"the prompt has the role {role!r}: this model was trained on messages of role 'user'"
+        if self.max_prompt_tokens is not None and num_tokens > self.max_prompt_tokens:
+            yield (
+                f"the prompt has {num_tokens} tokens: this model was trained on at most {self.max_prompt_tokens}; give "
+                "it a shorter text, or one part at a time"
+            )
+        if self.prompt_forms and task is None:
+            yield (
+                f"the prompt has no form that this model was trained on, such as {self.prompt_forms[0]!r}: "
+                "`redraft examples` shows some"
+            )
+        asked = Counter(() if task is None else task.fields)
+        if self._known_fields and (unknown := [name for name in asked if name not in self._known_fields]):
+            yield f"this model was not trained on the {fields_in_words(unknown)}: `redraft fields` lists what it knows"
+        if repeated := [name for name, count in asked.items() if count > 1]:
+            yield f"the prompt asks more than once for the {fields_in_words(repeated)}: once is enough"
+
+    @cached_property
+    def _forms(self) -> list[PromptForm]:
+        return [PromptForm(form) for form in self.prompt_forms]
+
+    @cached_property
+    def _known_fields(self) -> frozenset[str]:
+        return frozenset(name for of_kind in self.fields.values() for name in of_kind)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -54,6 +103,15 @@ def read_card(folder: Path) -> Card:
         )
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: fields must be an object, with a list of strings for each kind of text")
+    forms = _strings(values.get("prompt_forms", []), f"{path}: prompt_forms")
+    try:
+        for form in forms:
+            PromptForm(form)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    longest = values.get("max_prompt_tokens")
+    if longest is not None and (type(longest) is not int or longest < 1):
+        raise ValueError(f"{path}: max_prompt_tokens is {longest!r}, must be a whole number above 0, or null")
     return Card(
         purpose=purpose,
         limits=limits,
@@ -61,6 +119,8 @@ def read_card(folder: Path) -> Card:
         example_names=names,
         fields={kind: _strings(of_kind, f"{path}: fields.{kind}") for kind, of_kind in fields.items()},
         single_turn=single_turn,
+        prompt_forms=forms,
+        max_prompt_tokens=longest,
         recipe=recipe,
     )
 

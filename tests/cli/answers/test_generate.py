@@ -7,7 +7,7 @@ import pytest
 
 KEYS = {
     "text", "token_ids", "finish_reason", "steps_per_canvas", "tokens_per_forward", "seconds", "tokens_per_second",
-    "seed", "model",
+    "seed", "model", "warnings",
 }  # fmt: skip
 
 
@@ -115,3 +115,23 @@ def test_a_broken_checkpoint_is_one_line_and_exit_code_2(run, checkpoint, tmp_pa
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_strict_exits_with_3_once_everything_is_written(run, checkpoint):
+    asked = ("generate", "hello", "-m", checkpoint, "--seed", 3, "--max-new-tokens", 4)
+    _, text, warned = run(*asked)
+    assert warned.startswith("redraft: warning: the answer is cut after 4 tokens: ")
+    assert run(*asked, "--strict") == (3, text, warned)
+    assert run(*asked, "--strict", "--quiet") == (3, text, "")
+    code, out, err = run(*asked, "--strict", "--json")
+    assert (code, err) == (3, "")
+    assert [f"redraft: warning: {one}" for one in json.loads(out)["warnings"]] == warned.splitlines()
+
+
+def test_strict_counts_the_rows_with_warnings(run, checkpoint, tmp_path):
+    (tmp_path / "rows.txt").write_text("hello\nthere\n")
+    asked = ("generate", "--rows", tmp_path / "rows.txt", "-m", checkpoint, "--max-new-tokens", 4, "--strict")
+    code, out, err = run(*asked)
+    assert (code, len(out.splitlines())) == (3, 2)
+    assert all(json.loads(line)["warnings"] for line in out.splitlines())
+    assert err.endswith('redraft: 2 of 2 answers have a warning: see their "warnings"\n')

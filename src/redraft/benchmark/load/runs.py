@@ -18,6 +18,7 @@ from redraft.async_engine import Engine
 from redraft.benchmark.load.driver import EndpointTarget, EngineTarget, LoadResult, Target, Traffic
 from redraft.benchmark.load.efficiency import max_cached_tokens
 from redraft.benchmark.load.serving import serving
+from redraft.benchmark.neighbours import measure_in_turn
 from redraft.benchmark.timing import Comparison, Spread, ratio
 from redraft.client.errors import RequestFailed
 from redraft.engine import Limits
@@ -42,6 +43,22 @@ def run_on_endpoint(endpoint: "Endpoint", traffic: Traffic) -> LoadResult:
             return await traffic.send(EndpointTarget(connection))
 
     return asyncio.run(run())
+
+
+def measure_beside_neighbours(
+    model: Model, traffic: Traffic, settings: Mapping[str, Any], *, neighbours: int, rounds: int
+) -> Comparison:
+    """Measures answer tokens a second beside busy processes ("ours") and alone, in turn; the ratio is the speed left.
+
+    Raises ValueError where a prompt is not answered.
+    """
+
+    def rate() -> float:
+        result = run_on_engine(model, traffic, settings)
+        return _answer_tokens(result) / result.seconds
+
+    quiet, busy = measure_in_turn(rate, neighbours, rounds)
+    return Comparison(Spread.of(busy), Spread.of(quiet), ratio(busy, quiet))
 
 
 def traffic_limits(model: Model, traffic: Traffic, settings: Mapping[str, Any]) -> dict[str, int]:

@@ -32,6 +32,8 @@ def serving(model: str, *options: str) -> Iterator[Serving]:
     """
     # This process's key for another server is not meant for this one.
     environment = {name: value for name, value in os.environ.items() if name != "REDRAFT_API_KEY"}
+    # The options say all of what is measured.
+    environment["REDRAFT_CONFIG"] = os.devnull
     # It must run the same source as this process.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:

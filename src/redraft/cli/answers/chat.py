@@ -38,13 +38,13 @@ def chat(
         messages.append({"role": "user", "content": line})
         try:
             is_live = sys.stdout.isatty() and not plain
-            text = answer(model, messages, model_options.settings, is_live=is_live, quiet=quiet)
+            result = answer(model, messages, model_options.settings, is_live=is_live, quiet=quiet, is_wrapped=True)
         except (KeyboardInterrupt, ValueError) as error:
             messages.pop()
             stopped = isinstance(error, KeyboardInterrupt)
             print("(stopped; the question is forgotten)" if stopped else f"redraft: {error}", file=sys.stderr)
         else:
-            messages.append({"role": "assistant", "content": text})
+            messages.append({"role": "assistant", "content": result.text})
 
 
 def _read_lines() -> Iterator[str]:

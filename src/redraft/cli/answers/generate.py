@@ -2,24 +2,25 @@
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.live import answer
+from redraft.cli.answers.row_options import RowOptions, with_row_options
+from redraft.cli.answers.rows import answer_rows
+from redraft.cli.answers.warned import StrictOption, end_with_warnings
 from redraft.cli.streams import read_standard_input
-from redraft.utils.rows import Row, read_prompts
 
 MAX_STEP_DELAY = 60
 
 
 @options.with_model_options
+@with_row_options
 def generate(
+    row_options: RowOptions,
     model_options: options.ModelOptions,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - for standard input.")] = None,
     piped: Annotated[str | None, typer.Argument(metavar="[-]", help="- : standard input follows the prompt.")] = None,
@@ -27,31 +28,21 @@ def generate(
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
     step_delay: Annotated[float, typer.Option(help="Seconds to pause at each step of the live canvas.")] = 0.0,
-    rows: Annotated[
-        Path | None, typer.Option(help="Answer every row of a file: lines of text, JSON lines or CSV.")
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help='The prompt for each row, with its {columns}; by default the column "prompt".')
-    ] = None,
-    rows_format: Annotated[
-        str | None, typer.Option(help="text, jsonl or csv; by default the file's suffix decides.")
-    ] = None,
+    strict: StrictOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Answer one prompt, or every row of a file.
 
-    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order.
+    On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order, or go into a file.
     """
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
-    if rows is not None:
+    if row_options.file is not None:
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
-                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines")
-        answer_rows(model_options, read_prompts(rows, format=rows_format, template=template), quiet=quiet)
+                raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
+        answer_rows(model_options, row_options, strict=strict, quiet=quiet)
         return
-    if template is not None or rows_format is not None:
-        raise ValueError("--template and --rows-format require --rows FILE")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
     text = read_prompt(prompt, piped)
@@ -62,36 +53,8 @@ def generate(
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         is_live = sys.stdout.isatty() and not plain
-        answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
-
-
-def answer_rows(model_options: options.ModelOptions, rows: list[Row], *, quiet: bool) -> None:
-    """Prints a JSON line for each row, in order and as soon as it is known; one with "error" for a row that failed.
-
-    Exits with code 1 where any did.
-    """
-    failed = 0
-    # On a terminal the lines themselves show the progress.
-    bar = Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True,
-        disable=quiet or sys.stdout.isatty(), redirect_stdout=False,
-    )  # fmt: skip
-    model = model_options.load(quiet=quiet)
-    with redraft.Engine(model, **redraft.Engine.context_limits(model, model_options.settings)) as engine, bar:
-        task = bar.add_task("rows", total=len(rows))
-        answers = engine.generate_many((row.prompt for row in rows), **model_options.settings)
-        for row, answer in zip(rows, answers, strict=True):
-            line: dict[str, Any] = {"line": row.line}
-            if isinstance(answer, redraft.Failure):
-                failed += 1
-                line["error"] = str(answer.error)
-            else:
-                line |= answer.to_json()
-            print(json.dumps(line, ensure_ascii=False), flush=True)
-            bar.advance(task)
-    if failed:
-        print(f'redraft: {failed} of {len(rows)} rows failed: see their "error"', file=sys.stderr)
-        raise typer.Exit(1)
+        result = answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
+    end_with_warnings(bool(result.warnings), strict=strict)
 
 
 def read_prompt(prompt: str, piped: str | None = None) -> str:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 import redraft
-from redraft.cli.streams import say
+from redraft.cli.answers.warned import say_warnings
 from redraft.text import TextTokenizer
 
 if TYPE_CHECKING:
@@ -73,10 +73,13 @@ def show(
     tokenizer: TextTokenizer,
     *,
     step_delay: float = 0.0,
+    is_wrapped: bool = False,
 ) -> "redraft.Result":
     """Shows a stream on the terminal until it ends and returns its result.
 
-    After ctrl-C the text so far stays on the screen; KeyboardInterrupt is raised again.
+    is_wrapped: lines of the finished text end between words, as those of the drafts do; else the terminal breaks them,
+    and what is copied from it is the text as it is. After ctrl-C the text so far stays on the screen; KeyboardInterrupt
+    is raised again.
     """
     console = Console(highlight=False)
     view = CanvasView(tokenizer)
@@ -92,11 +95,11 @@ def show(
                 if step_delay and isinstance(event, redraft.Draft):
                     time.sleep(step_delay)
     except KeyboardInterrupt:
-        console.print(Text(_printable(view.text)), soft_wrap=True)
+        console.print(Text(_printable(view.text)), soft_wrap=not is_wrapped)
         raise
     assert result is not None
     generation = result.generation
-    console.print(Text(_printable(result.text)), soft_wrap=True)
+    console.print(Text(_printable(result.text)), soft_wrap=not is_wrapped)
     steps = " + ".join(map(str, generation.steps_per_canvas))
     console.print(
         f"{steps} steps, {generation.tokens_per_forward:.1f} tokens per forward, {generation.seconds:.2f} s, "
@@ -115,26 +118,22 @@ def answer(
     is_live: bool,
     quiet: bool,
     step_delay: float = 0.0,
-) -> str:
-    """Prints an answer, with the live canvas if `is_live`, and returns it.
+    is_wrapped: bool = False,
+) -> "redraft.Result":
+    """Prints an answer, with the live canvas if `is_live`, and returns it; is_wrapped: as in `show`.
 
-    Without the canvas a note on standard error says where it is cut, unless `quiet`.
+    What may be wrong with it is told on standard error, unless `quiet`.
     """
     events = model.stream(prompt, **settings)
     if is_live:
-        return show(events, model.tokenizer, step_delay=step_delay).text
-    *_, result = events
-    assert isinstance(result, redraft.Result)
-    print_text(result, quiet=quiet)
-    return result.text
-
-
-def print_text(result: "redraft.Result", *, quiet: bool) -> None:
-    """Prints an answer's text, and a note on standard error where it is cut."""
-    print(result)
-    if result.finish_reason == "length":
-        tokens = len(result.token_ids)
-        say(f"the answer is cut after {tokens} tokens: --max-new-tokens, or the model's context, ends it", quiet=quiet)
+        result = show(events, model.tokenizer, step_delay=step_delay, is_wrapped=is_wrapped)
+    else:
+        *_, last = events
+        assert isinstance(last, redraft.Result)
+        result = last
+        print(result, flush=True)
+    say_warnings(result.warnings, quiet=quiet)
+    return result
 
 
 def _printable(text: str) -> str:

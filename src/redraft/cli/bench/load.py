@@ -10,10 +10,11 @@ import typer
 from redraft.benchmark.load.driver import LoadResult, Traffic, summarise_load
 from redraft.benchmark.load.efficiency import measure_efficiency
 from redraft.benchmark.load.prompts import filler_prompts, sample_prompts
-from redraft.benchmark.load.runs import measure_overhead, run_on_endpoint, run_on_engine
+from redraft.benchmark.load.runs import measure_beside_neighbours, measure_overhead, run_on_endpoint, run_on_engine
 from redraft.benchmark.timing import Spread, describe_machine
 from redraft.cli import options
-from redraft.cli.output import JsonLineOption, format_spread, report
+from redraft.cli.output import JsonLineOption, describe, format_spread, format_value, report
+from redraft.utils.words import counted
 
 PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 
@@ -21,7 +22,7 @@ PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
 @options.with_model_options
 def load(
     model_options: options.ModelOptions,
-    context: typer.Context,
+    invocation: typer.Context,
     *,
     concurrency: Annotated[
         int | None, typer.Option(help=f"Closed loop: this many requests in flight at any time; {CONCURRENCY} if unset.")
@@ -51,18 +52,24 @@ def load(
         bool,
         typer.Option("--against-server", help="Tokens a second of `redraft serve` over those of the engine itself."),
     ] = False,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(help="The engine's tokens a second beside this many busy processes over those alone."),
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(help=f"With --against-step: seconds for each side of a round; {SECONDS:.0f} if unset."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help=f"With either: rounds; {ROUNDS} if unset.")] = None,
+    rounds: Annotated[int | None, typer.Option(help=f"With any of these three: rounds; {ROUNDS} if unset.")] = None,
     as_json: JsonLineOption = False,
 ) -> None:
     """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
-    options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds)
-    against = "--against-step" if against_step else "--against-server" if against_server else ""
+    options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds, neighbours=neighbours)
+    ratios = {"--against-step": against_step, "--against-server": against_server, "--neighbours": neighbours}
+    asked = [name for name, value in ratios.items() if value]
+    against = asked[0] if asked else ""
     for message, is_wrong in (
-        ("--against-step and --against-server are two measurements", against_step and against_server),
+        (f"{' and '.join(asked)} are {len(asked)} measurements", len(asked) > 1),
         (f"{against} measures our own engine, not an --endpoint", against and endpoint is not None),
         (f"{against} is a closed loop, --rate an open one", against and rate is not None),
         ("--rate is an open loop, --concurrency a closed one", rate is not None and concurrency is not None),
@@ -71,7 +78,7 @@ def load(
         if is_wrong:
             raise ValueError(f"{message}; leave one of them out")
     _check_requires("--against-step", against_step, {"--seconds": seconds})
-    _check_requires("--against-step or --against-server", bool(against), {"--rounds": rounds})
+    _check_requires("--against-step, --against-server or --neighbours", bool(against), {"--rounds": rounds})
     _check_requires("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     options.check_positive(rate=rate, seconds=seconds, timeout=timeout)
     name = prompts or PROMPTS
@@ -83,6 +90,9 @@ def load(
     if against_server:
         _against_server(model_options, traffic, rounds or ROUNDS, as_json)
         return
+    if neighbours:
+        _beside_neighbours(model_options, traffic, rounds or ROUNDS, neighbours, as_json)
+        return
     if endpoint is not None:
         server = model_options.endpoint(endpoint, api_key_env, timeout or options.ENDPOINT_TIMEOUT)
         result = run_on_endpoint(server, traffic)
@@ -92,7 +102,7 @@ def load(
         result = run_on_engine(model, traffic, settings)
         facts = {"target": "engine", "model": model.name, "precision": model_options.precision, "settings": settings}
     loop = {"concurrency": traffic.concurrency} if rate is None else {"rate": rate}
-    _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, context.obj, as_json)
+    _report(result, facts | loop | {"prompts": name if words is None else f"{words} words"}, invocation.obj, as_json)
 
 
 def _check_requires(required: str, is_given: bool, values: dict[str, Any]) -> None:
@@ -109,11 +119,15 @@ def _filler(words: str, count: int) -> list[str]:
     return list(itertools.islice(filler_prompts(int(low), int(high or low)), count))
 
 
+def _none_answered(requests: int) -> str:
+    return "the request was not answered" if requests == 1 else f"none of {requests} requests was answered"
+
+
 def _report(result: LoadResult, facts: dict[str, Any], started: float, as_json: bool) -> None:
     summary = summarise_load(result)
     if not summary["answered"]:
         kinds = "; ".join(f"{kind} ({count}): {summary['failures'][kind]}" for kind, count in summary["failed"].items())
-        raise ValueError(f"none of {summary['requests']} requests was answered: {kinds}")
+        raise ValueError(f"{_none_answered(summary['requests'])}: {kinds}")
     seconds, tokens = time.perf_counter() - started, summary["answer_tokens"]
     summary["process"] = {
         "seconds": round(seconds, 3),
@@ -124,16 +138,8 @@ def _report(result: LoadResult, facts: dict[str, Any], started: float, as_json: 
     report(
         {"bench": "load", **facts, **summary, "machine": describe_machine()},
         title=f"Load on {facts['target']}", columns=("", "measured"), as_json=as_json,
-        rows=[(name, _format(value)) for name, value in summary.items() if name != "failures"],
+        rows=[(describe(name), format_value(value)) for name, value in summary.items() if name != "failures"],
     )  # fmt: skip
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, int | float):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {one:,}" for name, one in value.items()) or "none"
-    return "unknown" if value is None else str(value)
 
 
 def _against_step(
@@ -172,10 +178,25 @@ def _against_server(model_options: options.ModelOptions, traffic: Traffic, round
     _report_ratio(facts, "answer tokens/s", rates, found.ratio, as_json)
 
 
+def _beside_neighbours(
+    model_options: options.ModelOptions, traffic: Traffic, rounds: int, neighbours: int, as_json: bool
+) -> None:
+    machine, model = describe_machine(), model_options.load()
+    settings = {"seed": 0} | model_options.settings
+    found = measure_beside_neighbours(model, traffic, settings, neighbours=neighbours, rounds=rounds)
+    facts = {
+        "neighbours": neighbours, "model": model.name, "precision": model_options.precision,
+        "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
+        "tokens_per_second": found.theirs, "tokens_per_second_beside_neighbours": found.ours, "machine": machine,
+    }  # fmt: skip
+    rates = {"alone": found.theirs, f"beside {counted(neighbours, 'busy process', 'busy processes')}": found.ours}
+    _report_ratio(facts, "answer tokens/s", rates, found.ratio, as_json)
+
+
 def _report_ratio(facts: dict[str, Any], unit: str, rates: dict[str, Spread], ratio: Spread, as_json: bool) -> None:
     rows = [(name, format_spread(rate, ".1f")) for name, rate in rates.items()]
     report(
         {"bench": "load", **facts, "ratio": ratio},
-        title=f"{facts['concurrency']} requests at once: {facts['model']}", columns=("", unit), as_json=as_json,
-        rows=[*rows, ("ratio", format_spread(ratio, ".1%"))],
+        title=f"{counted(facts['concurrency'], 'request')} at once: {facts['model']}", columns=("", unit),
+        as_json=as_json, rows=[*rows, ("ratio", format_spread(ratio, ".1%"))],
     )  # fmt: skip

@@ -20,7 +20,10 @@ from redraft.cli.output import JsonLineOption, format_ms, report
 from redraft.model.precision import Precision, precision_choices
 from redraft.model.preparation import prepare
 from redraft.model.transformer import Transformer
+from redraft.utils.words import counted
 
+Noun = tuple[str, str]
+CANVASES, REQUESTS = ("canvas", "canvases"), ("request", "requests")
 PEERS = ("transformers", "autoregressive")
 
 RoundsOption = Annotated[int, typer.Option(help="How often everything is measured.")]
@@ -40,11 +43,11 @@ class StepOptions:
         return prepare(load_benchmark_model(self.config, self.precision), self.precision)
 
     def report(
-        self, facts: dict[str, Any], *notes: str, noun: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
+        self, facts: dict[str, Any], *notes: str, noun: Noun, columns: Sequence[str], rows: Iterable[Sequence[str]]
     ) -> None:
-        """Prints the result; `noun` is what there are `batch` of."""
+        """Prints the result; `noun`, singular and plural, is what there are `batch` of."""
         names = ("config", "batch", "precision", "context")
-        title = f"{self.batch} {noun}: {self.config}, {self.precision}"
+        title = f"{counted(self.batch, *noun)} at once: {self.config}, {self.precision}"
         facts = facts | {name: getattr(self, name) for name in names}
         report(facts, *notes, title=title, columns=columns, rows=rows, as_json=self.as_json)
 
@@ -97,7 +100,7 @@ def step(
         },
         f"{found.gflop:.2f} GFLOP: {found.gflops.median:.0f} GFLOP/s, {found.share.median:.0%} of the "
         f"{found.ceiling_gflops.median:.0f} GFLOP/s that the products alone reach",
-        noun="canvases at once", columns=("stage", "ms", "share"),
+        noun=CANVASES, columns=("stage", "ms", "share"),
         rows=[(name, format_ms(one), f"{one.median / whole.median:.0%}") for name, one in found.seconds.items()],
     )  # fmt: skip
 
@@ -110,7 +113,7 @@ def _beside_neighbours(chosen: StepOptions, measured: Step, rounds: int, neighbo
             "ms_beside_neighbours": found.theirs.scaled(1000), "share_of_quiet_speed": found.ratio,
             "machine": describe_machine(),
         },
-        noun="canvases at once", columns=("busy neighbours", "ms", "speed"),
+        noun=CANVASES, columns=("busy neighbours", "ms", "speed"),
         rows=[
             ("0", format_ms(found.ours), ""),
             (str(neighbours), format_ms(found.theirs), f"{found.ratio.median:.0%}"),
@@ -157,7 +160,7 @@ def _with_transformers(chosen: StepOptions, rounds: int, steps: int) -> None:
             "bench": "compare", "with": "transformers", "steps": steps, "ratio": found.ratio,
             "ms": found.ours.scaled(1000), "peer_ms": found.theirs.scaled(1000), "peer": peer.facts, "machine": machine,
         },
-        noun="canvases at once", columns=("program", "ms per step", "ratio"),
+        noun=CANVASES, columns=("program", "ms per step", "ratio"),
         rows=[
             ("redraft", format_ms(found.ours), ""),
             ("transformers", format_ms(found.theirs), f"{found.ratio.median:.2f} x"),
@@ -180,9 +183,9 @@ def _with_autoregressive(chosen: StepOptions, rounds: int, steps: int) -> None:
             "machine": machine,
         },
         f"as fast at {even.median:.1f} steps for a canvas of {length} ({even.low:.1f} to {even.high:.1f})",
-        noun="requests at once", columns=("decoding", "ms per forward", "tokens/s"),
+        noun=REQUESTS, columns=("decoding", "ms per forward", "tokens/s"),
         rows=[
-            (f"a canvas, {steps} steps", format_ms(found.step), f"{diffusion:.0f}"),
+            (f"a canvas, {counted(steps, 'step')}", format_ms(found.step), f"{diffusion:.0f}"),
             ("token by token", format_ms(found.token), f"{tokens:.0f}"),
         ],
     )  # fmt: skip

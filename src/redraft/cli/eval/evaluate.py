@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from redraft.cli import options
-from redraft.cli.output import show_table
+from redraft.cli.output import show_table, summary_rows
 from redraft.evaluation.cases import Case, read_rows
 from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
 from redraft.evaluation.needle import check_needle, needle_cases, score_needle
@@ -39,12 +39,14 @@ class EvaluationOptions:
         """Returns the subject that is named; refuses incompatible options before a model is loaded."""
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
-        if is_autoregressive and (others := sorted(self.model.settings.keys() - {"max_new_tokens"})):
+        if is_autoregressive and (others := sorted(self.model.given_settings.keys() - {"max_new_tokens"})):
             raise ValueError(f"--autoregressive uses no setting but max_new_tokens; leave out {', '.join(others)}")
         if is_autoregressive and self.endpoint is not None:
             raise ValueError("--autoregressive requires a model in this process; leave out --endpoint")
         # One seed for all examples, and unless it is given the same every time.
-        settings = self.model.settings if is_autoregressive else {"seed": 0} | self.model.settings
+        settings = {"seed": 0} | self.model.settings
+        if is_autoregressive:
+            settings = {name: value for name, value in settings.items() if name == "max_new_tokens"}
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
             return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
@@ -61,7 +63,7 @@ class EvaluationOptions:
         if self.as_json:
             print(json.dumps(summary))
         else:
-            show_table((key, str(value)) for key, value in summary.items())
+            show_table(summary_rows(summary))
 
 
 @options.with_model_options

@@ -26,6 +26,7 @@ from redraft.evaluation.frontier import (
 from redraft.evaluation.tasks import TASKS
 from redraft.model.precision import check_precision
 from redraft.utils.files import write_whole
+from redraft.utils.words import counted
 
 TRIED = {
     "steps": ("steps", "8,16,48"),
@@ -102,7 +103,7 @@ def frontier(
     if task != "extract":
         options.require_package("rapidfuzz", "eval")
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(f"{len(choices)} settings", total=len(choices) * len(cases))
+        bar = progress.add_task(counted(len(choices), "setting"), total=len(choices) * len(cases))
         measurement = FrontierMeasurement(
             task=TASKS[task], model=model, device=device, examples=examples, seed=seed,
             report=lambda _: progress.advance(bar),
@@ -113,7 +114,7 @@ def frontier(
             progress.update(bar, completed=len(measured) * len(cases))
     best, chosen = pareto(measured), choose(measured, tolerance)
     if picture is not None:
-        write_whole(picture, draw(measured, best, chosen, f"{task}, {len(cases)} examples"))
+        write_whole(picture, draw(measured, best, chosen, f"{task}, {counted(len(cases), 'example')}"))
     if write:
         write_settings(model, chosen)
     if as_json:

@@ -18,9 +18,6 @@ from redraft.model.readout.streamed import streamed_readout
 class Autoregressive:
     """The decoding mode of `generation/autoregressive.py`: the likeliest token each time, until EOS or no more room."""
 
-    # The first token comes from the row of the prompt's last.
-    reads_prompt = True
-
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._config, self._device = config, device
 
@@ -32,6 +29,10 @@ class Autoregressive:
 
     def record(self, request: Request) -> AnswerRecord:
         return TokenRecord(len(request.prompt), request.settings, self._config)
+
+    def max_cached(self, request: Request) -> int:
+        # The first token comes from the row of the prompt's last.
+        return len(request.prompt) - 1
 
     def work(self, chunk: Chunk) -> WorkItem:
         return WorkItem(chunk, chunk.sequence.pending[: chunk.encode], read_last=int(chunk.is_last))

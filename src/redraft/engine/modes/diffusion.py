@@ -25,8 +25,6 @@ from redraft.model.readout.streamed import streamed_readout
 class Diffusion:
     """The decoding mode of `generation/loop.py`, whose tokens its sequences have one for one."""
 
-    reads_prompt = False
-
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self._sampler = Sampler(config.vocab_size)
@@ -48,6 +46,9 @@ class Diffusion:
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
             max_context=self._config.max_context,
         )
+
+    def max_cached(self, request: Request) -> int:
+        return len(request.prompt)
 
     def work(self, chunk: Chunk) -> WorkItem:
         sequence = chunk.sequence

@@ -32,6 +32,11 @@ class BodyReader:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ApiError(415, f"the request body must be application/json, not {kind[:50] or 'without a type'!r}")
+        if (coding := headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
+            raise ApiError(
+                415, f"the request body is encoded as {coding[:50]!r}, which is not read; send it plain, without "
+                "Content-Encoding",
+            )  # fmt: skip
         too_long = ApiError(
             413, f"the request body is longer than {MAX_BODY_BYTES} bytes, the limit", code="body_too_long"
         )

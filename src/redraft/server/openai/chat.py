@@ -1,6 +1,5 @@
 """POST /v1/chat/completions, https://platform.openai.com/docs/api-reference/chat"""
 
-import dataclasses
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -50,16 +49,7 @@ def prepare_chat(service: Service, request: ChatRequest) -> PreparedRequest:
     settings = sampler_settings(service, request, max(limits, default=None))  # type: ignore[type-var]
     encoded = encode_conversation(service, request.messages, **template_variables(service, request))
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    prepared = prepare(
-        service,
-        request,
-        [encoded.ids],
-        settings,
-        top_logprobs=top_logprobs,
-        param="messages",
-        warnings=encoded.warnings,
-    )
-    return dataclasses.replace(prepared, forms=encoded.forms)
+    return prepare(service, request, [encoded], settings, top_logprobs=top_logprobs, param="messages")
 
 
 class ChatSerializer(Serializer):
@@ -86,8 +76,13 @@ class ChatSerializer(Serializer):
         return self.chunk(ChunkChoice(index=index, delta=message, logprobs=self._scored(delta.tokens)))
 
     def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
-        message, finish, canvas = self._next_message(index), end.finish_reason, session.canvas(index)
-        choice = ChunkChoice(index=index, delta=message, finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        choice = ChunkChoice(
+            index=index,
+            delta=self._next_message(index),
+            finish_reason=end.finish_reason,  # type: ignore[arg-type]
+            canvas=session.canvas(index),
+            warnings=session.warnings_of(index),
+        )
         return self.last_chunk(choice, session)
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> ChatCompletion:
@@ -107,6 +102,7 @@ class ChatSerializer(Serializer):
                     logprobs=self._scored(token for delta in deltas for token in delta.tokens),
                     finish_reason=finish,  # type: ignore[arg-type]
                     canvas=session.canvas(index),
+                    warnings=session.warnings_of(index),
                 )
             )
         return ChatCompletion(

@@ -1,23 +1,27 @@
 """POST /v1/completions, https://platform.openai.com/docs/api-reference/completions"""
 
+import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
+from redraft.server.generation import ChoiceUpdate, Echo, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
+from redraft.server.openai.errors import bad_request
 from redraft.server.openai.preparation import check_length, check_model, encode, prepare, sampler_settings
-from redraft.server.openai.requests import CompletionRequest
+from redraft.server.openai.requests import CompletionRequest, StreamOptions
 from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
 from redraft.server.service import Service
-from redraft.text import Content, Delta, End
+from redraft.text import Content, Delta, End, ReadPrompt, ScoredToken
 
 WITHOUT_TEMPLATE = (
     "the prompt was continued as plain text, without the chat template that this model was trained with: send a task "
     "or a question to /v1/chat/completions"
 )
+SCORING = "echo with logprobs, or without an answer, scores the prompt by the causal pass"
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -25,7 +29,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def complete(http: Request, request: CompletionRequest) -> Response:
         """Continues a plain text."""
         check_model(request.model, service.name)
-        serializer = CompletionSerializer(service, logprobs=request.logprobs is not None)
+        serializer = CompletionSerializer(service, request)
         num_answers = request.num_choices * len(request.prompts)
         return await generate(
             service, http, request, serializer, lambda: prepare_completion(service, request), num_answers
@@ -33,21 +37,86 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 def prepare_completion(service: Service, request: CompletionRequest) -> PreparedRequest:
-    settings = sampler_settings(service, request, request.max_tokens)
+    if request.scores_prompt:
+        _check_scoring(request)
+    elif request.max_tokens == 0:
+        raise bad_request("max_tokens is 0, must be at least 1, or echo must be true", "max_tokens", "invalid_value")
+    settings = sampler_settings(service, request, request.max_tokens or None)
     model = service.engine.model
     prompts = []
     for prompt in request.prompts:
         if isinstance(prompt, str):
             check_length(service, prompt, "prompt")
-            prompts.append(encode(lambda text=prompt: model.encode_plain(text), "prompt"))  # type: ignore[misc]
+            ids = encode(lambda text=prompt: model.encode_plain(text), "prompt")  # type: ignore[misc]
+            prompts.append(ReadPrompt(ids, task=model.card.task_of(prompt)))
         else:
-            prompts.append(prompt)
-    # Token ids may be of the template's making; a text cannot.
-    is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
-    warnings = [WITHOUT_TEMPLATE] if is_bare else []
-    return prepare(
-        service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", warnings=warnings
+            prompts.append(ReadPrompt(prompt))
+    if request.scores_prompt:
+        prepared = prepare_scoring(service, request, prompts)
+    else:
+        # Token ids may be of the template's making; a text cannot.
+        is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
+        warnings = [WITHOUT_TEMPLATE] if is_bare else []
+        prepared = prepare(
+            service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", warnings=warnings
+        )
+    if not request.echo:
+        return prepared
+    # After the prompts have been found to fit, since each token is looked up.
+    echoes = (_echo(service, request, at, prompt.ids) for at, prompt in enumerate(prompts))
+    return dataclasses.replace(prepared, echoes=tuple(echoes))
+
+
+def prepare_scoring(service: Service, request: CompletionRequest, prompts: Sequence[ReadPrompt]) -> PreparedRequest:
+    """Returns the engine's requests for prompts that are scored. They may fill the context."""
+    engine, num_tokens = service.engine, request.max_tokens or 0
+    for prompt in prompts:
+        if len(prompt.ids) + num_tokens > service.max_context:
+            raise bad_request(
+                f"the prompt has {len(prompt.ids)} tokens and max_tokens is {num_tokens}; the context holds "
+                f"{service.max_context}: shorten the prompt", "prompt", "context_length_exceeded",
+            )  # fmt: skip
+    return PreparedRequest(
+        requests=tuple(
+            dataclasses.replace(engine.request(prompt.ids, top=request.logprobs or 0), mode="scoring")
+            for prompt in prompts
+        ),
+        prompts=tuple(prompts),
+        num_choices=1,
+        stop_texts=request.stop_texts,
+        top_logprobs=request.logprobs,
+        alternatives=0,
+        is_cut=num_tokens == 0,
     )
+
+
+def _check_scoring(request: CompletionRequest) -> None:
+    """Refuses what a scored prompt cannot have: more than the one token behind it, the likeliest."""
+    if request.max_tokens not in (0, 1):
+        given = "is left out" if request.max_tokens is None else f"is {request.max_tokens}"
+        message = f"max_tokens {given}, and {SCORING}: send 0 or 1, and ask for a text in a request of its own"
+        raise bad_request(message, "max_tokens", "unsupported_value")
+    canvas = request.canvas.model_dump(exclude_unset=True, exclude_none=True)
+    # Of `canvas`, what is false or 0 by default says nothing.
+    unused = {f"canvas.{name}": value for name, value in canvas.items() if name != "autoregressive" and value != 0}
+    unused |= {"n": request.num_choices > 1, "ignore_eos": request.ignore_eos}
+    unused |= {"temperature": request.max_tokens == 1 and bool(request.temperature)}
+    for name, value in unused.items():
+        if value:
+            raise bad_request(f"{name} has no effect where {SCORING}; leave it out", name, "unsupported_value")
+
+
+def _echo(service: Service, request: CompletionRequest, at: int, ids: list[int]) -> Echo:
+    """Returns a prompt as it was sent; of token ids the text, control tokens as their names."""
+    tokenizer, prompt = service.engine.model.tokenizer, request.prompts[at]
+    try:
+        text = prompt if isinstance(prompt, str) else tokenizer.decode(ids, skip_special=False)
+    except ValueError as error:
+        raise bad_request(str(error), "prompt", "invalid_value") from error
+    if not (request.scores_prompt and request.logprobs is not None):
+        return Echo(text)
+    pieces = tokenizer.detokenizer(skip_special=isinstance(prompt, str))
+    return Echo(text, tuple(itertools.accumulate(len(pieces.push([token])) for token in ids)))
 
 
 class CompletionSerializer(Serializer):
@@ -55,32 +124,65 @@ class CompletionSerializer(Serializer):
 
     prefix, draft_object, chunk_type = "cmpl", "text_completion.draft", TextCompletion
 
-    def __init__(self, service: Service, *, logprobs: bool) -> None:
-        super().__init__(service, logprobs=logprobs)
+    def __init__(self, service: Service, request: CompletionRequest) -> None:
+        super().__init__(service, logprobs=request.logprobs is not None)
+        self._request = request
         self._offsets: Counter[int] = Counter()
+        # What has to go before the next piece of each choice.
+        self._unsent: dict[int, str] = {}
+
+    async def stream(
+        self, session: GenerationSession, prepared: PreparedRequest, options: StreamOptions
+    ) -> AsyncIterator[bytes]:
+        self._unsent = {index: session.echo(index).text for index in range(len(session.choices))}
+        async for sent in super().stream(session, prepared, options):
+            yield sent
 
     def delta(self, index: int, delta: Delta) -> Chunk:
         offset, text = self._offsets[index], _text(delta)
         self._offsets[index] += len(text)
-        return self.chunk(TextChoice(index=index, text=text, logprobs=self._scored([delta], offset)))
+        logprobs = None if self._request.scores_prompt else self._scored([delta], offset)
+        return self.chunk(TextChoice(index=index, text=self._unsent.pop(index, "") + text, logprobs=logprobs))
 
     def end(self, index: int, end: End, session: GenerationSession) -> Chunk:
-        finish, canvas = _finish_reason(end.finish_reason), session.canvas(index)
-        choice = TextChoice(index=index, text="", finish_reason=finish, canvas=canvas)  # type: ignore[arg-type]
+        choice = TextChoice(
+            index=index,
+            text=self._unsent.pop(index, ""),
+            logprobs=self._prompt_logprobs(index, session),
+            finish_reason=self._finish_reason(end.finish_reason),  # type: ignore[arg-type]
+            canvas=session.canvas(index),
+            warnings=session.warnings_of(index),
+        )
         return self.last_chunk(choice, session)
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> Chunk:
         choices = [
             TextChoice(
                 index=index,
-                text="".join(map(_text, deltas)),
-                logprobs=self._scored(deltas, 0),
-                finish_reason=_finish_reason(finish),  # type: ignore[arg-type]
+                text=session.echo(index).text + "".join(map(_text, deltas)),
+                logprobs=self._prompt_logprobs(index, session) or self._scored(deltas, 0),
+                finish_reason=self._finish_reason(finish),  # type: ignore[arg-type]
                 canvas=session.canvas(index),
+                warnings=session.warnings_of(index),
             )
             for index, deltas, finish in by_choice(updates, len(session.choices))
         ]
         return self.chunk(*choices, usage=session.usage, warnings=session.warnings)
+
+    def _prompt_logprobs(self, index: int, session: GenerationSession) -> CompletionLogprobs | None:
+        """Returns those of a scored prompt's tokens and, last, of the one behind it, be it an EOS, if one was wanted.
+
+        Clients cut off the last without looking.
+        """
+        if not (self._request.scores_prompt and self.logprobs):
+            return None
+        progress = session.choices[index]
+        first = self.text_of(progress.request.prompt[0])
+        found = CompletionLogprobs(tokens=[first], token_logprobs=[None], top_logprobs=[None], text_offset=[0])
+        scores = progress.scores if self._request.max_tokens else progress.scores[:-1]
+        for token, offset in zip(scores, session.echo(index).offsets, strict=False):
+            self._add(found, token, offset, adds_own=True)
+        return found
 
     def _scored(self, deltas: Sequence[Delta], offset: int) -> CompletionLogprobs | None:
         if not self.logprobs:
@@ -89,21 +191,26 @@ class CompletionSerializer(Serializer):
         for delta in deltas:
             text = _text(delta)
             for token in delta.tokens:
-                found.tokens.append(self.text_of(token.id))
-                found.token_logprobs.append(token.log_prob)
-                found.top_logprobs.append({self.text_of(other): score for other, score in token.top})
-                found.text_offset.append(offset)
+                self._add(found, token, offset)
             if found.tokens and text.endswith(found.tokens[-1]):
                 # Of several tokens the last is whole; those before it are parts of characters, or without text.
                 found.text_offset[-1] += len(text) - len(found.tokens[-1])
             offset += len(text)
         return found
 
+    def _add(self, found: CompletionLogprobs, token: ScoredToken, offset: int, *, adds_own: bool = False) -> None:
+        """Adds a token. adds_own: list it in its place though it is not among the likeliest, as OpenAI does."""
+        listed = [*token.top, *([(token.id, token.log_prob)] if adds_own else [])]
+        found.tokens.append(self.text_of(token.id))
+        found.token_logprobs.append(token.log_prob)
+        # The likeliest last: of tokens that are written alike it is the one that stays.
+        found.top_logprobs.append({self.text_of(other): score for other, score in reversed(listed)})
+        found.text_offset.append(offset)
+
+    def _finish_reason(self, reason: str) -> str:
+        return "length" if self._request.max_tokens == 0 else "stop" if reason == "tool_calls" else reason
+
 
 def _text(delta: Delta) -> str:
     """Returns the content of a delta: text completions have no place for thoughts and tool calls."""
     return delta.part.text if isinstance(delta.part, Content) else ""
-
-
-def _finish_reason(reason: str) -> str:
-    return "stop" if reason == "tool_calls" else reason

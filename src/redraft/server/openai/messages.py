@@ -1,15 +1,16 @@
 """A conversation as its model's chat template reads it, and as token ids."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.preparation import check_length, encode
 from redraft.server.openai.requests import ChatRequest, Message
 from redraft.server.service import Service
-from redraft.text import TextTokenizer, last_request
+from redraft.text import ReadPrompt, TextTokenizer
+from redraft.text.prompts.conversation import text_of
 
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
 """Fields of a message that only a chat template can make use of."""
@@ -18,34 +19,20 @@ UNREADABLE = "unreadable"
 """The argument that holds, as text, what an earlier tool call has instead of a JSON object."""
 
 
-@dataclass(frozen=True)
-class EncodedConversation:
-    """The token ids of a conversation.
-
-    warnings: what of it the model does not read as it was sent. forms: its own forms of letters, for the answer.
-    """
-
-    ids: list[int]
-    warnings: list[str]
-    forms: dict[int, str] = field(default_factory=dict)
-
-
-def encode_conversation(service: Service, messages: Sequence[Message], **variables: object) -> EncodedConversation:
+def encode_conversation(service: Service, messages: Sequence[Message], **variables: object) -> ReadPrompt:
     """Returns a conversation through the chat template, or one text where there is no template.
 
-    Refuses what the template or the context cannot take; leaves out, with a warning, what the model's card says that it
-    was not trained on. Renders and tokenizes: not for the event loop.
+    Refuses what the template or the context cannot take. Renders and tokenizes: not for the event loop.
     """
     model = service.engine.model
     if model.tokenizer.has_chat_template:
         warnings: list[str] = []
         rendered = [_template_message(message, at, model.tokenizer, warnings) for at, message in enumerate(messages)]
-        if model.card.single_turn:
-            rendered, warnings = last_request(rendered)
-        texts = [str(message["content"]) for message in rendered]
-        check_length(service, "".join(texts), "messages")
-        ids = encode(lambda: model.encode(rendered, **variables), "messages")
-        return EncodedConversation(ids, warnings, model.tokenizer.own_forms(texts))
+        # What is left out takes no room, and is no reason for other warnings.
+        kept, left_out = model.card.select(rendered)
+        check_length(service, "".join(map(text_of, kept)), "messages")
+        read = encode(lambda: model.read(kept, **variables), "messages")
+        return dataclasses.replace(read, warnings=(*(left_out or warnings), *read.warnings))
     check_length(service, "".join(_text(message.content) for message in messages), "messages")
     if len(messages) > 1 or messages[0].role != "user":
         raise bad_request("this model has no chat template: send one message of role user, or a completion", "messages")
@@ -53,7 +40,7 @@ def encode_conversation(service: Service, messages: Sequence[Message], **variabl
         if getattr(messages[0], name) is not None:
             param = f"messages.0.{name}"
             raise bad_request(f"{param} requires a chat template, which this model does not have; leave it out", param)
-    return EncodedConversation(encode(lambda: model.encode(_text(messages[0].content)), "messages"), [])
+    return encode(lambda: model.read(_text(messages[0].content)), "messages")
 
 
 def template_variables(service: Service, request: ChatRequest) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from redraft.engine import Request
 from redraft.server.generation import PreparedRequest
@@ -11,6 +11,9 @@ from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.openai.requests import CANVAS_SETTINGS, GenerationRequest
 from redraft.server.service import Service
 from redraft.server.settings import MAX_DRAWN_SEED
+from redraft.text import ReadPrompt
+
+Encoded = TypeVar("Encoded")
 
 AR_UNSUPPORTED = ("seed", "temperature", "n", "logprobs", "top_logprobs", "ignore_eos")
 """Fields that mean nothing to an autoregressive answer, and neither does any of `canvas`."""
@@ -45,8 +48,8 @@ def check_length(service: Service, text: str, param: str) -> None:
         )  # fmt: skip
 
 
-def encode(encoder: Callable[[], list[int]], param: str) -> list[int]:
-    """Returns the token ids of `encoder`, whose ValueError becomes a refusal of `param`."""
+def encode(encoder: Callable[[], Encoded], param: str) -> Encoded:
+    """Returns what `encoder` makes of a prompt; its ValueError becomes a refusal of `param`."""
     try:
         return encoder()
     except ValueError as error:
@@ -89,7 +92,7 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
 def prepare(
     service: Service,
     request: GenerationRequest,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[ReadPrompt],
     settings: dict[str, Any],
     *,
     top_logprobs: int | None,
@@ -98,18 +101,20 @@ def prepare(
 ) -> PreparedRequest:
     """Returns the engine's requests for some prompts. param: the field that the prompts came from.
 
-    warnings: what will not be as it was asked for; a strict request is refused for the first.
+    warnings: what will not be as it was asked for, beside what the prompts say; a strict request is refused for the
+    first.
     """
+    warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
     canvas = request.canvas
     requests: list[Request] = []
     for prompt in prompts:
-        room = _max_new_tokens(service, prompt, settings, param, autoregressive=canvas.autoregressive)
+        room = _max_new_tokens(service, prompt.ids, settings, param, autoregressive=canvas.autoregressive)
         fitting = settings | {"max_new_tokens": room}
         # Each choice has its own draws, and each prompt the ones that it would have alone.
         requests += [
             service.engine.request(
-                prompt,
+                prompt.ids,
                 drafts=canvas.stream_drafts,
                 top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
                 mode="autoregressive" if canvas.autoregressive else "diffusion",
@@ -121,12 +126,12 @@ def prepare(
         ]
     return PreparedRequest(
         requests=tuple(requests),
+        prompts=tuple(prompts),
         num_choices=request.num_choices,
-        prompt_tokens=sum(map(len, prompts)),
         stop_texts=request.stop_texts,
         top_logprobs=top_logprobs,
         alternatives=canvas.alternatives,
-        warnings=tuple(warnings),
+        warnings=warnings,
     )
 
 

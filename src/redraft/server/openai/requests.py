@@ -7,7 +7,17 @@ A field that is null counts as absent, as in OpenAI's own clients. The fields ar
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from redraft import SETTINGS, Setting
 from redraft.server.settings import (
@@ -257,7 +267,10 @@ class ChatRequest(GenerationRequest):
 
 
 class CompletionRequest(GenerationRequest):
-    """The request of POST /v1/completions: plain text, without the chat template."""
+    """The request of POST /v1/completions: plain text, without the chat template.
+
+    echo: give the prompt back before the answer; with logprobs, or without an answer, the prompt is scored instead.
+    """
 
     prompt: (
         Annotated[str, Field(min_length=1)]
@@ -265,11 +278,26 @@ class CompletionRequest(GenerationRequest):
         | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES), FAIL_FAST]
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES), FAIL_FAST]
     )
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    echo: bool = False
 
     best_of: no_op_field(1)  # type: ignore[valid-type]
-    echo: no_op_field(False)  # type: ignore[valid-type]
     suffix: no_op_field("")  # type: ignore[valid-type]
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _check_number(cls, given: Any) -> Any:
+        # Of the types that the field may have, the length fits none: each would tell its own.
+        if isinstance(given, list) and len(given) > MAX_CHOICES and not isinstance(given[0], int):
+            told = "{given} prompts, the limit is {limit}: send the others in another request"
+            raise PydanticCustomError("too_many_prompts", told, {"given": len(given), "limit": MAX_CHOICES})
+        return given
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the causal pass reads the prompt, with at most one token behind it, and no canvas is written."""
+        return self.echo and (self.logprobs is not None or self.max_tokens == 0)
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:

@@ -53,11 +53,14 @@ class Logprobs(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """Log-probabilities in the format of text completions; text_offset counts characters from the answer's start."""
+    """Log-probabilities in the format of text completions; text_offset counts characters from the text's start.
+
+    Of a prompt's first token, which nothing stands before, they are null.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -94,12 +97,14 @@ class ChatChoice(BaseModel):
     logprobs: Logprobs | None = None
     finish_reason: FinishReason
     canvas: CanvasInfo
+    warnings: list[str] | None = None
 
 
 class Reply(BaseModel):
     """What every answer and every part of one begins with.
 
-    warnings: what is not as it was asked for; of a stream the chunk that ends the last choice has them.
+    warnings: what is not as it was asked for, and what may be wrong with the choices, each of which has its own too; of
+    a stream the chunk that ends the last choice has them.
     """
 
     id: str
@@ -125,6 +130,7 @@ class ChunkChoice(BaseModel):
     logprobs: Logprobs | None = None
     finish_reason: FinishReason | None = None
     canvas: CanvasInfo | None = None
+    warnings: list[str] | None = None
 
 
 class ChatChunk(Reply):
@@ -143,6 +149,7 @@ class TextChoice(BaseModel):
     logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
     canvas: CanvasInfo | None = None
+    warnings: list[str] | None = None
 
 
 class TextCompletion(Reply):
@@ -184,7 +191,7 @@ class DraftChunk(Reply):
 
 
 class TokenizeResponse(BaseModel):
-    """The token ids of a prompt. warnings: what of a conversation the model does not read as it was sent."""
+    """The token ids of a prompt. warnings: what a conversation would be answered with, whatever the answer."""
 
     tokens: list[Annotated[int, Field(ge=0)]]
     count: int
@@ -196,6 +203,18 @@ class DetokenizeResponse(BaseModel):
     """The text of token ids, control tokens as their names."""
 
     prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """A tokenizer's control tokens by name, its size, and the context.
+
+    Not the chat template: a client that wrote a conversation by itself would have control tokens as text.
+    """
+
+    bos_token: str | None = None
+    eos_token: str | None = None
+    vocab_size: int
+    model_max_length: int
 
 
 class Health(BaseModel):

@@ -1,17 +1,19 @@
-"""POST /tokenize and POST /detokenize."""
+"""POST /tokenize, POST /detokenize and GET /tokenizer_info, as vLLM has them."""
 
 import asyncio
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from redraft import Model
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.errors import bad_request
-from redraft.server.openai.messages import EncodedConversation, encode_conversation
+from redraft.server.openai.messages import encode_conversation
 from redraft.server.openai.preparation import check_length, check_model, encode
 from redraft.server.openai.requests import DetokenizeRequest, TokenizeRequest
-from redraft.server.openai.responses import DetokenizeResponse, TokenizeResponse
+from redraft.server.openai.responses import DetokenizeResponse, TokenizeResponse, TokenizerInfo
 from redraft.server.service import Service
+from redraft.text import ReadPrompt
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -30,7 +32,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 tokens=encoded.ids,
                 count=len(encoded.ids),
                 max_model_len=service.max_context,
-                warnings=encoded.warnings or None,
+                warnings=list(encoded.warnings) or None,
             )
         )
 
@@ -45,12 +47,31 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise bad_request(str(error), "tokens", "invalid_value") from error
         return json_response(DetokenizeResponse(prompt=text))
 
+    @app.get("/tokenizer_info", response_model=TokenizerInfo)
+    async def tokenizer_info() -> Response:
+        """Returns what clients that count tokens ask of a tokenizer."""
+        tokenizer = service.engine.model.tokenizer
+        names = {
+            name: None if token is None else tokenizer.decode([token], skip_special=False)
+            for name, token in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id))
+        }
+        return json_response(
+            TokenizerInfo(**names, vocab_size=tokenizer.vocab_size, model_max_length=service.max_context)
+        )
 
-def _encode(service: Service, request: TokenizeRequest) -> EncodedConversation:
+
+def _encode(service: Service, request: TokenizeRequest) -> ReadPrompt:
     if request.messages is not None:
         return encode_conversation(service, request.messages)
-    text, model = request.prompt, service.engine.model
+    text = request.prompt
     assert text is not None
     check_length(service, text, "prompt")
-    encode_text = model.encode_plain if request.add_special_tokens else model.tokenizer.encode
-    return EncodedConversation(encode(lambda: encode_text(text), "prompt"), [])
+    return ReadPrompt(encode(lambda: _encode_text(service.engine.model, text, request), "prompt"))
+
+
+def _encode_text(model: Model, text: str, request: TokenizeRequest) -> list[int]:
+    if request.add_special_tokens:
+        return model.encode_plain(text)
+    # Clients look control tokens up by their names. In a longer text such a name is text.
+    token = model.tokenizer.token_id(text)
+    return [token] if token in model.tokenizer.special_ids else model.tokenizer.encode(text)

@@ -1,7 +1,5 @@
 // One answer as it arrived: its steps and its text, each with the real time in ms since the request was sent.
 
-const CUT = "The answer is cut: it reached the most tokens that it may have.";
-
 export class Recording {
   constructor() {
     this.started = performance.now();
@@ -9,7 +7,7 @@ export class Recording {
     this.pieces = []; // committed text: {at, text}
     this.text = "";
     this.usage = null;
-    this.warnings = []; // what the server says may be wrong with the answer
+    this.warnings = []; // what the server says may be wrong with prompt and answer
     this.total = null; // ms; null while it runs
     this.ended = false;
     this.complete = false;
@@ -37,9 +35,8 @@ export class Recording {
       return;
     }
     if (data.usage) this.usage = data.usage;
-    this.#warn(data.warnings);
-    for (const { delta, finish_reason: reason, warnings } of data.choices) {
-      this.#warn(warnings);
+    if (data.warnings) this.warnings = data.warnings;
+    for (const { delta, finish_reason: reason } of data.choices) {
       const text = textOf(delta);
       if (text) {
         this.pieces.push({ at, text });
@@ -48,13 +45,8 @@ export class Recording {
       if (reason) {
         this.total = at;
         this.complete = true;
-        if (reason === "length") this.#warn([CUT]);
       }
     }
-  }
-
-  #warn(warnings) {
-    this.warnings = [...new Set([...this.warnings, ...(warnings ?? [])])];
   }
 
   end() {

@@ -63,7 +63,7 @@ class ResponsesRequest(StrictModel):
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
     text: no_op_field({"format": {"type": "text"}}, {}, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
-    tools: no_op_field([])  # type: ignore[valid-type]
+    tools: no_op_field([], because="only /v1/chat/completions has tools")  # type: ignore[valid-type]
     tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     parallel_tool_calls: no_op_field(True)  # type: ignore[valid-type]
     top_logprobs: no_op_field(0)  # type: ignore[valid-type]

@@ -70,7 +70,7 @@ def info(
         "shape": f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens",
         "canvas, context": f"{config.canvas_length} tokens, {config.max_context:,} tokens",
         "KV cache": f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, "
-        f"{_bytes(sizes.kv_bytes_sliding())} for windows",
+        f"{_bytes(sizes.kv_bytes_sliding())} for sliding windows",
         "denoising step": f"{sizes.step_flops(context) / 1e9:,.1f} GFLOP at {context:,} tokens of context",
     }
     for precision, weights in weight_bytes.items():

@@ -1,0 +1,122 @@
+"""The options of `redraft generate --rows`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redraft.cli import options
+from redraft.utils.rows.formats import PARSERS
+from redraft.utils.rows.tables import FORMATS
+
+STREAM = Path("-")
+"""Standard input as --rows, standard output as --output."""
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """The options of `--rows`. Raises ValueError for those that do not go together, and without a file of rows."""
+
+    file: Path | None
+    template: str | None
+    file_format: str | None
+    id_column: str | None
+    output: Path | None
+    output_format: str | None
+    fields: tuple[str, ...]
+    token_ids: bool
+    skip_bad: bool
+    resume: bool
+
+    def __post_init__(self) -> None:
+        if self.file is None:
+            given = {
+                "--template": self.template, "--rows-format": self.file_format, "--id": self.id_column,
+                "--output": self.output, "--format": self.output_format, "--fields": self.fields,
+                "--token-ids": self.token_ids, "--skip-bad": self.skip_bad, "--resume": self.resume,
+            }  # fmt: skip
+            if names := [name for name, value in given.items() if value not in (None, (), False)]:
+                raise ValueError(f"{' and '.join(names)} require{'s' * (len(names) == 1)} --rows FILE")
+        if self.resume and self.output is None:
+            raise ValueError("--resume requires --output FILE: standard output cannot be read again")
+        options.check_folder("output", self.output)
+
+    @property
+    def is_stream(self) -> bool:
+        return self.file == STREAM
+
+    @property
+    def journal(self) -> Path | None:
+        return None if self.output is None else self.output.with_name(f".{self.output.name}.partial")
+
+
+def make_row_options(
+    *,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answer every row of a file: lines of text, JSON lines (.jsonl) or a table (.csv, .tsv), each also as "
+            ".gz; - for standard input.",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help='The prompt for each row, with its {columns}; by default the column "prompt".')
+    ] = None,
+    rows_format: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PARSERS)}; by default the file's ending decides.")
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="COLUMN", help='The column of each row\'s unique id, or line for none; by default "id".'
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the answers into this file, which appears when all are there; can be resumed. By default they "
+            "are printed.",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help=f"{', '.join(FORMATS)}; by default --output's ending decides, else jsonl.")
+    ] = None,
+    fields: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Read each answer as a JSON object, with a column for each of a,b,c."),
+    ] = None,
+    token_ids: Annotated[bool, typer.Option("--token-ids", help="Write each answer's token ids too.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Answer the other rows if some are bad, and say which; exit code 1.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --output's run that was interrupted, or begin one.")
+    ] = False,
+) -> RowOptions:
+    """Makes the options of `--rows` from the command line."""
+    return RowOptions(
+        file=rows,
+        template=template,
+        file_format=rows_format,
+        id_column=id_column,
+        output=None if output == STREAM else output,
+        output_format=format,
+        fields=() if fields is None else _parse_names(fields),
+        token_ids=token_ids,
+        skip_bad=skip_bad,
+        resume=resume,
+    )
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) != len(names):
+        raise ValueError(f"--fields is {text!r}, must be different names with commas between them")
+    return names
+
+
+with_row_options = options.receives(make_row_options)
+"""Gives a command the options of `--rows`; it gets them, checked, as a RowOptions."""

@@ -1,0 +1,288 @@
+"""`redraft generate --rows`: the answers to a file's rows, on standard output or into a file that can be resumed."""
+
+import asyncio
+import errno
+import itertools
+import shlex
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import redraft
+from redraft.cli import options
+from redraft.cli.answers.row_options import RowOptions
+from redraft.cli.answers.warned import end_with_warnings
+from redraft.cli.streams import explain_os_error, say, standard_input
+from redraft.utils.rows.formats import BadRow
+from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output
+from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
+from redraft.utils.rows.reading import CheckedRows, Row, RowFile
+from redraft.utils.rows.tables import RowWriter, output_format
+from redraft.utils.signals import treat_sigterm_as_interrupt
+
+MANY_ROWS = 100_000
+PREFETCH_FACTOR = 2
+"""As many times the requests that the engine works on are given to it, so that it never runs dry."""
+CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+
+
+def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, strict: bool, quiet: bool) -> None:
+    """Answers every row of a file. Exits with code 1 where some were bad or failed, else as `strict` has it.
+
+    The whole file is checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
+    """
+    assert chosen.file is not None
+    kind = output_format(chosen.output, chosen.output_format)
+    file = RowFile(
+        chosen.file,
+        format=chosen.file_format,
+        template=chosen.template,
+        id_column=chosen.id_column,
+        stream=standard_input().buffer if chosen.is_stream else None,
+    )
+    if chosen.output is not None:
+        _check_output(chosen.output, chosen)
+    checked = file.check(skip_bad=chosen.skip_bad, unique_ids=bool(chosen.output or chosen.id_column))
+    writer = RowWriter(kind, columns=checked.columns, fields=chosen.fields, token_ids=chosen.token_ids)
+    _tell(file, checked, writer, quiet=quiet)
+    if chosen.output is None:
+        counts = _print_answers(model_options, file, checked, writer, quiet=quiet)
+    else:
+        counts = _write_answers(model_options, chosen, file, checked, writer, quiet=quiet)
+    where = "" if chosen.output is None else f"{chosen.output}: "
+    if counts.bad:
+        say(f"{where}{counts.bad:,} of {counts.rows:,} rows were bad and skipped")
+    if counts.failed:
+        say(f'{where}{counts.failed:,} of {counts.rows:,} rows failed: see their "error"')
+    if counts.warned:
+        say(f'{where}{counts.warned:,} of {counts.rows:,} answers have a warning: see their "warnings"', quiet=quiet)
+    if counts.bad or counts.failed:
+        raise typer.Exit(1)
+    end_with_warnings(counts.warned, strict=strict)
+
+
+def _check_output(output: Path, chosen: RowOptions) -> None:
+    if output.is_dir():
+        raise ValueError(f"--output: {str(output)!r} is a folder, not a file")
+    if output.exists():
+        done = ", and nothing is left to resume" if chosen.resume and not _exists(chosen.journal) else ""
+        raise ValueError(f"--output: {str(output)!r} is there already{done}: remove it, or name another file")
+
+
+def _exists(path: Path | None) -> bool:
+    return path is not None and path.exists()
+
+
+def _tell(file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool) -> None:
+    """Says on standard error what somebody should know about a file before its rows are answered."""
+    for row in checked.first_bad:
+        id = "" if row.id is None else f" (id {row.id})"
+        say(f"skipped: {file.name}, {row.fault}{id}")
+    if checked.bad > len(checked.first_bad):
+        say(f"skipped: {checked.bad - len(checked.first_bad):,} more bad rows of {file.name}")
+    for name, column in writer.renamed_fields.items():
+        say(f"{file.name} has a column {name!r}: the answer's is called {column!r}", quiet=quiet)
+    if checked.good > MANY_ROWS:
+        say(
+            f"{file.name} has {checked.good:,} rows: this command is for smaller files, and has one process of one "
+            "machine. Write into --output, which can be resumed, and split the file to use more machines",
+            quiet=quiet,
+        )
+
+
+def _print_answers(
+    model_options: options.ModelOptions, file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
+) -> RowCounts:
+    """Prints the line of each row, in order and as soon as it is known."""
+    counts = RowCounts()
+    model = model_options.load(quiet=quiet)
+    # On a terminal the lines themselves show the progress.
+    is_shown = not quiet and not sys.stdout.isatty()
+    with _engine(model, model_options) as engine, _progress(checked.good, is_shown=is_shown) as advance:
+        _print(writer.header())
+        for row, outcome in _in_order(engine, file, model_options.settings):
+            counts.add(row, outcome, writer.warnings(outcome))
+            _print(writer.line(row, outcome))
+            if isinstance(row, Row):
+                advance(outcome)
+    return counts
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        lost = f"standard output: {explain_os_error(error)}; the answers from here on are lost"
+        raise ValueError(f"{lost}: --output keeps what is answered, and can be resumed") from error
+
+
+def _write_answers(
+    model_options: options.ModelOptions,
+    chosen: RowOptions,
+    file: RowFile,
+    checked: CheckedRows,
+    writer: RowWriter,
+    *,
+    quiet: bool,
+) -> RowCounts:
+    """Writes the line of each row into the output, by way of a journal that outlives whatever happens."""
+    assert chosen.output is not None
+    assert chosen.journal is not None
+    identity = _identify(model_options, file, checked, chosen)
+    with treat_sigterm_as_interrupt(), Journal(chosen.journal, identity, resume=chosen.resume) as journal:
+        try:
+            if journal:
+                say(f"{len(journal):,} of {checked.good:,} rows are answered already", quiet=quiet)
+            if len(journal) < checked.good:
+                model = model_options.load(quiet=quiet)
+                progress = _progress(checked.good, done=len(journal), is_shown=not quiet)
+                with _engine(model, model_options) as engine, progress as advance:
+                    for outcome in answer_missing(file, journal, _as_completed(engine, model_options.settings)):
+                        advance(outcome)
+            counts = write_output(chosen.output, file, journal, writer)
+        except KeyboardInterrupt:
+            say(_how_to_resume(journal, checked, is_stream=chosen.is_stream))
+            raise
+        except OSError as error:
+            way_out = _how_to_resume(journal, checked, is_stream=chosen.is_stream)
+            raise ValueError(f"{explain_os_error(error)}; {way_out}") from error
+        journal.remove()
+    return counts
+
+
+def _identify(
+    model_options: options.ModelOptions, file: RowFile, checked: CheckedRows, chosen: RowOptions
+) -> RunIdentity:
+    from redraft.weights.fetch import resolve
+
+    return RunIdentity(
+        options={
+            "--template": file.template,
+            "--rows-format": file.format,
+            "--id": chosen.id_column,
+            "--model": model_options.model,
+            "--device": model_options.device,
+            "--precision": model_options.precision,
+            **{f"--{name.replace('_', '-')}": value for name, value in model_options.settings.items()},
+        },
+        digests={
+            "the content of the file of rows": checked.digest,
+            "the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES),
+        },
+    )
+
+
+def _how_to_resume(journal: Journal, checked: CheckedRows, *, is_stream: bool) -> str:
+    arguments = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
+    command = shlex.join(["redraft", *arguments])
+    if not len(journal):
+        return "no row was answered yet"
+    how = "go on with the same standard input and" if is_stream else "go on with"
+    return f"{len(journal):,} of {checked.good:,} rows are kept in {journal.path}; {how}: {command}"
+
+
+def _engine(model: "redraft.Model", model_options: options.ModelOptions) -> "redraft.Engine":
+    return redraft.Engine(model, **redraft.Engine.context_limits(model, model_options.settings))
+
+
+def _outcome(answer: "redraft.Result | redraft.Failure") -> Outcome:
+    return {"error": str(answer.error)} if isinstance(answer, redraft.Failure) else answer.to_json()
+
+
+def _in_order(
+    engine: "redraft.Engine", rows: Iterable[Row | BadRow], settings: Mapping[str, Any]
+) -> Iterator[tuple[Row | BadRow, Outcome]]:
+    """Yields the rows, in order, with their outcomes."""
+    waiting: deque[Row | BadRow] = deque()
+
+    def prompts() -> Iterator[str]:
+        for row in rows:
+            waiting.append(row)
+            if isinstance(row, Row):
+                yield row.prompt
+
+    def bad() -> Iterator[tuple[BadRow, Outcome]]:
+        while waiting and isinstance(row := waiting[0], BadRow):
+            waiting.popleft()
+            yield row, bad_outcome(row)
+
+    for answer in engine.generate_many(prompts(), **settings):
+        yield from bad()
+        yield waiting.popleft(), _outcome(answer)
+    yield from bad()
+
+
+def _as_completed(
+    engine: "redraft.Engine", settings: Mapping[str, Any]
+) -> Callable[[Iterator[Row]], Iterator[tuple[Row, Outcome]]]:
+    """Returns what answers rows and yields each, with its outcome, as soon as it is answered."""
+    ahead = min(PREFETCH_FACTOR * engine.limits.admitted_requests, engine.limits.queued_requests)
+
+    async def answer(row: Row) -> tuple[Row, Outcome]:
+        try:
+            return row, (await (await engine.submit(row.prompt, **settings))).to_json()
+        except Exception as error:
+            if engine.broken is not None:
+                # It is not the row that is at fault, and no other can be answered.
+                raise
+            return row, {"error": str(error)}
+
+    async def first_of(running: set[asyncio.Task[tuple[Row, Outcome]]], rows: Iterator[Row]) -> set[Any]:
+        running |= {asyncio.create_task(answer(row)) for row in itertools.islice(rows, ahead - len(running))}
+        if not running:
+            return set()
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        running -= done
+        return done
+
+    def answer_all(rows: Iterator[Row]) -> Iterator[tuple[Row, Outcome]]:
+        running: set[asyncio.Task[tuple[Row, Outcome]]] = set()
+        with asyncio.Runner() as runner:
+            while done := runner.run(first_of(running, rows)):
+                yield from (task.result() for task in done)
+
+    return answer_all
+
+
+@contextmanager
+def _progress(total: int, *, done: int = 0, is_shown: bool) -> Iterator[Callable[[Outcome], None]]:
+    """Shows on a terminal how many rows are done, how fast, how long it takes and how many failed."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}", style="red"),
+    )
+    failed = 0
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not (is_shown and console.is_terminal),
+        redirect_stdout=False,
+    ) as bar:
+        task = bar.add_task("rows", total=total, completed=done, rate="", failed="")
+
+        def advance(outcome: Outcome) -> None:
+            nonlocal failed
+            failed += "error" in outcome
+            speed = bar.tasks[task].speed
+            bar.update(
+                task,
+                advance=1,
+                rate=f"{speed:.1f} rows/s" if speed else "",
+                failed=f"{failed:,} failed" if failed else "",
+            )
+
+        yield advance

@@ -1,0 +1,115 @@
+"""From what a user asks for to an automaton over tokens, once for each that is asked for."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+from redraft.constraints.automaton import build_automaton
+from redraft.constraints.json_schema.compiler import SchemaOptions, any_object, read_schema, schema_language
+from redraft.constraints.language.characters import Characters
+from redraft.constraints.language.expression import Expression, Expressions
+from redraft.constraints.language.grammar import grammar_language
+from redraft.constraints.language.regex import regex_language
+from redraft.constraints.limits import MIB, Budget, BuildLimits
+from redraft.constraints.product import token_automaton
+from redraft.constraints.tokens import TokenAutomaton
+from redraft.constraints.vocabulary import Vocabulary
+
+Kind = Literal["json_schema", "json_object", "regex", "choice", "grammar"]
+MAX_TEXT = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintSpec:
+    """What an answer must be. text: the schema as JSON, the pattern or the grammar. choices: the texts of a choice.
+    options: of "json_schema" and "json_object"; the depth also of "grammar".
+    """
+
+    kind: Kind
+    text: str = ""
+    choices: tuple[str, ...] = ()
+    options: SchemaOptions = field(default_factory=SchemaOptions)
+
+    def __post_init__(self) -> None:
+        size = len(self.text) + sum(map(len, self.choices))
+        if size > MAX_TEXT:
+            raise ValueError(f"the constraint has {size:,} characters, the limit is {MAX_TEXT:,}: shorten it")
+        if (self.kind == "choice") != bool(self.choices):
+            raise ValueError(
+                "a choice needs at least one text" if self.kind == "choice" else "only a choice has choices"
+            )
+
+    def language(self, table: Expressions) -> Expression:
+        """Returns the language of the answers. ValueError for what is malformed or not supported."""
+        match self.kind:
+            case "json_schema":
+                return schema_language(read_schema(self.text), table, self.options)
+            case "json_object":
+                return any_object(table, self.options)
+            case "regex":
+                return regex_language(self.text, Characters(table))
+            case "grammar":
+                return grammar_language(self.text, Characters(table), depth=self.options.depth)
+            case "choice":
+                return table.literals(choice.encode() for choice in self.choices)
+
+
+def build(spec: ConstraintSpec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:
+    """Builds the automaton of a constraint. ValueError where it is refused, LimitExceeded where it takes too much."""
+    table = Expressions(budget)
+    return token_automaton(build_automaton(table, spec.language(table)), vocabulary, table.budget)
+
+
+class AutomatonCache:
+    """The automata that were used last, by content. Those who ask for one at the same time share its build.
+
+    builds, hits: how often one was built, and how often one was there.
+    """
+
+    def __init__(
+        self,
+        *,
+        build: Callable[[ConstraintSpec, Vocabulary, Budget], TokenAutomaton] = build,
+        limits: BuildLimits | None = None,
+        max_automata: int = 128,
+        max_bytes: int = 256 * MIB,
+    ) -> None:
+        self.builds = self.hits = 0
+        self._build, self._limits = build, limits or BuildLimits()
+        self._max_automata, self._max_bytes = max_automata, max_bytes
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[ConstraintSpec, str], Future[TokenAutomaton]] = OrderedDict()
+
+    def get(self, spec: ConstraintSpec, vocabulary: Vocabulary) -> TokenAutomaton:
+        """Returns the automaton, built if need be. A refusal is raised to all who wait for it, and is not kept."""
+        key = (spec, vocabulary.hash)
+        with self._lock:
+            future = self._held.get(key)
+            is_mine = future is None
+            if future is None:
+                future = self._held[key] = Future()
+            self._held.move_to_end(key)
+            self.builds += is_mine
+            self.hits += not is_mine
+        if is_mine:
+            try:
+                future.set_result(self._build(spec, vocabulary, Budget(self._limits)))
+            except BaseException as error:
+                with self._lock:
+                    del self._held[key]
+                future.set_exception(error)
+            self._evict()
+        return future.result()
+
+    def _evict(self) -> None:
+        with self._lock:
+            sizes = {key: future.result().num_bytes for key, future in self._held.items() if future.done()}
+            total = sum(sizes.values())
+            for key, size in sizes.items():
+                if len(self._held) <= self._max_automata and total <= self._max_bytes:
+                    break
+                del self._held[key]
+                total -= size

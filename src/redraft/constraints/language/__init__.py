@@ -1,0 +1,1 @@
+"""Languages of byte strings: expressions and what is compiled into them."""

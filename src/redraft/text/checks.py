@@ -1,0 +1,85 @@
+"""What can be told of a finished answer without another model: whether it is cut, and whether it is what was asked for.
+
+Each finding is one sentence with the value in it. Nothing here knows of a model: who reads prompts says what they ask.
+"""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+MAX_SHOWN = 60
+"""Characters of a value that are shown."""
+
+MAX_LISTED = 8
+"""Names that are listed, of many."""
+
+
+def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[int], max_steps: int) -> Iterator[str]:
+    """Yields a sentence for an answer that is cut, and one for canvases that took all the steps that they may take."""
+    if finish_reason == "length":
+        yield f"the answer is cut after {num_tokens} tokens: the limit on new tokens, or the model's context, ends it"
+    unsettled = [str(at) for at, steps in enumerate(steps_per_canvas, start=1) if steps >= max_steps]
+    if unsettled:
+        which = f"canvas {unsettled[0]}" if len(unsettled) == 1 else f"canvases {_listed(unsettled)}"
+        yield f"{which} took all of {max_steps} steps and may be unfinished: allow more steps, or try another seed"
+
+
+def check_fields(answer: str, fields: Sequence[str], text: str) -> Iterator[str]:
+    """Yields a sentence for each thing in which an answer is not a JSON object of `fields` with values from `text`.
+
+    A field that is asked for twice may be answered twice.
+    """
+    try:
+        pairs = json.loads(answer, object_pairs_hook=_Pairs, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        yield f"the answer {brief(answer)} is not valid JSON ({_reason(error)}): try another seed"
+        return
+    if not isinstance(pairs, _Pairs):
+        yield f"the answer {brief(answer)} is JSON but not an object with the fields asked for: try another seed"
+        return
+    found, expected = Counter(key for key, _ in pairs), Counter(fields)
+    if missing := [field for field in expected if field not in found]:
+        yield f"the answer lacks the {fields_in_words(missing)}: try another seed"
+    if others := [key for key in found if key not in expected]:
+        yield f"the answer has the {fields_in_words(others)}, not asked for"
+    if repeated := [key for key in expected if found[key] > expected[key]]:
+        yield f"the answer has the {fields_in_words(repeated)} more than once: readers of JSON take one of the values"
+    for key, value in pairs:
+        if key in expected and isinstance(value, str) and not is_in(value, text):
+            yield f"the value {brief(value)} of the field {brief(key)} does not stand in the text: check it"
+
+
+def is_in(value: str, text: str) -> bool:
+    """Returns whether a value stands in a text, accents composed or not."""
+    return value in text or unicodedata.normalize("NFC", value) in unicodedata.normalize("NFC", text)
+
+
+def brief(value: object) -> str:
+    """Returns a value's representation on one line, cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 3]}..."
+
+
+def fields_in_words(names: Sequence[str]) -> str:
+    """Returns the names of fields in words: "field 'a'", or "fields 'a', 'b'"."""
+    return f"{'field' if len(names) == 1 else 'fields'} {_listed([brief(name) for name in names])}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+class _Pairs(list[tuple[str, object]]):
+    """The keys and values of a JSON object, repeated keys included."""
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos}"
+    return "too deep" if isinstance(error, RecursionError) else str(error)

@@ -1,0 +1,74 @@
+"""Conversations: what a list of messages must be, and what of it a model of single turns can answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from redraft.text.checks import brief
+
+ROLES = ("system", "developer", "user", "assistant", "model", "tool")
+"""The roles of a message. "model" is what Gemma calls the assistant."""
+
+Message = TypeVar("Message", bound=Mapping[str, object])
+
+
+def check_conversation(prompt: object) -> None:
+    """Raises ValueError, with the message's number and the way out, unless `prompt` is a list of messages."""
+    if isinstance(prompt, Mapping):
+        raise ValueError(f"the prompt is one message, {brief(prompt)}; put it into a list: [message]")
+    if not isinstance(prompt, list | tuple):
+        raise ValueError(
+            f'the prompt is {brief(prompt)}, must be text or a list of messages [{{"role": "user", "content": "..."}}]'
+        )
+    if not prompt:
+        raise ValueError("the conversation is empty; it needs at least one message")
+    for at, message in enumerate(prompt):
+        _check_message(at, message)
+    last = prompt[-1].get("content")
+    if isinstance(last, str) and not last.strip():
+        raise ValueError("the last message is empty; write something to answer")
+
+
+def last_request(messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
+    """Returns what a single-turn model can answer of a conversation, its last user message, and warnings.
+
+    There is a warning, in words, if anything was left out. Without a user message the last message is what remains.
+    """
+    last = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)
+    others = [message["role"] for at, message in enumerate(messages) if at != last]
+    if not others:
+        return list(messages), []
+    instructions = sum(role in ("system", "developer") for role in others)
+    turns = len(others) - instructions
+    left_out = [f"{count} {kind}" for count, kind in ((instructions, "system"), (turns, "other")) if count]
+    noun = "message" if len(others) == 1 else "messages"
+    warning = (
+        f"left out {' and '.join(left_out)} {noun}: this model was trained on a single user message, and answers only "
+        "the last one"
+    )
+    return [messages[last]], [warning]
+
+
+def text_of(message: Mapping[str, object]) -> str:
+    """Returns a message's text: its content, or the texts of its content's parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list | tuple) else ()
+    texts = (part.get("text") if isinstance(part, Mapping) else None for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _check_message(at: int, message: object) -> None:
+    if not isinstance(message, Mapping):
+        raise ValueError(f'message {at} is {brief(message)}, must be a dict {{"role": ..., "content": ...}}')
+    if "role" not in message:
+        raise ValueError(f"message {at} has no role; give it one of {', '.join(ROLES)}")
+    if message["role"] not in ROLES:
+        raise ValueError(f"message {at} has the role {brief(message['role'])}, must be one of {', '.join(ROLES)}")
+    content = message.get("content")
+    if content is None:
+        # What else an assistant says, such as tool calls, may be the whole message.
+        if not any(value is not None for key, value in message.items() if key not in ("role", "content")):
+            raise ValueError(f"message {at}, of role {message['role']}, has no content; give it a text")
+    elif not isinstance(content, str | list | tuple):
+        raise ValueError(f"message {at} has the content {brief(content)}, must be text")

@@ -1,0 +1,33 @@
+"""A prompt as a model reads it, and what can be told of an answer to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from redraft.text.checks import check_end, check_fields
+from redraft.text.prompts.forms import PromptTask
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """The token ids of a prompt, and what else of it matters for the answer.
+
+    warnings: what of it the model does not read as it was sent, or was not trained on. forms: its own forms of letters,
+    as AnswerStream takes them. task: what it asks for, where that is known.
+    """
+
+    ids: list[int]
+    warnings: tuple[str, ...] = ()
+    forms: Mapping[int, str] = field(default_factory=dict)
+    task: PromptTask | None = None
+
+    def check(
+        self, answer: str, finish_reason: str, *, num_tokens: int, steps_per_canvas: Sequence[int], max_steps: int
+    ) -> tuple[str, ...]:
+        """Returns what may be wrong with an answer to it, in sentences.
+
+        num_tokens: of the answer. steps_per_canvas: none where it was written without canvases.
+        """
+        found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
+        if self.task is not None and self.task.fields:
+            found += check_fields(answer, self.task.fields, self.task.text)
+        return tuple(found)

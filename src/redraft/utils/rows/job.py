@@ -1,0 +1,63 @@
+"""A job over a file of rows: answers go to a journal as they come, and to the output, in order, when there is each."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redraft.utils.files import write_chunks
+from redraft.utils.rows.formats import BadRow
+from redraft.utils.rows.journal import Journal
+from redraft.utils.rows.reading import Row
+from redraft.utils.rows.source import GZIP_SUFFIX
+from redraft.utils.rows.tables import RowWriter
+
+Outcome = Mapping[str, Any]
+"""A result's JSON, or {"error": ...}."""
+AnswerRows = Callable[[Iterator[Row]], Iterator[tuple[Row, Outcome]]]
+"""Answers rows, and yields each with its outcome in any order."""
+
+
+@dataclass
+class RowCounts:
+    """How many rows have been told, and how many of them were bad, have failed, or have an answer with warnings."""
+
+    rows: int = 0
+    bad: int = 0
+    failed: int = 0
+    warned: int = 0
+
+    def add(self, row: Row | BadRow, outcome: Outcome, warnings: Sequence[str]) -> None:
+        self.rows += 1
+        self.bad += isinstance(row, BadRow)
+        self.failed += isinstance(row, Row) and "error" in outcome
+        self.warned += bool(warnings)
+
+
+def bad_outcome(row: BadRow) -> Outcome:
+    return {"error": row.fault}
+
+
+def answer_missing(rows: Iterable[Row | BadRow], journal: Journal, answer: AnswerRows) -> Iterator[Outcome]:
+    """Answers the rows that the journal does not have, and yields each outcome when it is written there."""
+    missing = (row for row in rows if isinstance(row, Row) and row.line not in journal)
+    for row, outcome in answer(missing):
+        journal.append(row.line, outcome)
+        yield outcome
+
+
+def write_output(path: Path, rows: Iterable[Row | BadRow], journal: Journal, writer: RowWriter) -> RowCounts:
+    """Writes the output as a whole, with all rows in their order, and returns what it has."""
+    counts = RowCounts()
+
+    def lines() -> Iterator[str]:
+        yield writer.header()
+        for row in rows:
+            outcome = journal[row.line] if isinstance(row, Row) else bad_outcome(row)
+            counts.add(row, outcome, writer.warnings(outcome))
+            yield writer.line(row, outcome)
+
+    # Half a surrogate pair, which JSON's escapes may be of, becomes that escape again.
+    chunks = (line.encode("utf-8", "backslashreplace") for line in lines())
+    write_chunks(path, chunks, is_packed=path.suffix.lower() == GZIP_SUFFIX)
+    return counts

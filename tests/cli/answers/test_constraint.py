@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+SCHEMA = {
+    "properties": {"name": {"type": "string", "maxLength": 5}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def schema(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(SCHEMA))
+    return path
+
+
+def test_a_schema_is_shown_with_its_size_and_valid_members(run, checkpoint, schema):
+    code, out, _ = run("constraint", schema, "--model", checkpoint)
+    assert code == 0
+    for words in ("states", "token classes", "arcs", "shortest answer"):
+        assert words in out
+    *_, shortest, one, two, three = out.splitlines()
+    assert json.loads(shortest) == {"name": ""}
+    assert all(list(json.loads(text)) == ["name"] for text in (one, two, three))
+    assert run("constraint", "--json-schema", schema, "--model", checkpoint)[1] == out
+
+
+def test_patterns_and_choices_are_shown(run, checkpoint):
+    code, out, _ = run("constraint", "--regex", "[0-9]{3}", "--model", checkpoint)
+    assert code == 0
+    assert all(text.isdigit() and len(text) == 3 for text in out.splitlines()[-4:])
+    code, out, _ = run("constraint", "--choice", "yes", "--choice", "no", "--model", checkpoint)
+    assert code == 0
+    assert set(out.splitlines()[-4:]) <= {"yes", "no"}
+
+
+def test_a_grammar_is_shown(run, checkpoint, tmp_path):
+    path = tmp_path / "rules.lark"
+    path.write_text('start: ("a" | "b"){2}')
+    code, out, _ = run("constraint", "--grammar", path, "--model", checkpoint)
+    assert code == 0
+    assert set("".join(out.splitlines()[-4:])) <= {"a", "b"}
+
+
+def test_a_refusal_names_pointer_keyword_and_way_out(run, checkpoint, tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text('{"properties": {"n": {"type": "number", "multipleOf": 0.5}}}')
+    code, _, err = run("constraint", path, "--model", checkpoint)
+    assert code == 2
+    assert "#/properties/n/multipleOf" in err
+    assert "list them in an enum" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((), "none given"), (("--regex", "a", "--choice", "b"), "--regex and")]
+)
+def test_one_constraint_must_be_given(run, checkpoint, arguments, message):
+    code, _, err = run("constraint", *arguments, "--model", checkpoint)
+    assert code == 2
+    assert message in err

@@ -1,0 +1,146 @@
+"""What may be wrong with an answer or its prompt, as Python tells it: `Result.warnings`."""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import pytest
+
+import redraft
+from redraft.bundled import card
+from redraft.evaluation.tasks import TASKS
+from redraft.text import ReadPrompt
+from tests.fakes.checkpoints import tiny_checkpoint
+from tests.fakes.engines import ScriptedEngine
+
+FORMS = ("Extract {fields} as JSON: {text}", "Say it: {text}")
+PROMPT = "Extract name, city as JSON: the dog"
+QUESTION = {"role": "user", "content": "Say it: where is it?"}
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "hello"}, QUESTION,
+]  # fmt: skip
+LEFT_OUT = "left out 1 system and 2 other messages"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> redraft.Model:
+    """Its card says which prompts it was trained on."""
+    made = redraft.load(tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
+    fields = {"contact": ("name", "city")}
+    described = dataclasses.replace(made.card, prompt_forms=FORMS, fields=fields, max_prompt_tokens=60)
+    return redraft.Model(made.name, made.transformer, made.tokenizer, made.defaults, described)
+
+
+@pytest.fixture
+def engine(model) -> Iterator[ScriptedEngine]:
+    with ScriptedEngine(model) as engine:
+        yield engine
+
+
+def answered(engine: ScriptedEngine, prompt, text: str) -> redraft.Result:
+    """The result of a prompt that is answered with `text`."""
+
+    async def result() -> redraft.Result:
+        return await (await engine.submit(prompt, max_new_tokens=99))
+
+    engine.ids = tuple(engine.model.tokenizer.encode(text))
+    return asyncio.run(result())
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ('{"name": "dog", "city": null}', []),
+        ('{"name": "dog", "city"', ["is not valid JSON"]),
+        ('{"name": "dog"}', ["lacks the field 'city'"]),
+        ('{"name": "cat", "city": null}', ["the value 'cat' of the field 'name' does not stand in the text"]),
+    ],
+)
+def test_an_answer_to_a_prompt_with_fields_is_checked(engine, text, warnings):
+    result = answered(engine, PROMPT, text)
+    assert result.text == text
+    assert len(result.warnings) == len(warnings)
+    assert all(part in warning for part, warning in zip(warnings, result.warnings, strict=True))
+    assert result.to_json()["warnings"] == list(result.warnings)
+
+
+def test_another_prompt_may_be_answered_with_any_text(engine):
+    assert answered(engine, QUESTION["content"], "the dog").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "warning"),
+    [
+        ("where is it?", "has no form that this model was trained on, such as 'Extract {fields} as JSON: {text}'"),
+        ("Extract name, town as JSON: the dog", "was not trained on the field 'town'"),
+        ("Extract name, name as JSON: the dog", "asks more than once for the field 'name'"),
+        ("Say it: " + "dog " * 100, "this model was trained on at most 60"),
+        ([{"role": "system", "content": "Say it: x"}], "the prompt has the role 'system'"),
+        (CONVERSATION, LEFT_OUT),
+    ],
+)
+def test_a_prompt_outside_the_card_is_told(engine, prompt, warning):
+    found = engine.model.read(prompt).warnings
+    assert len(found) == 1
+    assert warning in found[0]
+    assert found[0] in answered(engine, prompt, "{}").warnings
+
+
+def test_of_a_conversation_a_single_turn_model_reads_the_last_request(model):
+    assert model.encode(CONVERSATION) == model.encode([QUESTION])
+    settings = {"seed": 3, "max_new_tokens": 8}
+    expected = model.generate([QUESTION], **settings)
+    *_, streamed = model.stream(CONVERSATION, **settings)
+    with redraft.Engine(model) as engine:
+        (many,) = engine.generate_many([CONVERSATION], **settings)
+    for result in (
+        model.generate(CONVERSATION, **settings),
+        next(model.map([CONVERSATION], **settings)),
+        streamed,
+        many,
+    ):
+        assert result.text == expected.text
+        first, *rest = result.warnings
+        assert first.startswith(LEFT_OUT)
+        assert tuple(rest) == expected.warnings
+
+
+def test_a_cut_answer_and_a_canvas_without_rest_are_told(model):
+    prompt = QUESTION["content"]
+    cut = model.generate(prompt, seed=3, max_new_tokens=4, confidence_threshold=99, stability_threshold=0)
+    assert cut.warnings == (
+        "the answer is cut after 4 tokens: the limit on new tokens, or the model's context, ends it",
+    )
+    unsettled = model.generate(prompt, seed=3, max_new_tokens=8, steps=2, stability_threshold=5)
+    assert "canvas 1 took all of 2 steps and may be unfinished: allow more steps, or try another seed" in (
+        unsettled.warnings
+    )
+    # Without a canvas there are no steps to run out of.
+    assert all("steps" not in one for one in model.generate_autoregressive(prompt, max_new_tokens=9).warnings)
+
+
+def test_a_card_that_says_nothing_has_no_warnings(model):
+    read = redraft.Model("m", model.transformer, model.tokenizer, model.defaults, redraft.Card()).read("where is it?")
+    assert (read.warnings, read.task) == ((), None)
+
+
+def test_decomposed_accents_come_back_as_they_were(engine):
+    decomposed = "he\u0301llo"
+    assert answered(engine, [QUESTION | {"content": f"Say it: {decomposed}"}], "h\u00e9llo").text == decomposed
+    result = answered(engine, f"Extract name as JSON: {decomposed}", '{"name": "h\u00e9llo"}')
+    assert (result.text, result.warnings) == (f'{{"name": "{decomposed}"}}', ())
+
+
+@pytest.mark.parametrize("task", ["extract", "normalize", "repair"])
+def test_a_right_answer_to_a_test_prompt_has_no_warning(task):
+    cases = TASKS[task].cases()
+    assert len(cases) == 500
+    for case in cases:
+        asked = card.BUNDLED.task_of(case.prompt)
+        assert asked is not None
+        assert asked.fields == (tuple(json.loads(case.answer)) if task == "extract" else ())
+        prompt = ReadPrompt([], tuple(card.BUNDLED.prompt_warnings(asked, "user", 100)), task=asked)
+        told = prompt.check(case.answer, "stop", num_tokens=9, steps_per_canvas=(5,), max_steps=48)
+        assert (*prompt.warnings, *told) == ()

@@ -1,0 +1,44 @@
+"""The forms of prompts: what is in one of them, and what it asks for."""
+
+import pytest
+
+from redraft.text.prompts.forms import PromptForm, PromptTask
+
+EXTRACT = PromptForm("Extract {fields} as JSON: {text}")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "text"),
+    [
+        ("Extract name as JSON: I am Ana.", ("name",), "I am Ana."),
+        ("Extract name, date as JSON: x: as JSON: y", ("name", "date"), "x: as JSON: y"),
+        ("  Extract name,date ,\tcity  as JSON:\n\nline\nline\n", ("name", "date", "city"), "line\nline"),
+        ("Extract name, name as JSON:x", ("name", "name"), "x"),
+        ("Extract name,, as JSON: x", ("name",), "x"),
+    ],
+)
+def test_a_prompt_names_its_fields_and_its_text(prompt, fields, text):
+    assert EXTRACT.read(prompt) == PromptTask(fields, text)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["", "hello", "extract name as JSON: x", "Extract name as JSON:", "Extract as JSON: x", "Extract a: b as JSON: x",
+     "Please Extract name as JSON: x", "Extract name\nas text\nas JSON: x", "Extract {fields} as JSON: x"],
+)  # fmt: skip
+def test_a_prompt_in_another_form(prompt):
+    assert EXTRACT.read(prompt) is None
+
+
+def test_slots_may_stand_anywhere():
+    assert PromptForm("{text}").read(" anything\nat all ") == PromptTask((), "anything\nat all")
+    assert PromptForm("{text}\n\nAs JSON: {fields}").read("a b As JSON: c, d") == PromptTask(("c", "d"), "a b")
+    assert PromptForm("Write (it) in kg: {text}").read("Write (it)  in kg: 3 g") == PromptTask((), "3 g")
+
+
+@pytest.mark.parametrize(
+    "template", ["", "no slot", "{fields}", "{text} {text}", "{fields} {fields} {text}", "{a} {text}"]
+)
+def test_a_form_that_cannot_be_read_is_refused(template):
+    with pytest.raises(ValueError, match=r"must have \{text\} once"):
+        PromptForm(template)

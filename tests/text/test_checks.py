@@ -1,0 +1,92 @@
+"""What is told of a finished answer: each finding in one sentence, with its value."""
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redraft.text.checks import MAX_SHOWN, brief, check_end, check_fields
+
+TEXT = "Ana lives in Porto since 4 May. Café."
+
+
+def found(answer: str, *fields: str, text: str = TEXT) -> list[str]:
+    return list(check_fields(answer, fields or ("name", "city"), text))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('{"name": "Ana", "city": "Porto"}', []),
+        ('{"city": null, "name": "Ana"}', []),
+        ('{"name": 5, "city": ["Lyon"]}', []),
+        ('{"name": "Ana", "city": "Por', ['the answer \'{"name": "Ana", "city": "Por\' is not valid JSON ']),
+        ("", ["the answer '' is not valid JSON (expecting value at character 0): try another seed"]),
+        ('{"name": NaN, "city": null}', ["is not valid JSON (NaN is not a JSON value)"]),
+        ("[" * 100_000, ["is not valid JSON (too deep)"]),
+        ("[1]", ["the answer '[1]' is JSON but not an object with the fields asked for"]),
+        ('{"name": "Ana"}', ["the answer lacks the field 'city'"]),
+        ("{}", ["the answer lacks the fields 'name', 'city'"]),
+        ('{"name": "Ana", "city": "Porto", "town": "x"}', ["the answer has the field 'town', not asked for"]),
+        ('{"name": "Ana", "name": "Ana", "city": null}', ["the answer has the field 'name' more than once"]),
+        ('{"name": "Ana", "city": "Portto"}', ["the value 'Portto' of the field 'city' does not stand in the text"]),
+        ('{"name": "ana", "city": "Port\\u001b[2J"}', ["the value 'ana' of", r"the value 'Port\x1b[2J' of"]),
+    ],
+)
+def test_what_is_told_of_fields(answer, expected):
+    told = found(answer)
+    assert len(told) == len(expected)
+    for sentence, part in zip(told, expected, strict=True):
+        assert part in sentence
+        assert sentence.isprintable()
+
+
+def test_a_field_that_is_asked_for_twice_may_be_answered_twice_or_once():
+    assert found('{"name": "Ana", "name": "Ana"}', "name", "name") == []
+    assert found('{"name": "Ana"}', "name", "name") == []
+    assert len(found('{"name": "Ana", "name": "Ana", "name": "Ana"}', "name", "name")) == 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("form_of_text", ["NFC", "NFD"])
+def test_accents_may_be_composed_or_not(form, form_of_text):
+    answer = json.dumps({"place": unicodedata.normalize(form, "Café")})
+    assert found(answer, "place", text=unicodedata.normalize(form_of_text, TEXT)) == []
+
+
+def test_long_values_and_many_names_are_cut():
+    (sentence,) = found(json.dumps({"name": "x" * 1000}), "name")
+    assert "x" * (MAX_SHOWN - 4) + "..." in sentence
+    assert len(sentence) < 200
+    (sentence,) = found("{}", *(f"field{n}" for n in range(20)))
+    assert sentence.endswith("'field7' and 12 more: try another seed")
+    assert len(brief("é" * 1000)) == MAX_SHOWN
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.none() | st.text(max_size=8), max_size=6))
+def test_an_object_of_the_fields_with_values_of_the_text_has_no_warning(values):
+    text = "|".join(value for value in values.values() if value is not None)
+    assert found(json.dumps(values), *values or ("name",), text=text) == ([] if values else found("{}", "name"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "steps", "expected"),
+    [
+        ("stop", (3, 5), []),
+        ("tool_calls", (), []),
+        (
+            "length",
+            (3,),
+            ["the answer is cut after 12 tokens: the limit on new tokens, or the model's context, ends it"],
+        ),
+        ("stop", (6, 3), ["canvas 1 took all of 6 steps and may be unfinished"]),
+        ("length", (3, 6, 6), ["is cut after", "canvases 2, 3 took all of 6 steps"]),
+        ("stop", (6,) * 20, ["canvases 1, 2, 3, 4, 5, 6, 7, 8 and 12 more took"]),
+    ],
+)
+def test_what_is_told_of_an_end(reason, steps, expected):
+    told = list(check_end(12, reason, steps, 6))
+    assert len(told) == len(expected)
+    assert all(part in sentence for sentence, part in zip(told, expected, strict=True))

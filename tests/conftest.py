@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["REDRAFT_CONFIG"] = os.devnull
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,18 @@ settings.load_profile("without deadline")
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a file, by name and content, and returns its path."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path: Path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
 
 
 @pytest.fixture(autouse=True, scope="module")

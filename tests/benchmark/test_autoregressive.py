@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from redraft.benchmark.autoregressive import AutoregressiveBaseline, compare_autoregressive
-from redraft.benchmark.compare import random_prompts
+from redraft.benchmark.autoregressive import compare_autoregressive
+from redraft.benchmark.compare import EngineTokens, random_prompts
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.model.preparation import prepare
@@ -18,8 +18,8 @@ def test_tokens_are_those_of_the_plain_loop(prepared, vocab_size, length):
     prompts = random_prompts(vocab_size, 3, length)
     settings = SamplerSettings(max_new_tokens=20)
     alone = [generate_autoregressive(model, prompt.tolist(), settings).token_ids for prompt in prompts]
-    decoding = AutoregressiveBaseline(prepare(model, "float32") if prepared else model, prompts, 20)
-    together = torch.stack([decoding.token() for _ in range(20)], dim=1)
+    decoding = EngineTokens(prepare(model, "float32") if prepared else model, prompts, 20)
+    together = torch.tensor([decoding.token() for _ in range(20)]).T
     assert together.tolist() == [list(tokens) for tokens in alone]
     assert len({tuple(tokens) for tokens in alone}) == 3
 

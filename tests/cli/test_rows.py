@@ -19,16 +19,6 @@ from tests.cli.test_streams import COMMAND, redraft_command
 from tests.fakes.models import tiny_model
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(name: str, content: str | bytes):
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("name", "content", "template", "message"),
     [

@@ -4,7 +4,6 @@ import dataclasses
 import random
 
 import pytest
-import torch
 
 from redraft.diffusion.acceptance import EntropyBound, LinearQuota
 from redraft.diffusion.settings import SamplerSettings
@@ -15,7 +14,7 @@ from redraft.generation.result import Generation
 from redraft.model import attention
 from redraft.model.precision import Precision
 from redraft.model.preparation import prepare
-from tests.fakes.models import tiny_model
+from tests.fakes.models import broken_cache, tiny_model
 
 SECONDS = ("prefill_seconds", "denoising_seconds", "commit_seconds")
 SYSTEM = tuple(range(2, 22))
@@ -154,7 +153,7 @@ def test_a_request_that_is_not_finite_fails_alone(model, answers):
     events = core.step()
     sequence = next(one for one in sequences if one.canvas is not None)
     victim, (place,) = sequence.request.id, sequence.canvas.counters
-    sequence.cache._keys[2] = torch.full_like(sequence.cache._keys[2], float("nan"))
+    sequence.cache = broken_cache(model.config, sequence.cache)
     while core.held:
         events += core.step()
     (failed,) = [event for event in events if isinstance(event, Failed)]

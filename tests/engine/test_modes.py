@@ -20,7 +20,7 @@ from redraft.engine import (
 )
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.loop import generate
-from tests.fakes.models import tiny_model
+from tests.fakes.models import broken_cache, tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)
 SETTINGS = SamplerSettings(max_new_tokens=20, steps=4, seed=5)
@@ -73,7 +73,7 @@ def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model):
     core.submit(sequence)
     core.submit(Request(id="c", prompt=PROMPT, settings=SETTINGS))
     core.step()
-    sequence.cache._keys[2] = torch.full_like(sequence.cache._keys[2], float("nan"))
+    sequence.cache = broken_cache(model.config, sequence.cache)
     events = run(core)
     assert "not finite behind token" in str(of(events, "v", Failed)[0].error)
     assert of(events, "u", Finished)

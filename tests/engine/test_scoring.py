@@ -22,7 +22,7 @@ from redraft.generation.loop import generate
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
 from redraft.model.transformer import Transformer
-from tests.fakes.models import tiny_model
+from tests.fakes.models import broken_cache, tiny_model
 
 SETTINGS = SamplerSettings(max_new_tokens=12, steps=4, seed=5)
 
@@ -153,7 +153,7 @@ def test_broken_logits_fail_their_own_prompt(model):
     sequence = core.sequence(Request(id="s", prompt=tuple(range(20)), settings=SETTINGS, mode="scoring"))
     core.submit(sequence)
     core.step()
-    sequence.cache._keys[2] = torch.full_like(sequence.cache._keys[2], float("nan"))
+    sequence.cache = broken_cache(model.config, sequence.cache)
     core.submit(Request(id="t", prompt=(3, 4, 5), settings=SETTINGS, mode="scoring"))
     events = run(core)
     (failed,) = [event for event in events if isinstance(event, Failed)]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from redraft.model.cache import KVCache
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.model.transformer import Transformer
 
@@ -57,3 +58,15 @@ def tiny_model(seed: int = 0, *, peak: float = 3.0, mixing: float = 0.3, **chang
             elif name == "norm.weight":
                 parameter.mul_(peak)
     return model.eval()
+
+
+def broken_cache(config: ModelConfig, cache: KVCache) -> KVCache:
+    """A cache like the one given, with keys that are no numbers."""
+    broken = KVCache(config)
+    for layer in range(config.num_layers):
+        keys, values = cache.content(layer)
+        assert keys is not None
+        assert values is not None
+        broken.append(layer, torch.full_like(keys, torch.nan), values)
+    broken.advance(cache.length)
+    return broken

@@ -3,6 +3,8 @@
 B requests, C canvas length, S steps of a canvas.
 """
 
+import copy
+import dataclasses
 import statistics
 import time
 from typing import Protocol
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from redraft.benchmark.timing import Comparison, Spread, alternate, ratio
 from redraft.diffusion.settings import SamplerSettings
-from redraft.engine import EngineCore, Limits, Request
+from redraft.engine import CanvasCommitted, EngineCore, Limits, Request
 from redraft.model.transformer import Transformer
 
 UNREACHABLE_ENTROPY = 1e-9
@@ -44,22 +46,17 @@ class EngineSteps:
     """Our engine, with prompts int64 [B, T]. Its limits admit all of them to every forward."""
 
     def __init__(self, model: Transformer, prompts: Tensor, steps: int) -> None:
-        self._model, self._prompts, self._steps = model, prompts.tolist(), steps
-        requests, tokens = len(prompts), prompts.numel() + len(prompts) * model.config.canvas_length
-        self.limits = Limits(
-            forward_tokens=tokens, admitted_tokens=tokens, admitted_requests=requests, queued_requests=requests,
-            prefix_tokens=0,
-        )  # fmt: skip
+        self._model, self._prompts, self._steps = model, prompts, steps
+        self.limits = _limits(prompts, model.config.canvas_length)
 
     def seconds(self) -> list[float]:
         """Runs one canvas of every request; seconds of each step but the first, which reads the prompts too."""
-        length = self._model.config.canvas_length
         core = EngineCore(self._model, self.limits)
         settings = SamplerSettings.of(
-            steps=self._steps, max_new_tokens=length, confidence_threshold=UNREACHABLE_ENTROPY, seed=0
-        )
-        for number, prompt in enumerate(self._prompts):
-            core.submit(Request(id=str(number), prompt=tuple(prompt), settings=settings))
+            steps=self._steps, max_new_tokens=self._model.config.canvas_length,
+            confidence_threshold=UNREACHABLE_ENTROPY, seed=0,
+        )  # fmt: skip
+        _submit(core, self._prompts, settings, "diffusion")
         found = []
         while core.held:
             start = time.perf_counter()
@@ -67,3 +64,32 @@ class EngineSteps:
             found.append(time.perf_counter() - start)
         assert len(found) == self._steps, "not every request was in every forward"
         return found[1:]
+
+
+class EngineTokens:
+    """Our engine token by token, with prompts int64 [B, T], for up to `room` tokens each. No EOS ends it."""
+
+    def __init__(self, model: Transformer, prompts: Tensor, room: int) -> None:
+        endless = copy.copy(model)
+        endless.config = dataclasses.replace(model.config, eos_ids=())
+        self._core = EngineCore(endless, _limits(prompts, room + 1))
+        _submit(self._core, prompts, SamplerSettings(max_new_tokens=room), "autoregressive")
+
+    def token(self) -> list[int]:
+        """Returns the next token of every request, [B]; the first call reads the prompts."""
+        found = {event.id: event.token_ids for event in self._core.step() if isinstance(event, CanvasCommitted)}
+        return [token for number in range(len(found)) for token in found[str(number)]]
+
+
+def _limits(prompts: Tensor, room: int) -> Limits:
+    """Admits all prompts, with room for so many tokens behind each, to every forward."""
+    requests, tokens = len(prompts), prompts.numel() + len(prompts) * room
+    return Limits(
+        forward_tokens=tokens, admitted_tokens=tokens, admitted_requests=requests, queued_requests=requests,
+        prefix_tokens=0,
+    )  # fmt: skip
+
+
+def _submit(core: EngineCore, prompts: Tensor, settings: SamplerSettings, mode: str) -> None:
+    for number, prompt in enumerate(prompts.tolist()):
+        core.submit(Request(id=str(number), prompt=tuple(prompt), settings=settings, mode=mode))

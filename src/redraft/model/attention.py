@@ -93,7 +93,7 @@ class SegmentedAttention:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Returns what `AttentionContext.attend` does; each layer once, since it extends the caches."""
-        if self.kernels is not None and self.kernels.has_attend(q.dtype):
+        if self.kernels is not None:
             return self._attend_by_kernels(self.kernels, layer, q, k, v)
         blocks: list[QueryBlock] = []
         lengths = [segment.length for segment in self.segments]

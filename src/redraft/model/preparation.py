@@ -77,8 +77,9 @@ def _prepare_with_kernels(model: Transformer, methods: dict[str, LinearMethod], 
         model.layers[i] = KernelLayer(layer, kernels, **methods)
     mlp = FusedMLP(model.self_conditioning, methods["dense"], kernels.gate)
     model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
-    model.kernels = kernels
     weight = model.embed_tokens.weight
+    model.kernels = kernels
+    model.attention_kernels = kernels if kernels.has_attend(weight.dtype) else None
     if packed_embedding_bytes(model.config, weight.dtype):
         model.packed_embedding = PackedEmbedding(weight, TILE, kernels)
 

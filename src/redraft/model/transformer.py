@@ -57,8 +57,9 @@ class Transformer(nn.Module):
         self.self_conditioning = SelfConditioning(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        # What `prepare` found for this machine; attention and readout use it too.
+        # What `prepare` chose for this machine: for the readout, and for attention.
         self.kernels: Kernels | None = None
+        self.attention_kernels: Kernels | None = None
         self.packed_embedding: PackedEmbedding | None = None
 
     @property
@@ -77,7 +78,7 @@ class Transformer(nn.Module):
 
     def run(self, batch: FlatBatch, caches: Sequence[KVCache]) -> ForwardResult:
         """Runs a batch whose segments go on from `caches[segment.slot]`, which stay as they are."""
-        context = SegmentedAttention(self.config, batch.segments, caches, self.kernels)
+        context = SegmentedAttention(self.config, batch.segments, caches, self.attention_kernels)
         hidden = self(batch.padded(), context)
         return ForwardResult(hidden, context.extended_caches())
 

@@ -80,9 +80,10 @@ def _parse(name: str, text: str) -> int:
 
 def visible_cpus() -> int:
     """Returns the number of CPUs that this process may run on: its affinity."""
-    if hasattr(os, "sched_getaffinity"):
+    try:
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    except AttributeError:  # macOS and Windows have none to tell
+        return os.cpu_count() or 1
 
 
 def available_cpus() -> int:

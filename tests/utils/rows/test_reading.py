@@ -13,16 +13,6 @@ from redraft.utils.rows.reading import Row, RowFile
 from redraft.utils.rows.template import parse_template
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(name: str, content: str | bytes):
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
-
-
 def read(path, **options) -> list[tuple[int, str]]:
     """Checks a file and returns the line and the prompt of each of its rows."""
     rows = RowFile(path, **options)

@@ -8,10 +8,10 @@ import typer
 
 import redraft
 from redraft.cli import options
+from redraft.cli.answers.answer_warnings import StrictOption, end_with_warnings
 from redraft.cli.answers.live import answer
 from redraft.cli.answers.row_options import RowOptions, with_row_options
 from redraft.cli.answers.rows import answer_rows
-from redraft.cli.answers.warned import StrictOption, end_with_warnings
 from redraft.cli.streams import read_standard_input
 
 MAX_STEP_DELAY = 60

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 import redraft
-from redraft.cli.answers.warned import say_warnings
+from redraft.cli.answers.answer_warnings import say_warnings
 from redraft.text import TextTokenizer
 
 if TYPE_CHECKING:

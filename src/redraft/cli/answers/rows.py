@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import redraft
 from redraft.cli import options
+from redraft.cli.answers.answer_warnings import end_with_warnings
 from redraft.cli.answers.row_options import RowOptions
-from redraft.cli.answers.warned import end_with_warnings
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output

@@ -193,13 +193,16 @@ def _attend_blocks(group: Sequence[QueryBlock]) -> list[Tensor]:
     rows = queries.view(count, height, groups, -1, d).permute(0, 2, 3, 1, 4).reshape(count * groups, -1, d)
     keys, values = (x.view(count, room, groups, d).transpose(1, 2).reshape(-1, room, d) for x in (keys, values))
     scores = rows @ keys.transpose(1, 2)
+    # Not minus infinity: a row that fills a block up may see nothing, and some CPUs' products in bfloat16 read beyond a
+    # row's end, where zero times its NaN would be NaN for its neighbour.
+    nothing = torch.finfo(scores.dtype).min
     for seen, block in zip(scores.view(count, groups, -1, height, room), group, strict=True):
         if block.hidden is not None:
-            seen.masked_fill_(block.hidden, -torch.inf)
+            seen.masked_fill_(block.hidden, nothing)
         if block.unseen:
-            seen[..., : block.unseen] = -torch.inf
+            seen[..., : block.unseen] = nothing
         if block.end < room:
-            seen[..., block.end :] = -torch.inf
+            seen[..., block.end :] = nothing
     mixed = (scores.softmax(dim=-1) @ values).view(count, groups, -1, height, d)
     mixed = mixed.permute(0, 3, 1, 2, 4).reshape(count, height, heads, d)
     return [

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 MAX_TOP = 20
 """The most of a position's likeliest tokens that can be asked for."""
 
-MODE_NAMES = ("diffusion", "autoregressive", "scoring")
+MODE_NAMES = ("diffusion", "autoregressive", "verified", "scoring")
 
 
 class QueueFull(RuntimeError):
@@ -25,8 +25,9 @@ class Request:
     prompt: token ids. settings: sampler settings, seed and choice among them. stop_ids: tokens that end the answer as
     an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
     of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion", or
-    "autoregressive": the likeliest token after the other, by encoder passes alone; or "scoring": the log-probabilities
-    of the prompt's own tokens, by the same passes.
+    "autoregressive": the likeliest token after the other, by encoder passes alone; "verified": the same answer, drafted
+    on canvases and kept as far as the encoder pass would have written it (the temperature is 0); or "scoring": the
+    log-probabilities of the prompt's own tokens, by encoder passes.
     """
 
     id: str

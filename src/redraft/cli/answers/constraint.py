@@ -12,6 +12,7 @@ from redraft.constraints.build import ConstraintSpec, build
 from redraft.constraints.limits import Budget, BuildLimits
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.text import TextTokenizer
+from redraft.utils.words import counted
 from redraft.weights.config.file import read_config
 from redraft.weights.fetch import resolve
 
@@ -48,7 +49,7 @@ def constraint(
         ("states", f"{automaton.num_states:,}"),
         ("token classes", f"{automaton.num_classes:,}"),
         ("arcs", f"{automaton.num_arcs:,}"),
-        ("shortest answer", f"{automaton.min_tokens:,} tokens"),
+        ("shortest answer", counted(automaton.min_tokens, "token")),
     ]
     show_table(rows)
     for ids in (automaton.shortest(), *members):

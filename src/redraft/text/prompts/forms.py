@@ -15,7 +15,7 @@ _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
 class PromptTask:
     """What a prompt asks for. fields: keys of a JSON object whose values stand in the text; none for another answer.
 
-    text: empty where the prompt ends after its request. names_missing: its form has a list of fields, and it names none.
+    text: empty where the prompt ends after its request. names_missing: its list of fields names none.
     """
 
     fields: tuple[str, ...]

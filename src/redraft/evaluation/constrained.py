@@ -6,7 +6,6 @@ import re
 from redraft.api import Model, Prompt
 from redraft.constraints.build import AutomatonCache, ConstraintSpec
 from redraft.constraints.tokens import TokenAutomaton
-from redraft.constraints.vocabulary import Vocabulary
 from redraft.text.prompts.conversation import text_of
 from redraft.text.prompts.forms import PromptTask
 
@@ -61,12 +60,7 @@ class TaskConstraints:
     """The automata of prompts, for a model's vocabulary."""
 
     def __init__(self, model: Model) -> None:
-        config = model.transformer.config
-        tokens = model.tokenizer.all_token_bytes(config.vocab_size)
-        self._vocabulary = Vocabulary(
-            tokens.tokens, end_ids=config.eos_ids, strips_first_space=tokens.strips_first_space
-        )
-        self._card, self._cache = model.card, AutomatonCache()
+        self._card, self._vocabulary, self._cache = model.card, model.vocabulary, AutomatonCache()
 
     def of(self, prompt: Prompt) -> TokenAutomaton:
         """Returns the automaton of a prompt. Raises ValueError for one that asks for no form."""

@@ -75,7 +75,7 @@ def test_any_use_of_caches_is_recomputing_from_scratch(model: Transformer, data:
     for _ in range(data.draw(st.integers(1, 8))):
         one = data.draw(st.sampled_from(held))
         tokens = torch.tensor(data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=25)))
-        match data.draw(st.sampled_from(["encode", "denoise", "discard", "fork", "truncate"])):
+        match data.draw(st.sampled_from(["encode", "denoise", "discard", "fork", "truncate", "take back"])):
             case "encode":
                 hidden, one.cache = encode(model, tokens, one.cache)
                 whole, _ = encode(model, torch.cat((one.tokens, tokens)), KVCache(model.config))
@@ -90,6 +90,13 @@ def test_any_use_of_caches_is_recomputing_from_scratch(model: Transformer, data:
             case "truncate":
                 to = data.draw(st.integers(one.cache.min_truncation, one.cache.length))
                 held.append(Held(one.cache.truncate(to), one.tokens[:to]))
+            case "take back":
+                hidden, longer = encode(model, tokens, one.cache.revocable())
+                whole, _ = encode(model, torch.cat((one.tokens, tokens)), KVCache(model.config))
+                assert torch.equal(hidden, whole[len(one.tokens) :])
+                kept = data.draw(st.integers(0, len(tokens)))
+                assert longer.min_truncation == len(one.tokens)
+                held.append(Held(longer.truncate(one.cache.length + kept), torch.cat((one.tokens, tokens[:kept]))))
     for one in held:
         wanted = anew(model, one.tokens)
         assert (one.cache.length, one.cache.num_bytes) == (wanted.length, wanted.num_bytes)
@@ -130,6 +137,14 @@ def test_layers_that_see_nothing_of_the_past_have_nothing_to_lose() -> None:
     assert cache.min_truncation == 0
     short = anew(model, torch.arange(6))
     assert torch.equal(denoise(model, CANVAS, cache.truncate(6)), denoise(model, CANVAS, short))
+
+
+@torch.inference_mode()
+def test_nothing_before_a_cache_was_revocable_can_be_taken_back() -> None:
+    model = tiny_model()
+    _, cache = encode(model, torch.arange(6), anew(model, torch.arange(9)).revocable())
+    with pytest.raises(ValueError, match=r"a cache of 15 tokens cannot be truncated to 8: .* between 9 and 15"):
+        cache.truncate(8)
 
 
 @torch.inference_mode()

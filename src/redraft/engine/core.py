@@ -6,6 +6,7 @@ from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
 from redraft.engine.modes.autoregressive import Autoregressive
 from redraft.engine.modes.diffusion import Diffusion
 from redraft.engine.modes.scoring import Scoring
+from redraft.engine.modes.verified import Verified
 from redraft.engine.prefix_cache import PrefixCache
 from redraft.engine.request import Request
 from redraft.engine.runner import ChunkResult, run_forward
@@ -31,6 +32,7 @@ class EngineCore:
         self._modes: dict[str, DecodingMode] = {
             "diffusion": Diffusion(config, device),
             "autoregressive": Autoregressive(config, device),
+            "verified": Verified(config, device),
             "scoring": Scoring(config, device),
         }
         self._held: dict[str, Sequence] = {}
@@ -122,7 +124,7 @@ class EngineCore:
         tokens, prompt = sequence.committed, len(sequence.request.prompt)
         if sequence.phase is Phase.PREFILL:
             self.prefixes.publish(tokens, sequence.cache)
-        elif sequence.canvas_length:
+        elif sequence.record.canvases:
             before = len(tokens) - sequence.canvas_length
             self.prefixes.publish(tokens, sequence.cache, instead_of=before if before > prompt else 0)
 

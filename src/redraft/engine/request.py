@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MAX_TOP = 20
 """The most of a position's likeliest tokens that can be asked for."""
 
-MODE_NAMES = ("diffusion", "autoregressive", "scoring")
+MODE_NAMES = ("diffusion", "autoregressive", "verified", "scoring")
 
 
 class QueueFull(RuntimeError):
@@ -26,9 +26,10 @@ class Request:
     prompt: token ids. settings: sampler settings, seed and choice among them. stop_ids: tokens that end the answer as
     an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
     of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion", or
-    "autoregressive": the likeliest token after the other, by encoder passes alone; or "scoring": the log-probabilities
-    of the prompt's own tokens, by the same passes. constraint: the language that the answer is to be of, built for the
-    model's vocabulary and with the stop ids as its end.
+    "autoregressive": the likeliest token after the other, by encoder passes alone; "verified": the same answer, drafted
+    on canvases and kept as far as the encoder pass would have written it (the temperature is 0); or "scoring": the
+    log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the answer is to be
+    of, built for the model's vocabulary and with the stop ids as its end.
     """
 
     id: str

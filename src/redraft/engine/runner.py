@@ -25,7 +25,8 @@ def run_forward(model: Transformer, chunks: list[Chunk]) -> list[ChunkResult]:
     """Runs the model once over the chunks of distinct sequences, of which it changes none."""
     items = [chunk.sequence.mode.work(chunk) for chunk in chunks]
     parts, rows = _segments(items, model.embed_tokens.weight.device)
-    result = model.run(FlatBatch.of(parts), [chunk.sequence.cache for chunk in chunks])
+    caches = [item.sequence.cache.revocable() if item.is_revocable else item.sequence.cache for item in items]
+    result = model.run(FlatBatch.of(parts), caches)
     groups: dict[DecodingMode, list[int]] = defaultdict(list)
     for i, item in enumerate(items):
         if rows[i].start < rows[i].stop:
@@ -53,6 +54,6 @@ def _segments(items: list[WorkItem], device: torch.device) -> tuple[list[Segment
         if (canvas := item.canvas) is not None:
             signal = None if canvas.soft_embedding is None else canvas.soft_embedding[0]
             parts.append(SegmentInput(canvas.tokens[0], position + count, Pass.DENOISER, signal, slot))
-            end, read = end + canvas.length, canvas.length
+            end, read = end + canvas.length, read + canvas.length
         rows.append(slice(end - read, end))
     return parts, rows

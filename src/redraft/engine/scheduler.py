@@ -115,5 +115,5 @@ def _chunk(sequence: Sequence, room: int, share: int) -> Chunk:
     """Returns the most of a sequence that fits into `room` tokens, with at most `share` of its prompt."""
     most = min(len(sequence.pending), room, share if sequence.phase is Phase.PREFILL else room)
     encode = most if sequence.branch is None else min(most, sequence.branch)
-    has_room = 0 < sequence.canvas_length <= room - encode
+    has_room = 0 < sequence.canvas_rows <= room - encode
     return Chunk(sequence, encode, denoises=encode == len(sequence.pending) and has_room)

@@ -33,10 +33,11 @@ class Sequence:
     """A request and how far it has come.
 
     Written once: request, mode, canvas_length (rows of a denoiser pass over it; 0: it has none), max_tokens (what its
-    cache may come to hold). By the mode: canvas (the one under way), held (the constraint that it is under), pending
-    (tokens yet to be encoded), phase, record (the answer so far). By the engine core: cache, phase and pending after a
-    forward, branch (where in the pending tokens a chunk has to end, because a prefix that others share ends there). By
-    the scheduler: last_served, the last forward that served it.
+    cache may come to hold). By the mode: canvas (the one under way), held (the constraint that it is under),
+    canvas_rows (those that the next forward is to denoise: all or none), pending (tokens yet to be encoded), phase,
+    record (the answer so far). By the engine core: cache, phase and pending after a forward, branch (where in the
+    pending tokens a chunk has to end, because a prefix that others share ends there). By the scheduler: last_served,
+    the last forward that served it.
     """
 
     request: "Request"
@@ -49,8 +50,13 @@ class Sequence:
     pending: list[int] = field(default_factory=list)
     canvas: "CanvasState | None" = None
     held: "ConstrainedCanvas | None" = None
+    canvas_rows: int = -1
     branch: int | None = None
     last_served: int = -1
+
+    def __post_init__(self) -> None:
+        if self.canvas_rows < 0:
+            self.canvas_rows = self.canvas_length
 
     @property
     def committed(self) -> list[int]:
@@ -89,7 +95,7 @@ class Chunk:
     @property
     def tokens(self) -> int:
         """Rows of the forward."""
-        return self.encode + self.denoises * self.sequence.canvas_length
+        return self.encode + self.denoises * self.sequence.canvas_rows
 
     @property
     def is_last(self) -> bool:
@@ -103,7 +109,7 @@ class WorkItem:
 
     encode: tokens that an encoder pass appends to its cache. canvas: what a denoiser pass then reads, and all of whose
     rows are read out; held: the constraint it is under. read_last: how many of the last encoded tokens' rows are read
-    out instead.
+    out before them. is_revocable: whether the encoded tokens may be taken back.
     """
 
     chunk: Chunk
@@ -111,6 +117,7 @@ class WorkItem:
     canvas: "CanvasState | None" = None
     held: "ConstrainedCanvas | None" = None
     read_last: int = 0
+    is_revocable: bool = False
 
     @property
     def sequence(self) -> Sequence:
@@ -121,7 +128,8 @@ class WorkItem:
 class DecodingOutcome:
     """What a forward made of a sequence whose rows were read out: a denoising step, tokens, or an error.
 
-    log_probs, top: of the tokens, where the mode scores them.
+    log_probs, top: of the tokens, where the mode scores them. verify: what the next forward is to verify, tokens that
+    are kept if the causal pass would have written them; None where there is no draft to verify.
     """
 
     step: "DenoisingStep | None" = None
@@ -130,6 +138,7 @@ class DecodingOutcome:
     token_ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
     top: "TopTokens | None" = None
+    verify: tuple[int, ...] | None = None
     error: Exception | None = None
 
 

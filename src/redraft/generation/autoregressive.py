@@ -47,6 +47,7 @@ def autoregressive_tokens(
         if not readout.entropy.isfinite().all():
             raise not_finite(f"behind token {cache.length}")
         record.lap(phase)
+        record.forwards += 1
         pending, phase = readout.argmax.tolist(), "commit"
         finish_reason = record.write(pending[0])
         if finish_reason is not None:
@@ -55,23 +56,46 @@ def autoregressive_tokens(
 
 
 class TokenRecord(AnswerRecord):
-    """The record of an answer that is written token by token. Nothing about it is random."""
+    """The record of an answer that is written token by token. Nothing about it is random.
 
-    def __init__(self, prompt_length: int, settings: SamplerSettings, config: ModelConfig) -> None:
+    forwards: those that it has taken so far, counted by whoever runs them.
+    """
+
+    def __init__(
+        self,
+        prompt_length: int,
+        settings: SamplerSettings,
+        config: ModelConfig,
+        *,
+        stop_ids: Sequence[int] | None = None,
+    ) -> None:
         room = min(settings.max_new_tokens, config.max_context - prompt_length)
-        super().__init__(room=room, stop_ids=config.eos_ids, seed=0, max_context=config.max_context)
+        stop_ids = config.eos_ids if stop_ids is None else stop_ids
+        super().__init__(room=room, stop_ids=stop_ids, seed=0, max_context=config.max_context)
+        self.forwards = 0
         self._length = config.canvas_length
         self._written: list[int] = []
+        # How many forwards there had been when each token was written.
+        self._forwards_at: list[int] = []
+
+    @property
+    def written(self) -> int:
+        """The number of tokens so far, with one that has ended the answer."""
+        return len(self._written)
 
     def write(self, token: int) -> str | None:
         """Adds a token; returns why the answer ends there: "stop" at an EOS, "length" without room for it, or None."""
         self._written.append(token)
+        self._forwards_at.append(self.forwards)
         if token in self.stop_ids:
             return "stop"
         return "length" if len(self._written) > self.room else None
 
     def generation(self, finish_reason: str) -> Generation:
+        before = 0
         for start in range(0, len(self._written), self._length):
             block = self._written[start : start + self._length]
-            self.add(block + block[-1:] * (self._length - len(block)), len(block), committed=0)
+            forwards = self._forwards_at[start + len(block) - 1]
+            self.add(block + block[-1:] * (self._length - len(block)), forwards - before, committed=0)
+            before = forwards
         return super().generation(finish_reason)

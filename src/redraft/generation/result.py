@@ -54,12 +54,26 @@ class ConstraintReport:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """How an answer came about whose drafts were verified.
+
+    rounds: causal passes that verified a draft or wrote one token. denoiser_passes: those that made the drafts.
+    kept_per_round: tokens, the EOS included, that a round added.
+    """
+
+    rounds: int
+    denoiser_passes: int
+    kept_per_round: float
+
+
+@dataclass(frozen=True)
 class Generation:
     """A finished answer.
 
     token_ids: the answer without the EOS that ended it, cut at max_new_tokens. canvases: what was written, whole.
-    tokens_per_forward: answer tokens, the EOS included, per denoiser pass. Seconds are wall clock. constraint: where
-    there was one, what it had to do.
+    tokens_per_forward: answer tokens, the EOS included, per denoiser pass; of an answer that was written causally, per
+    forward. constraint: what a constraint had to do; verification: how its drafts were verified; None where there were
+    none. Seconds are wall clock.
     """
 
     token_ids: tuple[int, ...]
@@ -72,6 +86,7 @@ class Generation:
     commit_seconds: float
     canvases: tuple[tuple[int, ...], ...] = field(repr=False)
     constraint: ConstraintReport | None = None
+    verification: Verification | None = None
 
     @property
     def seconds(self) -> float:

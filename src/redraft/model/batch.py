@@ -40,7 +40,7 @@ class SegmentInput:
     """What a segment reads: token_ids int64 [n] of a sequence from `position` on, in one pass.
 
     `soft_embedding` [n, D] is a denoiser segment's self-conditioning signal (None: no signal); `slot` names the
-    sequence's cache.
+    sequence's cache; `adapter` is the slot of its adapter in this pass (`AdapterBank.slots`), 0 for the base alone.
     """
 
     token_ids: Tensor
@@ -48,6 +48,7 @@ class SegmentInput:
     kind: Pass
     soft_embedding: Tensor | None = None
     slot: int = 0
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class FlatBatch:
     padding: nothing attends to it, and the model does not return it. `soft_embedding` [N, D] is the
     self-conditioning signal of denoiser rows (None: no row has one; rows of the encoder pass are ignored).
     `embeddings` [N, D] with `embedded` bool [N] takes the place of token embeddings × √D where `embedded` is true.
+    `adapters` int64 [N] are the rows' adapter slots, 0 for the base alone; None: no row has an adapter.
     """
 
     token_ids: Tensor
@@ -84,6 +86,7 @@ class FlatBatch:
     soft_embedding: Tensor | None = None
     embeddings: Tensor | None = None
     embedded: Tensor | None = None
+    adapters: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows = 0
@@ -99,7 +102,9 @@ class FlatBatch:
 
     def padded(self) -> "FlatBatch":
         """Returns the same batch, padded to a multiple of ROW_MULTIPLE rows."""
-        rows = (self.token_ids, self.positions, self.soft_embedding, self.embeddings, self.embedded)
+        rows = (
+            self.token_ids, self.positions, self.soft_embedding, self.embeddings, self.embedded, self.adapters,
+        )  # fmt: skip
         token_ids, positions, *others = (None if each is None else pad_rows(each) for each in rows)
         assert token_ids is not None and positions is not None
         return FlatBatch(token_ids, positions, self.segments, *others)
@@ -124,7 +129,12 @@ class FlatBatch:
                     for segment, signal in zip(segments, signals, strict=True)
                 ]
             )
-        return cls(torch.cat([part.token_ids for part in parts]), positions, tuple(segments), soft_embedding)
+        adapters = None
+        if any(part.adapter for part in parts):
+            slots = torch.tensor([part.adapter for part in parts])
+            adapters = slots.repeat_interleave(torch.tensor([segment.length for segment in segments])).to(device)
+        token_ids = torch.cat([part.token_ids for part in parts])
+        return cls(token_ids, positions, tuple(segments), soft_embedding, adapters=adapters)
 
     @classmethod
     def single(

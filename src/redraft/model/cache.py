@@ -16,7 +16,8 @@ class KVCache:
     ones too, and all of them share tensors, which nobody writes into. Only attention calls `append` and `advance`, on
     forks of its own.
 
-    Sliding layers keep only what a later token can still see, the last W - 1 tokens.
+    Sliding layers keep only what a later token can still see, the last W - 1 tokens; but for those of a cache that is
+    `revocable`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -24,6 +25,8 @@ class KVCache:
         self._keys: list[Tensor | None] = [None] * config.num_layers
         self._values: list[Tensor | None] = [None] * config.num_layers
         self._length = 0
+        # From how many tokens on nothing has been evicted, since they may be taken back; None where nothing may.
+        self._revocable_from: int | None = None
 
     @property
     def length(self) -> int:
@@ -47,15 +50,29 @@ class KVCache:
         """Returns another cache with the same content, which shares its tensors."""
         other = KVCache(self._config)
         other._keys, other._values, other._length = list(self._keys), list(self._values), self._length
+        other._revocable_from = self._revocable_from
+        return other
+
+    def revocable(self) -> "KVCache":
+        """Returns a cache with the same content, of which all that is encoded from here on may be taken back.
+
+        Its sliding layers evict nothing until it is truncated, to any length from this one on.
+        """
+        other = self.fork()
+        other._revocable_from = self._length
         return other
 
     @property
     def min_truncation(self) -> int:
         """The least length that `truncate` accepts: 0, or the cache's own once a sliding layer has evicted tokens.
 
+        Of a revocable cache it is the length from which it has been one.
+
         A sliding layer holds W - 1 tokens. Of a shorter sequence it would need others, which are gone. (With W = 1 it
         needs none.)
         """
+        if self._revocable_from is not None:
+            return self._revocable_from
         evicted = any(
             self._config.visible_past(layer) and self.stored(layer) < self._length
             for layer in range(self._config.num_layers)
@@ -75,11 +92,16 @@ class KVCache:
                 f"{self._config.sliding_window - 1} tokens; keep the cache from before"
             )
         other = self.fork()
-        if to < self._length:
-            for contents in (other._keys, other._values):
-                # Copies, so that the part that is cut off is really freed.
-                contents[:] = [None if one is None else one[:to].clone() for one in contents]
-            other._length = to
+        other._length, other._revocable_from = to, None
+        if to < self._length or self._revocable_from is not None:
+            for layer in range(self._config.num_layers):
+                visible, held_from = self._config.visible_past(layer), self._length - self.stored(layer)
+                first = held_from if visible is None else max(held_from, to - visible)
+                rows = slice(first - held_from, max(0, to - held_from))
+                for contents in (other._keys, other._values):
+                    if (one := contents[layer]) is not None:
+                        # Copies, so that the part that is cut off is really freed.
+                        contents[layer] = one if one.shape[0] == rows.stop - rows.start else one[rows].clone()
         return other
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +116,7 @@ class KVCache:
         else:
             keys, values = torch.cat((keys, k)), torch.cat((values, v))
         visible, held = self._config.visible_past(layer), keys.shape[0]
-        if visible is None or held <= visible:
+        if visible is None or held <= visible or self._revocable_from is not None:
             self._keys[layer], self._values[layer] = keys, values
         else:
             # Copies, so that the evicted part is really freed.

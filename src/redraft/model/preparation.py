@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from redraft.model.attention import AttentionContext
 from redraft.model.config import ModelConfig
 from redraft.model.layers import Attention, Experts, Layer, rotate
+from redraft.model.linear.adapters import AdaptedExperts, AdaptedLinear, AdapterBank, LowRankProducts
 from redraft.model.linear.methods import Int8Linear, PackedLinear, PlainLinear, WeightOnlyLinear, has_onednn
 from redraft.model.linear.quantized import concat_outputs
 from redraft.model.native.build import load_kernels
 from redraft.model.native.kernels import Kernels
-from redraft.model.native.layer import FusedMLP, KernelLayer, LinearMethod
+from redraft.model.native.layer import ExpertProducts, FusedMLP, KernelLayer, LinearMethod
 from redraft.model.native.linear import GroupedLinear, KernelLinear, PackedEmbedding
 from redraft.model.precision import Precision
 from redraft.model.readout.streamed import TILE
@@ -50,6 +51,44 @@ def prepare(model: Transformer, precision: str, *, find_kernels: FindKernels = l
     else:
         _prepare_with_kernels(model, _layer_methods(chosen, model, kernels), kernels)
     return model.eval().requires_grad_(False)
+
+
+def hold_adapters(model: Transformer) -> AdapterBank:
+    """Puts hooks for adapters around the products of a prepared model, if it has none yet; returns its bank."""
+    if model.adapters is not None:
+        return model.adapters
+    shapes, weight, kernels = model.config.parameter_shapes(), model.embed_tokens.weight, model.kernels
+    if kernels is not None and _has_own_products(model, kernels):
+        stack: LinearMethod = partial(KernelLinear, kernels=kernels)
+    else:
+        stack = partial(GroupedLinear, method=_unquantized_method(weight.dtype, weight.device))
+    bank = AdapterBank(stack, weight)
+
+    def products(prefix: str, *names: str) -> LowRankProducts:
+        return bank.products([(name, shapes[name][-2]) for leaf in names if (name := prefix + leaf) in shapes])
+
+    def hook(module: nn.Module, leaf: str, prefix: str, *names: str) -> None:
+        module.add_module(leaf, AdaptedLinear(module.get_submodule(leaf), products(prefix, *names), bank))
+
+    def hook_mlp(mlp: nn.Module, prefix: str) -> None:
+        hook(mlp, "gate_up", prefix, "gate_proj.weight", "up_proj.weight")
+        hook(mlp, "down", prefix, "down_proj.weight")
+
+    for i, layer in enumerate(model.layers):
+        prefix = f"layers.{i}."
+        attention = layer.get_submodule("self_attn")
+        hook(attention, "qkv", f"{prefix}self_attn.", "q_proj.weight", "k_proj.weight", "v_proj.weight")
+        hook(attention, "o_proj", f"{prefix}self_attn.", "o_proj.weight")
+        hook_mlp(layer.get_submodule("mlp"), f"{prefix}mlp.")
+        on_kernels = isinstance(layer, KernelLayer)
+        router, leaf = (layer, "router") if on_kernels else (layer.get_submodule("router"), "proj")
+        hook(router, leaf, f"{prefix}router.", "proj.weight")
+        parent, leaf = (layer, "experts") if on_kernels else (layer.get_submodule("experts"), "products")
+        gate_up, down = (products(f"{prefix}experts.", name) for name in ("gate_up_proj", "down_proj"))
+        parent.add_module(leaf, AdaptedExperts(parent.get_submodule(leaf), gate_up, down, bank))
+    hook_mlp(model.get_submodule("self_conditioning.mlp"), "self_conditioning.")
+    model.adapters = bank
+    return bank
 
 
 def packed_embedding_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -103,14 +142,18 @@ def _unquantized_method(dtype: torch.dtype, device: torch.device) -> LinearMetho
 
 def _layer_methods(precision: Precision, model: Transformer, kernels: Kernels) -> dict[str, LinearMethod]:
     """Returns the linear methods of layers that run on kernels, by the names that `KernelLayer` has for them."""
-    weight, config = model.embed_tokens.weight, model.config
-    widths = {config.num_heads * config.attention_shape(layer).head_dim for layer in range(config.num_layers)}
-    widths |= {config.hidden_size, config.dense_size, config.expert_size}
-    own = kernels.has_multiply(weight.dtype, *widths)
+    weight, own = model.embed_tokens.weight, _has_own_products(model, kernels)
     plain = partial(KernelLinear, kernels=kernels) if own else _unquantized_method(weight.dtype, weight.device)
     dense = _linear_method(precision, weight.device, kernels) if precision.is_quantized else plain
     stack = plain if own and not precision.is_quantized else partial(GroupedLinear, method=dense)
     return {"dense": dense, "router": plain, "stack": stack}
+
+
+def _has_own_products(model: Transformer, kernels: Kernels) -> bool:
+    config = model.config
+    widths = {config.num_heads * config.attention_shape(layer).head_dim for layer in range(config.num_layers)}
+    widths |= {config.hidden_size, config.dense_size, config.expert_size}
+    return kernels.has_multiply(model.embed_tokens.weight.dtype, *widths)
 
 
 class FusedAttention(nn.Module):
@@ -156,23 +199,19 @@ class GroupedExperts(nn.Module):
 
     def __init__(self, plain: Experts, method: LinearMethod) -> None:
         super().__init__()
-        self.gate_up = nn.ModuleList(method(weight) for weight in plain.gate_up_proj)
-        self.down = nn.ModuleList(method(weight) for weight in plain.down_proj)
+        self._count = plain.down_proj.shape[0]
+        self.products = ExpertProducts(plain, partial(GroupedLinear, method=method), _gated)
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x [N, D], weights and experts [N, K] → [N, D]. A token's experts are summed in the order of their rank."""
         n, k = experts.shape
         chosen = experts.flatten()
         order = chosen.argsort(stable=True)
-        rows = x.index_select(0, order // k)
-        outputs = torch.empty_like(rows)
-        start = 0
-        for expert, count in enumerate(torch.bincount(chosen, minlength=len(self.down)).tolist()):
-            if count:
-                share = slice(start, start + count)
-                outputs[share] = self.down[expert](_gated(self.gate_up[expert](rows[share])))
-                start += count
-        by_choice = torch.empty_like(outputs).index_copy_(0, order, outputs).view(n, k, -1)
+        place = torch.empty_like(order).index_copy_(0, order, torch.arange(n * k, device=order.device)).view(n, k)
+        # Counted on the CPU at once, where each product asks for them.
+        counts = torch.bincount(chosen, minlength=self._count).cpu()
+        outputs = self.products(x.index_select(0, order // k), counts, place)
+        by_choice: Tensor = outputs.index_select(0, place.flatten()).view(n, k, -1)
         return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
 
 

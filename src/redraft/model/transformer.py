@@ -16,6 +16,7 @@ from redraft.model.cache import KVCache
 from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.head import OutputHead
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
+from redraft.model.linear.adapters import AdapterBank
 from redraft.model.native.kernels import Kernels
 from redraft.model.native.linear import PackedEmbedding
 
@@ -61,6 +62,8 @@ class Transformer(nn.Module):
         self.kernels: Kernels | None = None
         self.attention_kernels: Kernels | None = None
         self.packed_embedding: PackedEmbedding | None = None
+        # What `hold_adapters` put around the products of a prepared model.
+        self.adapters: AdapterBank | None = None
 
     @property
     def embedding_scale(self) -> float:
@@ -87,6 +90,10 @@ class Transformer(nn.Module):
 
         Nothing is returned of padding.
         """
+        if self.adapters is not None:
+            self.adapters.begin(batch.adapters)
+        else:
+            assert batch.adapters is None
         x = self._embed(batch)
         ropes = {
             SLIDING: rope_table(self.config.sliding, batch.positions),

@@ -51,6 +51,7 @@ class Autoregressive:
         record, (token,) = sequence.record, outcome.token_ids
         assert isinstance(record, TokenRecord)
         record.lap(sequence.phase.value)
+        record.forwards += 1
         finish_reason = record.write(token)
         if finish_reason is not None:
             yield Finished(sequence.request.id, record.generation(finish_reason))

@@ -76,6 +76,7 @@ class Scoring:
         yield TokensScored(id, outcome.token_ids, outcome.log_probs, outcome.top)
         if sequence.pending:
             return
+        record.forwards += 1
         token = outcome.token_ids[-1]
         finish_reason = record.write(token)
         if finish_reason is None:

@@ -42,7 +42,7 @@ class KernelLayer(nn.Module):
         self.self_attn = KernelAttention(plain.self_attn, dense, kernels)
         self.mlp = FusedMLP(plain.mlp, dense, kernels.gate)
         self.router = router(plain.router.proj.weight)
-        self.experts = KernelExperts(plain.experts, stack, kernels)
+        self.experts = ExpertProducts(plain.experts, stack, kernels.gate)
 
         def keep(name: str, weight: Any) -> None:
             self.register_buffer(name, weight.detach())
@@ -71,7 +71,7 @@ class KernelLayer(nn.Module):
         weights, place, counts, rows = run.route(
             self.router(to_router), self.expert_scales, to_experts, self._experts_per_token
         )
-        chosen = self.experts(rows, counts)
+        chosen = self.experts(rows, counts, place)
         norms = (self.dense_norm, self.experts_norm, self.last_norm)
         return run.merge(residual, dense, chosen, place, weights, norms, scalar, eps)
 
@@ -113,16 +113,19 @@ class FusedMLP(nn.Module):
         return out
 
 
-class KernelExperts(nn.Module):
-    """The products of `Experts`."""
+class ExpertProducts(nn.Module):
+    """The products of `Experts`, of rows that are sorted by expert; `gate` as in `FusedMLP`."""
 
-    def __init__(self, plain: Experts, stack: LinearMethod, kernels: Kernels) -> None:
+    def __init__(self, plain: Experts, stack: LinearMethod, gate: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._kernels = kernels
+        self.gate = gate
         self.gate_up = stack(plain.gate_up_proj)
         self.down = stack(plain.down_proj)
 
-    def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """rows [N · K, D] sorted by expert, counts int64 [E] of them each → [N · K, D]."""
-        out: Tensor = self.down(self._kernels.gate(self.gate_up(rows, counts)), counts)
+    def forward(self, rows: Tensor, counts: Tensor, place: Tensor) -> Tensor:
+        """rows [N · K, D], of which counts int64 [E] belong to each expert → [N · K, D].
+
+        place int64 [N, K]: that of each token's choices among the rows; only adapters ask for it.
+        """
+        out: Tensor = self.down(self.gate(self.gate_up(rows, counts)), counts)
         return out

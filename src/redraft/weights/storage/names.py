@@ -3,8 +3,9 @@
 import re
 from collections.abc import Collection
 
-_DECODER = "model.decoder."
-_ENCODER = "model.encoder.language_model."
+DECODER = "model.decoder."
+ENCODER = "model.encoder.language_model."
+"""The two stacks of the released layout: one of weights, seen twice."""
 _ENCODER_SCALAR = re.compile(r"layers\.(\d+)\.encoder_layer_scalar")
 _VISION = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
 
@@ -12,8 +13,8 @@ _VISION = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
 def checkpoint_name(name: str) -> str:
     """Returns the name in the checkpoint of the tensor `name` of our state_dict."""
     if match := _ENCODER_SCALAR.fullmatch(name):
-        return f"{_ENCODER}layers.{match[1]}.layer_scalar"
-    return _DECODER + name
+        return f"{ENCODER}layers.{match[1]}.layer_scalar"
+    return DECODER + name
 
 
 def scale_name(name: str) -> str:
@@ -34,7 +35,7 @@ def is_tied_copy(name: str, wanted: Collection[str]) -> bool:
     """
     if name == "lm_head.weight":
         return True
-    rest = name.removeprefix(_ENCODER)
+    rest = name.removeprefix(ENCODER)
     if rest == name or rest.endswith(".layer_scalar"):
         return False
-    return rest.startswith(("embed_tokens.", "layers.", "norm.")) and _DECODER + rest in wanted
+    return rest.startswith(("embed_tokens.", "layers.", "norm.")) and DECODER + rest in wanted

@@ -6,17 +6,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 
 from redraft.constraints.build import AutomatonCache, spec_of
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
-from redraft.diffusion.acceptance import Acceptance
-from redraft.diffusion.schedule import LinearTemperature
-from redraft.diffusion.settings import SamplerSettings
-from redraft.diffusion.stopping import Stopping
+from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
@@ -38,26 +35,6 @@ from redraft.weights.memory import check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
-
-
-class SamplerArguments(TypedDict, total=False):
-    """The sampler settings as keyword arguments, for editors and type checkers; `redraft.SETTINGS` explains them."""
-
-    max_new_tokens: int
-    canvas_length: int | None
-    steps: int
-    t_min: float
-    t_max: float
-    temperature: float
-    schedule: LinearTemperature
-    acceptance: Literal["entropy_bound", "linear_quota"] | Acceptance
-    entropy_bound: float
-    stopping: Literal["stable_and_confident", "every_position_confident"] | Stopping
-    stability_threshold: int
-    confidence_threshold: float
-    entropy_limit: float
-    seed: int | None
-    choice: int
 
 
 @dataclass(frozen=True)
@@ -155,11 +132,10 @@ class Model:
     ) -> Result:
         """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
-        schema, regex, grammar: what the answer is held to, as `constraint` has them; or one that it built.
+        schema, regex, grammar, constraint: what the answer is held to, as `Model.constraint` has it, or has built it.
 
         ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
-        constraint that is refused or that no answer can meet; RuntimeError in a process that was forked after the model
-        was loaded.
+        constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)

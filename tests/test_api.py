@@ -8,6 +8,7 @@ import sys
 from typing import Unpack, get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel, Field
 from tokenizers import decoders
 
 import redraft
@@ -31,6 +32,39 @@ def test_committed_parts_join_to_the_result(model):
         assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == result.text
         assert result.text == model.tokenizer.decode(list(result.token_ids))
     assert max(canvases) > 1
+
+
+class Address(BaseModel):
+    street: str
+    number: int = Field(ge=1, le=999)
+
+
+def test_answers_that_are_held_to_a_schema_are_parsed(model):
+    found = model.generate("hello", schema=Address, seed=1).parsed
+    assert isinstance(found, Address)
+    assert 1 <= found.number <= 999
+    *_, result = model.stream("hello", schema={"enum": ["one", "two", 3]}, seed=1)
+    assert result.parsed in ("one", "two", 3)
+    assert result.to_json()["constraint"]["guided_steps"] >= 0
+    plain = model.generate("hello", regex="[ab]{3}", seed=1)
+    assert set(plain.text) <= {"a", "b"}
+    assert plain.parsed is None
+    assert "constraint" not in model.generate("hello", seed=1).to_json()
+
+
+def test_a_constraint_can_be_built_before(model):
+    built = model.constraint(regex="[ab]{3}")
+    assert model.constraint(regex="[ab]{3}") is built
+    assert model.constraint() is None
+    assert set(model.generate("hello", constraint=built).text) <= {"a", "b"}
+    with pytest.raises(ValueError, match="a constraint is given twice"):
+        model.generate("hello", constraint=built, regex="a")
+    with pytest.raises(ValueError, match="schema and grammar are given: an answer has one constraint"):
+        model.generate("hello", schema={}, grammar="start: /a/")
+    with pytest.raises(ValueError, match=r"the schema is 'Address', must be a dict or a pydantic class"):
+        model.generate("hello", schema="Address")
+    with pytest.raises(ValueError, match="the shortest answer of this constraint has"):
+        model.stream("hello", regex="a{50}", max_new_tokens=3)
 
 
 def test_no_text_is_lost_where_the_context_is_full(tmp_path):

@@ -13,9 +13,9 @@ from redraft.utils.signals import delay_interrupt
 from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
-    from redraft.api import Committed, Draft, Model, Result, SamplerArguments, load, read_card
+    from redraft.api import Committed, Draft, Model, Result, load, read_card
     from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
-    from redraft.diffusion.settings import SETTINGS, SamplerSettings, Setting
+    from redraft.diffusion.settings import SETTINGS, SamplerArguments, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation.result import DenoisingStep, Generation
     from redraft.weights.card import Card
@@ -46,7 +46,7 @@ __all__ = [
     "read_card",
 ]
 
-SETTINGS_NAMES = frozenset({"SETTINGS", "SamplerSettings", "Setting"})
+SETTINGS_NAMES = frozenset({"SETTINGS", "SamplerArguments", "SamplerSettings", "Setting"})
 
 
 def __getattr__(name: str) -> object:

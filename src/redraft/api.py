@@ -1,18 +1,21 @@
 """The façade: `load` returns a Model, which answers text with text."""
 
 import dataclasses
+import functools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 
-from redraft.diffusion.acceptance import Acceptance
-from redraft.diffusion.schedule import LinearTemperature
-from redraft.diffusion.settings import SamplerSettings
-from redraft.diffusion.stopping import Stopping
+from redraft.constraints.build import AutomatonCache, spec_of
+from redraft.constraints.tokens import TokenAutomaton
+from redraft.constraints.vocabulary import Vocabulary
+from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.generation.autoregressive import generate_autoregressive
+from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
 from redraft.generation.result import DenoisingStep, Generation, check_prompt
 from redraft.model.precision import Precision, check_precision
@@ -34,26 +37,6 @@ Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
 
 
-class SamplerArguments(TypedDict, total=False):
-    """The sampler settings as keyword arguments, for editors and type checkers; `redraft.SETTINGS` explains them."""
-
-    max_new_tokens: int
-    canvas_length: int | None
-    steps: int
-    t_min: float
-    t_max: float
-    temperature: float
-    schedule: LinearTemperature
-    acceptance: Literal["entropy_bound", "linear_quota"] | Acceptance
-    entropy_bound: float
-    stopping: Literal["stable_and_confident", "every_position_confident"] | Stopping
-    stability_threshold: int
-    confidence_threshold: float
-    entropy_limit: float
-    seed: int | None
-    choice: int
-
-
 @dataclass(frozen=True)
 class Draft:
     """A denoising step, and the text that its canvas would add if it stopped here."""
@@ -71,12 +54,16 @@ class Committed:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished answer: its text, how it was generated, and what may be wrong with it or with its prompt."""
+    """A finished answer: its text, how it was generated, and what may be wrong with it or with its prompt.
+
+    parsed: of an answer that was held to a schema, its value, or an object of the pydantic class; None of others.
+    """
 
     text: str
     generation: Generation
     model: str
     warnings: tuple[str, ...] = ()
+    parsed: Any = None
 
     def __str__(self) -> str:
         return self.text
@@ -112,6 +99,7 @@ class Result:
             "seed": generation.seed,
             "model": self.model,
             "warnings": list(self.warnings),
+            **({} if generation.constraint is None else {"constraint": dataclasses.asdict(generation.constraint)}),
         }
 
 
@@ -126,34 +114,90 @@ class Model:
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.defaults = defaults
+        self._automata = AutomatonCache()
 
     def __repr__(self) -> str:
         config = self.transformer.config
         return f"<Model {self.name!r}: canvas of {config.canvas_length} tokens, context of {config.max_context:,}>"
 
-    def generate(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        schema: Any = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        constraint: TokenAutomaton | None = None,
+        **settings: Unpack[SamplerArguments],
+    ) -> Result:
         """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
-        ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range;
-        RuntimeError in a process that was forked after the model was loaded.
+        schema, regex, grammar, constraint: what the answer is held to, as `Model.constraint` has it, or has built it.
+
+        ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
+        constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)
+        held = self.constraint(schema=schema, regex=regex, grammar=grammar, built=constraint)
         read = self.read(prompt)
-        generation = generate(self.transformer, read.ids, chosen)
-        return AnswerText(self, read, chosen).result_of(generation)
+        generation = generate(self.transformer, read.ids, chosen, held)
+        return AnswerText(self, read, chosen, schema=schema).result_of(generation)
 
-    def stream(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Iterator[Draft | Committed | Result]:
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        schema: Any = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        **settings: Unpack[SamplerArguments],
+    ) -> Iterator[Draft | Committed | Result]:
         """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
 
         Raises what `generate` raises, and does so when called, before the first event is read.
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)
+        held = self.constraint(schema=schema, regex=regex, grammar=grammar)
         read = self.read(prompt)
         config = self.transformer.config
-        check_prompt(read.ids, chosen.canvas_length or config.canvas_length, config.vocab_size, config.max_context)
-        return self._events(read, chosen)
+        length = chosen.canvas_length or config.canvas_length
+        check_prompt(read.ids, length, config.vocab_size, config.max_context)
+        if held is not None:
+            check_constraint(
+                held, vocab_size=config.vocab_size, stop_ids=config.eos_ids, prompt_length=len(read.ids),
+                canvas_length=length, max_new_tokens=chosen.max_new_tokens, max_context=config.max_context,
+            )  # fmt: skip
+        return self._events(read, chosen, held, schema)
+
+    def constraint(
+        self,
+        *,
+        schema: Any = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        built: TokenAutomaton | None = None,
+    ) -> TokenAutomaton | None:
+        """Builds what an answer is held to, with this model's tokens; the last ones are kept. None without any.
+
+        schema: a JSON Schema as a dict, or a pydantic class. regex: a pattern that the whole answer matches.
+        grammar: rules, one of them named start or root. built: one that is there already.
+        ValueError for more than one of these, and for what is refused or too large (docs/constraints.md).
+        """
+        spec = spec_of(schema=schema, regex=regex, grammar=grammar)
+        if spec is None:
+            return built
+        if built is not None:
+            raise ValueError("a constraint is given twice: leave out one of them")
+        return self._automata.get(spec, self.vocabulary)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the model's tokens write, as constraints need it."""
+        config = self.transformer.config
+        tokens = self.tokenizer.all_token_bytes(config.vocab_size)
+        return Vocabulary(tokens.tokens, end_ids=config.eos_ids, strips_first_space=tokens.strips_first_space)
 
     def generate_autoregressive(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
         """Answers one prompt token by token, without a canvas, taking the likeliest token each time: for comparison.
@@ -205,9 +249,11 @@ class Model:
         task = self.card.task_of(text)
         return ReadPrompt(ids, tuple(self.card.prompt_warnings(task, role, len(ids))), task=task)
 
-    def _events(self, prompt: ReadPrompt, settings: SamplerSettings) -> Iterator[Draft | Committed | Result]:
-        answer = AnswerText(self, prompt, settings)
-        steps = denoising_steps(self.transformer, prompt.ids, settings)
+    def _events(
+        self, prompt: ReadPrompt, settings: SamplerSettings, constraint: TokenAutomaton | None, schema: Any
+    ) -> Iterator[Draft | Committed | Result]:
+        answer = AnswerText(self, prompt, settings, schema=schema)
+        steps = denoising_steps(self.transformer, prompt.ids, settings, constraint)
         while True:
             try:
                 step = next(steps)
@@ -222,7 +268,8 @@ class Model:
 class AnswerText:
     """The façade's events of one answer, from its denoising steps and finished canvases.
 
-    stop_ids: tokens that end the answer; None takes the model's EOS ids. has_canvases: whether it is denoised.
+    stop_ids: tokens that end the answer; None takes the model's EOS ids. has_canvases: whether it is denoised. schema:
+    what it was held to, if its value is wanted.
     """
 
     def __init__(
@@ -233,8 +280,10 @@ class AnswerText:
         *,
         stop_ids: Sequence[int] | None = None,
         has_canvases: bool = True,
+        schema: Any = None,
     ) -> None:
         self._name, self._prompt, self._settings, self._has_canvases = model.name, prompt, settings, has_canvases
+        self._schema = schema
         self._stream = AnswerStream(
             model.tokenizer,
             stop_ids=model.transformer.config.eos_ids if stop_ids is None else stop_ids,
@@ -261,7 +310,11 @@ class AnswerText:
             steps_per_canvas=generation.steps_per_canvas if self._has_canvases else (),
             max_steps=self._settings.steps,
         )
-        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found))
+        parsed = None
+        if self._schema is not None:
+            read = getattr(self._schema, "model_validate_json", json.loads)
+            parsed = read(self._text)
+        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found), parsed)
 
     def result_of(self, generation: Generation) -> Result:
         """The result of an answer that is there at once."""

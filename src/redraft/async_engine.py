@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Literal, Unpack, get_args
 
 from redraft import engine
-from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, SamplerArguments, check_prompts, load
+from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, check_prompts, load
+from redraft.diffusion.settings import SamplerArguments
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt

@@ -1,8 +1,9 @@
 """From what a user asks for to an automaton over tokens, once for each that is asked for."""
 
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,6 +56,36 @@ class ConstraintSpec:
                 return grammar_language(self.text, Characters(table), depth=self.options.depth)
             case "choice":
                 return table.literals(choice.encode() for choice in self.choices)
+
+
+def spec_of(
+    *, schema: object = None, regex: str | None = None, choice: Sequence[str] | None = None, grammar: str | None = None
+) -> ConstraintSpec | None:
+    """Returns the constraint that is given, None where none is.
+
+    schema: a JSON Schema as a dict, or a class with `model_json_schema`, as pydantic's models have. regex: a pattern
+    that the whole answer matches. choice: the texts that it may be. grammar: rules, one of them named start or root.
+    ValueError for more than one of them, and for a schema of another type.
+    """
+    given = {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} are given: an answer has one constraint")
+    if regex is not None:
+        return ConstraintSpec(kind="regex", text=regex)
+    if choice is not None:
+        texts = [choice] if isinstance(choice, str) else list(choice)
+        if bad := [text for text in texts if not isinstance(text, str)]:
+            raise ValueError(f"choice has {bad[0]!r}, must be texts")
+        return ConstraintSpec(kind="choice", choices=tuple(texts))
+    if grammar is not None:
+        return ConstraintSpec(kind="grammar", text=grammar)
+    if schema is None:
+        return None
+    found = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema
+    if not isinstance(found, Mapping | bool):
+        raise ValueError(f"the schema is {found!r:.80}, must be a dict or a pydantic class")
+    return ConstraintSpec(kind="json_schema", text=json.dumps(found))
 
 
 def build(spec: ConstraintSpec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:

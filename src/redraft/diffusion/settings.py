@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from redraft.diffusion.acceptance import Acceptance, EntropyBound, LinearQuota
 from redraft.diffusion.schedule import LinearTemperature
@@ -97,6 +97,26 @@ SETTINGS = (
             help="Which of the answers to one prompt and seed this is, from 0."),
 )
 # fmt: on
+
+
+class SamplerArguments(TypedDict, total=False):
+    """The sampler settings as keyword arguments, for editors and type checkers; `SETTINGS` explains them."""
+
+    max_new_tokens: int
+    canvas_length: int | None
+    steps: int
+    t_min: float
+    t_max: float
+    temperature: float
+    schedule: LinearTemperature
+    acceptance: Literal["entropy_bound", "linear_quota"] | Acceptance
+    entropy_bound: float
+    stopping: Literal["stable_and_confident", "every_position_confident"] | Stopping
+    stability_threshold: int
+    confidence_threshold: float
+    entropy_limit: float
+    seed: int | None
+    choice: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redraft.api import Model, Prompt
 from redraft.client.errors import RequestFailed
-from redraft.generation.result import Generation
+from redraft.evaluation.constrained import TaskConstraints
+from redraft.generation.result import ConstraintReport, Generation
 
 if TYPE_CHECKING:
     from redraft.client.stream import Endpoint, WholeAnswer
@@ -31,6 +32,7 @@ class Response:
     canvas_length: int | None = None
     steps_per_canvas: tuple[int, ...] = ()
     tokens_per_forward: float | None = None
+    constraint: ConstraintReport | None = None
 
     @classmethod
     def of_generation(cls, text: str, generation: Generation) -> "Response":
@@ -43,6 +45,7 @@ class Response:
             canvas_length=len(generation.canvases[0]),
             steps_per_canvas=generation.steps_per_canvas,
             tokens_per_forward=generation.tokens_per_forward,
+            constraint=generation.constraint,
         )
 
 
@@ -75,19 +78,33 @@ class ModelSubject:
     """A model in this process, with sampler settings that are the same for every prompt.
 
     is_autoregressive: it writes token by token, without a canvas, and uses no setting but max_new_tokens.
+    is_constrained: each answer is held to what its prompt asks for.
     """
 
-    def __init__(self, model: Model, settings: Mapping[str, Any], *, is_autoregressive: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: Mapping[str, Any],
+        *,
+        is_autoregressive: bool = False,
+        is_constrained: bool = False,
+    ) -> None:
         self._model, self._settings = model, dict(settings)
         self._generate = model.generate_autoregressive if is_autoregressive else model.generate
-        mode = {"autoregressive": True} if is_autoregressive else {}
+        self._constraints = TaskConstraints(model) if is_constrained else None
+        mode = {"autoregressive": True} if is_autoregressive else {"constrained": True} if is_constrained else {}
         self.facts = {"model": model.name, "settings": mode | self._settings}
 
     def check(self, prompt: Prompt) -> None:
         self._model.stream(prompt, **self._settings)
+        if self._constraints is not None:
+            self._constraints.of(prompt)
 
     def respond(self, prompt: Prompt) -> Response:
-        result = self._generate(prompt, **self._settings)
+        if self._constraints is not None:
+            result = self._model.generate(prompt, constraint=self._constraints.of(prompt), **self._settings)
+        else:
+            result = self._generate(prompt, **self._settings)
         return Response.of_generation(result.text, result.generation)
 
     def encode(self, text: str) -> Sequence[int]:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -54,9 +55,47 @@ def test_a_refusal_names_pointer_keyword_and_way_out(run, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((), "none given"), (("--regex", "a", "--choice", "b"), "--regex and")]
+    ("arguments", "message"), [((), "there is no constraint"), (("--regex", "a", "--choice", "b"), "regex and choice")]
 )
 def test_one_constraint_must_be_given(run, checkpoint, arguments, message):
     code, _, err = run("constraint", *arguments, "--model", checkpoint)
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.parametrize("shown", [("--json",), ("--plain",)])
+def test_an_answer_of_random_weights_fits_the_schema(run, checkpoint, schema, shown):
+    code, out, _ = run("generate", "hello", "--model", checkpoint, "--json-schema", schema, "--seed", 3, *shown)
+    assert code == 0
+    answer = json.loads(out)["text"] if shown == ("--json",) else out
+    (name,) = json.loads(answer).values()
+    assert len(name) <= 5
+    if shown == ("--json",):
+        assert json.loads(out)["constraint"]["states"] > 1
+
+
+def test_an_answer_matches_the_pattern_or_the_grammar(run, checkpoint, tmp_path):
+    rules = tmp_path / "rules.lark"
+    rules.write_text('start: "<" [0-9]{3} ">"')
+    for option, value in (("--regex", "<[0-9]{3}>"), ("--grammar", rules)):
+        code, out, _ = run("generate", "hello", "--model", checkpoint, option, value, "--plain")
+        assert code == 0
+        assert re.fullmatch("<[0-9]{3}>\n", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--regex", "a", "--json-schema", "SCHEMA"), "--json-schema and --regex are given: an answer has one"),
+        (("--regex", "(?=a)"), "pattern, character 1"),
+        (("--regex", "a{100}", "--max-new-tokens", "3"), "the shortest answer of this constraint has"),
+        (("--json-schema", "none.json"), "none.json"),
+        (("--regex", "a", "--rows", "rows.txt"), "rows are not held to constraints yet"),
+    ],
+)
+def test_constraints_that_are_refused(run, checkpoint, schema, arguments, message):
+    given = [schema if one == "SCHEMA" else one for one in arguments]
+    prompt = () if "--rows" in arguments else ("hello",)
+    code, _, err = run("generate", *prompt, "--model", checkpoint, *given)
     assert code == 2
     assert message in err

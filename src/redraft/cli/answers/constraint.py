@@ -2,13 +2,14 @@
 
 import random
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from redraft.cli import options
 from redraft.cli.output import show_table
-from redraft.constraints.build import ConstraintSpec, build
+from redraft.constraints.build import build, spec_of
+from redraft.constraints.json_schema.compiler import read_schema
 from redraft.constraints.limits import Budget, BuildLimits
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.text import TextTokenizer
@@ -19,16 +20,35 @@ from redraft.weights.fetch import resolve
 SHOWN_MEMBERS = 3
 
 
-def constraint(
-    file: Annotated[Path | None, typer.Argument(help="A JSON Schema, the same as --json-schema.")] = None,
+def make_constraint_options(
     *,
-    model: options.ModelOption = "bundled",
-    json_schema: Annotated[Path | None, typer.Option(help="A file with a JSON Schema.")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="A file with a JSON Schema that the answer fits.")] = None,
     regex: Annotated[str | None, typer.Option(help="A pattern that the whole answer matches.")] = None,
-    choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; give it again.")] = None,
     grammar: Annotated[
         Path | None, typer.Option(help="A file with rules, of which one is named start or root.")
     ] = None,
+) -> dict[str, Any]:
+    """Returns what an answer is held to, as arguments of `Model.generate`; empty where it is held to nothing."""
+    given = {"--json-schema": json_schema, "--regex": regex, "--grammar": grammar}
+    if len(names := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"{' and '.join(names)} are given: an answer has one constraint")
+    return options.without_none(
+        schema=None if json_schema is None else read_schema(_read_text(json_schema)),
+        regex=regex,
+        grammar=None if grammar is None else _read_text(grammar),
+    )
+
+
+with_constraint_options = options.receives(make_constraint_options)
+
+
+@with_constraint_options
+def constraint(
+    given: dict[str, Any],
+    file: Annotated[Path | None, typer.Argument(help="A JSON Schema, the same as --json-schema.")] = None,
+    *,
+    model: options.ModelOption = "bundled",
+    choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; give it again.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens that a random member has at most.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the random members.")] = 0,
 ) -> None:
@@ -37,7 +57,12 @@ def constraint(
     The size of its automaton, its shortest answer and random members. Only the tokenizer of the model is read.
     """
     options.check_at_least(1, max_tokens=max_tokens)
-    spec = _spec(file, json_schema, regex, choice, grammar)
+    if file is not None:
+        if "schema" in given:
+            raise ValueError(f"{file} and --json-schema are two schemas: leave one of them out")
+        given["schema"] = read_schema(_read_text(file))
+    if (spec := spec_of(choice=choice or None, **given)) is None:
+        raise ValueError("there is no constraint: give FILE, --json-schema, --regex, --choice or --grammar")
     folder = resolve(model)
     config = read_config(folder)
     tokens = TextTokenizer.load(folder).all_token_bytes(config.vocab_size)
@@ -56,28 +81,8 @@ def constraint(
         print(vocabulary.text_of(ids).decode())
 
 
-def _spec(
-    file: Path | None, json_schema: Path | None, regex: str | None, choice: list[str] | None, grammar: Path | None
-) -> ConstraintSpec:
-    """Returns the one constraint that is given. ValueError for none, or several."""
-    given = {
-        "FILE": file,
-        "--json-schema": json_schema,
-        "--regex": regex,
-        "--choice": choice or None,
-        "--grammar": grammar,
-    }
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) != 1:
-        raise ValueError(f"give one of {', '.join(given)}; {' and '.join(names) or 'none'} given")
-    if regex is not None:
-        return ConstraintSpec(kind="regex", text=regex)
-    if choice:
-        return ConstraintSpec(kind="choice", choices=tuple(choice))
-    path = file or json_schema or grammar
-    assert path is not None
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text: is it the right file?") from None
-    return ConstraintSpec(kind="grammar" if grammar else "json_schema", text=text)

@@ -3,13 +3,14 @@
 import json
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.answer_warnings import StrictOption, end_with_warnings
+from redraft.cli.answers.constraint import with_constraint_options
 from redraft.cli.answers.live import answer
 from redraft.cli.answers.row_options import RowOptions, with_row_options
 from redraft.cli.answers.rows import answer_rows
@@ -20,7 +21,9 @@ MAX_STEP_DELAY = 60
 
 @options.with_model_options
 @with_row_options
+@with_constraint_options
 def generate(
+    constraint: dict[str, Any],
     row_options: RowOptions,
     model_options: options.ModelOptions,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - for standard input.")] = None,
@@ -39,6 +42,8 @@ def generate(
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     if row_options.file is not None:
+        if constraint:
+            raise ValueError("--rows are not held to constraints yet: leave the constraint out, or give one prompt")
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
@@ -55,12 +60,13 @@ def generate(
     text = read_prompt(prompt, piped)
     model = model_options.load(quiet=quiet)
     if as_json:
-        *_, result = model.stream(text, **model_options.settings)
+        *_, result = model.stream(text, **constraint, **model_options.settings)
         assert isinstance(result, redraft.Result)
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         is_live = sys.stdout.isatty() and not plain
-        result = answer(model, text, model_options.settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
+        settings = constraint | model_options.settings
+        result = answer(model, text, settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
     end_with_warnings(bool(result.warnings), strict=strict)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
+from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.acceptance import Acceptance
 from redraft.diffusion.schedule import LinearTemperature
 from redraft.diffusion.settings import SamplerSettings
@@ -134,16 +135,20 @@ class Model:
         config = self.transformer.config
         return f"<Model {self.name!r}: canvas of {config.canvas_length} tokens, context of {config.max_context:,}>"
 
-    def generate(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
+    def generate(
+        self, prompt: Prompt, *, constraint: TokenAutomaton | None = None, **settings: Unpack[SamplerArguments]
+    ) -> Result:
         """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
-        ValueError for an empty prompt, one beyond the context, and for settings that are unknown or out of range;
-        RuntimeError in a process that was forked after the model was loaded.
+        constraint: the language that the answer is of, built for the model's vocabulary.
+
+        ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
+        constraint that no answer can meet; RuntimeError in a process that was forked after the model was loaded.
         """
         check_not_forked()
         chosen = self.defaults.replace(**settings)
         read = self.read(prompt)
-        generation = generate(self.transformer, read.ids, chosen)
+        generation = generate(self.transformer, read.ids, chosen, constraint)
         return AnswerText(self, read, chosen).result_of(generation)
 
     def stream(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Iterator[Draft | Committed | Result]:

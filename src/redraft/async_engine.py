@@ -161,9 +161,8 @@ class Engine:
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
-        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids. mode:
-        "autoregressive" answers as `Model.generate_autoregressive` does, which has no drafts and no stop ids;
-        "verified" writes the same answer from drafts, whose rounds `Result.generation.verification` counts.
+        stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: "autoregressive" answers
+        as `Model.generate_autoregressive` does, without drafts and stop ids, "verified" the same from verified drafts.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.

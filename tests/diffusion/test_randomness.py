@@ -87,6 +87,8 @@ def test_purposes_keep_their_numbers():
         ("TEMPERATURE", 9),
         ("SHOWN_SHARE", 10),
         ("SHOWN", 11),
+        ("JOINT", 12),
+        ("WITHIN", 13),
     ]
 
 

@@ -47,7 +47,7 @@ class Answers:
         self.model = model
         rng = random.Random(0)
         self.requests = [self._request(rng, i) for i in range(count)]
-        self.expected = [untimed(generate(model, r.prompt, r.settings)) for r in self.requests]
+        self.expected = [untimed(generate(model, r.prompt, r.settings, r.constraint)) for r in self.requests]
 
     @staticmethod
     def _request(rng: random.Random, i: int) -> Request:
@@ -99,14 +99,18 @@ def test_alone(model, answers):
         check_events(events, expected, request)
 
 
-def test_random_schedules(model, answers):
+def test_random_schedules(answers):
+    assert_equal_in_random_schedules(answers, SCHEDULES)
+
+
+def assert_equal_in_random_schedules(answers: Answers, schedules: int) -> None:
     """Random arrivals, cancellations, lengths, settings, budgets and limits.
 
     Every tenth schedule is a batch of 33, in the first of which all come at once.
     """
     rng = random.Random(1)
     done, cancelled, forwards, most = 0, 0, 0, 0
-    for round_ in range(SCHEDULES):
+    for round_ in range(schedules):
         large = round_ % 10 == 0
         limits = Limits(
             forward_tokens=2048 if large else rng.choice((13, 40, 200, 2048)),
@@ -114,7 +118,7 @@ def test_random_schedules(model, answers):
             admitted_tokens=10_000 if large else rng.choice((200, 10_000)),
             prefix_tokens=rng.choice((0, 60, 1000)),
         )
-        core = EngineCore(model, limits)
+        core = EngineCore(answers.model, limits)
         coming = list(range(33)) if large else rng.sample(range(40), rng.randint(2, 4))
         story: dict[str, list] = {f"r{i}": [] for i in coming}
         gone: set[str] = set()
@@ -140,8 +144,8 @@ def test_random_schedules(model, answers):
         assert not core.scheduler.waiting
         assert core.prefixes.tokens <= limits.prefix_tokens
     print(f"{done} answers equal, {cancelled} cancelled, {forwards} forwards, up to {most} requests at once")
-    assert done > 2 * SCHEDULES
-    assert cancelled > SCHEDULES // 4
+    assert done > 2 * schedules
+    assert cancelled > schedules // 4
     assert most == 33
 
 

@@ -1,5 +1,7 @@
 """Both subjects: a model in this process, and an endpoint."""
 
+import re
+
 import pytest
 
 import redraft
@@ -49,3 +51,13 @@ def test_an_endpoint(monkeypatch):
         assert subject.facts == {"endpoint": server.url, "model": "m", "settings": {"seed": 1}}
     assert subject.encode("hello") is None
     assert subject.count_tokens("hello") == 2
+
+
+def test_a_model_that_is_held_to_what_is_asked(model):
+    subject = ModelSubject(model, {"max_new_tokens": 40, "seed": 3, "steps": 4}, is_constrained=True)
+    assert subject.facts["settings"]["constrained"] is True
+    found = subject.respond("Write the date as YYYY-MM-DD: 3 March 2024")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found.text)
+    assert len(found.constraint.log_mass) == len(found.steps_per_canvas)
+    with pytest.raises(ValueError, match="the prompt 'hello' asks for no fields and no form: leave out --constrained"):
+        subject.check("hello")

@@ -57,3 +57,29 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
     write_card(tmp_path, card)
     assert read_card(tmp_path) == card
     assert [path.name for path in tmp_path.iterdir()] == ["redraft.json"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Extract name as JSON: I am Ana.", []),
+        ("Extract name as JSON:", ["the prompt has no text after its request"]),
+        ("Extract name as JSON: \n\t  ", ["the prompt has no text after its request"]),
+        ("Extract , as JSON: I am Ana.", ["the prompt names no field"]),
+        ("Extract , as JSON: ", ["the prompt has no text after its request", "the prompt names no field"]),
+        ("Extract name, name as JSON: I am Ana.", ["the prompt asks more than once for the field 'name'"]),
+        ('Extract " as JSON: I am Ana.', ["this model was not trained on the field '\"'"]),
+    ],
+)
+def test_a_prompt_that_asks_for_nothing_is_marked(prompt, expected):
+    card = Card(prompt_forms=("Extract {fields} as JSON: {text}",), fields={"mail": ("name",)})
+    told = list(card.prompt_warnings(card.task_of(prompt), "user", 10))
+    assert len(told) == len(expected)
+    assert all(part in sentence for sentence, part in zip(told, expected, strict=True))
+
+
+def test_two_hundred_fields_are_marked_in_one_short_sentence():
+    card = Card(prompt_forms=("Extract {fields} as JSON: {text}",), fields={"mail": ("name",)})
+    names = ", ".join(f"field{number}" for number in range(200))
+    (sentence,) = card.prompt_warnings(card.task_of(f"Extract {names} as JSON: I am Ana."), "user", 10)
+    assert "'field7' and 192 more" in sentence

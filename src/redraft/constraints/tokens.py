@@ -63,13 +63,17 @@ class TokenAutomaton:
         at = begin + int(np.searchsorted(self.arc_class[begin:end], token_class))
         return int(self.target[at]) if at < end and self.arc_class[at] == token_class else None
 
-    def state_after(self, token_ids: Sequence[int]) -> int | None:
-        """Returns the state after tokens from the start, or None if one is not allowed."""
-        state: int | None = self.start
+    def state_after(self, token_ids: Sequence[int], state: int | None = None) -> int | None:
+        """Returns the state after tokens from a state, by default the start, or None if one is not allowed."""
+        state = self.start if state is None else state
         for token_id in token_ids:
             if state is not None:
                 state = self.next_state(state, token_id)
         return state
+
+    def is_complete(self, state: int) -> bool:
+        """Tells whether nothing but the end can follow in a state."""
+        return bool((self.target[self.first[state] : self.first[state + 1]] == self.done).all())
 
     def tokens_of(self, token_class: int) -> Int32s:
         """Returns the ids of a class, in order."""

@@ -26,6 +26,8 @@ class Purpose(enum.IntEnum):
     TEMPERATURE = 9
     SHOWN_SHARE = 10
     SHOWN = 11
+    JOINT = 12
+    WITHIN = 13
 
 
 @dataclass(frozen=True)

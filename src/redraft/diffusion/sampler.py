@@ -26,6 +26,9 @@ Rule = TypeVar("Rule")
 NO_DRAFT = -1
 """What CanvasState.unchanged is before the first step: there is no draft that another could be equal to."""
 
+KEPT = -1
+"""Stands in an overruling's sample where the model's own is kept."""
+
 
 class CanvasReadout(Protocol):
     """What the model says of the N rows of a state's canvases, under `state.temperatures`.
@@ -47,16 +50,34 @@ class CanvasReadout(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overruling:
+    """What a constraint puts in the place of what a readout says, of the same N rows.
+
+    draft int64 [N] takes the place of the argmax, entropy float32 [N] that of the entropy in stopping only, and sample
+    int64 [N] that of the sample where it is not KEPT. Acceptance and soft embeddings stay the model's. Rows without a
+    constraint repeat what the readout says.
+    """
+
+    sample: Tensor
+    draft: Tensor
+    entropy: Tensor
+
+    def select(self, rows: Tensor) -> "Overruling":
+        """Returns what is said of some rows."""
+        return Overruling(sample=self.sample[rows], draft=self.draft[rows], entropy=self.entropy[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
 class CanvasState:
     """B canvases of one length between two denoising steps. A step makes a new state and changes none.
 
     settings and counters [B]: each canvas's own; `counters[i].step` is how many steps canvas i has left, the next one
     included. tokens int64 [B, C]: what the next step reads. active bool [B]: canvases that are not finished; of the
     others a step changes nothing but the counter and the soft embedding, which nobody reads any more. draft int64
-    [B, C]: the last argmax; unchanged int64 [B]: how many drafts in a row before it were equal to it, NO_DRAFT before
-    the first step. soft_embedding float32 [B, C, D]: the next step's self-conditioning, None where no canvas has any.
-    accepted bool [B, C] and entropy float32 [B, C] are of the last step. pinned bool [B, C]: positions that hold a
-    given token in every canvas and draft; None pins nothing.
+    [B, C]: the last argmax, or what overruled it; unchanged int64 [B]: how many drafts in a row before it were equal to
+    it, NO_DRAFT before the first step. soft_embedding float32 [B, C, D]: the next step's self-conditioning, None where
+    no canvas has any. accepted bool [B, C] and entropy float32 [B, C] are the model's in the last step. pinned bool
+    [B, C]: positions that hold a given token in every canvas and draft; None pins nothing.
     """
 
     settings: tuple[SamplerSettings, ...]
@@ -173,16 +194,22 @@ class Sampler:
         lengths = [state.length for state in states for _ in state.counters]
         return uniforms_of_many(counters, lengths, Purpose.SAMPLE, states[0].tokens.device)
 
-    def step(self, state: CanvasState, readout: CanvasReadout) -> CanvasState:
-        """Takes every active canvas one step further."""
+    def step(self, state: CanvasState, readout: CanvasReadout, overruling: Overruling | None = None) -> CanvasState:
+        """Takes every active canvas one step further; what is overruled stands in the place of what is read."""
         shape, device = state.tokens.shape, state.tokens.device
         sample, argmax, entropy = (one.view(shape) for one in (readout.sample, readout.argmax, readout.entropy))
         if any(settings.temperature == 0 for settings in state.settings):
             greedy = torch.tensor([settings.temperature == 0 for settings in state.settings], device=device)
             sample = torch.where(greedy[:, None], argmax, sample)
+        draft, stop_entropy = argmax, entropy
+        if overruling is not None:
+            draft, stop_entropy, other = (
+                one.view(shape) for one in (overruling.draft, overruling.entropy, overruling.sample)
+            )
+            sample = torch.where(other == KEPT, sample, other)
         if state.pinned is not None:
-            entropy = entropy.masked_fill(state.pinned, 0.0)
-            sample, argmax = (torch.where(state.pinned, state.tokens, one) for one in (sample, argmax))
+            entropy, stop_entropy = (one.masked_fill(state.pinned, 0.0) for one in (entropy, stop_entropy))
+            sample, draft = (torch.where(state.pinned, state.tokens, one) for one in (sample, draft))
         noise = tokens_of_many(state.counters, shape[1], self.vocab_size, Purpose.RENOISE, device)
         left = torch.tensor([counter.step for counter in state.counters], device=device)
         steps = torch.tensor([settings.steps for settings in state.settings], device=device)
@@ -193,11 +220,11 @@ class Sampler:
         )
         # Pinned positions keep what they hold: their sample is that token.
         accepted = accepted if state.pinned is None else accepted | state.pinned
-        same = (argmax == state.draft).all(dim=-1) & (state.unchanged != NO_DRAFT)
+        same = (draft == state.draft).all(dim=-1) & (state.unchanged != NO_DRAFT)
         unchanged = torch.where(same, state.unchanged + 1, 0)
         stopped = _decide(
             [settings.stopping for settings in state.settings],
-            lambda rule, rows: rule.stops(entropy[rows], unchanged[rows]),
+            lambda rule, rows: rule.stops(stop_entropy[rows], unchanged[rows]),
             torch.empty(0, dtype=torch.float64, device=device),
         )
 
@@ -209,28 +236,32 @@ class Sampler:
             counters=tuple(dataclasses.replace(at, step=max(0, at.step - 1)) for at in state.counters),
             tokens=where_active(renoise(sample, accepted, noise.view(shape)), state.tokens),
             active=state.active & ~stopped & (left > 1),
-            draft=where_active(argmax, state.draft),
+            draft=where_active(draft, state.draft),
             unchanged=torch.where(state.active, unchanged, state.unchanged),
             accepted=where_active(accepted, state.accepted),
             entropy=where_active(entropy, state.entropy),
             soft_embedding=None if readout.soft_embedding is None else readout.soft_embedding.view(*shape, -1),
         )
 
-    def step_each(self, states: Sequence[CanvasState], readout: CanvasReadout) -> list[CanvasState]:
+    def step_each(
+        self, states: Sequence[CanvasState], readout: CanvasReadout, overruling: Overruling | None = None
+    ) -> list[CanvasState]:
         """Takes canvases of any lengths, a state for each, one step further: those of one length are decided together.
 
-        readout: its rows are those of the states, one behind the other.
+        readout, overruling: their rows are those of the states, one behind the other.
         """
         groups: dict[int, list[int]] = defaultdict(list)
         for i, state in enumerate(states):
             groups[state.length].append(i)
         if len(groups) == 1:
-            return self.step(CanvasState.joined(states), readout).split()
+            return self.step(CanvasState.joined(states), readout, overruling).split()
         ends = list(itertools.accumulate(state.length for state in states))
         stepped: dict[int, CanvasState] = {}
         for length, members in groups.items():
             rows = torch.cat([torch.arange(ends[i] - length, ends[i]) for i in members])
-            together = self.step(CanvasState.joined([states[i] for i in members]), readout.select(rows))
+            joined = CanvasState.joined([states[i] for i in members])
+            chosen = None if overruling is None else overruling.select(rows)
+            together = self.step(joined, readout.select(rows), chosen)
             stepped |= zip(members, together.split(), strict=True)
         return [stepped[i] for i in range(len(states))]
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from redraft.constraints.tokens import TokenAutomaton
     from redraft.diffusion.settings import SamplerSettings
 
 
@@ -46,7 +47,8 @@ class Request:
     of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion", or
     "autoregressive": the likeliest token after the other, by encoder passes alone; "verified": the same answer, drafted
     on canvases and kept as far as the encoder pass would have written it (the temperature is 0); or "scoring": the
-    log-probabilities of the prompt's own tokens, by encoder passes.
+    log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the answer is to be
+    of, built for the model's vocabulary and with the stop ids as its end.
     """
 
     id: str
@@ -56,12 +58,15 @@ class Request:
     drafts: bool = False
     top: int = 0
     mode: str = MODE_NAMES[0]
+    constraint: "TokenAutomaton | None" = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.top <= MAX_TOP:
             raise ValueError(f"top is {self.top}, must lie between 0 and {MAX_TOP}")
         if self.mode not in MODE_NAMES:
             raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(MODE_NAMES)}")
+        if self.mode != "diffusion" and self.constraint is not None:
+            raise ValueError(f"mode {self.mode!r} takes no constraint; leave it out, or use mode 'diffusion'")
         if self.mode == "autoregressive" and (self.top or self.drafts or self.stop_ids is not None):
             raise ValueError(
                 "an autoregressive answer has no drafts, no likeliest tokens and no stop ids of its own; leave them out"

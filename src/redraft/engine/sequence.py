@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from redraft.diffusion.sampler import CanvasState
     from redraft.engine.events import Event
     from redraft.engine.request import Request
+    from redraft.generation.constrained import ConstrainedCanvas
     from redraft.generation.result import AnswerRecord, DenoisingStep
     from redraft.model.cache import KVCache
     from redraft.model.head import OutputHead
@@ -32,10 +33,11 @@ class Sequence:
     """A request and how far it has come.
 
     Written once: request, mode, canvas_length (rows of a denoiser pass over it; 0: it has none), max_tokens (what its
-    cache may come to hold). By the mode: canvas (the one under way), canvas_rows (those that the next forward is to
-    denoise: all or none), pending (tokens yet to be encoded), phase, record (the answer so far). By the engine core:
-    cache, phase and pending after a forward, branch (where in the pending tokens a chunk has to end, because a prefix
-    that others share ends there). By the scheduler: last_served, the last forward that served it.
+    cache may come to hold). By the mode: canvas (the one under way), held (the constraint that it is under),
+    canvas_rows (those that the next forward is to denoise: all or none), pending (tokens yet to be encoded), phase,
+    record (the answer so far). By the engine core: cache, phase and pending after a forward, branch (where in the
+    pending tokens a chunk has to end, because a prefix that others share ends there). By the scheduler: last_served,
+    the last forward that served it.
     """
 
     request: "Request"
@@ -47,6 +49,7 @@ class Sequence:
     phase: Phase = Phase.PREFILL
     pending: list[int] = field(default_factory=list)
     canvas: "CanvasState | None" = None
+    held: "ConstrainedCanvas | None" = None
     canvas_rows: int = -1
     branch: int | None = None
     last_served: int = -1
@@ -105,13 +108,14 @@ class WorkItem:
     """What a sequence wants of the forward that it is in.
 
     encode: tokens that an encoder pass appends to its cache. canvas: what a denoiser pass then reads, and all of whose
-    rows are read out. read_last: how many of the last encoded tokens' rows are read out before them. is_revocable:
-    whether the encoded tokens may be taken back.
+    rows are read out; held: the constraint it is under. read_last: how many of the last encoded tokens' rows are read
+    out before them. is_revocable: whether the encoded tokens may be taken back.
     """
 
     chunk: Chunk
     encode: list[int]
     canvas: "CanvasState | None" = None
+    held: "ConstrainedCanvas | None" = None
     read_last: int = 0
     is_revocable: bool = False
 
@@ -130,6 +134,7 @@ class DecodingOutcome:
 
     step: "DenoisingStep | None" = None
     canvas: "CanvasState | None" = None
+    held: "ConstrainedCanvas | None" = None
     token_ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
     top: "TopTokens | None" = None

@@ -18,6 +18,9 @@ from redraft.evaluation.scores import repetition
 from redraft.evaluation.subject import Response, Subject
 from redraft.evaluation.tasks import Score
 
+OVERRULED = -20.0
+"""A canvas whose log mass is below it, in nats, was not what the model would have written."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -71,8 +74,9 @@ def failed_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Returns the means of all scores, for exact answers and error rates by split too. A mean over nothing is None.
 
-    repetition: between neighbouring canvases, of the answers and of the right ones. Tokens per second are those of
-    generation alone, one answer after the other; for a server, its response times.
+    guided_steps: of a constrained answer; overruled: the share of answers with a canvas that the model found hardly
+    possible. repetition: between neighbouring canvases, of the answers and of the right ones. Tokens per second are
+    those of generation alone, one answer after the other; for a server, its response times.
     """
     responses = [outcome.response for outcome in outcomes]
     seconds = sum(one.seconds for one in responses)
@@ -95,6 +99,10 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             group: {name: _mean([one.scores[name] for one in outcomes if one.case.group == group]) for name in names}
             for group in groups
         }
+    reports = [one.constraint for one in responses if one.constraint is not None]
+    if reports:
+        summary["guided_steps"] = _mean([report.guided_steps for report in reports], 2)
+        summary["overruled"] = _mean([float(min(report.log_mass) < OVERRULED) for report in reports])
     return summary | {
         "repetition": _mean([one.repetition(one.response.token_ids) for one in outcomes]),
         "repetition_of_right_answers": _mean([one.repetition(one.expected_ids) for one in outcomes]),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from redraft.api import Model, Prompt
 from redraft.async_engine import Engine, Failure, Mode
 from redraft.client.errors import RequestFailed
-from redraft.generation.result import Generation, check_prompt
+from redraft.evaluation.constrained import TaskConstraints
+from redraft.generation.result import ConstraintReport, Generation, check_prompt
 
 if TYPE_CHECKING:
     from redraft.client.stream import Endpoint, WholeAnswer
@@ -32,6 +33,7 @@ class Response:
     canvas_length: int | None = None
     steps_per_canvas: tuple[int, ...] = ()
     tokens_per_forward: float | None = None
+    constraint: ConstraintReport | None = None
 
     @classmethod
     def of_generation(cls, text: str, generation: Generation) -> "Response":
@@ -44,6 +46,7 @@ class Response:
             canvas_length=len(generation.canvases[0]),
             steps_per_canvas=generation.steps_per_canvas,
             tokens_per_forward=generation.tokens_per_forward,
+            constraint=generation.constraint,
         )
 
 
@@ -76,13 +79,17 @@ class ModelSubject:
     """A model in this process, with sampler settings that are the same for every prompt.
 
     mode: how it answers. "autoregressive" writes token by token, without a canvas, and uses no setting but
-    max_new_tokens; "verified" writes the same answers, drafted on canvases.
+    max_new_tokens; "verified" writes the same answers, drafted on canvases. is_constrained: each answer of canvases is
+    held to what its prompt asks for.
     """
 
-    def __init__(self, model: Model, settings: Mapping[str, Any], *, mode: Mode = "diffusion") -> None:
+    def __init__(
+        self, model: Model, settings: Mapping[str, Any], *, mode: Mode = "diffusion", is_constrained: bool = False
+    ) -> None:
         self._model, self._settings, self._mode = model, dict(settings), mode
         self._engine = Engine(model) if mode == "verified" else None
-        named = {} if mode == "diffusion" else {"mode": mode}
+        self._constraints = TaskConstraints(model) if is_constrained else None
+        named = {"mode": mode} if mode != "diffusion" else {"constrained": True} if is_constrained else {}
         self.facts = {"model": model.name, "settings": named | self._settings}
 
     def check(self, prompt: Prompt) -> None:
@@ -92,12 +99,17 @@ class ModelSubject:
             ids, config = self._model.encode(prompt), self._model.transformer.config
             self._engine.request(ids, mode=self._mode, **self._settings)
             check_prompt(ids, 1, config.vocab_size, config.max_context)
+        if self._constraints is not None:
+            self._constraints.of(prompt)
 
     def respond(self, prompt: Prompt) -> Response:
-        if self._engine is not None:
-            (result,) = self._engine.generate_many([prompt], mode=self._mode, **self._settings)
-            if isinstance(result, Failure):
-                raise result.error
+        if self._constraints is not None:
+            result = self._model.generate(prompt, constraint=self._constraints.of(prompt), **self._settings)
+        elif self._engine is not None:
+            (answer,) = self._engine.generate_many([prompt], mode=self._mode, **self._settings)
+            if isinstance(answer, Failure):
+                raise answer.error
+            result = answer
         elif self._mode == "autoregressive":
             result = self._model.generate_autoregressive(prompt, **self._settings)
         else:

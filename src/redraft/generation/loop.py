@@ -15,9 +15,11 @@ from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
+from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
+from redraft.generation.constrained import ConstrainedCanvas, constrain
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
@@ -26,27 +28,35 @@ from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 
-def generate(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
+def generate(
+    model: Transformer, prompt: Sequence[int], settings: SamplerSettings, constraint: TokenAutomaton | None = None
+) -> Generation:
     """Runs `denoising_steps` to its end."""
-    return result_of(denoising_steps(model, prompt, settings))
+    return result_of(denoising_steps(model, prompt, settings, constraint))
 
 
 @torch.inference_mode()
 def denoising_steps(
-    model: Transformer, prompt: Sequence[int], settings: SamplerSettings
+    model: Transformer, prompt: Sequence[int], settings: SamplerSettings, constraint: TokenAutomaton | None = None
 ) -> Generator[DenoisingStep, None, Generation]:
     """Yields every denoising step of an answer to `prompt` (token ids); the generator's return value is the answer.
 
-    Raises ValueError for an empty prompt, for ids outside the vocabulary, for a prompt that leaves no room for a canvas
-    in the context, and for logits that are not finite.
+    constraint: the language that the answer is to be of. Raises ValueError for an empty prompt, for ids outside the
+    vocabulary, for a prompt that leaves no room for a canvas in the context, for a constraint that no answer can meet,
+    and for logits that are not finite.
     """
     config = model.config
     length = settings.canvas_length or config.canvas_length
     check_prompt(prompt, length, config.vocab_size, config.max_context)
     seed = secrets.randbelow(MAX_SEED) if settings.seed is None else settings.seed
     record = AnswerRecord(
-        room=settings.max_new_tokens, stop_ids=config.eos_ids, seed=seed, max_context=config.max_context
+        room=settings.max_new_tokens,
+        stop_ids=config.eos_ids,
+        seed=seed,
+        max_context=config.max_context,
+        constraint=constraint,
     )
+    record.check(len(prompt), length, config.vocab_size)
     cache, pending, finish_reason = KVCache(config), list(prompt), None
     while finish_reason is None:
         # Prefill and commit are the same: an encoder pass that appends to the cache.
@@ -54,8 +64,9 @@ def denoising_steps(
         (cache,) = model.run(FlatBatch.single(tokens, cache.length, Pass.ENCODER), (cache,)).caches
         record.lap("commit" if record.canvases else "prefill")
         place = Counter(seed, settings.choice, canvas=len(record.canvases))
-        for step in denoise(model, cache, settings, place, length):
-            record.lap("denoising")
+        held = record.constrained_canvas(length, committed=cache.length)
+        for step in denoise(model, cache, settings, place, length, held):
+            record.take(step)
             yield step
             record.restart()
         pending = step.draft.tolist()
@@ -64,9 +75,17 @@ def denoising_steps(
 
 
 def denoise(
-    model: Transformer, cache: KVCache, settings: SamplerSettings, place: Counter, length: int
+    model: Transformer,
+    cache: KVCache,
+    settings: SamplerSettings,
+    place: Counter,
+    length: int,
+    held: ConstrainedCanvas | None = None,
 ) -> Iterator[DenoisingStep]:
-    """Refines one canvas of `length` tokens, which follow what `cache` holds, from noise to its last step."""
+    """Refines one canvas of `length` tokens, which follow what `cache` holds, from noise to its last step.
+
+    held: the constraint that it is under.
+    """
     sampler = Sampler(model.config.vocab_size)
     state = sampler.init([settings], [place], length, device=model.embed_tokens.weight.device)
     finished = False
@@ -76,11 +95,21 @@ def denoise(
         batch = FlatBatch.single(state.tokens[0], cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
         hidden = model.run(batch, (cache,)).hidden
         readout = streamed_readout(model.head, hidden, ReadoutQuery(temperature, sampler.uniforms(state)))
-        state = sampler.step(state, readout)
+        (held,), overruling = constrain([held], [state], model.head, hidden, readout)
+        state = sampler.step(state, readout, overruling)
         ((is_finite, is_active),) = sampler.verdicts(state)
         if not is_finite:
             raise not_finite(f"in canvas {place.canvas}, step {step}")
         finished, (draft,) = not is_active, sampler.finalize(state)
         yield DenoisingStep(
-            place.canvas, step, temperature, draft, state.tokens[0], state.accepted[0], state.entropy[0], finished
+            canvas=place.canvas,
+            step=step,
+            temperature=temperature,
+            draft=draft,
+            renoised=state.tokens[0],
+            accepted=state.accepted[0],
+            entropy=state.entropy[0],
+            finished=finished,
+            guided=held is not None and held.is_guided,
+            log_mass=None if held is None else held.log_mass,
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from redraft.constraints.tokens import TokenAutomaton
+from redraft.generation.constrained import ConstrainedCanvas, check_constraint
 from redraft.model.readout.query import TopTokens
 from redraft.utils.canvas import cut_canvas
 
@@ -19,7 +21,9 @@ class DenoisingStep:
 
     canvas: index of the canvas; step: how many were to go, this one included; draft, renoised int64 [C]: the argmax
     and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows;
-    top: each position's likeliest tokens, where they were asked for.
+    top: each position's likeliest tokens, where they were asked for. Where a constraint holds the answer, the draft is
+    the likeliest of its language; guided: whether the tokens that stay were drawn from it too; log_mass: the log of the
+    probability that the model gives to the canvas being of that language.
     """
 
     canvas: int
@@ -31,6 +35,22 @@ class DenoisingStep:
     entropy: Tensor
     finished: bool
     top: TopTokens | None = None
+    guided: bool = False
+    log_mass: float | None = None
+
+
+@dataclass(frozen=True)
+class ConstraintReport:
+    """What a constraint had to do to an answer.
+
+    log_mass: of each canvas, the log of the probability that the model gave in its last step to the canvas being of the
+    language, in nats: 0 where it would have kept to it anyway, and below about -20 where it was overruled.
+    guided_steps: of all denoising steps, those whose tokens were drawn from the language. states: of the automaton.
+    """
+
+    log_mass: tuple[float, ...]
+    guided_steps: int
+    states: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,8 @@ class Generation:
 
     token_ids: the answer without the EOS that ended it, cut at max_new_tokens. canvases: what was written, whole.
     tokens_per_forward: answer tokens, the EOS included, per denoiser pass; of an answer that was written causally, per
-    forward. verification: how its drafts were verified, None where there were none. Seconds are wall clock.
+    forward. constraint: what a constraint had to do; verification: how its drafts were verified; None where there were
+    none. Seconds are wall clock.
     """
 
     token_ids: tuple[int, ...]
@@ -64,6 +85,7 @@ class Generation:
     denoising_seconds: float
     commit_seconds: float
     canvases: tuple[tuple[int, ...], ...] = field(repr=False)
+    constraint: ConstraintReport | None = None
     verification: Verification | None = None
 
     @property
@@ -78,14 +100,28 @@ class Generation:
 class AnswerRecord:
     """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
 
-    room: how many tokens it may have at most; stop_ids: tokens that end it; max_context: tokens of prompt and canvases.
+    room: how many tokens it may have at most; stop_ids: tokens that end it; max_context: tokens of prompt and canvases;
+    constraint: the language that it is of.
     """
 
-    def __init__(self, *, room: int, stop_ids: Sequence[int], seed: int, max_context: int) -> None:
+    def __init__(
+        self,
+        *,
+        room: int,
+        stop_ids: Sequence[int],
+        seed: int,
+        max_context: int,
+        constraint: TokenAutomaton | None = None,
+    ) -> None:
         self.room, self.stop_ids, self.seed, self.max_context = room, stop_ids, seed, max_context
+        self.constraint = constraint
         self.token_ids: list[int] = []
         self.canvases: list[tuple[int, ...]] = []
         self.steps_per_canvas: list[int] = []
+        self._state = 0 if constraint is None else constraint.start
+        self._log_mass: list[float] = []
+        self._guided_steps = 0
+        self._has_end = False
         self._seconds = {"prefill": 0.0, "denoising": 0.0, "commit": 0.0}
         self.restart()
 
@@ -99,22 +135,67 @@ class AnswerRecord:
         self._seconds[phase] += now - self._last
         self._last = now
 
+    def check(self, prompt_length: int, canvas_length: int, vocab_size: int) -> None:
+        """Raises ValueError unless there is room for an answer that meets the constraint."""
+        if self.constraint is not None:
+            check_constraint(
+                self.constraint,
+                vocab_size=vocab_size,
+                stop_ids=self.stop_ids,
+                prompt_length=prompt_length,
+                canvas_length=canvas_length,
+                max_new_tokens=self.room,
+                max_context=self.max_context,
+            )
+
+    def constrained_canvas(self, length: int, *, committed: int) -> ConstrainedCanvas | None:
+        """Returns the constraint as the next canvas has it, which follows `committed` tokens; None without one."""
+        if self.constraint is None:
+            return None
+        return ConstrainedCanvas.starting(
+            self.constraint,
+            self._state,
+            length,
+            self.stop_ids,
+            room=self.room - len(self.token_ids),
+            further=(self.max_context - committed) // length - 1,
+        )
+
+    def take(self, step: DenoisingStep) -> None:
+        """Takes note of a denoising step, which has just ended."""
+        self.lap("denoising")
+        self._guided_steps += step.guided
+        if step.finished and step.log_mass is not None:
+            self._log_mass.append(step.log_mass)
+
     def add(self, canvas: Sequence[int], steps: int, *, committed: int) -> tuple[list[int], str | None]:
         """Takes a finished canvas that took so many steps and follows `committed` tokens.
 
-        Returns what it adds to the answer and why that ends there, as `cut_canvas` does, or since no further canvas
-        fits into the context.
+        Returns what it adds to the answer and why that ends there: as `cut_canvas` does, or since no further canvas
+        fits into the context, or since nothing may follow under the constraint.
         """
         part, finish_reason = cut_canvas(canvas, self.stop_ids, self.room - len(self.token_ids))
+        self._has_end = finish_reason == "stop"
         self.token_ids += part
         self.canvases.append(tuple(canvas))
         self.steps_per_canvas.append(steps)
         if finish_reason is None and committed + 2 * len(canvas) > self.max_context:
             finish_reason = "length"
+        if self.constraint is not None and finish_reason != "stop":
+            # A canvas without the end leaves room for the rest, so an answer without room is whole.
+            state = self.constraint.state_after(part, self._state)
+            assert state is not None
+            self._state = state
+            if finish_reason == "length" or self.constraint.is_complete(state):
+                assert self.constraint.distance[state] == 1
+                finish_reason = "stop"
         return part, finish_reason
 
     def generation(self, finish_reason: str) -> Generation:
-        written = len(self.token_ids) + (finish_reason == "stop")
+        written = len(self.token_ids) + self._has_end
+        report = None
+        if self.constraint is not None:
+            report = ConstraintReport(tuple(self._log_mass), self._guided_steps, self.constraint.num_states)
         return Generation(
             token_ids=tuple(self.token_ids),
             finish_reason=finish_reason,
@@ -125,6 +206,7 @@ class AnswerRecord:
             denoising_seconds=self._seconds["denoising"],
             commit_seconds=self._seconds["commit"],
             canvases=tuple(self.canvases),
+            constraint=report,
         )
 
 

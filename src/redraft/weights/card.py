@@ -63,6 +63,10 @@ class Card:
                 f"the prompt has no form that this model was trained on, such as {self.prompt_forms[0]!r}: "
                 "`redraft examples` shows some"
             )
+        if task is not None and not task.text:
+            yield "the prompt has no text after its request: there is nothing to answer from"
+        if task is not None and task.names_missing:
+            yield "the prompt names no field: keys of an answer are made up; name those that you want"
         asked = Counter(() if task is None else task.fields)
         if self._known_fields and (unknown := [name for name in asked if name not in self._known_fields]):
             yield f"this model was not trained on the {fields_in_words(unknown)}: `redraft fields` lists what it knows"

@@ -3,6 +3,7 @@
 import pytest
 
 from redraft.text.prompts.forms import PromptForm, PromptTask
+from redraft.text.prompts.reading import ReadPrompt
 
 EXTRACT = PromptForm("Extract {fields} as JSON: {text}")
 
@@ -15,6 +16,9 @@ EXTRACT = PromptForm("Extract {fields} as JSON: {text}")
         ("  Extract name,date ,\tcity  as JSON:\n\nline\nline\n", ("name", "date", "city"), "line\nline"),
         ("Extract name, name as JSON:x", ("name", "name"), "x"),
         ("Extract name,, as JSON: x", ("name",), "x"),
+        ("Extract name as JSON:", ("name",), ""),
+        ("Extract name as JSON: \n\t ", ("name",), ""),
+        ('Extract " as JSON: x', ('"',), "x"),
     ],
 )
 def test_a_prompt_names_its_fields_and_its_text(prompt, fields, text):
@@ -23,11 +27,25 @@ def test_a_prompt_names_its_fields_and_its_text(prompt, fields, text):
 
 @pytest.mark.parametrize(
     "prompt",
-    ["", "hello", "extract name as JSON: x", "Extract name as JSON:", "Extract as JSON: x", "Extract a: b as JSON: x",
+    ["", "hello", "extract name as JSON: x", "Extract as JSON: x", "Extract a: b as JSON: x",
      "Please Extract name as JSON: x", "Extract name\nas text\nas JSON: x", "Extract {fields} as JSON: x"],
 )  # fmt: skip
 def test_a_prompt_in_another_form(prompt):
     assert EXTRACT.read(prompt) is None
+
+
+def test_a_list_without_a_name_is_told_from_a_form_without_a_list():
+    assert EXTRACT.read("Extract , , as JSON: x") == PromptTask((), "x", names_missing=True)
+    assert PromptForm("Fix: {text}").read("Fix: x") == PromptTask((), "x", names_missing=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "part"), [('{"', "is not valid JSON"), ('{"key": "x"}', "has the field 'key', not asked for")]
+)
+def test_an_answer_to_a_list_without_a_name_has_no_keys_of_its_own(answer, part):
+    prompt = ReadPrompt([1], task=EXTRACT.read("Extract , as JSON: x"))
+    (sentence,) = prompt.check(answer, "stop", num_tokens=2, steps_per_canvas=(1,), max_steps=9)
+    assert part in sentence
 
 
 def test_slots_may_stand_anywhere():

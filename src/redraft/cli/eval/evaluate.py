@@ -30,6 +30,8 @@ ModeOption = Annotated[
     ),
 ]
 
+ExamplesOption = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
@@ -41,7 +43,7 @@ class EvaluationOptions:
     as_json: bool
     failures: Path | None
 
-    def subject(self, mode: str = "diffusion") -> Subject:
+    def subject(self, mode: str = "diffusion", *, is_constrained: bool = False) -> Subject:
         """Returns the subject that is named; refuses incompatible options before a model is loaded."""
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
@@ -52,6 +54,9 @@ class EvaluationOptions:
             raise ValueError(f"--mode autoregressive uses no setting but max_new_tokens; leave out {', '.join(others)}")
         if mode != "diffusion" and self.endpoint is not None:
             raise ValueError(f"--mode {mode} requires a model in this process; leave out --endpoint")
+        if is_constrained and (mode != "diffusion" or self.endpoint is not None):
+            other = f"--mode {mode}" if mode != "diffusion" else "--endpoint"
+            raise ValueError(f"--constrained holds the canvases of a model in this process; leave out {other}")
         # One seed for all examples, and unless it is given the same every time.
         settings = {"seed": 0} | self.model.settings
         if is_autoregressive:
@@ -59,7 +64,7 @@ class EvaluationOptions:
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
             return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
-        return ModelSubject(self.model.load(), settings, mode=cast(Mode, mode))
+        return ModelSubject(self.model.load(), settings, mode=cast(Mode, mode), is_constrained=is_constrained)
 
     def run(self, name: str, cases: list[Case], score: Score, subject: Subject) -> None:
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -93,27 +98,42 @@ def _make_options(
 with_evaluation_options = options.receives(_make_options)
 
 
-def _task_command(task: EvaluationTask) -> Callable[..., None]:
+def _run_task(
+    task: EvaluationTask, evaluation: EvaluationOptions, examples: int, *, mode: str, constrained: bool
+) -> None:
+    options.check_at_least(1, examples=examples)
+    if task.name != "extract":
+        options.require_package("rapidfuzz", "eval")
+    subject = evaluation.subject(mode=mode, is_constrained=constrained)
+    evaluation.run(task.name, task.cases(examples), task.score, subject)
+
+
+def _constrainable_command(task: EvaluationTask) -> Callable[..., None]:
     @with_evaluation_options
     def command(
         evaluation: EvaluationOptions,
         *,
-        examples: Annotated[
-            int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")
-        ] = 250,
+        examples: ExamplesOption = 250,
         mode: ModeOption = "diffusion",
+        constrained: Annotated[
+            bool, typer.Option("--constrained", help="Hold each answer to the fields or the form it is asked for.")
+        ] = False,
     ) -> None:
-        options.check_at_least(1, examples=examples)
-        if task.name != "extract":
-            options.require_package("rapidfuzz", "eval")
-        subject = evaluation.subject(mode)
-        evaluation.run(task.name, task.cases(examples), task.score, subject)
+        _run_task(task, evaluation, examples, mode=mode, constrained=constrained)
 
     command.__doc__ = task.description
     return command
 
 
-extract, normalize, repair = (_task_command(TASKS[name]) for name in ("extract", "normalize", "repair"))
+extract, normalize = (_constrainable_command(TASKS[name]) for name in ("extract", "normalize"))
+
+
+@with_evaluation_options
+def repair(evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, mode: ModeOption = "diffusion") -> None:
+    _run_task(TASKS["repair"], evaluation, examples, mode=mode, constrained=False)
+
+
+repair.__doc__ = TASKS["repair"].description
 
 
 @with_evaluation_options

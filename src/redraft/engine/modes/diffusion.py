@@ -15,6 +15,7 @@ from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
+from redraft.generation.constrained import constrain
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
 from redraft.model.config import ModelConfig
 from redraft.model.head import OutputHead
@@ -34,6 +35,7 @@ class Diffusion:
         check_prompt(request.prompt, self.canvas_length(request), config.vocab_size, config.max_context)
         if bad := [token for token in request.stop_ids or () if not 0 <= token < config.vocab_size]:
             raise ValueError(f"stop ids {bad} lie outside the vocabulary of {config.vocab_size}")
+        self.record(request).check(len(request.prompt), self.canvas_length(request), config.vocab_size)
 
     def canvas_length(self, request: Request) -> int:
         return request.settings.canvas_length or self._config.canvas_length
@@ -45,6 +47,7 @@ class Diffusion:
             stop_ids=self._config.eos_ids if stop_ids is None else stop_ids,
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
             max_context=self._config.max_context,
+            constraint=request.constraint,
         )
 
     def max_cached(self, request: Request) -> int:
@@ -52,12 +55,13 @@ class Diffusion:
 
     def work(self, chunk: Chunk) -> WorkItem:
         sequence = chunk.sequence
-        canvas = None
+        canvas, held = None, sequence.held
         if chunk.denoises and (canvas := sequence.canvas) is None:
             settings, record = sequence.request.settings, sequence.record
             place = Counter(record.seed, settings.choice, len(record.canvases))
             canvas = self._sampler.init([settings], [place], sequence.canvas_length, device=self._device)
-        return WorkItem(chunk, sequence.pending[: chunk.encode], canvas)
+            held = record.constrained_canvas(sequence.canvas_length, committed=sequence.cache.length + chunk.encode)
+        return WorkItem(chunk, sequence.pending[: chunk.encode], canvas, held)
 
     def read(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
         states = [item.canvas for item in items if item.canvas is not None]
@@ -72,12 +76,13 @@ class Diffusion:
             soft_embedding=any(state.counters[0].step > 1 for state in states),
         )
         readout = streamed_readout(head, hidden, query)
-        stepped = self._sampler.step_each(states, readout)
+        constrained, overruling = constrain([item.held for item in items], states, head, hidden, readout)
+        stepped = self._sampler.step_each(states, readout, overruling)
         verdicts = self._sampler.verdicts(*stepped)
         outcomes, end = [], 0
         for i, (request, state, (is_finite, is_active)) in enumerate(zip(requests, stepped, verdicts, strict=True)):
             at, rows = states[i].counters[0], slice(end, end + state.length)
-            end = rows.stop
+            end, held = rows.stop, constrained[i]
             if not is_finite:
                 outcomes.append(DecodingOutcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
                 continue
@@ -96,20 +101,22 @@ class Diffusion:
                 entropy=state.entropy[0],
                 finished=not is_active,
                 top=top,
+                guided=held is not None and held.is_guided,
+                log_mass=None if held is None else held.log_mass,
             )
-            outcomes.append(DecodingOutcome(step=step, canvas=state))
+            outcomes.append(DecodingOutcome(step=step, canvas=state, held=held))
         return outcomes
 
     def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:
         step, request, record = outcome.step, sequence.request, sequence.record
         assert step is not None
-        record.lap("denoising")
+        record.take(step)
         if request.drafts:
             yield StepTaken(request.id, step)
         if not step.finished:
-            sequence.canvas = outcome.canvas
+            sequence.canvas, sequence.held = outcome.canvas, outcome.held
             return
-        sequence.canvas = None
+        sequence.canvas = sequence.held = None
         canvas, steps = step.draft.tolist(), request.settings.steps - step.step + 1
         part, finish_reason = record.add(canvas, steps, committed=sequence.cache.length)
         yield CanvasCommitted(request.id, tuple(part), steps, step.top)

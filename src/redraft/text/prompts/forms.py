@@ -7,16 +7,20 @@ between commas, asks for a JSON object that has these keys, with values copied f
 import re
 from dataclasses import dataclass
 
-SLOTS = {"fields": r"(?P<fields>[^\n:{}]+?)", "text": r"(?P<text>(?s:.+))"}
+SLOTS = {"fields": r"(?P<fields>[^\n:{}]+?)", "text": r"(?P<text>(?s:.*))"}
 _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
 
 
 @dataclass(frozen=True)
 class PromptTask:
-    """What a prompt asks for. fields: keys of a JSON object whose values stand in the text; none for another answer."""
+    """What a prompt asks for. fields: keys of a JSON object whose values stand in the text; none for another answer.
+
+    text: empty where the prompt ends after its request. names_missing: its list of fields names none.
+    """
 
     fields: tuple[str, ...]
     text: str
+    names_missing: bool = False
 
 
 class PromptForm:
@@ -43,8 +47,9 @@ class PromptForm:
         match = self._pattern.fullmatch(prompt.strip())
         if match is None:
             return None
-        names = (match.groupdict().get("fields") or "").split(",")
-        return PromptTask(tuple(name.strip() for name in names if name.strip()), match["text"].strip())
+        listed = match.groupdict().get("fields")
+        names = tuple(name.strip() for name in (listed or "").split(",") if name.strip())
+        return PromptTask(names, match["text"].strip(), names_missing=listed is not None and not names)
 
 
 def _words(literal: str) -> str:

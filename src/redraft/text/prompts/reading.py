@@ -28,6 +28,6 @@ class ReadPrompt:
         num_tokens: of the answer. steps_per_canvas: none where it was written without canvases.
         """
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
-        if self.task is not None and self.task.fields:
+        if self.task is not None and (self.task.fields or self.task.names_missing):
             found += check_fields(answer, self.task.fields, self.task.text)
         return tuple(found)

@@ -88,21 +88,19 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Returns what `redraft generate --json` prints; seconds are wall clock, the prefill included."""
         generation = self.generation
-        found = generation.verification
-        verified = {"verification": dataclasses.asdict(found)} if found is not None else {}
+        reports = {"verification": generation.verification, "constraint": generation.constraint}
         return {
             "text": self.text,
             "token_ids": list(generation.token_ids),
             "finish_reason": generation.finish_reason,
             "steps_per_canvas": list(generation.steps_per_canvas),
             "tokens_per_forward": round(generation.tokens_per_forward, 3),
-            **verified,
             "seconds": round(generation.seconds, 4),
             "tokens_per_second": round(generation.tokens_per_second, 1),
             "seed": generation.seed,
             "model": self.model,
             "warnings": list(self.warnings),
-            **({} if generation.constraint is None else {"constraint": dataclasses.asdict(generation.constraint)}),
+            **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
         }
 
 

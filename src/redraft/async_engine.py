@@ -48,8 +48,8 @@ class CancelledAnswer(Exception):
 class Answer(Awaitable[Result]):
     """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
-    Both raise the error of an answer that failed (ValueError if the request is to blame) and CancelledAnswer for one
-    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
+    Both raise the error of an answer that failed (ValueError if the request is to blame), CancelledAnswer if it
+    was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
     engine gives the answer up if the last task that waits for it is cancelled, as by `asyncio.wait_for`.
     """
 
@@ -223,9 +223,9 @@ class Engine:
     async def stream(
         self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
     ) -> AsyncIterator[AnswerEvent]:
-        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer.
+        """Yields a prompt's drafts (but of an autoregressive answer), text and result, as `Model.stream` does.
 
-        An autoregressive answer has no drafts.
+        Leaving the loop cancels the answer.
         """
         answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, **settings)
         try:

@@ -223,10 +223,7 @@ class Engine:
     async def stream(
         self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
     ) -> AsyncIterator[AnswerEvent]:
-        """Yields a prompt's drafts (but of an autoregressive answer), text and result, as `Model.stream` does.
-
-        Leaving the loop cancels the answer.
-        """
+        """Yields drafts (but of an autoregressive answer), text and result. Leaving the loop cancels the answer."""
         answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, **settings)
         try:
             async for event in answer:

@@ -142,6 +142,12 @@ def test_a_model_and_a_result_show_themselves_in_short(model):
         ([{"role": "user"}], "message 0, of role user, has no content; give it a text"),
         ([{"role": "user", "content": None}], "message 0, of role user, has no content"),
         ([{"role": "user", "content": 5}], "message 0 has the content 5, must be text"),
+        (
+            [{"role": "user", "content": ["x"]}],
+            "message 0 has the part 'x', must be {.type.: .text., .*: only text",
+        ),
+        ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], "message 0 has the part {'type': 'image'"),
+        ([{"role": "user", "content": [{"type": "text", "text": " "}]}], "the last message is empty"),
     ],
 )
 def test_prompts_of_another_shape_are_refused_with_the_way_out(model, prompt, message):
@@ -193,3 +199,9 @@ engine.shutdown()
         env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n" * 6 + "2\n", "")
+
+
+def test_the_parts_of_a_message_are_one_text(model):
+    parts = [{"type": "text", "text": "hello "}, {"type": "text", "text": "there"}]
+    (whole,) = {tuple(model.encode([{"role": "user", "content": one}])) for one in (parts, tuple(parts), "hello there")}
+    assert list(whole) == model.encode("hello there")

@@ -1,6 +1,5 @@
 """What a reader of the first page tries at once: its examples are right with any seed, its install lines work."""
 
-import json
 import re
 import shlex
 import tomllib
@@ -27,7 +26,7 @@ def model():
 def test_the_examples_are_right_with_every_seed(model, seed):
     assert SHOWN and CALLED
     prompt = shlex.split(SHOWN[1])[1]
-    assert model.generate(prompt, seed=seed).text == json.loads(SHOWN[2])["text"]
+    assert model.generate(prompt, seed=seed).text == SHOWN[2]
     assert model.generate(CALLED[1], seed=seed).text == '{"city": "Porto", "date": "4 May"}'
 
 
@@ -44,3 +43,11 @@ def test_what_is_to_be_installed_is_an_extra_of_the_checkout():
     asked = re.findall(r'require_package\(.*"(\w+)"\)', text)
     assert len(asked) > 5
     assert set(asked) <= EXTRAS
+
+
+def test_the_commands_of_the_install_can_be_copied():
+    (block,) = re.findall(r"## Install\n.*?```console no-run\n(.*?)```", README, flags=re.DOTALL)
+    commands = [line.removeprefix("$ ").partition("#")[0].strip() for line in block.splitlines()]
+    assert commands[0] == "make demo"
+    # No place in them is left for the reader to fill in.
+    assert not re.search(r"[A-Z]{3}|[<>]|example", "\n".join(commands))

@@ -23,7 +23,7 @@ from redraft.model.preparation import prepare
 from redraft.model.transformer import Transformer
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
-from redraft.text.prompts.conversation import check_conversation, text_of
+from redraft.text.prompts.conversation import check_conversation, joined, text_of
 from redraft.utils.forks import check_not_forked, mark_loaded
 from redraft.utils.threads import requested_threads
 from redraft.weights.card import Card
@@ -234,7 +234,7 @@ class Model:
                 return self._described(self.encode_plain(prompt), prompt)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
-        messages, left_out = self.card.select(prompt)
+        messages, left_out = self.card.select([joined(message) for message in prompt])
         ids = self.tokenizer.encode_chat(messages, **template_variables)
         forms = self.tokenizer.own_forms(map(text_of, messages))
         last = messages[-1]
@@ -349,6 +349,8 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     and of a quantized checkpoint what it is stored in. ValueError says what is wrong with it, before anything is read
     where it would not fit into memory.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"the model is {name_or_path!r}, must be 'bundled', a folder, or a name on the hub")
     mark_loaded()
     requested_threads()  # a bad REDRAFT_THREADS is refused before anything is read
     place = pick_device(device)

@@ -105,6 +105,32 @@ def test_decomposed_accents_come_back_as_they_were(model):
     assert model.generate(f"Extract name as JSON: Hi, this is {name}.", seed=1).text == result.text
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Extract name, city as JSON: Hello,\r\n\r\nI am Jane Doe\r\nfrom Porto\r\n",
+         {"name": "Jane Doe", "city": "Porto"}),
+        (
+            "Extract name, amount as JSON: Jane\u00a0Doe paid 1\u202f200,00\u00a0\u20ac today",
+            {"name": "Jane Doe", "amount": "1 200,00 \u20ac"},
+        ),
+        (
+            "Extract name, amount as JSON: \u201cJane O\u2019Neil\u201d paid 5 \u20ac",
+            {"name": "Jane O\u2019Neil", "amount": "5 \u20ac"},
+        ),
+        ("Extract name as JSON: \u200bJane\u200b Doe here\ufeff", {"name": "Jane Doe"}),
+        (
+            "Extract name, date as JSON: Jane Doe \u2013 arriving 12\u20115\u20112024",
+            {"name": "Jane Doe", "date": "12-5-2024"},
+        ),
+    ],
+)  # fmt: skip
+def test_characters_of_mails_and_office_programs_are_read(model, prompt, answer):
+    result = model.generate(prompt, seed=1)
+    assert json.loads(result.text) == answer
+    assert result.warnings == ()
+
+
 @torch.no_grad()
 def test_it_looks_at_its_canvas(model):
     """Not only at what the last step believed: beside the same beliefs, right tokens say more than noise."""

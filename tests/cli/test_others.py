@@ -52,6 +52,14 @@ def test_fields_are_listed_by_kind_of_text(run, checkpoint):
     assert (code, err) == (2, f"redraft: {checkpoint} lists no fields\n")
 
 
+@pytest.mark.parametrize("asked", ["/help", "/?"])
+def test_chat_tells_its_commands(run, checkpoint, monkeypatch, asked):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{asked}\n/exit\n"))
+    code, out, err = run("chat", "-m", checkpoint)
+    assert (code, err) == (0, "")
+    assert out.endswith("/new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer\n")
+
+
 def test_chat_says_what_the_model_is_for_and_answers(run, checkpoint, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/new\nhello\n/exit\nnever read\n"))
     code, out, err = run("chat", "-m", checkpoint, "--seed", 3)

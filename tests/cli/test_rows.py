@@ -24,11 +24,11 @@ from tests.fakes.models import tiny_model
     [
         ("a.csv", "a,b\n1,2\n", "{c}", "line 2: no column 'c'; there are 'a', 'b'"),
         ("a.csv", "a,b\n1,2\n", None, "line 2: no column 'prompt'"),
-        ("a.csv", "a,b\n1,2\n1\n", "{a}", "line 3 has 1 fields, the header has 2"),
-        ("a.csv", 'a,b\n1,"2\n', "{a}", "is not CSV"),
+        ("a.csv", "a,b\n1,2\n1\n", "{a}", "line 3 has 1 field, the header has 2"),
+        ("a.csv", 'a,b\n1,"2\n', "{a}", "line 2 is not CSV: unexpected end of data; a quotation mark is not closed"),
         ("a.csv", "a,a\n1,2\n", "{a}", "line 1: column 'a' occurs more than once"),
         ("a.csv", "a,b\n", "{a}", "has no rows"),
-        ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', None, "line 2 is not JSON"),
+        ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', None, "line 2 is not JSON: Expecting value at character"),
         ("a.jsonl", '{"prompt": "x"}\n[1]\n', None, "line 2 is not a JSON object"),
         ("a.jsonl", '{"prompt": null}\n', None, "line 1: 'prompt' is null, must be text or a number"),
         ("a.jsonl", '{"prompt": true}\n', None, "line 1: 'prompt' is true, must be text or a number"),
@@ -36,7 +36,7 @@ from tests.fakes.models import tiny_model
         ("a.csv", 'a\n"  "\n', "{a}", "line 2: the prompt is empty"),
         ("a.json", '["x"]', None, "does not look like lines of text: save it as CSV"),
         ("a.parquet.gz", "x", None, "does not look like lines of text: save it as CSV"),
-        ("a.TSV", "a\tb\n1\n", "{a}", "line 2 has 1 fields, the header has 2"),
+        ("a.TSV", "a\tb\n1\n", "{a}", "line 2 has 1 field, the header has 2"),
         ("a.jsonl", '{"prompt": "x", "n": NaN}\n', None, "a.jsonl, line 1: 'n' holds NaN, Infinity or a number beyond"),
         ("a.jsonl", '{"prompt": " "}\n', None, "line 1: the prompt is empty"),
         ("a.txt", b"good\n\xff\n", None, "line 2: byte 0xff is not UTF-8"),
@@ -70,6 +70,8 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["--rows", "/"], "'/' is a folder, not a file"),
         (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
         (["--rows", "{}", "--plain"], "--rows cannot be combined with --plain"),
+        (["--rows", "{}", "--json", "--format", "csv"], "--json cannot be combined with a table: the output is csv"),
+        (["--rows", "{}", "--json", "--output", "a.tsv"], "--json cannot be combined with a table: the output is tsv"),
         (
             ["--rows", "{}", "--rows-format", "xml"],
             "the format of the rows is 'xml', must be one of text, jsonl, csv, tsv",
@@ -91,7 +93,7 @@ def alone(run, checkpoint, prompt: str) -> dict[str, object]:
 
 def without_warnings(err: str) -> str:
     """Leaves out what the tiny model's noise may be warned of."""
-    return "".join(line for line in err.splitlines(keepends=True) if "a warning" not in line)
+    return "".join(line for line in err.splitlines(keepends=True) if "warning" not in line)
 
 
 def lines_of(path) -> list[dict[str, object]]:
@@ -112,7 +114,7 @@ def test_answers_come_in_order_and_a_failed_row_does_not_lose_the_rest(run, chec
     output = [] if name is None else ["--output", tmp_path / name]
     code, out, err = run("generate", "--rows", three_rows, "-m", checkpoint, "--seed", 3, "--token-ids", *output)
     assert code == 1
-    assert "1 of 3 rows failed" in err
+    assert '1 of 3 rows failed: see "error" there' in err
     if name is not None:
         assert out == ""
         out = (tmp_path / name).read_text(encoding="utf-8")
@@ -159,7 +161,7 @@ def test_a_table_with_fields(run, checkpoint, file, tmp_path):
     assert (code, out) == (0, "")
     assert err == (
         f"redraft: {path} has a column 'city': the answer's is called 'answer.city'\n"
-        f'redraft: {output}: 2 of 2 answers have a warning: see their "warnings"\n'
+        f'redraft: {output}: 2 of 2 answers have warnings: see "warnings" there\n'
     )
     with output.open(encoding="utf-8", newline="") as lines:
         first, second = csv.DictReader(lines)
@@ -177,7 +179,7 @@ def test_bad_rows_may_be_skipped(run, checkpoint, file, tmp_path):
     assert code == 1
     assert without_warnings(err) == (
         f"redraft: skipped: {path}, line 2: the prompt is empty (id b)\n"
-        f"redraft: skipped: {path}, line 3 is not JSON: Expecting ':' delimiter: line 2 column 1 (char 10)\n"
+        f"redraft: skipped: {path}, line 3 is not JSON: Expecting ':' delimiter at character 10\n"
         f"redraft: skipped: {path}, line 4: no column 'prompt'; there are 'id' (id c)\n"
         f"redraft: skipped: 2 more bad rows of {path}\n"
         "redraft: 5 of 7 rows were bad and skipped\n"
@@ -308,7 +310,7 @@ def test_warnings_are_counted(run, checkpoint, file, monkeypatch):
     monkeypatch.setattr(redraft.Result, "to_json", lambda result: plain(result) | {"warnings": ["odd"]})
     asked = ["generate", "--rows", file("rows.txt", "hello\n"), "-m", checkpoint, "--seed", 3]
     code, out, err = run(*asked)
-    assert (code, err) == (0, 'redraft: 1 of 1 answers have a warning: see their "warnings"\n')
+    assert (code, err) == (0, 'redraft: 1 of 1 answer has a warning: see "warnings" there\n')
     assert json.loads(out)["warnings"] == ["odd"]
     assert run(*asked, "--quiet")[2] == ""
 

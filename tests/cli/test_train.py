@@ -120,7 +120,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     out = tmp_path / "my run"
     arguments = ("--out", out, "--batch-size", 4, "--learning-rate", 1e-3)
     code, _, err = run("train", "rows", file, *arguments, "--validation", seen)
-    assert (code, err) == (2, f"redraft: 1 prompts of {seen} are in {file} too, for instance 'Say gamma'\n")
+    assert (code, err) == (2, f"redraft: {file} has 1 prompt of {seen} too, for instance 'Say gamma'\n")
     code, said, err = run("train", "rows", file, *arguments, "--validation", other, "--steps", 30)
     assert (code, err) == (0, "")
     plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from bundled, validation on 1 rows "

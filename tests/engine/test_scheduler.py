@@ -77,7 +77,7 @@ def test_a_full_queue_refuses():
     made = scheduler(sequence(1), admitted_requests=1, queued_requests=2)
     made.submit(sequence(1))
     made.submit(sequence(1))
-    with pytest.raises(QueueFull, match="2 requests are waiting, the limit is 2"):
+    with pytest.raises(QueueFull, match="the queue holds 2 requests, the limit is 2"):
         made.submit(sequence(1))
     assert len(made.waiting) == 2
 

@@ -116,7 +116,7 @@ def test_a_full_queue_refuses(loop):
         submit(loop, str(i), ENDLESS, drafts=True).wait(StepTaken)
     submit(loop, "4")
     submit(loop, "5")
-    with pytest.raises(QueueFull, match="2 requests are waiting, the limit is 2"):
+    with pytest.raises(QueueFull, match="the queue holds 2 requests, the limit is 2"):
         submit(loop, "6")
     loop.cancel("4")
 

@@ -59,6 +59,14 @@ def chat(service, **body) -> httpx2.Response:
         {"stream_options": {"include_usage": False, "include_obfuscation": False}},
         {"canvas": {"steps": None, "stream_drafts": None, "autoregressive": None}},
         {"tools": [], "tool_choice": "none", "functions": [], "function_call": "none", "parallel_tool_calls": True},
+        {"metadata": {"run": "7"}, "prompt_cache_retention": "24h", "reasoning_effort": "none"},
+        {"chat_template_kwargs": {"enable_thinking": False}}, {"chat_template_kwargs": {}},
+        {"length_penalty": 1, "use_beam_search": False, "best_of": 1, "stop_token_ids": [], "echo": False},
+        {"skip_special_tokens": True, "spaces_between_special_tokens": True, "include_stop_str_in_output": False},
+        {"add_generation_prompt": True, "continue_final_message": False},
+        {"messages": [QUESTION | {"content": [
+            {"type": "text", "text": "where is it?", "cache_control": {"type": "ephemeral"}}
+        ]}]},
         {"store": False, "metadata": {}, "service_tier": "auto", "modalities": ["text"], "verbosity": "medium"},
         {"response_format": {"type": "text"}, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0},
         {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "min_tokens": 0, "n": 1},
@@ -85,6 +93,12 @@ def test_what_changes_nothing_is_taken(service, body):
         ({"top_p": 0.9}, "top_p", "samples from the whole distribution"),
         ({"top_k": 5}, "top_k", "samples from the whole distribution"),
         ({"tool_choice": "required"}, "tool_choice", "not constrained"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "not supported"),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking", "not support"),
+        ({"skip_special_tokens": False}, "skip_special_tokens", "not supported"),
+        ({"metadata": {"a": 1}}, "metadata.a", "must be"),
+        ({"messages": []}, "messages", "must have at least 1 element"),
+        ({"messages": [QUESTION | {"name": "bob"}]}, "messages.0.name", "chat template"),
         ({"parallel_tool_calls": False}, "parallel_tool_calls", "not constrained"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not constrained"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
@@ -143,6 +157,41 @@ def test_a_strict_request_is_refused_instead(service):
     assert chat(service, strict=True).status_code == 200
 
 
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLED = [
+    {"role": "user", "content": "hello", "name": "bob"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "c", "content": "42"}, QUESTION,
+]  # fmt: skip
+
+
+def test_what_is_left_out_may_have_what_the_template_does_not_read(service):
+    """A conversation that another model has begun."""
+    told = chat(service, messages=CALLED).json()
+    assert told["choices"][0]["message"]["content"] == "the dog"
+    assert told["warnings"][0].startswith("left out 3 other messages")
+
+
+def test_nothing_is_stored_and_that_is_said(service):
+    for path, messages in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
+        body = {messages: [QUESTION], "store": True}
+        (warning,) = send(service, path, body).json()["warnings"]
+        assert warning.startswith("the answer is not stored, though store is true")
+        assert send(service, path, body | {"strict": True}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"reasoning": {}}, {"reasoning": {"effort": None}}, {"reasoning": {"effort": "none"}}, {"text": {}},
+        {"text": {"verbosity": "medium"}}, {"text": {"format": {"type": "text"}, "verbosity": "medium"}},
+    ],
+)  # fmt: skip
+def test_what_changes_no_response_is_taken(service, body):
+    told = send(service, "/v1/responses", {"input": "where is it?", "metadata": {"run": "7"}, **body}).json()
+    assert (told["status"], told["metadata"]) == ("completed", {"run": "7"})
+    assert "warnings" not in told
+
+
 def test_what_is_left_out_does_not_take_up_the_context(service):
     earlier = {"role": "user", "content": "x" * 100_000}
     assert chat(service, messages=[earlier, *LONG]).status_code == 200
@@ -156,12 +205,12 @@ def test_a_text_completion_of_a_chat_model_has_a_hint(service, model):
     assert send(service, "/v1/completions", {"prompt": "hello", "strict": True}).status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/health/live", "/health/ready", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/health", "/health/live", "/health/ready", "/metrics", "/v1/models"])
 def test_probes_may_ask_for_the_head_alone(service, path):
     response = send(service, path, method="HEAD")
     assert response.status_code == 200
     assert response.headers["content-type"] == send(service, path).headers["content-type"]
-    assert send(service, "/v1/models", method="HEAD").status_code == 405
+    assert send(service, "/v1/chat/completions", method="HEAD").status_code == 405
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/embeddings"), ("GET", "/docs"), ("GET", "/v2/x%0A%7Fy")])

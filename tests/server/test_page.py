@@ -639,3 +639,9 @@ def test_our_server_can_be_stopped(bundled: str, visit: Open):
     expect(page.locator("#status")).to_contain_text("Stopped after")
     page.press("#step", "Home")
     expect(page.locator("#step-text")).to_contain_text("step 1 of")
+
+
+def test_a_number_and_its_noun_agree(server: FakeServer, visit: Open):
+    page = visit(server.address)
+    counted = "async (n) => (await import('/page/stage.js')).counted(n, 'step')"
+    assert [page.evaluate(counted, n) for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]

@@ -56,6 +56,19 @@ def test_accents_may_be_composed_or_not(form, form_of_text):
     assert found(answer, "place", text=unicodedata.normalize(form_of_text, TEXT)) == []
 
 
+def test_a_value_may_have_its_spaces_and_quotation_marks_in_another_form():
+    text = "O\u2019Brien paid 1\u202f200\u00a0EUR on\r\n12\u20115"
+    assert (
+        found('{"name": "O\'Brien", "amount": "1 200 EUR", "date": "12-5"}', "name", "amount", "date", text=text) == []
+    )
+    assert len(found('{"name": "OBrien"}', "name", text=text)) == 1
+
+
+def test_a_reason_of_the_json_reader_is_one_sentence():
+    (sentence,) = found('{"name": "Ana')
+    assert "(unterminated string starting at character 9)" in sentence
+
+
 def test_long_values_and_many_names_are_cut():
     (sentence,) = found(json.dumps({"name": "x" * 1000}), "name")
     assert "x" * (MAX_SHOWN - 4) + "..." in sentence

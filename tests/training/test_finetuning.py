@@ -46,8 +46,8 @@ def test_a_checkpoint_is_fine_tuned_in_a_few_lines(start, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", 20)
     result, lines = tune(rows, tmp_path / "run", other, device="auto", steps=1)
     assert lines[0] == (
-        "16 rows: 1 steps of 2 examples, rate 0.0006, "
-        f"none replayed: nothing is known of {other}'s own data, validation on 1 rows at the end"
+        "16 rows: 1 step of 2 examples, rate 0.0006, "
+        f"none replayed: nothing is known of {other}'s own data, validation on 1 row at the end"
     )
     assert (result.checkpoint, result.summary["step"], result.is_cut) == (tmp_path / "run/step-0000001", 1, False)
     assert result.report == tmp_path / "run" / "report.html"

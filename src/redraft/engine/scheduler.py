@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from redraft.engine.request import QueueFull
 from redraft.engine.sequence import Chunk, Phase, Sequence
+from redraft.utils.words import counted
 
 MAX_PROMPT_FRACTION = 1 / 4
 """While others wait, one prompt takes at most this part of a forward: long prompts and short answers run together."""
@@ -64,7 +65,8 @@ class Scheduler:
         """Puts a sequence into the queue. Raises QueueFull where that is full, and what `check` raises."""
         self.check(sequence)
         if len(self.waiting) >= self.limits.queued_requests:
-            raise QueueFull(f"{len(self.waiting)} requests are waiting, the limit is {self.limits.queued_requests}")
+            held, limit = counted(len(self.waiting), "request"), self.limits.queued_requests
+            raise QueueFull(f"the queue holds {held}, the limit is {limit}")
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:

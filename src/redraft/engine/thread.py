@@ -14,6 +14,7 @@ from redraft.engine.request import QueueFull, Request
 from redraft.engine.scheduler import Limits
 from redraft.engine.sequence import Sequence
 from redraft.model.transformer import Transformer
+from redraft.utils.words import counted
 
 Sink = Callable[[Event], None]
 """Gets the events of one request, in the engine's thread: it must not wait. One that raises cancels its request."""
@@ -93,7 +94,7 @@ class EngineThread:
             limit = self.core.limits.queued_requests
             # The engine's thread may shorten its queue meanwhile, and lengthens it only where this lock is held.
             if (waiting := len(self._submitted) + len(self.core.scheduler.waiting)) >= limit:
-                raise QueueFull(f"{waiting} requests are waiting, the limit is {limit}: ask again later")
+                raise QueueFull(f"the queue holds {counted(waiting, 'request')}, the limit is {limit}: ask again later")
             self._sinks[request.id] = sink
             self._submitted.append(sequence)
             self._changed.notify_all()

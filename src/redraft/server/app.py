@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from redraft.server import health
-from redraft.server.middleware.access import LIVE_PATH, READY_PATHS, AccessControl, Readiness
+from redraft.server.middleware.access import AccessControl, Readiness
 from redraft.server.middleware.body import BodyReader, StrictRoute
 from redraft.server.middleware.request_log import RequestLog
 from redraft.server.openai import chat, completions, models, tokenize
@@ -38,9 +38,6 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         503: "Loading, or shutting down",
     }.items()
 }
-
-
-HEAD_PATHS = ("/", LIVE_PATH, *READY_PATHS, "/metrics")
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -108,7 +105,7 @@ async def _raise_on(_: Request, error: Exception) -> Response:
 def _allow_head(app: FastAPI) -> None:
     """Lets probes ask for the head alone. After the document was made: it has each route once."""
     for route in app.routes:
-        if isinstance(route, APIRoute) and route.path in HEAD_PATHS:
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods = {"GET", "HEAD"}
 
 

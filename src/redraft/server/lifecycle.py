@@ -23,6 +23,7 @@ from redraft.server.middleware.request_log import JsonFormatter
 from redraft.server.middleware.timeouts import TimedProtocol
 from redraft.server.service import Service
 from redraft.server.settings import MAX_HEADER_BYTES, ServerSettings
+from redraft.utils.words import counted
 
 log = logging.getLogger("redraft.server")
 
@@ -130,7 +131,7 @@ class ModelServer:
         settings, service = self._settings, self.service
         print(
             f"redraft: serving {service.name} at {self.url} "
-            f"({settings.max_concurrent} requests at once, {settings.max_queue} waiting, context "
+            f"({counted(settings.max_concurrent, 'request')} at once, {settings.max_queue} waiting, context "
             f"{service.max_context:,} tokens{', with a key' if settings.api_key else ''})",
             flush=True,
         )
@@ -143,7 +144,7 @@ class ModelServer:
         """Refuses new requests, lets running ones finish within the time limit, and closes."""
         self.service.is_draining = True
         running = self.service.slots.taken
-        log.info("shutting down: %d answers in progress have %g s", running, self._settings.drain_seconds)
+        log.info("shutting down: %s in progress, %g s left", counted(running, "answer"), self._settings.drain_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):
                 while self.service.slots.taken:

@@ -4,9 +4,11 @@ Each finding is one sentence with the value in it. Nothing here knows of a model
 """
 
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+
+from redraft.text.characters import comparable
+from redraft.utils.words import counted
 
 MAX_SHOWN = 60
 """Characters of a value that are shown."""
@@ -18,11 +20,13 @@ MAX_LISTED = 8
 def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[int], max_steps: int) -> Iterator[str]:
     """Yields a sentence for an answer that is cut, and one for canvases that took all the steps that they may take."""
     if finish_reason == "length":
-        yield f"the answer is cut after {num_tokens} tokens: the limit on new tokens, or the model's context, ends it"
-    unsettled = [str(at) for at, steps in enumerate(steps_per_canvas, start=1) if steps >= max_steps]
+        tokens = counted(num_tokens, "token")
+        yield f"the answer is cut after {tokens}: the limit on new tokens, or the model's context, ends it"
+    unsettled = [str(at) for at, taken in enumerate(steps_per_canvas, start=1) if taken >= max_steps]
     if unsettled:
         which = f"canvas {unsettled[0]}" if len(unsettled) == 1 else f"canvases {_listed(unsettled)}"
-        yield f"{which} took all of {max_steps} steps and may be unfinished: allow more steps, or try another seed"
+        steps = counted(max_steps, "step")
+        yield f"{which} took all of {steps} and may be unfinished: allow more steps, or try another seed"
 
 
 def check_fields(answer: str, fields: Sequence[str], text: str) -> Iterator[str]:
@@ -51,8 +55,8 @@ def check_fields(answer: str, fields: Sequence[str], text: str) -> Iterator[str]
 
 
 def is_in(value: str, text: str) -> bool:
-    """Returns whether a value stands in a text, accents composed or not."""
-    return value in text or unicodedata.normalize("NFC", value) in unicodedata.normalize("NFC", text)
+    """Returns whether a value stands in a text, in whatever form its accents, spaces and quotation marks are."""
+    return value in text or comparable(value) in comparable(text)
 
 
 def brief(value: object) -> str:
@@ -81,5 +85,7 @@ def _refuse(constant: str) -> object:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos}"
+        # Some of its messages end in "at" already.
+        message = f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at")
+        return f"{message} at character {error.pos}"
     return "too deep" if isinstance(error, RecursionError) else str(error)

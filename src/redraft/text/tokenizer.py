@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel, WordPiece
 
-from redraft.text.accents import compose, own_forms
+from redraft.text.characters import own_forms, writable
 from redraft.text.detokenizer import (
     REPLACEMENT,
     Detokenizer,
@@ -150,8 +150,8 @@ class TextTokenizer:
         `messages` are {"role": ..., "content": ...} and whatever else the template reads, as JSON values, and so are
         `template_variables` (`tools`, `enable_thinking`, ...). Control tokens come from the template's own text alone;
         in messages and variables they are text, and the template does not recognize them there either (Gemma 4's, for
-        one, does not cut thoughts out of a message that spells out their markers). Accents that the vocabulary lacks as
-        marks are composed with their letters.
+        one, does not cut thoughts out of a message that spells out their markers). Characters that the vocabulary lacks
+        are read in their plainer form, see `redraft.text.characters`.
 
         Raises ValueError if there is no template, messages are malformed, or the template fails or passes a limit.
         """
@@ -173,11 +173,11 @@ class TextTokenizer:
         return [
             token_id
             for piece in pieces
-            for token_id in ([piece] if isinstance(piece, int) else self.encode(compose(piece, self._has_token)))
+            for token_id in ([piece] if isinstance(piece, int) else self.encode(writable(piece, self._has_token)))
         ]
 
     def own_forms(self, texts: Iterable[str]) -> dict[int, str]:
-        """Returns, for `str.translate`, the letters that `encode_chat` composes in some texts and their form there."""
+        """Returns, for `str.translate`, letters that `encode_chat` reads in another form, and their form in `texts`."""
         return own_forms(texts, self._has_token)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -217,7 +217,7 @@ class TextTokenizer:
         return found
 
     def _has_token(self, character: str) -> bool:
-        """Returns whether a combining mark is a token. There are few of them, and a text may be full of them."""
+        """Returns whether a character is a token of its own. Asked of few of them, and a text may be full of these."""
         if character not in self._known_characters:
             ids = self.encode(character)
             self._known_characters[character] = len(ids) == 1 and self.token_text(ids[0]) == character

@@ -20,6 +20,7 @@ from redraft.training.plan import REPLAY_SHARE, check_replay, describe_plan, pla
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
+from redraft.utils.words import counted
 from redraft.weights.card import read_card
 from redraft.weights.config.file import read_config, read_generation_config
 from redraft.weights.fetch import fetch_config, resolve
@@ -62,7 +63,8 @@ def finetune(
         "validation": _digest(other, len(held_out)) if other else "some of the rows",
     }
     if both := {row.prompt for row in trained} & {row.prompt for row in held_out}:
-        raise ValueError(f"{len(both)} prompts of {other} are in {file} too, for instance {min(both)[:60]!r}")
+        prompts = counted(len(both), "prompt")
+        raise ValueError(f"{file} has {prompts} of {other} too, for instance {min(both)[:60]!r}")
     config = read_config(fetch_config(start))
     device = pick_device(device) if device == "auto" else torch.device(device)
     if device.type == "cpu":

@@ -27,6 +27,7 @@ from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
+from redraft.utils.words import counted
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.memory import check_available
 
@@ -148,7 +149,7 @@ class _Training:
                 break
         if self.log.best is not None and self.log.is_stale(self.settings.patience):
             best = self.log.best["step"]
-            self.report(f"{self.settings.patience} validations brought no improvement over step {best}")
+            self.report(f"{counted(self.settings.patience, 'validation')} brought no improvement over step {best}")
 
     def update(self) -> None:
         settings = self.settings

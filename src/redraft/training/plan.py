@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from redraft.training.settings import TrainingSettings, proven_settings
+from redraft.utils.words import counted
 
 MAX_EPOCHS = 1_000_000
 REPLAY_SHARE, MAX_REPLAY = 0.2, 0.9
@@ -73,9 +74,10 @@ def describe_plan(rows: int, settings: TrainingSettings, *, validated: int, repl
     elif not every:
         validation = "no validation"
     else:
-        on = f"{validated} rows" if answers == validated else f"{validated} rows, answering {answers},"
+        on = counted(validated, "row") + ("" if answers == validated else f", answering {answers},")
         validation = f"validation on {on} {'at the end' if every >= settings.steps else f'every {every} steps'}"
     return (
-        f"{rows} rows: {settings.steps} steps of {settings.batch_size} examples, rate {settings.learning_rate:g}, "
+        f"{counted(rows, 'row')}: {counted(settings.steps, 'step')} of {counted(settings.batch_size, 'example')}, "
+        f"rate {settings.learning_rate:g}, "
         f"{replay}, {validation}"
     )

@@ -41,6 +41,9 @@ def parse_json_line(line: str | bytes, where: str) -> dict[str, Any]:
     """Parses a line that holds a JSON object. Raises ValueError, beginning with `where`, for anything else."""
     try:
         row = json.loads(line, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        # Where in the line: that its line break begins a second one says nothing.
+        raise ValueError(f"{where} is not JSON: {error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
     if not isinstance(row, dict):

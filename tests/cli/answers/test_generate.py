@@ -42,6 +42,11 @@ def test_the_prompt_may_come_from_standard_input(run, checkpoint, stdin):
     assert run("generate", "hello", "-m", checkpoint, "--seed", 3)[1] == from_stdin
 
 
+def test_a_prompt_that_the_c_locale_took_apart_is_put_together(run, checkpoint):
+    _, expected, _ = run("generate", "caf\u00e9", "-m", checkpoint, "--seed", 3)
+    assert run("generate", "caf\udcc3\udca9", "-m", checkpoint, "--seed", 3)[1] == expected
+
+
 def test_options_are_obeyed(run, checkpoint):
     _, out, _ = run(
         "generate", "hello", "-m", checkpoint, "--seed", 3, "--json",
@@ -74,6 +79,10 @@ def test_options_are_obeyed(run, checkpoint):
         (["x", "-m", "{}", "--device", "tpu"], "device is 'tpu', must be auto, cpu or cuda"),
         (["x", "-m", "{}", "--precision", "int3"], "precision is 'int3'"),
         (["x", "-m", "{}", "--step-delay", "-1"], "--step-delay is -1"),
+        (["x", "-m", "{}", "--plain", "--json"], "--plain cannot be combined with --json"),
+        (["x", "-m", "{}", "--plain", "--step-delay", "1"], "--step-delay cannot be combined with --plain"),
+        (["x", "-m", "{}", "--json", "--step-delay", "1"], "--step-delay cannot be combined with --json"),
+        (["caf\udce9", "-m", "{}"], "the prompt is not UTF-8: byte 0xe9 at 3"),
         (["x", "-m", "/no/such/folder"], "there is no folder '/no/such/folder'"),
     ],
 )
@@ -134,4 +143,4 @@ def test_strict_counts_the_rows_with_warnings(run, checkpoint, tmp_path):
     code, out, err = run(*asked)
     assert (code, len(out.splitlines())) == (3, 2)
     assert all(json.loads(line)["warnings"] for line in out.splitlines())
-    assert err.endswith('redraft: 2 of 2 answers have a warning: see their "warnings"\n')
+    assert err.endswith('redraft: 2 of 2 answers have warnings: see "warnings" there\n')

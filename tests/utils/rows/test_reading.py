@@ -53,6 +53,10 @@ def test_lines_of_spaces_in_csv_are_blank_and_fields_may_be_long(file):
         ("a.csv", 'name;amount\n"Ana; B";42,50\n'),
         ("a.csv", '\n"name";"amount"\r\n"Ana; B";42,50'),
         ("a.csv", "name\tamount\nAna; B\t42,50\n"),
+        ("a.csv", "name|amount\nAna; B|42,50\n"),
+        ("a.csv", "sep=|\r\nname|amount\r\nAna; B|42,50\r\n"),
+        ("a.csv", '\ufeff"sep=,"\nname,amount\nAna; B,"42,50"\n'),
+        ("a.csv", "SEP=\t\nname\tamount\nAna; B\t42,50\n"),
         ("a.tsv", "name\tamount\nAna; B\t42,50\n"),
         ("a.TSV", "\ufeffname\tamount\r\n\r\nAna; B\t42,50"),
     ],
@@ -61,6 +65,10 @@ def test_a_table_may_have_other_separators(file, name, content):
     assert [row.columns for row in RowFile(file(name, content), template="{name}")] == [
         {"name": "Ana; B", "amount": "42,50"}
     ]
+
+
+def test_a_line_that_names_the_separator_is_counted(file):
+    assert read(file("a.csv", "sep=;\na,b;c\n1;x\n"), template="{c}") == [(3, "x")]
 
 
 def test_a_comma_in_the_header_is_the_separator(file):
@@ -142,7 +150,7 @@ def test_bad_rows_are_kept_apart(file):
     )
     assert [row.line for row in RowFile(path) if isinstance(row, Row)] == [1, 5]
     assert [row for row in RowFile(path) if isinstance(row, BadRow)] == [
-        BadRow(2, "line 2 is not JSON: Expecting ':' delimiter: line 2 column 1 (char 10)"),
+        BadRow(2, "line 2 is not JSON: Expecting ':' delimiter at character 10"),
         BadRow(3, "line 3: the prompt is empty", {"prompt": "", "id": 3}, 3),
         BadRow(4, "line 4: byte 0xff is not UTF-8"),
     ]

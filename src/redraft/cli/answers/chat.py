@@ -13,6 +13,8 @@ from redraft.cli import options
 from redraft.cli.answers.live import answer
 from redraft.cli.streams import loading, standard_input
 
+COMMANDS = "/new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer"
+
 
 @options.with_model_options
 def chat(
@@ -31,6 +33,9 @@ def chat(
     for line in _read_lines():
         if line.strip() == "/exit":
             return
+        if line.strip() in ("/help", "/?"):
+            print(COMMANDS)
+            continue
         if line.strip() == "/new" or model.card.single_turn:
             messages = []
         if line.strip() in ("", "/new"):

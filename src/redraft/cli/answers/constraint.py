@@ -13,6 +13,7 @@ from redraft.constraints.json_schema.compiler import read_schema
 from redraft.constraints.limits import Budget, BuildLimits
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.text import TextTokenizer
+from redraft.utils.words import counted
 from redraft.weights.config.file import read_config
 from redraft.weights.fetch import resolve
 
@@ -73,7 +74,7 @@ def constraint(
         ("states", f"{automaton.num_states:,}"),
         ("token classes", f"{automaton.num_classes:,}"),
         ("arcs", f"{automaton.num_arcs:,}"),
-        ("shortest answer", f"{automaton.min_tokens:,} tokens"),
+        ("shortest answer", counted(automaton.min_tokens, "token")),
     ]
     show_table(rows)
     for ids in (automaton.shortest(), *members):

@@ -1,6 +1,7 @@
 """`redraft generate`: one prompt, one answer; or a file of prompts, and their answers as JSON lines."""
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -46,8 +47,14 @@ def generate(
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
+        if as_json and row_options.kind != "jsonl":
+            raise ValueError(f"--json cannot be combined with a table: the output is {row_options.kind}")
         answer_rows(model_options, row_options, strict=strict, quiet=quiet)
         return
+    if plain and as_json:
+        raise ValueError("--plain cannot be combined with --json: the one prints the text, the other an object")
+    if step_delay and (plain or as_json):
+        raise ValueError(f"--step-delay cannot be combined with {'--plain' if plain else '--json'}: no step is shown")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
     text = read_prompt(prompt, piped)
@@ -67,10 +74,15 @@ def read_prompt(prompt: str, piped: str | None = None) -> str:
     """Returns the prompt: standard input for "-", and followed by it, on the next line, where "-" comes after.
 
     Standard input is read only where that is said: a program that runs this one may keep its own open, or need it.
-    Raises ValueError where it is not UTF-8.
+    Raises ValueError for what is not UTF-8.
     """
     if piped not in (None, "-") or piped == prompt:
         raise ValueError(f"{piped!r} follows the prompt, only - may: put quotation marks around a prompt with spaces")
     if prompt == "-":
         return read_standard_input()
+    try:
+        # In the C locale Python may pass on bytes that are not ASCII as surrogates.
+        prompt = os.fsencode(prompt).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the prompt is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from None
     return prompt if piped is None else f"{prompt}\n{read_standard_input().removesuffix(chr(10))}"

@@ -12,6 +12,7 @@ from rich.text import Text
 import redraft
 from redraft.cli.answers.answer_warnings import say_warnings
 from redraft.text import TextTokenizer
+from redraft.utils.words import counted
 
 if TYPE_CHECKING:
     from redraft.api import Prompt
@@ -54,8 +55,9 @@ class CanvasView:
             self._canvas.append(_printable(self._tokenizer.decode([token for _, token in run])), style=style)
         self._previous, self._draft = draft, event.text
         self._status = (
-            f"canvas {step.canvas + 1}  {step.step - 1} steps left at most  accepted {sum(accepted)}/{len(accepted)}  "
-            f"mean entropy {step.entropy.mean():.3f}  temperature {step.temperature:.2f}"
+            f"canvas {step.canvas + 1}  {counted(step.step - 1, 'step')} left at most  "
+            f"accepted {sum(accepted)}/{len(accepted)}  mean entropy {step.entropy.mean():.3f}  "
+            f"temperature {step.temperature:.2f}"
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -100,9 +102,10 @@ def show(
     assert result is not None
     generation = result.generation
     console.print(Text(_printable(result.text)), soft_wrap=not is_wrapped)
-    steps = " + ".join(map(str, generation.steps_per_canvas))
+    *canvases, last = generation.steps_per_canvas
+    steps = " + ".join([*map(str, canvases), counted(last, "step") if not canvases else f"{last} steps"])
     console.print(
-        f"{steps} steps, {generation.tokens_per_forward:.1f} tokens per forward, {generation.seconds:.2f} s, "
+        f"{steps}, {generation.tokens_per_forward:.1f} tokens per forward, {generation.seconds:.2f} s, "
         f"{generation.tokens_per_second:.0f} tokens/s, seed {generation.seed}"
         + ("" if result.finish_reason == "stop" else ", cut at the limit"),
         style="dim",

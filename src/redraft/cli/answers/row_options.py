@@ -8,7 +8,7 @@ import typer
 
 from redraft.cli import options
 from redraft.utils.rows.formats import PARSERS
-from redraft.utils.rows.tables import FORMATS
+from redraft.utils.rows.tables import FORMATS, output_format
 
 STREAM = Path("-")
 """Standard input as --rows, standard output as --output."""
@@ -41,6 +41,11 @@ class RowOptions:
         if self.resume and self.output is None:
             raise ValueError("--resume requires --output FILE: standard output cannot be read again")
         options.check_folder("output", self.output)
+
+    @property
+    def kind(self) -> str:
+        """The format of the output, one of FORMATS. Raises ValueError for one that is unknown."""
+        return output_format(self.output, self.output_format)
 
     @property
     def is_stream(self) -> bool:
@@ -88,7 +93,9 @@ def make_row_options(
         str | None,
         typer.Option(metavar="NAMES", help="Read each answer as a JSON object, with a column for each of a,b,c."),
     ] = None,
-    token_ids: Annotated[bool, typer.Option("--token-ids", help="Write each answer's token ids too.")] = False,
+    token_ids: Annotated[
+        bool, typer.Option("--token-ids", help="Write the token ids of each row's answer too.")
+    ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Answer the other rows if some are bad, and say which; exit code 1.")
     ] = False,

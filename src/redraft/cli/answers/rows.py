@@ -24,8 +24,9 @@ from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output
 from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
 from redraft.utils.rows.reading import CheckedRows, Row, RowFile
-from redraft.utils.rows.tables import RowWriter, output_format
+from redraft.utils.rows.tables import RowWriter
 from redraft.utils.signals import treat_sigterm_as_interrupt
+from redraft.utils.words import counted, counted_of
 
 MANY_ROWS = 100_000
 PREFETCH_FACTOR = 2
@@ -39,7 +40,7 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, stri
     The whole file is checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
     """
     assert chosen.file is not None
-    kind = output_format(chosen.output, chosen.output_format)
+    kind = chosen.kind
     file = RowFile(
         chosen.file,
         format=chosen.file_format,
@@ -58,11 +59,12 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, stri
         counts = _write_answers(model_options, chosen, file, checked, writer, quiet=quiet)
     where = "" if chosen.output is None else f"{chosen.output}: "
     if counts.bad:
-        say(f"{where}{counts.bad:,} of {counts.rows:,} rows were bad and skipped")
+        say(f"{where}{counted_of(counts.bad, counts.rows, 'row', 'was', 'were')} bad and skipped")
     if counts.failed:
-        say(f'{where}{counts.failed:,} of {counts.rows:,} rows failed: see their "error"')
+        say(f'{where}{counted_of(counts.failed, counts.rows, "row", "failed", "failed")}: see "error" there')
     if counts.warned:
-        say(f'{where}{counts.warned:,} of {counts.rows:,} answers have a warning: see their "warnings"', quiet=quiet)
+        warned = counted_of(counts.warned, counts.rows, "answer", "has a warning", "have warnings")
+        say(f'{where}{warned}: see "warnings" there', quiet=quiet)
     if counts.bad or counts.failed:
         raise typer.Exit(1)
     end_with_warnings(counts.warned, strict=strict)
@@ -86,7 +88,7 @@ def _tell(file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
         id = "" if row.id is None else f" (id {row.id})"
         say(f"skipped: {file.name}, {row.fault}{id}")
     if checked.bad > len(checked.first_bad):
-        say(f"skipped: {checked.bad - len(checked.first_bad):,} more bad rows of {file.name}")
+        say(f"skipped: {counted(checked.bad - len(checked.first_bad), 'more bad row')} of {file.name}")
     for name, column in writer.renamed_fields.items():
         say(f"{file.name} has a column {name!r}: the answer's is called {column!r}", quiet=quiet)
     if checked.good > MANY_ROWS:
@@ -141,7 +143,7 @@ def _write_answers(
     with treat_sigterm_as_interrupt(), Journal(chosen.journal, identity, resume=chosen.resume) as journal:
         try:
             if journal:
-                say(f"{len(journal):,} of {checked.good:,} rows are answered already", quiet=quiet)
+                say(f"{counted_of(len(journal), checked.good, 'row', 'is', 'are')} answered already", quiet=quiet)
             if len(journal) < checked.good:
                 model = model_options.load(quiet=quiet)
                 progress = _progress(checked.good, done=len(journal), is_shown=not quiet)
@@ -187,7 +189,7 @@ def _how_to_resume(journal: Journal, checked: CheckedRows, *, is_stream: bool) -
     if not len(journal):
         return "no row was answered yet"
     how = "go on with the same standard input and" if is_stream else "go on with"
-    return f"{len(journal):,} of {checked.good:,} rows are kept in {journal.path}; {how}: {command}"
+    return f"{counted_of(len(journal), checked.good, 'row', 'is', 'are')} kept in {journal.path}; {how}: {command}"
 
 
 def _engine(model: "redraft.Model", model_options: options.ModelOptions) -> "redraft.Engine":

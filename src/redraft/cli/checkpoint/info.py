@@ -8,6 +8,7 @@ import typer
 from redraft.cli import options
 from redraft.cli.output import show_table
 from redraft.model.precision import Precision
+from redraft.utils.words import counted
 from redraft.weights.config.file import parse_quantization, read_config, read_config_json
 from redraft.weights.fetch import fetch_config
 from redraft.weights.memory import machine_memory
@@ -67,7 +68,7 @@ def info(
         "quantized": f"to {stored}; runs as {' or '.join(one.name for one in runs_as)}" if runs_as else None,
         "parameters": f"{_count(sizes.parameters)} in all ({sizes.parameters:,})",
         "active": f"{_count(sizes.active_parameters)} per token ({sizes.active_parameters:,})",
-        "shape": f"{config.num_layers} layers, {facts['experts']} experts, {config.vocab_size:,} tokens",
+        "shape": f"{counted(config.num_layers, 'layer')}, {facts['experts']} experts, {config.vocab_size:,} tokens",
         "canvas, context": f"{config.canvas_length} tokens, {config.max_context:,} tokens",
         "KV cache": f"{_bytes(sizes.kv_bytes_per_1000_tokens())} per 1,000 tokens, "
         f"{_bytes(sizes.kv_bytes_sliding())} for sliding windows",

@@ -12,7 +12,7 @@ from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, b
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.messages import encode_conversation, template_variables
 from redraft.server.openai.preparation import check_model, prepare, sampler_settings
-from redraft.server.openai.requests import ChatRequest
+from redraft.server.openai.requests import NOT_STORED, ChatRequest
 from redraft.server.openai.responses import (
     AssistantMessage,
     ChatChoice,
@@ -49,7 +49,10 @@ def prepare_chat(service: Service, request: ChatRequest) -> PreparedRequest:
     settings = sampler_settings(service, request, max(limits, default=None))  # type: ignore[type-var]
     encoded = encode_conversation(service, request.messages, **template_variables(service, request))
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    return prepare(service, request, [encoded], settings, top_logprobs=top_logprobs, param="messages")
+    warnings = [NOT_STORED] if request.store else []
+    return prepare(
+        service, request, [encoded], settings, top_logprobs=top_logprobs, param="messages", warnings=warnings
+    )
 
 
 class ChatSerializer(Serializer):

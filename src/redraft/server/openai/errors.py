@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from redraft.utils.words import counted
+
 ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -126,8 +128,14 @@ def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    if error["type"] == "missing":
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
         return "is missing"
+    if kind.endswith(("too_short", "too_long")):
+        noun = "character" if kind.startswith("string") else "element"
+        is_short = kind.endswith("too_short")
+        limit = counted(context["min_length" if is_short else "max_length"], noun)
+        return f"must have at {'least' if is_short else 'most'} {limit}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "must be", 1)
 

@@ -27,9 +27,14 @@ def encode_conversation(service: Service, messages: Sequence[Message], **variabl
     model = service.engine.model
     if model.tokenizer.has_chat_template:
         warnings: list[str] = []
-        rendered = [_template_message(message, at, model.tokenizer, warnings) for at, message in enumerate(messages)]
+        chosen, left_out = model.card.select([{"role": one.role, "at": at} for at, one in enumerate(messages)])
+        read_at = {one["at"] for one in chosen}
+        rendered = [
+            _template_message(message, at, model.tokenizer, warnings, is_read=at in read_at)
+            for at, message in enumerate(messages)
+        ]
         # What is left out takes no room, and is no reason for other warnings.
-        kept, left_out = model.card.select(rendered)
+        kept = [message for at, message in enumerate(rendered) if at in read_at]
         check_length(service, "".join(map(text_of, kept)), "messages")
         read = encode(lambda: model.read(kept, **variables), "messages")
         return dataclasses.replace(read, warnings=(*(left_out or warnings), *read.warnings))
@@ -55,22 +60,30 @@ def template_variables(service: Service, request: ChatRequest) -> dict[str, obje
     options = request.chat_template_kwargs
     if options is not None and options.enable_thinking is not None:
         variables["enable_thinking"] = options.enable_thinking
-    for name in variables:
+    for name in list(variables):
         if not service.engine.model.tokenizer.template_reads(name):
+            if variables[name] is False:
+                # A model whose template knows no thinking does none.
+                del variables[name]
+                continue
             param = "tools" if name == "tools" else f"chat_template_kwargs.{name}"
             message = f"this model's chat template does not support {name}; leave {param} out"
             raise bad_request(message, param, "unsupported_parameter")
     return variables
 
 
-def _template_message(message: Message, at: int, tokenizer: TextTokenizer, warnings: list[str]) -> dict[str, object]:
+def _template_message(
+    message: Message, at: int, tokenizer: TextTokenizer, warnings: list[str], *, is_read: bool
+) -> dict[str, object]:
     """Returns a message as templates read it: texts joined, arguments of tool calls as objects.
+
+    is_read: a message that is left out may have what the template does not read.
 
     What a model thought earlier may be left out by its template, as those of thinking models do; nothing else may. An
     answer may be without content: an EOS may have been all of it.
     """
     for name in ("name", "tool_calls", "tool_call_id"):
-        if getattr(message, name) not in (None, []) and not tokenizer.template_reads(name):
+        if is_read and getattr(message, name) not in (None, []) and not tokenizer.template_reads(name):
             param = f"messages.{at}.{name}"
             error = f"{param} is not supported by this model's chat template; leave it out"
             raise bad_request(error, param, "unsupported_value")

@@ -103,6 +103,9 @@ WHOLE_DISTRIBUTION = "every step samples from the whole distribution"
 
 Label = Annotated[str, Field(max_length=1024)]
 """A client's own name for something, which no answer depends on."""
+Metadata = Annotated[dict[Label, Label], Field(max_length=16)]
+"""A client's own notes on a request, which no answer depends on."""
+NOT_STORED = "the answer is not stored, though store is true: send the whole conversation each time"
 Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
 FunctionName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1), FAIL_FAST]
@@ -153,6 +156,8 @@ class GenerationRequest(StrictModel):
 
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    metadata: Metadata | None = None
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
     top_k: no_op_field(-1, 0, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
@@ -162,6 +167,13 @@ class GenerationRequest(StrictModel):
     presence_penalty: no_op_field(0)  # type: ignore[valid-type]
     frequency_penalty: no_op_field(0)  # type: ignore[valid-type]
     logit_bias: no_op_field({})  # type: ignore[valid-type]
+    length_penalty: no_op_field(1)  # type: ignore[valid-type]
+    use_beam_search: no_op_field(False)  # type: ignore[valid-type]
+    best_of: no_op_field(1)  # type: ignore[valid-type]
+    stop_token_ids: no_op_field([])  # type: ignore[valid-type]
+    include_stop_str_in_output: no_op_field(False)  # type: ignore[valid-type]
+    skip_special_tokens: no_op_field(True)  # type: ignore[valid-type]
+    spaces_between_special_tokens: no_op_field(True)  # type: ignore[valid-type]
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
@@ -179,10 +191,14 @@ class GenerationRequest(StrictModel):
 
 
 class TextPart(StrictModel):
-    """A part of a message. Images, audio and files are not read, and nothing is fetched."""
+    """A part of a message. Images, audio and files are not read, and nothing is fetched.
+
+    cache_control: where somebody's cache may end; ours needs no such mark.
+    """
 
     type: Literal["text"]
     text: str
+    cache_control: dict[str, Any] | None = None
 
 
 class CalledFunction(StrictModel):
@@ -260,8 +276,11 @@ class ChatRequest(GenerationRequest):
     functions: no_op_field([])  # type: ignore[valid-type]
     function_call: no_op_field("auto", "none")  # type: ignore[valid-type]
     verbosity: no_op_field("medium")  # type: ignore[valid-type]
-    store: no_op_field(False)  # type: ignore[valid-type]
-    metadata: no_op_field({})  # type: ignore[valid-type]
+    store: bool = False
+    reasoning_effort: no_op_field("none")  # type: ignore[valid-type]
+    add_generation_prompt: no_op_field(True)  # type: ignore[valid-type]
+    continue_final_message: no_op_field(False)  # type: ignore[valid-type]
+    echo: no_op_field(False)  # type: ignore[valid-type]
     modalities: no_op_field(["text"])  # type: ignore[valid-type]
     service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]
 
@@ -282,7 +301,6 @@ class CompletionRequest(GenerationRequest):
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False
 
-    best_of: no_op_field(1)  # type: ignore[valid-type]
     suffix: no_op_field("")  # type: ignore[valid-type]
 
     @field_validator("prompt", mode="before")

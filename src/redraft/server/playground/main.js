@@ -11,7 +11,7 @@ import { receive } from "./receive.js";
 import { Recording } from "./recording.js";
 import * as settings from "./settings.js";
 import { openLink, share } from "./share.js";
-import { diffusionView, seconds, Stage, tokensView } from "./stage.js";
+import { counted, diffusionView, seconds, Stage, tokensView } from "./stage.js";
 
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
@@ -168,10 +168,10 @@ async function runDiffusion(own, values) {
 
 function summary({ complete, usage, total, frames }, stopped) {
   if (stopped && !frames.length) return "Stopped before the first step.";
-  if (stopped) return `Stopped after ${frames.length} steps. What was written can be scrubbed.`;
+  if (stopped) return `Stopped after ${counted(frames.length, "step")}. What was written can be scrubbed.`;
   if (!complete) return "The answer is incomplete.";
-  const tokens = usage ? `${usage.completion_tokens} tokens in ` : "";
-  return `Finished: ${tokens}${frames.length} steps, ${seconds(total)}.`;
+  const tokens = usage ? `${counted(usage.completion_tokens, "token")} in ` : "";
+  return `Finished: ${tokens}${counted(frames.length, "step")}, ${seconds(total)}.`;
 }
 
 async function runAutoregression(own, values) {
@@ -195,7 +195,7 @@ async function runAutoregression(own, values) {
   say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
   byId("replay").hidden = false;
   const reused = own.other.reused - own.recording.reused;
-  byId("reused").textContent = reused > 0 ? `The second found ${reused} tokens of the prompt read already.` : "";
+  byId("reused").textContent = reused > 0 ? `The second found ${counted(reused, "token")} of the prompt read already.` : "";
   const real = slowdown() === 1;
   byId("replay-real").hidden = real;
   byId("replay-slow").textContent = `Replay together${real ? "" : `, ${slowdown()} times slower`}`;

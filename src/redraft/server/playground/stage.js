@@ -85,6 +85,10 @@ export function tokensView(recording, at, length) {
   };
 }
 
+export function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 export function seconds(ms) {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 3 : 1)} s`;
 }

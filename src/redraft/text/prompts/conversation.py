@@ -23,8 +23,8 @@ def check_conversation(prompt: object) -> None:
         raise ValueError("the conversation is empty; it needs at least one message")
     for at, message in enumerate(prompt):
         _check_message(at, message)
-    last = prompt[-1].get("content")
-    if isinstance(last, str) and not last.strip():
+    last = prompt[-1]
+    if last.get("content") is not None and not text_of(last).strip():
         raise ValueError("the last message is empty; write something to answer")
 
 
@@ -58,6 +58,12 @@ def text_of(message: Mapping[str, object]) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
+def joined(message: Mapping[str, object]) -> dict[str, object]:
+    """Returns a message with its content as one text: a chat template may read parts as it likes, or write them out."""
+    content = message.get("content")
+    return {**message, "content": text_of(message)} if isinstance(content, list | tuple) else dict(message)
+
+
 def _check_message(at: int, message: object) -> None:
     if not isinstance(message, Mapping):
         raise ValueError(f'message {at} is {brief(message)}, must be a dict {{"role": ..., "content": ...}}')
@@ -72,3 +78,8 @@ def _check_message(at: int, message: object) -> None:
             raise ValueError(f"message {at}, of role {message['role']}, has no content; give it a text")
     elif not isinstance(content, str | list | tuple):
         raise ValueError(f"message {at} has the content {brief(content)}, must be text")
+    for part in () if isinstance(content, str | None) else content:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ValueError(
+                f'message {at} has the part {brief(part)}, must be {{"type": "text", "text": ...}}: only text is read'
+            )

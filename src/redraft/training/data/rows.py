@@ -11,6 +11,7 @@ from redraft.model.config import ModelConfig
 from redraft.text import TextTokenizer
 from redraft.training.data.examples import Example, ExampleSource
 from redraft.utils.files import write_whole
+from redraft.utils.words import counted
 from redraft.weights.card import CARD_FILE, Card, write_card
 from redraft.weights.config.file import GENERATION_CONFIG_FILE
 from redraft.weights.save import COMPANION_FILES
@@ -111,7 +112,8 @@ def _example(row: Case, end: int, tokenizer: TextTokenizer, config: ModelConfig)
     canvases = -(-len(answer) // config.canvas_length)
     if len(prompt) + canvases * config.canvas_length > config.max_context:
         raise ValueError(
-            f"a prompt of {len(prompt)} tokens and an answer of {canvases} canvases of {config.canvas_length} exceed "
+            f"a prompt of {len(prompt)} tokens and an answer of {counted(canvases, 'canvas', 'canvases')} of "
+            f"{config.canvas_length} exceed "
             f"the model's context of {config.max_context}: shorten or drop it"
         )
     return Example(tuple(prompt), answer)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redraft.utils.json_files import parse_json_line
+from redraft.utils.words import counted
 
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 OTHER_SUFFIXES = frozenset(
@@ -19,7 +20,7 @@ OTHER_SUFFIXES = frozenset(
 )
 """Endings of files that do not hold one row per line."""
 LINE_COLUMN = "line"
-SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
 Lines = Iterator[tuple[str, str | None]]
 """Lines with their line breaks, and what is wrong with each or None."""
@@ -85,12 +86,17 @@ def is_finite(value: object) -> bool:
 def parse_csv(lines: Lines) -> Parsed:
     """Yields (last line, columns) of each row of a table, or what is wrong with it.
 
-    A comma separates its columns, or ; or a tab, if its header has no comma.
+    A comma separates its columns; or ;, a tab or |, if its header has no comma; or what a line "sep=;" before the
+    header says, as spreadsheets write and read it.
     """
     start: list[tuple[str, str | None]] = []
-    for line in lines:
-        start.append(line)
-        if line[0].strip():
+    for line, fault in lines:
+        # A blank line in its place keeps the numbers of the lines.
+        told = re.fullmatch(r'"?sep=([,;\t|])"?\s*', line, re.IGNORECASE)
+        start.append(("\n", fault) if told else (line, fault))
+        if told:
+            return _parse_table(itertools.chain(start, lines), told[1], "CSV")
+        if line.strip():
             break
     header = re.sub(r'"[^"]*"', "", start[-1][0] if start else "")
     separator = next((one for one in SEPARATORS if one in header), ",")
@@ -119,7 +125,7 @@ def _parse_table(lines: Lines, separator: str, kind: str) -> Parsed:
         elif len(fields) == len(header):
             yield number, dict(zip(header, fields, strict=True))
         else:
-            counts = f"line {number} has {len(fields)} fields, the header has {len(header)}"
+            counts = f"line {number} has {counted(len(fields), 'field')}, the header has {len(header)}"
             yield BadRow(number, f'{counts}: put a field that contains {SEPARATORS[separator]} in "quotation marks"')
 
 
@@ -151,7 +157,8 @@ def _split_rows(lines: Lines, separator: str, kind: str) -> Iterator[tuple[int, 
             returned.extendleft(reversed(taken[1:]))
             reader = csv.reader(take(), strict=True, delimiter=separator)
             number += 1
-            unclosed = "; a quotation mark is not closed" if len(taken) > 1 else ""
+            is_unclosed = len(taken) > 1 or "unexpected end" in str(error)
+            unclosed = "; a quotation mark is not closed" if is_unclosed else ""
             yield BadRow(number, f"line {number} is not {kind}: {error}{unclosed}")
             continue
         number += len(taken)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redraft.utils.json_files import parse_json_object
+from redraft.utils.words import counted
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library."""
@@ -61,7 +62,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         stamp = FileStamp(stat.st_ino, stat.st_size, stat.st_mtime_ns)
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise ValueError(f"{path} has {stamp.size} bytes: too short for a safetensors file")
+            raise ValueError(f"{path} has {counted(stamp.size, 'byte')}: too short for a safetensors file")
         (length,) = struct.unpack("<Q", prefix)
         if length > min(MAX_HEADER_BYTES, stamp.size - 8):
             raise ValueError(

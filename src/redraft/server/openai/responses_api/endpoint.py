@@ -1,6 +1,5 @@
 """POST /v1/responses, https://platform.openai.com/docs/api-reference/responses: one answer's text, streamed or not."""
 
-import dataclasses
 import itertools
 import json
 import secrets
@@ -17,10 +16,9 @@ from redraft.server.middleware.sse import event
 from redraft.server.openai.answers import STREAM_RESPONSES, ResponseWriter, by_choice, generate
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
-from redraft.server.openai.preparation import check_model, refuse_if_strict
+from redraft.server.openai.preparation import check_model
 from redraft.server.openai.requests import ChatRequest, StreamOptions
 from redraft.server.openai.responses_api.protocol import (
-    NOT_STORED,
     IncompleteDetails,
     InputTokensDetails,
     OutputMessage,
@@ -42,22 +40,18 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
         writer = ResponsesWriter(service, request)
         chat = request.to_chat()
-        return await generate(service, http, chat, writer, lambda: prepare_response(service, request, chat), 1)
+        return await generate(service, http, chat, writer, lambda: prepare_response(service, chat), 1)
 
 
-def prepare_response(service: Service, request: ResponsesRequest, chat: ChatRequest) -> PreparedRequest:
+def prepare_response(service: Service, chat: ChatRequest) -> PreparedRequest:
     """Returns what the chat request asks the engine for. Errors have this protocol's names."""
     try:
-        prepared = prepare_chat(service, chat)
+        return prepare_chat(service, chat)
     except ApiError as error:
         names = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
         name = names.get(error.param or "", error.param)
         message = error.detail.replace(str(error.param), str(name))
         raise ApiError(error.status_code, message, param=name, code=error.code, headers=error.headers) from error
-    if not request.store:
-        return prepared
-    refuse_if_strict(request.strict, [NOT_STORED], "store")
-    return dataclasses.replace(prepared, warnings=(*prepared.warnings, NOT_STORED))
 
 
 class ResponsesWriter(ResponseWriter):
@@ -68,7 +62,7 @@ class ResponsesWriter(ResponseWriter):
             id=f"resp_{secrets.token_hex(12)}",
             created_at=int(time.time()),
             model=service.name,
-            **request.model_dump(include={"instructions", "max_output_tokens", "temperature"}),
+            **request.model_dump(include={"instructions", "max_output_tokens", "temperature", "metadata"}),
         )
         self._item = OutputMessage(id=f"msg_{secrets.token_hex(12)}")
 

@@ -15,12 +15,19 @@ from redraft.server.openai.requests import (
     Canvas,
     ChatRequest,
     Label,
+    Metadata,
     StrictModel,
     no_op_field,
 )
 from redraft.server.openai.responses import CanvasInfo
 
-NOT_STORED = "the response is not stored, though store is true: send the whole conversation each time"
+PLAIN_TEXT: tuple[dict[str, Any], ...] = (
+    {"format": {"type": "text"}},
+    {},
+    {"verbosity": "medium"},
+    {"format": {"type": "text"}, "verbosity": "medium"},
+)
+"""What `text` may say."""
 
 
 class InputPart(StrictModel):
@@ -56,19 +63,21 @@ class ResponsesRequest(StrictModel):
     user: Annotated[str, Field(max_length=256)] | None = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    metadata: Metadata | None = None
 
     seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
     canvas: Canvas = Canvas()
     strict: bool = False
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
-    text: no_op_field({"format": {"type": "text"}}, {}, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    text: no_op_field(*PLAIN_TEXT, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    reasoning: no_op_field({}, {"effort": None}, {"effort": "none"})  # type: ignore[valid-type]
     tools: no_op_field([], because="only /v1/chat/completions has tools")  # type: ignore[valid-type]
     tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
-    parallel_tool_calls: no_op_field(True)  # type: ignore[valid-type]
+    parallel_tool_calls: no_op_field(True, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     top_logprobs: no_op_field(0)  # type: ignore[valid-type]
     include: no_op_field([])  # type: ignore[valid-type]
-    metadata: no_op_field({})  # type: ignore[valid-type]
     truncation: no_op_field("disabled")  # type: ignore[valid-type]
     background: no_op_field(False)  # type: ignore[valid-type]
     service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]
@@ -80,7 +89,8 @@ class ResponsesRequest(StrictModel):
         if self.instructions is not None:
             messages.insert(0, {"role": "system", "content": self.instructions})
         fields = self.model_dump(
-            exclude_unset=True, include={"model", "stream", "temperature", "user", "seed", "canvas", "strict"}
+            exclude_unset=True,
+            include={"model", "stream", "temperature", "user", "seed", "canvas", "strict", "store"},
         )
         return ChatRequest.model_validate(
             fields | {"messages": messages, "max_completion_tokens": self.max_output_tokens}
@@ -152,6 +162,7 @@ class ResponseObject(BaseModel):
     tool_choice: Literal["auto"] = "auto"
     parallel_tool_calls: bool = True
     store: Literal[False] = False
+    metadata: dict[str, str] | None = None
     output: list[OutputMessage] = []
     usage: ResponseUsage | None = None
     canvas: CanvasInfo | None = None

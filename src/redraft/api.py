@@ -134,7 +134,6 @@ class Model:
         """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
         schema, regex, grammar, constraint: what the answer is held to, as `Model.constraint` has it, or has built it.
-
         ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """

@@ -240,3 +240,25 @@ def test_one_of_two_that_gives_up_waiting_leaves_the_other_its_answer(engine, ex
         return (await asyncio.wait_for(second, 60)).text
 
     assert asyncio.run(run()) == expected[0]
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_verified_answers_are_the_autoregressive_ones(model, drafts):
+    async def ask(engine):
+        answer = await engine.submit("hello", mode="verified", drafts=drafts, max_new_tokens=12)
+        return [event async for event in answer]
+
+    with redraft.Engine(model) as engine:
+        events = asyncio.run(ask(engine))
+        for name in ("stopping", "entropy_limit"):
+            with pytest.raises(ValueError, match=f"{name} has no effect in mode 'verified'; leave it out"):
+                engine.request([1], mode="verified", **{name: 1})
+        (refused,) = engine.generate_many(["hello"], mode="verified", temperature=0.5)
+        assert isinstance(refused, redraft.Failure)
+        assert "temperature is 0.5, must be 0 in mode 'verified'" in str(refused.error)
+    expected = model.generate_autoregressive("hello", max_new_tokens=12)
+    result = events[-1]
+    assert (result.text, result.token_ids, result.warnings) == (expected.text, expected.token_ids, expected.warnings)
+    assert any(isinstance(event, redraft.Draft) for event in events) == drafts
+    found = result.to_json()["verification"]
+    assert found["rounds"] == result.generation.verification.rounds > 0

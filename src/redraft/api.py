@@ -88,6 +88,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Returns what `redraft generate --json` prints; seconds are wall clock, the prefill included."""
         generation = self.generation
+        reports = {"verification": generation.verification, "constraint": generation.constraint}
         return {
             "text": self.text,
             "token_ids": list(generation.token_ids),
@@ -99,7 +100,7 @@ class Result:
             "seed": generation.seed,
             "model": self.model,
             "warnings": list(self.warnings),
-            **({} if generation.constraint is None else {"constraint": dataclasses.asdict(generation.constraint)}),
+            **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
         }
 
 
@@ -133,7 +134,6 @@ class Model:
         """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
 
         schema, regex, grammar, constraint: what the answer is held to, as `Model.constraint` has it, or has built it.
-
         ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """

@@ -17,12 +17,13 @@ from redraft import engine
 from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, check_prompts, load
 from redraft.diffusion.settings import SamplerArguments
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
+from redraft.engine.request import settings_of_mode
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt
 from redraft.utils.forks import check_not_forked, is_forked
 
 AnswerEvent = Draft | Committed | Result
-Mode = Literal["diffusion", "autoregressive"]
+Mode = Literal["diffusion", "autoregressive", "verified"]
 
 PREFETCH_FACTOR = 2
 """`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
@@ -47,8 +48,8 @@ class CancelledAnswer(Exception):
 class Answer(Awaitable[Result]):
     """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
-    Both raise the error of an answer that failed (ValueError if the request is to blame) and CancelledAnswer for one
-    that was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
+    Both raise the error of an answer that failed (ValueError if the request is to blame), CancelledAnswer if it
+    was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
     engine gives the answer up if the last task that waits for it is cancelled, as by `asyncio.wait_for`.
     """
 
@@ -161,8 +162,8 @@ class Engine:
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
-        stop_ids: tokens that end the answer and are cut off with what follows; None is the model's EOS ids. mode:
-        "autoregressive" answers as `Model.generate_autoregressive` does, which has no drafts and no stop ids.
+        stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: "autoregressive" answers
+        as `Model.generate_autoregressive` does, without drafts and stop ids, "verified" the same from verified drafts.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
@@ -190,7 +191,7 @@ class Engine:
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
-            settings=self.model.defaults.replace(**settings),
+            settings=self.model.defaults.replace(**settings_of_mode(mode, settings)),
             stop_ids=stop_ids,
             drafts=drafts,
             top=top,
@@ -222,11 +223,8 @@ class Engine:
     async def stream(
         self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
     ) -> AsyncIterator[AnswerEvent]:
-        """Yields a prompt's drafts, text and result, as `Model.stream` does. Leaving the loop cancels the answer.
-
-        An autoregressive answer has no drafts.
-        """
-        answer = await self.submit(prompt, drafts=mode == "diffusion", mode=mode, **settings)
+        """Yields drafts (but of an autoregressive answer), text and result. Leaving the loop cancels the answer."""
+        answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, **settings)
         try:
             async for event in answer:
                 yield event

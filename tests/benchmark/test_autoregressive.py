@@ -5,6 +5,7 @@ import torch
 
 from redraft.benchmark.autoregressive import compare_autoregressive
 from redraft.benchmark.compare import EngineTokens, random_prompts
+from redraft.benchmark.verified import compare_verified
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.model.preparation import prepare
@@ -28,3 +29,12 @@ def test_at_the_break_even_a_canvas_takes_as_long_as_its_tokens():
     found = compare_autoregressive(tiny_model(), 2, 5, rounds=1, tokens=2)
     c = tiny_model().config.canvas_length
     assert found.break_even.median * found.step.median + found.commit.median == pytest.approx(c * found.token.median)
+
+
+def test_verified_answers_are_counted_as_equal():
+    model = tiny_model(eos_ids=())
+    prompts = random_prompts(61, 5, 7).tolist()
+    found = compare_verified(model, prompts, SamplerSettings(max_new_tokens=9), 2, rounds=1)
+    assert (found.equal, found.answers, found.tokens) == (5, 5, 9.0)
+    assert found.rounds >= 1
+    assert found.ratio.median == pytest.approx(found.verified.median / found.autoregressive.median)

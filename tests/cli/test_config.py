@@ -141,10 +141,10 @@ def test_what_an_option_has_no_use_for_has_no_effect(run, configure, checkpoint,
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "hello", "answer": "there"}\n')
     configure(f"model = '{checkpoint}'", "precision = 'float32'", "steps = 2", "max_new_tokens = 4")
-    code, out, err = run("eval", "rows", rows, "--autoregressive", "--json")
+    code, out, err = run("eval", "rows", rows, "--mode", "autoregressive", "--json")
     assert code == 0, err
-    assert json.loads(out)["settings"] == {"autoregressive": True, "max_new_tokens": 4}
-    code, out, err = run("eval", "rows", rows, "--autoregressive", "--steps", 2)
+    assert json.loads(out)["settings"] == {"mode": "autoregressive", "max_new_tokens": 4}
+    code, out, err = run("eval", "rows", rows, "--mode", "autoregressive", "--steps", 2)
     assert (code, out) == (2, "")
     assert "uses no setting but max_new_tokens; leave out steps" in err
     # A server has its own model and precision.

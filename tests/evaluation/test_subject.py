@@ -15,20 +15,21 @@ def model(checkpoint) -> redraft.Model:
     return redraft.load(checkpoint)
 
 
-@pytest.mark.parametrize("is_autoregressive", [False, True])
-def test_a_model_in_this_process(model, is_autoregressive):
-    settings = {"max_new_tokens": 12} | ({} if is_autoregressive else {"seed": 3})
-    subject = ModelSubject(model, settings, is_autoregressive=is_autoregressive)
+@pytest.mark.parametrize("mode", ["diffusion", "autoregressive", "verified"])
+def test_a_model_in_this_process(model, mode):
+    settings = {"max_new_tokens": 12} | ({} if mode == "autoregressive" else {"seed": 3})
+    subject = ModelSubject(model, settings, mode=mode)
     found = subject.respond("hello")
-    generate = model.generate_autoregressive if is_autoregressive else model.generate
+    generate = model.generate if mode == "diffusion" else model.generate_autoregressive
     alone = generate("hello", **settings)
     assert (found.text, found.token_ids) == (alone.text, alone.token_ids)
-    assert (found.steps_per_canvas, found.tokens_per_forward) == (
-        alone.generation.steps_per_canvas, alone.generation.tokens_per_forward,
-    )  # fmt: skip
+    if mode != "verified":
+        assert (found.steps_per_canvas, found.tokens_per_forward) == (
+            alone.generation.steps_per_canvas, alone.generation.tokens_per_forward,
+        )  # fmt: skip
     assert found.tokens == len(found.token_ids) <= 12
     assert subject.facts["model"] == model.name
-    assert subject.facts["settings"] == ({"autoregressive": True} if is_autoregressive else {}) | settings
+    assert subject.facts["settings"] == ({} if mode == "diffusion" else {"mode": mode}) | settings
     assert subject.count_tokens("hello there") == len(subject.encode("hello there"))
     with pytest.raises(ValueError, match="the context holds 256"):
         subject.check("word " * 400)

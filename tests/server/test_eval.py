@@ -48,14 +48,14 @@ def test_generated_tasks_of_a_server(server):
     [
         (("--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),
         (
-            ("--endpoint", "http://127.0.0.1:9/v1", "--autoregressive"),
-            "--autoregressive requires a model in this process; leave out --endpoint",
+            ("--endpoint", "http://127.0.0.1:9/v1", "--mode", "verified"),
+            "--mode verified requires a model in this process; leave out --endpoint",
         ),
         (
             ("--endpoint", "http://127.0.0.1:9/v1", "--constrained"),
             "--constrained holds the canvases of a model in this process; leave out --endpoint",
         ),
-        (("--autoregressive", "--constrained"), "leave out --autoregressive"),
+        (("--mode", "verified", "--constrained"), "leave out --mode verified"),
         (("--endpoint", "http://127.0.0.1:9/v1", "--choice", "3"), "--choice has no field in a request to a server"),
         (("--endpoint", "http://127.0.0.1:9/v1"), "is the server running?"),
         (("--endpoint", "nowhere"), "must be like http://localhost:8000/v1"),

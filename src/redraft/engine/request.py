@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from redraft.constraints.tokens import TokenAutomaton
     from redraft.diffusion.settings import SamplerSettings
 
@@ -12,6 +15,22 @@ MAX_TOP = 20
 """The most of a position's likeliest tokens that can be asked for."""
 
 MODE_NAMES = ("diffusion", "autoregressive", "verified", "scoring")
+
+
+UNUSED_BY_VERIFIED = ("stopping", "stability_threshold", "confidence_threshold", "entropy_limit")
+"""Settings that mode "verified" has no use for: when a draft is verified does not change the answer."""
+
+
+def settings_of_mode(mode: str, given: "Mapping[str, Any]") -> "dict[str, Any]":
+    """Returns the sampler settings that a mode has for those that were given, by their flat names.
+
+    Raises ValueError for one that has no effect in it.
+    """
+    if mode != "verified":
+        return dict(given)
+    if unused := [name for name in UNUSED_BY_VERIFIED if name in given]:
+        raise ValueError(f"{', '.join(unused)} has no effect in mode 'verified'; leave it out")
+    return {"temperature": 0.0, **given}
 
 
 class QueueFull(RuntimeError):

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redraft.api import Model, Prompt
+from redraft.async_engine import Engine, Failure, Mode
 from redraft.client.errors import RequestFailed
 from redraft.evaluation.constrained import TaskConstraints
-from redraft.generation.result import ConstraintReport, Generation
+from redraft.generation.result import ConstraintReport, Generation, check_prompt
 
 if TYPE_CHECKING:
     from redraft.client.stream import Endpoint, WholeAnswer
@@ -77,34 +78,42 @@ class Subject(Protocol):
 class ModelSubject:
     """A model in this process, with sampler settings that are the same for every prompt.
 
-    is_autoregressive: it writes token by token, without a canvas, and uses no setting but max_new_tokens.
-    is_constrained: each answer is held to what its prompt asks for.
+    mode: how it answers. "autoregressive" writes token by token, without a canvas, and uses no setting but
+    max_new_tokens; "verified" writes the same answers, drafted on canvases. is_constrained: each answer of canvases is
+    held to what its prompt asks for.
     """
 
     def __init__(
-        self,
-        model: Model,
-        settings: Mapping[str, Any],
-        *,
-        is_autoregressive: bool = False,
-        is_constrained: bool = False,
+        self, model: Model, settings: Mapping[str, Any], *, mode: Mode = "diffusion", is_constrained: bool = False
     ) -> None:
-        self._model, self._settings = model, dict(settings)
-        self._generate = model.generate_autoregressive if is_autoregressive else model.generate
+        self._model, self._settings, self._mode = model, dict(settings), mode
+        self._engine = Engine(model) if mode == "verified" else None
         self._constraints = TaskConstraints(model) if is_constrained else None
-        mode = {"autoregressive": True} if is_autoregressive else {"constrained": True} if is_constrained else {}
-        self.facts = {"model": model.name, "settings": mode | self._settings}
+        named = {"mode": mode} if mode != "diffusion" else {"constrained": True} if is_constrained else {}
+        self.facts = {"model": model.name, "settings": named | self._settings}
 
     def check(self, prompt: Prompt) -> None:
-        self._model.stream(prompt, **self._settings)
+        if self._engine is None:
+            self._model.stream(prompt, **self._settings)
+        else:
+            ids, config = self._model.encode(prompt), self._model.transformer.config
+            self._engine.request(ids, mode=self._mode, **self._settings)
+            check_prompt(ids, 1, config.vocab_size, config.max_context)
         if self._constraints is not None:
             self._constraints.of(prompt)
 
     def respond(self, prompt: Prompt) -> Response:
         if self._constraints is not None:
             result = self._model.generate(prompt, constraint=self._constraints.of(prompt), **self._settings)
+        elif self._engine is not None:
+            (answer,) = self._engine.generate_many([prompt], mode=self._mode, **self._settings)
+            if isinstance(answer, Failure):
+                raise answer.error
+            result = answer
+        elif self._mode == "autoregressive":
+            result = self._model.generate_autoregressive(prompt, **self._settings)
         else:
-            result = self._generate(prompt, **self._settings)
+            result = self._model.generate(prompt, **self._settings)
         return Response.of_generation(result.text, result.generation)
 
     def encode(self, text: str) -> Sequence[int]:

@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+import redraft
 from redraft.benchmark.autoregressive import compare_autoregressive
 from redraft.benchmark.compare import EngineSteps, random_prompts
 from redraft.benchmark.compare import compare as compare_steps
+from redraft.benchmark.load.prompts import sample_prompts
 from redraft.benchmark.models import benchmark_config, load_benchmark_model
 from redraft.benchmark.neighbours import measure_shared_speed
 from redraft.benchmark.peers import TransformersSteps
 from redraft.benchmark.roofline.ceiling import measure_step
 from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
+from redraft.benchmark.verified import compare_verified
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, format_ms, report
 from redraft.model.precision import Precision, precision_choices
@@ -25,6 +28,7 @@ from redraft.utils.words import counted
 Noun = tuple[str, str]
 CANVASES, REQUESTS = ("canvas", "canvases"), ("request", "requests")
 PEERS = ("transformers", "autoregressive")
+COMPARED_MODES = ("diffusion", "verified")
 
 RoundsOption = Annotated[int, typer.Option(help="How often everything is measured.")]
 
@@ -126,6 +130,11 @@ def compare(
     chosen: StepOptions,
     *,
     peer: Annotated[str, typer.Option("--with", help="transformers or autoregressive.")] = "transformers",
+    mode: Annotated[
+        str, typer.Option(help="What is beside autoregressive decoding: diffusion (steps) or verified (whole answers).")
+    ] = "diffusion",
+    prompts: Annotated[str | None, typer.Option(help="Of --mode verified: a test set, extract by default.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Of --mode verified: prompts of the set, 32 by default.")] = None,
     rounds: RoundsOption = 7,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps of a canvas: 4 are run beside transformers; 12 are assumed.")
@@ -134,11 +143,22 @@ def compare(
     """The same weights in our engine and in a peer, alternating, and the ratio round by round.
 
     transformers runs in bf16, or in float32 where that is our precision. autoregressive decodes the weights token by
-    token; the break-even is the number of denoising steps per canvas at which both are as fast.
+    token; the break-even is the number of denoising steps per canvas at which both are as fast. With --mode verified
+    whole answers of a model with a tokenizer are compared, which are the same.
     """
     if peer not in PEERS:
         raise ValueError(f"--with is {peer!r}, must be one of {', '.join(PEERS)}")
     options.check_at_least(1, rounds=rounds, context=chosen.context)
+    if mode not in COMPARED_MODES:
+        raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(COMPARED_MODES)}")
+    if mode == "verified":
+        if peer != "autoregressive" or steps is not None:
+            raise ValueError("--mode verified requires --with autoregressive, and no --steps")
+        options.check_at_least(1, requests=requests)
+        _verified(chosen, rounds, prompts or "extract", requests or 32)
+        return
+    if prompts is not None or requests is not None:
+        raise ValueError("--prompts and --requests require --mode verified")
     if peer == "transformers":
         options.require_package("transformers", "compare")
         options.check_at_least(2, steps=steps)
@@ -187,5 +207,27 @@ def _with_autoregressive(chosen: StepOptions, rounds: int, steps: int) -> None:
         rows=[
             (f"a canvas, {counted(steps, 'step')}", format_ms(found.step), f"{diffusion:.0f}"),
             ("token by token", format_ms(found.token), f"{tokens:.0f}"),
+        ],
+    )  # fmt: skip
+
+
+def _verified(chosen: StepOptions, rounds: int, task: str, requests: int) -> None:
+    texts, machine = sample_prompts(task, requests), describe_machine()
+    model = redraft.load(chosen.config, precision=chosen.precision)
+    prompts = [model.encode(text) for text in texts]
+    found = compare_verified(model.transformer, prompts, model.defaults, chosen.batch, rounds=rounds)
+    sides = {"verified": found.verified, "autoregressive": found.autoregressive}
+    chosen.report(
+        {
+            "bench": "compare", "with": "autoregressive", "mode": "verified", "prompts": task, "requests": requests,
+            "ratio": found.ratio, "tokens_per_second": sides, "equal": found.equal, "tokens": round(found.tokens, 2),
+            "rounds": round(found.rounds, 2), "denoiser_passes": round(found.denoiser_passes, 2), "machine": machine,
+        },
+        f"{found.equal} of {found.answers} answers are equal; an answer of {found.tokens:.1f} tokens took "
+        f"{found.rounds:.1f} causal and {found.denoiser_passes:.1f} denoiser passes",
+        noun=REQUESTS, columns=("decoding", "tokens/s", "ratio"),
+        rows=[
+            ("verified", f"{found.verified.median:.0f}", f"{found.ratio.median:.2f} x"),
+            ("token by token", f"{found.autoregressive.median:.0f}", ""),
         ],
     )  # fmt: skip

@@ -4,12 +4,13 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from redraft.async_engine import Mode
 from redraft.cli import options
 from redraft.cli.output import show_table, summary_rows
 from redraft.evaluation.cases import Case, read_rows
@@ -20,8 +21,13 @@ from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
 from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
 from redraft.evaluation.tasks import SCORES, TASKS, WIDE_SETS, EvaluationTask, Score
 
-AutoregressiveOption = Annotated[
-    bool, typer.Option("--autoregressive", help="Decode the same weights token by token instead, without a canvas.")
+ModeOption = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        help="diffusion; autoregressive: the same weights token by token; verified: the same answers as that, drafted "
+        "on canvases.",
+    ),
 ]
 
 ExamplesOption = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
@@ -37,16 +43,19 @@ class EvaluationOptions:
     as_json: bool
     failures: Path | None
 
-    def subject(self, *, is_autoregressive: bool = False, is_constrained: bool = False) -> Subject:
+    def subject(self, mode: str = "diffusion", *, is_constrained: bool = False) -> Subject:
         """Returns the subject that is named; refuses incompatible options before a model is loaded."""
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
+        if mode not in (modes := get_args(Mode)):
+            raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(modes)}")
+        is_autoregressive = mode == "autoregressive"
         if is_autoregressive and (others := sorted(self.model.given_settings.keys() - {"max_new_tokens"})):
-            raise ValueError(f"--autoregressive uses no setting but max_new_tokens; leave out {', '.join(others)}")
-        if is_autoregressive and self.endpoint is not None:
-            raise ValueError("--autoregressive requires a model in this process; leave out --endpoint")
-        if is_constrained and (is_autoregressive or self.endpoint is not None):
-            other = "--autoregressive" if is_autoregressive else "--endpoint"
+            raise ValueError(f"--mode autoregressive uses no setting but max_new_tokens; leave out {', '.join(others)}")
+        if mode != "diffusion" and self.endpoint is not None:
+            raise ValueError(f"--mode {mode} requires a model in this process; leave out --endpoint")
+        if is_constrained and (mode != "diffusion" or self.endpoint is not None):
+            other = f"--mode {mode}" if mode != "diffusion" else "--endpoint"
             raise ValueError(f"--constrained holds the canvases of a model in this process; leave out {other}")
         # One seed for all examples, and unless it is given the same every time.
         settings = {"seed": 0} | self.model.settings
@@ -55,9 +64,7 @@ class EvaluationOptions:
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
             return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
-        return ModelSubject(
-            self.model.load(), settings, is_autoregressive=is_autoregressive, is_constrained=is_constrained
-        )
+        return ModelSubject(self.model.load(), settings, mode=cast(Mode, mode), is_constrained=is_constrained)
 
     def run(self, name: str, cases: list[Case], score: Score, subject: Subject) -> None:
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -92,12 +99,12 @@ with_evaluation_options = options.receives(_make_options)
 
 
 def _run_task(
-    task: EvaluationTask, evaluation: EvaluationOptions, examples: int, *, autoregressive: bool, constrained: bool
+    task: EvaluationTask, evaluation: EvaluationOptions, examples: int, *, mode: str, constrained: bool
 ) -> None:
     options.check_at_least(1, examples=examples)
     if task.name != "extract":
         options.require_package("rapidfuzz", "eval")
-    subject = evaluation.subject(is_autoregressive=autoregressive, is_constrained=constrained)
+    subject = evaluation.subject(mode=mode, is_constrained=constrained)
     evaluation.run(task.name, task.cases(examples), task.score, subject)
 
 
@@ -107,12 +114,12 @@ def _constrainable_command(task: EvaluationTask) -> Callable[..., None]:
         evaluation: EvaluationOptions,
         *,
         examples: ExamplesOption = 250,
-        autoregressive: AutoregressiveOption = False,
+        mode: ModeOption = "diffusion",
         constrained: Annotated[
             bool, typer.Option("--constrained", help="Hold each answer to the fields or the form it is asked for.")
         ] = False,
     ) -> None:
-        _run_task(task, evaluation, examples, autoregressive=autoregressive, constrained=constrained)
+        _run_task(task, evaluation, examples, mode=mode, constrained=constrained)
 
     command.__doc__ = task.description
     return command
@@ -122,10 +129,8 @@ extract, normalize = (_constrainable_command(TASKS[name]) for name in ("extract"
 
 
 @with_evaluation_options
-def repair(
-    evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, autoregressive: AutoregressiveOption = False
-) -> None:
-    _run_task(TASKS["repair"], evaluation, examples, autoregressive=autoregressive, constrained=False)
+def repair(evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, mode: ModeOption = "diffusion") -> None:
+    _run_task(TASKS["repair"], evaluation, examples, mode=mode, constrained=False)
 
 
 repair.__doc__ = TASKS["repair"].description
@@ -138,13 +143,13 @@ def wide(
         list[str] | None, typer.Argument(help=f"The sets, all by default: {', '.join(WIDE_SETS)}.", metavar="SET...")
     ] = None,
     *,
-    autoregressive: AutoregressiveOption = False,
+    mode: ModeOption = "diffusion",
 ) -> None:
     """The test sets of the next bundled model, a line of JSON each; not what today's is for."""
     for name in names or ():
         if name not in WIDE_SETS:
             raise ValueError(f"there is no set {name!r}; there are {', '.join(WIDE_SETS)}")
-    subject = evaluation.subject(is_autoregressive=autoregressive)
+    subject = evaluation.subject(mode)
     for name in names or WIDE_SETS:
         to = evaluation.failures and evaluation.failures.with_stem(f"{evaluation.failures.stem}-{name}")
         one = dataclasses.replace(evaluation, failures=to, as_json=True)
@@ -157,7 +162,7 @@ def rows(
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
-    autoregressive: AutoregressiveOption = False,
+    mode: ModeOption = "diffusion",
 ) -> None:
     """Any prompts with their right answers."""
     if score not in SCORES:
@@ -168,7 +173,7 @@ def rows(
     for case in cases:
         # A case that the score refuses is refused before any answer.
         SCORES[score](case, "")
-    evaluation.run(str(file), cases, SCORES[score], evaluation.subject(is_autoregressive=autoregressive))
+    evaluation.run(str(file), cases, SCORES[score], evaluation.subject(mode))
 
 
 @with_evaluation_options

@@ -35,20 +35,21 @@ class Diffusion:
         check_prompt(request.prompt, self.canvas_length(request), config.vocab_size, config.max_context)
         if bad := [token for token in request.stop_ids or () if not 0 <= token < config.vocab_size]:
             raise ValueError(f"stop ids {bad} lie outside the vocabulary of {config.vocab_size}")
-        self.record(request).check(len(request.prompt), self.canvas_length(request), config.vocab_size)
 
     def canvas_length(self, request: Request) -> int:
         return request.settings.canvas_length or self._config.canvas_length
 
     def record(self, request: Request) -> AnswerRecord:
         seed, stop_ids = request.settings.seed, request.stop_ids
-        return AnswerRecord(
+        record = AnswerRecord(
             room=request.settings.max_new_tokens,
             stop_ids=self._config.eos_ids if stop_ids is None else stop_ids,
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
             max_context=self._config.max_context,
             constraint=request.constraint,
         )
+        record.check(len(request.prompt), self.canvas_length(request), self._config.vocab_size)
+        return record
 
     def max_cached(self, request: Request) -> int:
         return len(request.prompt)

@@ -294,8 +294,7 @@ def _until_stop(draft: list[int], stop_ids: Tokens[int]) -> list[int]:
 
 def _as_step(before: CanvasState, after: CanvasState) -> DenoisingStep:
     """Returns a denoising step without the row of the last kept token, which is in the answer already."""
-    rows = slice(0 if before.pinned is None else 1, None)
-    at = before.counters[0]
+    rows, at = slice(1, None), before.counters[0]
     return DenoisingStep(
         canvas=at.canvas, step=at.step, temperature=before.temperatures[0], draft=after.draft[0, rows],
         renoised=after.tokens[0, rows], accepted=after.accepted[0, rows], entropy=after.entropy[0, rows],

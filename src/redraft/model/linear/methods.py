@@ -24,6 +24,11 @@ and a core's cache holds no more.
 """
 
 
+MATRIX_ROWS, MATRIX_INPUTS = 64, 256
+"""Where the processor multiplies matrices of bfloat16 by itself (AMX), oneDNN cuts sums over more inputs into parts,
+how depends on the number of rows: so rows are multiplied in blocks of one size, for bits that do not."""
+
+
 @functools.cache
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN's kernels, which torch brings along for CPUs, multiply in `dtype` here."""
@@ -50,6 +55,10 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     """
     if not has_onednn(x.device, x.dtype):
         return F.linear(x, weight)
+    if x.dtype == torch.bfloat16 and x.shape[1] > MATRIX_INPUTS and torch.cpu._is_amx_tile_supported():
+        blocks = torch.split(pad_rows(x, MATRIX_ROWS), MATRIX_ROWS)
+        found = [_LINEAR(block, weight, None, "none", [], "") for block in blocks]
+        return (found[0] if len(found) == 1 else torch.cat(found))[: x.shape[0]]
     out: Tensor = _LINEAR(x, weight, None, "none", [], "")
     return out
 

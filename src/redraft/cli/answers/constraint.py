@@ -14,8 +14,6 @@ from redraft.constraints.limits import Budget, BuildLimits
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.text import TextTokenizer
 from redraft.utils.words import counted
-from redraft.weights.config.file import read_config
-from redraft.weights.fetch import resolve
 
 SHOWN_MEMBERS = 3
 
@@ -63,6 +61,10 @@ def constraint(
         given["schema"] = read_schema(_read_text(file))
     if (spec := spec_of(choice=choice or None, **given)) is None:
         raise ValueError("there is no constraint: give FILE, --json-schema, --regex, --choice or --grammar")
+    # They import torch, for which help and refusals of `redraft generate` need not wait.
+    from redraft.weights.config.file import read_config
+    from redraft.weights.fetch import resolve
+
     folder = resolve(model)
     config = read_config(folder)
     tokens = TextTokenizer.load(folder).all_token_bytes(config.vocab_size)

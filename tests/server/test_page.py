@@ -591,7 +591,14 @@ def test_the_answer_is_the_largest_and_the_canvas_on_the_first_screen(
 ):
     page = visit(bundled, prompt=PROMPT, viewport={"width": width, "height": height})
     generate(page)
-    answer, cells = (page.locator(f"#diffusion .{kind}").bounding_box() for kind in ("answer", "cells"))
+    # Both at one moment, and when the page has scrolled to them.
+    answer, cells = page.evaluate(
+        """async () => {
+          for (let last; last !== scrollY; await new Promise((done) => setTimeout(done, 300))) last = scrollY;
+          const boxOf = (kind) => document.querySelector(`#diffusion .${kind}`).getBoundingClientRect().toJSON();
+          return ["answer", "cells"].map(boxOf);
+        }"""
+    )
     assert answer["y"] + answer["height"] <= cells["y"]
     assert answer["y"] >= 0
     assert cells["y"] + cells["height"] <= height

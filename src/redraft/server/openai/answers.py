@@ -20,14 +20,18 @@ from redraft.server.openai.responses import ChatChunk, DraftChunk, DraftStep, Te
 from redraft.server.service import Service
 from redraft.text import Delta, End
 
-_STREAM_ITEM = {
-    "type": "object", "required": ["data"],
-    "properties": {"data": {"type": "string"}, "event": {"enum": ["draft", "message"]}},
-}  # fmt: skip
-STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"itemSchema": _STREAM_ITEM}}, "description": "With stream=true, events"}
-}
-"""What the OpenAPI document says of a response that may be a stream."""
+
+def stream_responses(*events: str) -> dict[int | str, dict[str, Any]]:
+    """Returns what the OpenAPI document says of a response that may be a stream of these types of events."""
+    item = {
+        "type": "object", "required": ["data"],
+        "properties": {"data": {"type": "string"}, "event": {"enum": list(events)}},
+    }  # fmt: skip
+    return {200: {"content": {"text/event-stream": {"itemSchema": item}}, "description": "With stream=true, events"}}
+
+
+STREAM_RESPONSES = stream_responses("draft", "message")
+"""Those of completions."""
 
 
 Chunk = ChatChunk | TextCompletion

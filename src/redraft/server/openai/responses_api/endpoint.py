@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
 from redraft.server.middleware.sse import event
-from redraft.server.openai.answers import STREAM_RESPONSES, ResponseWriter, by_choice, generate
+from redraft.server.openai.answers import ResponseWriter, by_choice, generate, stream_responses
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.openai.preparation import check_model
@@ -30,9 +30,16 @@ from redraft.server.openai.responses_api.protocol import (
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End
 
+EVENTS = (
+    "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+    "response.output_text.delta", "response.output_text.done", "response.content_part.done",
+    "response.output_item.done", "response.completed", "response.incomplete", "error",
+)  # fmt: skip
+"""The types of a stream's events."""
+
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/responses", response_model=ResponseObject, responses=STREAM_RESPONSES)
+    @app.post("/v1/responses", response_model=ResponseObject, responses=stream_responses(*EVENTS))
     async def respond(http: Request, request: ResponsesRequest) -> Response:
         """Answers a conversation, in OpenAI's newer protocol."""
         check_model(request.model, service.name)

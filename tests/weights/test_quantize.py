@@ -55,7 +55,8 @@ def test_it_loads_as_its_source_does_in_that_precision(tmp_path: Path, to: str, 
             for name in ("source", "new")
         )
         assert found.keys() == wanted.keys()
-        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+        # Where the processor multiplies matrices by itself (AMX), some lie packed as torch's library has them.
+        assert all(torch.equal(found[name].to_dense(), wanted[name].to_dense()) for name in wanted)
 
 
 @BOTH

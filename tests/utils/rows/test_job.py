@@ -109,6 +109,32 @@ def test_what_was_changed_is_told(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_damaged_line_costs_its_own_row_alone(tmp_path):
+    """Whichever byte it is: a line's end that is gone costs the next line too."""
+    path = tmp_path / ".out.partial"
+    with Journal(path, IDENTITY, resume=False) as journal:
+        for line in range(1, 7):
+            journal.append(line, {"text": f"answer {line}"})
+    whole = path.read_bytes()
+    header = whole.index(b"\n") + 1
+    third = range(header + 2 * (len(whole) - header) // 6, header + 3 * (len(whole) - header) // 6)
+    for at in third:
+        damaged = bytearray(whole)
+        damaged[at] = 0
+        path.write_bytes(damaged)
+        with Journal(path, IDENTITY, resume=True) as journal:
+            lost = [line for line in range(1, 7) if line not in journal]
+            assert lost == ([3, 4] if whole[at : at + 1] == b"\n" else [3])
+            assert journal.damaged == 1
+            assert [journal[line]["text"] for line in (1, 2, 5, 6)] == [f"answer {line}" for line in (1, 2, 5, 6)]
+            for line in lost:
+                journal.append(line, {"text": "again"})
+            assert len(journal) == 6
+        with Journal(path, IDENTITY, resume=True) as journal:
+            assert len(journal) == 6
+            assert journal[3] == {"text": "again"}
+
+
 @pytest.mark.parametrize("content", [b"[1]\n", b"some notes", b"{}\n", b'{"kind": "x"}\n', b"\xff\n"])
 def test_another_file_is_left_alone(tmp_path, content):
     path = tmp_path / ".out.partial"

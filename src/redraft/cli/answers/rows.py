@@ -142,6 +142,8 @@ def _write_answers(
     identity = _identify(model_options, file, checked, chosen)
     with treat_sigterm_as_interrupt(), Journal(chosen.journal, identity, resume=chosen.resume) as journal:
         try:
+            if journal.damaged:
+                say(f"{counted(journal.damaged, 'line')} of {journal.path} cannot be read: answered again")
             if journal:
                 say(f"{counted_of(len(journal), checked.good, 'row', 'is', 'are')} answered already", quiet=quiet)
             if len(journal) < checked.good:

@@ -54,8 +54,9 @@ def digest_folder(folder: Path, patterns: Sequence[str]) -> str:
 class Journal:
     """An append-only file: a line with the run's identity, then a line for each row, in the order they were finished.
 
-    What a process that was killed left of a line is cut off. One process at a time may hold it, but on Windows.
-    Leaving the `with` block closes it, and removes one that has no rows.
+    What a process that was killed left of a line is cut off; a whole line that cannot be read, as a damaged disk leaves
+    it, is passed over, and its row counts as not answered. One process at a time may hold it, but on Windows. Leaving
+    the `with` block closes it, and removes one that has no rows. damaged: how many lines were passed over.
 
     Raises ValueError where `path` is no journal, is another run's (with what changed) or is held, and unless `resume`
     where it exists.
@@ -67,6 +68,7 @@ class Journal:
             raise ValueError(f"{path} has the rows of a run that did not end: go on with --resume, or remove it")
         # Where each row's line begins, and its length.
         self._places: dict[int, tuple[int, int]] = {}
+        self.damaged = 0
         # Unbuffered: what could not be written is not tried again later.
         self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
         try:
@@ -127,9 +129,12 @@ class Journal:
             self._check_header(first, identity)
             end = len(first)
             for data in lines:
-                if (line := _line_of(data)) is None:
+                if not data.endswith(b"\n"):
                     break
-                self._places.setdefault(line, (end, len(data)))
+                if (line := _line_of(data)) is None:
+                    self.damaged += 1
+                else:
+                    self._places.setdefault(line, (end, len(data)))
                 end += len(data)
             return end
 
@@ -168,8 +173,8 @@ def _encode(record: Mapping[str, Any]) -> bytes:
 def _line_of(data: bytes) -> int | None:
     """Returns the row's line that a whole line of the journal is of, or None if it is not one."""
     try:
-        record = json.loads(data) if data.endswith(b"\n") else {}
-        line, _ = record["line"], record["outcome"]
+        record = json.loads(data)
+        line, outcome = record["line"], record["outcome"]
     except (ValueError, TypeError, KeyError):
         return None
-    return line if isinstance(line, int) else None
+    return line if type(line) is int and isinstance(outcome, dict) else None

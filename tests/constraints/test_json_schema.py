@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from redraft.constraints.automaton import build_automaton
-from redraft.constraints.json_schema.compiler import any_object, read_schema, schema_language
+from redraft.constraints.json_schema.compiler import any_object, read_schema, schema_language, write_schema
 from redraft.constraints.json_schema.document import SchemaRefused
 from redraft.constraints.json_schema.numbers import Bound, Numbers
 from redraft.constraints.json_schema.strings import FORMATS
@@ -189,6 +189,13 @@ def test_formats_write_only_what_the_judge_takes_for_them(name: str):
         ({"type": "strin"}, "", "type", "use object"),
         ({"$ref": "https://example.com/x"}, "", "$ref", r"\$defs"),
         ({"$ref": "#/nowhere"}, "", "$ref", "not in this document"),
+        ({"$ref": "#"}, "", "$ref", "back to where it came from, with no value on the way: # → #"),
+        (
+            {"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+            "/items",
+            "$ref",
+            r"#/\$defs/a → #/\$defs/b → #/\$defs/a",
+        ),
         ({"not": {"pattern": "^a"}, "type": "string"}, "", "not", "enum"),
         ({"oneOf": [{"minLength": 2}, {"maxLength": 5}]}, "", "oneOf", "const"),
         ({"type": "object", "minProperties": 2}, "", "minProperties", "properties"),
@@ -213,10 +220,34 @@ def test_what_is_not_supported_is_refused_by_pointer_and_keyword(schema: Any, po
     assert str(caught.value).startswith(f"JSON Schema, #{pointer}")
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a":' * 100_000, '{"enum": ["' + "a" * 300_000 + '"]}'])
-def test_a_text_that_is_no_schema_is_refused(text: str):
-    with pytest.raises(SchemaRefused):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ('{"a":' * 50_000 + "1" + "}" * 50_000, "more than 256 kB"),
+        ('{"a":' * 20_000 + "1" + "}" * 20_000, "nested deeper than 64 levels"),
+        ('{"enum": ["' + "a" * 300_000 + '"]}', "more than 256 kB"),
+    ],
+)
+def test_a_text_that_is_no_schema_is_refused(text: str, message: str):
+    with pytest.raises(SchemaRefused, match=message):
         read_schema(text)
+
+
+def test_a_schema_that_is_no_json_is_refused():
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    round_about: dict[str, Any] = {}
+    round_about["items"] = round_about
+    for schema, message in (
+        (deep, "nested deeper than 64 levels"),
+        ({"enum": {1, 2}}, "not JSON: .*set"),
+        (round_about, "not JSON: Circular"),
+    ):
+        with pytest.raises(SchemaRefused, match=message):
+            write_schema(schema)
 
 
 scalars = st.sampled_from(

@@ -248,6 +248,14 @@ def test_a_constraint_that_no_answer_can_meet_is_refused_before_any_work(model, 
         generate(model, [3] * prompt, SamplerSettings.of(steps=2, **changes), constraint)
 
 
+def test_a_constraint_that_would_hold_up_the_engine_is_refused(model, monkeypatch):
+    held = automaton("regex", "[a-c]{3,40}")
+    monkeypatch.setattr("redraft.generation.constrained.MAX_CANVAS_ARCS", held.num_arcs * CANVAS)
+    assert generate(model, [3], SamplerSettings(steps=2), held).finish_reason == "stop"
+    with pytest.raises(ValueError, match=rf"has {held.num_arcs} arcs, for canvases of 9 tokens the limit is \d+: give"):
+        generate(model, [3], SamplerSettings.of(steps=2, canvas_length=9), held)
+
+
 def test_logits_that_are_not_finite_are_told_as_ever():
     broken = tiny_model(max_context=160)
     with torch.no_grad():

@@ -29,6 +29,9 @@ from redraft.model.readout.streamed import streamed_readout
 Ints = NDArray[np.int64]
 NOTHING_LEFT = -1
 """Tokens left behind a canvas that has to hold the end of the answer: the end itself costs none."""
+MAX_CANVAS_ARCS = 2**22
+"""Arcs times positions of a canvas. In a step the condition takes 8 bytes and some 100 ns of each, for which all that
+the engine answers has to wait."""
 TIE = 1e-9
 """Nats between two canvases that are equally likely but for rounding."""
 
@@ -143,10 +146,19 @@ def check_constraint(
     max_new_tokens: int,
     max_context: int,
 ) -> None:
-    """Raises ValueError unless a model can write an answer of the language, in so many tokens and whole canvases."""
+    """Raises ValueError unless a model can write an answer of the language, in so many tokens and whole canvases.
+
+    And for an automaton that would hold up the engine.
+    """
     if (size := len(automaton.class_of_token)) != vocab_size:
         raise ValueError(f"the constraint is built for a vocabulary of {size} tokens, the model has {vocab_size}")
     end_classes(automaton, stop_ids)
+    if automaton.num_arcs * canvas_length > MAX_CANVAS_ARCS:
+        raise ValueError(
+            f"the constraint has {automaton.num_arcs:,} arcs, for canvases of {canvas_length} tokens the limit is "
+            f"{MAX_CANVAS_ARCS // canvas_length:,}: give its texts lower limits of length, or none, or take shorter "
+            "canvases"
+        )
     shortest = automaton.min_tokens
     if shortest > max_new_tokens:
         raise ValueError(

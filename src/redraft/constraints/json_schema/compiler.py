@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from redraft.constraints.json_schema.document import MAX_BYTES, Branch, Document, SchemaRefused, Subschema
+from redraft.constraints.json_schema.document import MAX_BYTES, TOO_DEEP, Branch, Document, SchemaRefused, Subschema
 from redraft.constraints.json_schema.exclusion import Narrowed, narrow
 from redraft.constraints.json_schema.numbers import Numbers
 from redraft.constraints.json_schema.strings import Strings
@@ -73,9 +73,21 @@ def read_schema(text: str) -> object:
         raise SchemaRefused("", "", f"the schema has more than {MAX_BYTES // 1024} kB: shorten it")
     try:
         found: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise SchemaRefused("", "", TOO_DEEP) from None
+    except ValueError as error:
         raise SchemaRefused("", "", f"the schema is not valid JSON: {error}") from None
     return found
+
+
+def write_schema(schema: object) -> str:
+    """Returns a schema as JSON. Raises SchemaRefused for one that is nested too deeply, or is not JSON."""
+    try:
+        return json.dumps(schema)
+    except RecursionError:
+        raise SchemaRefused("", "", TOO_DEEP) from None
+    except (TypeError, ValueError) as error:
+        raise SchemaRefused("", "", f"the schema is not JSON: {error}") from None
 
 
 class _Compiler:

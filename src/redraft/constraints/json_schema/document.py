@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 MAX_BYTES = 256 * 1024
 MAX_LEVELS = 64
+TOO_DEEP = f"the schema is nested deeper than {MAX_LEVELS} levels: write fewer"
 MAX_BRANCHES = 256
 MAX_DEPTH = 16
 TOO_MANY = f"its alternatives come to more than {MAX_BRANCHES} combinations; write out the ones you need"
@@ -119,7 +120,7 @@ class Document:
         while pending:
             value, pointer, level = pending.pop()
             if level > 4 * MAX_LEVELS:
-                raise SchemaRefused(pointer[:200], "", f"the schema is nested deeper than {MAX_LEVELS} levels")
+                raise SchemaRefused(pointer[:200], "", TOO_DEEP)
             if isinstance(value, dict):
                 for name in (value.get("$id"), value.get("id"), value.get("$anchor")):
                     if isinstance(name, str):
@@ -183,6 +184,7 @@ class Document:
         """Returns what a $ref stands for; None if it has led into itself as often as it may."""
         reference = part.get("$ref", str)
         value, pointer = self._target(part, reference)
+        self._check_circle(part, value, pointer)
         references = part.references
         if self._is_recursive(value, pointer):
             if references.count(pointer) >= self.depth:
@@ -193,6 +195,16 @@ class Document:
         if not isinstance(value, dict):
             raise part.refused("$ref", f"{reference} is not a schema")
         return Subschema(schema=value, pointer=pointer, references=references)
+
+    def _check_circle(self, part: Subschema, value: Any, pointer: str) -> None:
+        """Refuses a $ref that leads to nothing but another $ref, and so back to itself."""
+        passed = [pointer]
+        while isinstance(value, dict) and isinstance(value.get("$ref"), str):
+            value, pointer = self._target(part, value["$ref"])
+            if pointer in passed:
+                way = " → ".join(f"#{one}" for one in [*passed, pointer])
+                raise part.refused("$ref", f"it leads back to where it came from, with no value on the way: {way}")
+            passed.append(pointer)
 
     def _target(self, part: Subschema, reference: str) -> tuple[Any, str]:
         if reference in self._anchors:

@@ -8,7 +8,7 @@ import sys
 from typing import Unpack, get_args, get_type_hints
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from tokenizers import decoders
 
 import redraft
@@ -46,23 +46,43 @@ def test_answers_that_are_held_to_a_schema_are_parsed(model):
     *_, result = model.stream("hello", schema={"enum": ["one", "two", 3]}, seed=1)
     assert result.parsed in ("one", "two", 3)
     assert result.to_json()["constraint"]["guided_steps"] >= 0
+    assert all(type(one) is int for one in model.generate("hello", schema=list[int], seed=1).parsed)
     plain = model.generate("hello", regex="[ab]{3}", seed=1)
     assert set(plain.text) <= {"a", "b"}
     assert plain.parsed is None
     assert "constraint" not in model.generate("hello", seed=1).to_json()
 
 
+class Refusing(BaseModel):
+    name: str
+
+    @field_validator("name")
+    def refuse(cls, name: str) -> str:
+        raise ValueError(f"{name!r} is not a name")
+
+
+def test_an_answer_that_its_type_refuses_is_not_lost(model):
+    result = model.generate("hello", schema=Refusing, seed=1)
+    assert list(json.loads(result.text)) == ["name"]
+    assert result.parsed is None
+    assert any("cannot be parsed" in warning and "is not a name" in warning for warning in result.warnings)
+
+
 def test_a_constraint_can_be_built_before(model):
     built = model.constraint(regex="[ab]{3}")
     assert model.constraint(regex="[ab]{3}") is built
-    assert model.constraint() is None
+    with pytest.raises(ValueError, match="there is no constraint: give one of schema, regex, grammar"):
+        model.constraint()
     assert set(model.generate("hello", constraint=built).text) <= {"a", "b"}
+    (*_, streamed), (mapped,) = model.stream("hello", constraint=built), model.map(["hello"], constraint=built)
+    assert set(streamed.text + mapped.text) <= {"a", "b"}
     with pytest.raises(ValueError, match="a constraint is given twice"):
         model.generate("hello", constraint=built, regex="a")
     with pytest.raises(ValueError, match="schema and grammar are given: an answer has one constraint"):
         model.generate("hello", schema={}, grammar="start: /a/")
-    with pytest.raises(ValueError, match=r"the schema is 'Address', must be a dict or a pydantic class"):
-        model.generate("hello", schema="Address")
+    for bad in ("Address", 3, object()):
+        with pytest.raises(ValueError, match=r"the schema is .*, must be a dict or a type that pydantic knows"):
+            model.generate("hello", schema=bad)
     with pytest.raises(ValueError, match="the shortest answer of this constraint has"):
         model.stream("hello", regex="a{50}", max_new_tokens=3)
 
@@ -167,8 +187,10 @@ def test_the_typed_arguments_are_those_of_the_settings_table():
             assert get_args(names) == setting.choices
         else:
             assert hint == (setting.type | None if setting.is_optional else setting.type), setting.name
-    for method in ("generate", "stream", "map", "generate_autoregressive"):
-        assert get_type_hints(getattr(redraft.Model, method))["settings"] == Unpack[redraft.SamplerArguments]
+    for method in ("generate", "stream", "map"):
+        assert get_type_hints(getattr(redraft.Model, method))["arguments"] == Unpack[redraft.AnswerArguments]
+    assert get_type_hints(redraft.AnswerArguments).items() > hints.items()
+    assert get_type_hints(redraft.Model.generate_autoregressive)["settings"] == Unpack[redraft.SamplerArguments]
     for method in ("submit", "stream", "generate_many", "request"):
         assert get_type_hints(getattr(redraft.Engine, method))["settings"] == Unpack[redraft.SamplerArguments]
 

@@ -16,6 +16,8 @@ import redraft
 model = redraft.load("bundled")
 model.generate("x", steps=3, temperature=0.5, seed=None, acceptance="linear_quota")
 model.generate("x", step=3)  # error: call-arg
+model.generate("x", regex="a|b", schema=None, seed=1)
+model.generate("x", regex=3)  # error: arg-type
 model.generate("x", steps="3")  # error: arg-type
 model.generate("x", acceptance="greedy")  # error: arg-type
 for event in model.stream("x", step=3):  # error: call-arg

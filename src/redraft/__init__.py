@@ -13,8 +13,9 @@ from redraft.utils.signals import delay_interrupt
 from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
-    from redraft.api import Committed, Draft, Model, Result, load, read_card
-    from redraft.async_engine import Answer, CancelledAnswer, Engine, Failure
+    from redraft.answers import CancelledAnswer, Committed, Draft, Failure, Result
+    from redraft.api import AnswerArguments, Model, load, read_card
+    from redraft.async_engine import Answer, Engine
     from redraft.diffusion.settings import SETTINGS, SamplerArguments, SamplerSettings, Setting
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation.result import DenoisingStep, Generation
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SETTINGS",
     "Answer",
+    "AnswerArguments",
     "CancelledAnswer",
     "Card",
     "Committed",
@@ -58,9 +60,9 @@ def __getattr__(name: str) -> object:
         return getattr(settings, name)
     if name in __all__:
         with delay_interrupt():
-            from redraft import api, async_engine
+            from redraft import answers, api, async_engine
 
-        globals()[name] = found = (vars(api) | vars(async_engine))[name]
+        globals()[name] = found = (vars(answers) | vars(api) | vars(async_engine))[name]
         return found
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Unpack
 
 import torch
 
+from redraft.answers import AnswerText, Committed, Draft, Result, json_schema_of
 from redraft.constraints.build import AutomatonCache, spec_of
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
@@ -17,11 +17,11 @@ from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
-from redraft.generation.result import DenoisingStep, Generation, check_prompt
+from redraft.generation.result import check_prompt
 from redraft.model.precision import Precision, check_precision
 from redraft.model.preparation import prepare
 from redraft.model.transformer import Transformer
-from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
+from redraft.text import ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
 from redraft.text.prompts.conversation import check_conversation, joined, text_of
 from redraft.utils.forks import check_not_forked, mark_loaded
@@ -37,71 +37,19 @@ Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A denoising step, and the text that its canvas would add if it stopped here."""
+class AnswerArguments(SamplerArguments, total=False):
+    """The keyword arguments of an answer: sampler settings, and at most one thing that it is held to.
 
-    step: DenoisingStep
-    text: str
-
-
-@dataclass(frozen=True)
-class Committed:
-    """The next part of the answer that is final. Its text may be empty if a canvas ends inside a character."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished answer: its text, how it was generated, and what may be wrong with it or with its prompt.
-
-    parsed: of an answer that was held to a schema, its value, or an object of the pydantic class; None of others.
+    schema, regex, grammar: as `Model.constraint` takes them; constraint: what that has built.
     """
 
-    text: str
-    generation: Generation
-    model: str
-    warnings: tuple[str, ...] = ()
-    parsed: Any = None
+    schema: Any
+    regex: str | None
+    grammar: str | None
+    constraint: TokenAutomaton | None
 
-    def __str__(self) -> str:
-        return self.text
 
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        return self.generation.token_ids
-
-    @property
-    def finish_reason(self) -> str:
-        """Why the answer ended: "stop" for an EOS, "length" for max_new_tokens or the context."""
-        return self.generation.finish_reason
-
-    @property
-    def tokens_per_forward(self) -> float:
-        return self.generation.tokens_per_forward
-
-    @property
-    def seed(self) -> int:
-        return self.generation.seed
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what `redraft generate --json` prints; seconds are wall clock, the prefill included."""
-        generation = self.generation
-        reports = {"verification": generation.verification, "constraint": generation.constraint}
-        return {
-            "text": self.text,
-            "token_ids": list(generation.token_ids),
-            "finish_reason": generation.finish_reason,
-            "steps_per_canvas": list(generation.steps_per_canvas),
-            "tokens_per_forward": round(generation.tokens_per_forward, 3),
-            "seconds": round(generation.seconds, 4),
-            "tokens_per_second": round(generation.tokens_per_second, 1),
-            "seed": generation.seed,
-            "model": self.model,
-            "warnings": list(self.warnings),
-            **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
-        }
+_CONSTRAINTS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys()
 
 
 class Model:
@@ -121,76 +69,43 @@ class Model:
         config = self.transformer.config
         return f"<Model {self.name!r}: canvas of {config.canvas_length} tokens, context of {config.max_context:,}>"
 
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        schema: Any = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        constraint: TokenAutomaton | None = None,
-        **settings: Unpack[SamplerArguments],
-    ) -> Result:
-        """Answers one prompt. `settings` are sampler settings and override the checkpoint's own.
+    def generate(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Result:
+        """Answers one prompt. Sampler settings override the checkpoint's own; for the others see `constraint`.
 
-        schema, regex, grammar, constraint: what the answer is held to, as `Model.constraint` has it, or has built it.
         ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
-        check_not_forked()
-        chosen = self.defaults.replace(**settings)
-        held = self.constraint(schema=schema, regex=regex, grammar=grammar, built=constraint)
-        read = self.read(prompt)
-        generation = generate(self.transformer, read.ids, chosen, held)
-        return AnswerText(self, read, chosen, schema=schema).result_of(generation)
+        asked = self._ask(prompt, arguments)
+        generation = generate(self.transformer, asked.prompt.ids, asked.settings, asked.constraint)
+        return self._answer(asked).result_of(generation)
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        schema: Any = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        **settings: Unpack[SamplerArguments],
-    ) -> Iterator[Draft | Committed | Result]:
+    def stream(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Iterator[Draft | Committed | Result]:
         """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
 
         Raises what `generate` raises, and does so when called, before the first event is read.
         """
-        check_not_forked()
-        chosen = self.defaults.replace(**settings)
-        held = self.constraint(schema=schema, regex=regex, grammar=grammar)
-        read = self.read(prompt)
-        config = self.transformer.config
-        length = chosen.canvas_length or config.canvas_length
-        check_prompt(read.ids, length, config.vocab_size, config.max_context)
-        if held is not None:
+        asked, config = self._ask(prompt, arguments), self.transformer.config
+        length = asked.settings.canvas_length or config.canvas_length
+        check_prompt(asked.prompt.ids, length, config.vocab_size, config.max_context)
+        if asked.constraint is not None:
             check_constraint(
-                held, vocab_size=config.vocab_size, stop_ids=config.eos_ids, prompt_length=len(read.ids),
-                canvas_length=length, max_new_tokens=chosen.max_new_tokens, max_context=config.max_context,
+                asked.constraint, vocab_size=config.vocab_size, stop_ids=config.eos_ids,
+                prompt_length=len(asked.prompt.ids), canvas_length=length,
+                max_new_tokens=asked.settings.max_new_tokens, max_context=config.max_context,
             )  # fmt: skip
-        return self._events(read, chosen, held, schema)
+        return self._events(asked)
 
-    def constraint(
-        self,
-        *,
-        schema: Any = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        built: TokenAutomaton | None = None,
-    ) -> TokenAutomaton | None:
-        """Builds what an answer is held to, with this model's tokens; the last ones are kept. None without any.
+    def constraint(self, *, schema: Any = None, regex: str | None = None, grammar: str | None = None) -> TokenAutomaton:
+        """Builds what an answer is held to, with this model's tokens; the last ones are kept.
 
-        schema: a JSON Schema as a dict, or a pydantic class. regex: a pattern that the whole answer matches.
-        grammar: rules, one of them named start or root. built: one that is there already.
-        ValueError for more than one of these, and for what is refused or too large (docs/constraints.md).
+        schema: a JSON Schema as a dict, or a type that pydantic knows, as a class of its own or `list[int]`. regex: a
+        pattern that the whole answer matches. grammar: rules, one of them named start or root. ValueError unless just
+        one is given, and for what is refused or too large (docs/constraints.md).
         """
-        spec = spec_of(schema=schema, regex=regex, grammar=grammar)
-        if spec is None:
-            return built
-        if built is not None:
-            raise ValueError("a constraint is given twice: leave out one of them")
-        return self._automata.get(spec, self.vocabulary)
+        built = self._constraint(schema=schema, regex=regex, grammar=grammar)
+        if built is None:
+            raise ValueError("there is no constraint: give one of schema, regex, grammar")
+        return built
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -204,17 +119,15 @@ class Model:
 
         Only max_new_tokens of the settings is used. Raises what `generate` raises.
         """
-        check_not_forked()
-        chosen = self.defaults.replace(**settings)
-        read = self.read(prompt)
-        generation = generate_autoregressive(self.transformer, read.ids, chosen)
-        return AnswerText(self, read, chosen, has_canvases=False).result_of(generation)
+        asked = self._ask(prompt, settings)
+        generation = generate_autoregressive(self.transformer, asked.prompt.ids, asked.settings)
+        return self._answer(asked, has_canvases=False).result_of(generation)
 
-    def map(self, prompts: Iterable[Prompt], **settings: Unpack[SamplerArguments]) -> Iterator[Result]:
+    def map(self, prompts: Iterable[Prompt], **arguments: Unpack[AnswerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
         check_prompts("map", prompts)
         for prompt in prompts:
-            yield self.generate(prompt, **settings)
+            yield self.generate(prompt, **arguments)
 
     def encode(self, prompt: Prompt, **template_variables: Any) -> list[int]:
         """Returns the token ids of `read`."""
@@ -249,11 +162,38 @@ class Model:
         task = self.card.task_of(text)
         return ReadPrompt(ids, tuple(self.card.prompt_warnings(task, role, len(ids))), task=task)
 
-    def _events(
-        self, prompt: ReadPrompt, settings: SamplerSettings, constraint: TokenAutomaton | None, schema: Any
-    ) -> Iterator[Draft | Committed | Result]:
-        answer = AnswerText(self, prompt, settings, schema=schema)
-        steps = denoising_steps(self.transformer, prompt.ids, settings, constraint)
+    def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
+        check_not_forked()
+        given = {name: arguments[name] for name in _CONSTRAINTS if name in arguments}
+        settings = self.defaults.replace(**{name: value for name, value in arguments.items() if name not in given})
+        held = self._constraint(**given)
+        return _Asked(self.read(prompt), settings, held, given.get("schema"))
+
+    def _constraint(
+        self,
+        *,
+        schema: Any = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        constraint: TokenAutomaton | None = None,
+    ) -> TokenAutomaton | None:
+        described = None if schema is None else json_schema_of(schema)
+        spec = spec_of(schema=described, regex=regex, grammar=grammar)
+        if spec is None:
+            return constraint
+        if constraint is not None:
+            raise ValueError("a constraint is given twice: leave out one of them")
+        return self._automata.get(spec, self.vocabulary)
+
+    def _answer(self, asked: "_Asked", *, has_canvases: bool = True) -> AnswerText:
+        return AnswerText(
+            self.name, self.tokenizer, asked.prompt, asked.settings, stop_ids=self.transformer.config.eos_ids,
+            has_canvases=has_canvases, schema=asked.schema,
+        )  # fmt: skip
+
+    def _events(self, asked: "_Asked") -> Iterator[Draft | Committed | Result]:
+        answer = self._answer(asked)
+        steps = denoising_steps(self.transformer, asked.prompt.ids, asked.settings, asked.constraint)
         while True:
             try:
                 step = next(steps)
@@ -265,69 +205,14 @@ class Model:
                 yield answer.commit(step.draft.tolist())
 
 
-class AnswerText:
-    """The façade's events of one answer, from its denoising steps and finished canvases.
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt as it was read, and what is asked of its answer."""
 
-    stop_ids: tokens that end the answer; None takes the model's EOS ids. has_canvases: whether it is denoised. schema:
-    what it was held to, if its value is wanted.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        prompt: ReadPrompt,
-        settings: SamplerSettings,
-        *,
-        stop_ids: Sequence[int] | None = None,
-        has_canvases: bool = True,
-        schema: Any = None,
-    ) -> None:
-        self._name, self._prompt, self._settings, self._has_canvases = model.name, prompt, settings, has_canvases
-        self._schema = schema
-        self._stream = AnswerStream(
-            model.tokenizer,
-            stop_ids=model.transformer.config.eos_ids if stop_ids is None else stop_ids,
-            max_tokens=settings.max_new_tokens,
-            forms=prompt.forms,
-        )
-        self._text = ""
-
-    def draft(self, step: DenoisingStep) -> Draft:
-        return Draft(step, self._stream.draft(step.draft.tolist()))
-
-    def commit(self, token_ids: Sequence[int]) -> Committed:
-        """The text that a finished canvas makes certain."""
-        return self._committed(self._stream.commit(token_ids))
-
-    def finish(self, generation: Generation) -> Iterator[Committed | Result]:
-        """The rest of the text, where there is any, and the result."""
-        if (rest := self._committed(self._stream.finish(generation.finish_reason))).text:
-            yield rest
-        found = self._prompt.check(
-            self._text,
-            generation.finish_reason,
-            num_tokens=len(generation.token_ids),
-            steps_per_canvas=generation.steps_per_canvas if self._has_canvases else (),
-            max_steps=self._settings.steps,
-        )
-        parsed = None
-        if self._schema is not None:
-            read = getattr(self._schema, "model_validate_json", json.loads)
-            parsed = read(self._text)
-        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found), parsed)
-
-    def result_of(self, generation: Generation) -> Result:
-        """The result of an answer that is there at once."""
-        self.commit(generation.token_ids)
-        *_, result = self.finish(generation)
-        assert isinstance(result, Result)
-        return result
-
-    def _committed(self, told: Iterable[Delta | End]) -> Committed:
-        parts = [event.part for event in told if isinstance(event, Delta)]
-        text = "".join(part.text for part in parts if isinstance(part, Content))
-        self._text += text
-        return Committed(text)
+    prompt: ReadPrompt
+    settings: SamplerSettings
+    constraint: TokenAutomaton | None
+    schema: Any
 
 
 def check_prompts(name: str, prompts: object) -> None:

@@ -9,12 +9,12 @@ import queue
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Unpack, get_args
 
 from redraft import engine
-from redraft.api import AnswerText, Committed, Draft, Model, Prompt, Result, check_prompts, load
+from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
+from redraft.api import Model, Prompt, check_prompts, load
 from redraft.diffusion.settings import SamplerArguments
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.engine.request import settings_of_mode
@@ -34,27 +34,16 @@ MAX_HELD_FACTOR = 8
 POLL_SECONDS = 0.01
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The error of a prompt that could not be answered, in the place of its Result."""
-
-    error: Exception
-
-
-class CancelledAnswer(Exception):
-    """Raised to those who wait for an answer that was cancelled, by its caller or because the engine was shut down."""
-
-
 class Answer(Awaitable[Result]):
     """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
-    Both raise the error of an answer that failed (ValueError if the request is to blame), CancelledAnswer if it
-    was cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The
-    engine gives the answer up if the last task that waits for it is cancelled, as by `asyncio.wait_for`.
+    Both raise the error of an answer that failed (ValueError if the request is to blame), CancelledAnswer if it was
+    cancelled. Each event goes to one reader, the first to ask; many may await the Result, and again. The engine gives
+    the answer up if the last task that waits for it is cancelled, as by `asyncio.wait_for`.
     """
 
     def __init__(
-        self, id: str, queue: "asyncio.Queue[engine.Event]", reader: "_AnswerReader", cancel: Callable[[], object]
+        self, id: str, queue: "asyncio.Queue[engine.Event]", reader: AnswerReader, cancel: Callable[[], object]
     ) -> None:
         self.id = id
         self._queue = queue
@@ -171,7 +160,7 @@ class Engine:
         stops = None if stop_ids is None else tuple(stop_ids)
         read = await asyncio.to_thread(self.model.read, prompt)
         request = self.request(read.ids, drafts=drafts, stop_ids=stops, mode=mode, **settings)
-        reader = _AnswerReader(self.model, read, request)
+        reader = _reader(self.model, read, request)
         return Answer(request.id, self.events(request), reader, functools.partial(self.cancel, request))
 
     def request(
@@ -291,11 +280,11 @@ class _Batch:
         self._engine, self._prompts, self._settings = within, prompts, settings
         self._ahead = min(PREFETCH_FACTOR * limits.admitted_requests, limits.queued_requests)
         self._events: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
-        self._readers: dict[str, _AnswerReader] = {}
+        self._readers: dict[str, AnswerReader] = {}
         self._ended: dict[str, Result | Failure] = {}
         self._order: list[str] = []
         # Refused because other callers filled the engine's queue: retried after the next event.
-        self._retry: tuple[Request, _AnswerReader] | None = None
+        self._retry: tuple[Request, AnswerReader] | None = None
         self._exhausted = False
 
     @property
@@ -341,7 +330,7 @@ class _Batch:
         for name in self._readers:
             self._engine._loop.cancel(name)
 
-    def _next(self) -> "tuple[Request, _AnswerReader] | None":
+    def _next(self) -> "tuple[Request, AnswerReader] | None":
         """Returns the next prompt as a request, and what reads its answer; None if there is none, or if it failed."""
         try:
             prompt = next(self._prompts)
@@ -351,7 +340,7 @@ class _Batch:
         try:
             read = self._engine.model.read(prompt)
             request = self._engine.request(read.ids, **self._settings)
-            return request, _AnswerReader(self._engine.model, read, request)
+            return request, _reader(self._engine.model, read, request)
         except Exception as error:  # whatever is wrong with it, the others are answered
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)
@@ -359,33 +348,10 @@ class _Batch:
             return None
 
 
-class _AnswerReader(AnswerText):
-    """The façade's events of one request, from the engine's."""
-
-    def __init__(self, model: Model, prompt: ReadPrompt, request: Request) -> None:
-        has_canvases = request.mode == "diffusion"
-        super().__init__(model, prompt, request.settings, stop_ids=request.stop_ids, has_canvases=has_canvases)
-
-    def read(self, event: engine.Event) -> Iterator[AnswerEvent]:
-        """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
-        if isinstance(event, engine.Failed):
-            raise event.error
-        if isinstance(event, engine.Cancelled):
-            raise CancelledAnswer(f"answer {event.id} was cancelled")
-        if isinstance(event, engine.StepTaken):
-            yield self.draft(event.step)
-        elif isinstance(event, engine.CanvasCommitted):
-            yield self.commit(event.token_ids)
-        elif isinstance(event, engine.Finished):
-            yield from self.finish(event.generation)
-
-    def read_end(self, event: engine.Event) -> Result | Failure | None:
-        """Returns the Result or Failure that an event is, or None if it is not the last."""
-        try:
-            read = list(self.read(event))
-        except Exception as error:
-            return Failure(error)
-        return read[-1] if read and isinstance(read[-1], Result) else None
+def _reader(model: Model, prompt: ReadPrompt, request: Request) -> AnswerReader:
+    stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
+    is_denoised = request.mode == "diffusion"
+    return AnswerReader(model.name, model.tokenizer, prompt, request.settings, stop_ids=stops, has_canvases=is_denoised)
 
 
 def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:

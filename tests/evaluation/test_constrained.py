@@ -1,6 +1,5 @@
 """What a prompt asks for as a constraint: the right answers belong to it, and others do not."""
 
-import json
 import re
 
 import pytest
@@ -12,9 +11,8 @@ from redraft.text.prompts.forms import PromptTask
 
 def test_every_right_answer_has_the_form_that_its_prompt_asks_for():
     for case in TASKS["normalize"].cases():
-        spec = constraint_of(PromptTask((), case.prompt), case.prompt)
-        assert spec.kind == "regex"
-        assert re.fullmatch(spec.text, case.answer), (case.prompt, spec.text)
+        pattern = constraint_of(PromptTask((), case.prompt), case.prompt)["regex"]
+        assert re.fullmatch(pattern, case.answer), (case.prompt, pattern)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +30,13 @@ def test_every_right_answer_has_the_form_that_its_prompt_asks_for():
     ],
 )
 def test_forms(asked, right, wrong):
-    pattern = constraint_of(None, f"Write the {asked}: …").text
+    pattern = constraint_of(None, f"Write the {asked}: …")["regex"]
     assert re.fullmatch(pattern, right)
     assert not re.fullmatch(pattern, wrong)
 
 
 def test_fields_are_an_object_of_texts_or_null_in_their_order():
-    schema = json.loads(constraint_of(PromptTask(("b", "a"), "…"), "Extract b, a as JSON: …").text)
+    schema = constraint_of(PromptTask(("b", "a"), "…"), "Extract b, a as JSON: …")["schema"]
     assert list(schema["properties"]) == schema["required"] == ["b", "a"]
     assert schema["properties"]["a"] == {"type": ["string", "null"]}
 

@@ -1,15 +1,20 @@
 """From what a user asks for to an automaton over tokens, once for each that is asked for."""
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from redraft.constraints.automaton import build_automaton
-from redraft.constraints.json_schema.compiler import SchemaOptions, any_object, read_schema, schema_language
+from redraft.constraints.json_schema.compiler import (
+    SchemaOptions,
+    any_object,
+    read_schema,
+    schema_language,
+    write_schema,
+)
 from redraft.constraints.language.characters import Characters
 from redraft.constraints.language.expression import Expression, Expressions
 from redraft.constraints.language.grammar import grammar_language
@@ -59,13 +64,16 @@ class ConstraintSpec:
 
 
 def spec_of(
-    *, schema: object = None, regex: str | None = None, choice: Sequence[str] | None = None, grammar: str | None = None
+    *,
+    schema: Mapping[str, Any] | bool | None = None,
+    regex: str | None = None,
+    choice: Sequence[str] | None = None,
+    grammar: str | None = None,
 ) -> ConstraintSpec | None:
-    """Returns the constraint that is given, None where none is.
+    """Returns the constraint that is given, None where none is. ValueError for more than one.
 
-    schema: a JSON Schema as a dict, or a class with `model_json_schema`, as pydantic's models have. regex: a pattern
-    that the whole answer matches. choice: the texts that it may be. grammar: rules, one of them named start or root.
-    ValueError for more than one of them, and for a schema of another type.
+    schema: a JSON Schema. regex: a pattern that the whole answer matches. choice: the texts that it may be. grammar:
+    rules, one of them named start or root.
     """
     given = {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar}
     names = [name for name, value in given.items() if value is not None]
@@ -74,18 +82,10 @@ def spec_of(
     if regex is not None:
         return ConstraintSpec(kind="regex", text=regex)
     if choice is not None:
-        texts = [choice] if isinstance(choice, str) else list(choice)
-        if bad := [text for text in texts if not isinstance(text, str)]:
-            raise ValueError(f"choice has {bad[0]!r}, must be texts")
-        return ConstraintSpec(kind="choice", choices=tuple(texts))
+        return ConstraintSpec(kind="choice", choices=tuple(choice))
     if grammar is not None:
         return ConstraintSpec(kind="grammar", text=grammar)
-    if schema is None:
-        return None
-    found = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema
-    if not isinstance(found, Mapping | bool):
-        raise ValueError(f"the schema is {found!r:.80}, must be a dict or a pydantic class")
-    return ConstraintSpec(kind="json_schema", text=json.dumps(found))
+    return None if schema is None else ConstraintSpec(kind="json_schema", text=write_schema(schema))
 
 
 def build(spec: ConstraintSpec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:

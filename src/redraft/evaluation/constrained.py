@@ -1,12 +1,8 @@
 """The constraints of the shipped tasks: what a prompt asks for, as a language that its answer is held to."""
 
-import json
 import re
+from typing import Any
 
-from redraft.api import Model, Prompt
-from redraft.constraints.build import AutomatonCache, ConstraintSpec
-from redraft.constraints.tokens import TokenAutomaton
-from redraft.text.prompts.conversation import text_of
 from redraft.text.prompts.forms import PromptTask
 
 _DAY = {"DD": r"(0[1-9]|[12]\d|3[01])", "D": r"([1-9]|[12]\d|3[01])"}
@@ -40,29 +36,18 @@ def form_pattern(kind: str, form: str) -> str:
     return "".join(parts.get(part) or re.escape(part) for part in found)
 
 
-def constraint_of(task: PromptTask | None, prompt: str) -> ConstraintSpec:
+def constraint_of(task: PromptTask | None, prompt: str) -> dict[str, Any]:
     """Returns what the answer to a prompt must be: an object of the fields it asks for, or a value in a form.
+
+    As arguments of `Model.generate`.
 
     Raises ValueError for a prompt that asks for neither.
     """
     if task is not None and task.fields:
         properties = {name: {"type": ["string", "null"]} for name in task.fields}
-        schema = {"type": "object", "properties": properties, "required": list(properties)}
-        return ConstraintSpec(kind="json_schema", text=json.dumps(schema))
+        return {"schema": {"type": "object", "properties": properties, "required": list(properties)}}
     if (found := _AS.match(prompt)) and found[1] in FORMS:
-        return ConstraintSpec(kind="regex", text=form_pattern(found[1], found[2]))
+        return {"regex": form_pattern(found[1], found[2])}
     if found := _IN.match(prompt):
-        return ConstraintSpec(kind="regex", text=f"{QUANTITY} {re.escape(found[2])}")
+        return {"regex": f"{QUANTITY} {re.escape(found[2])}"}
     raise ValueError(f"the prompt {prompt[:60]!r} asks for no fields and no form: leave out --constrained")
-
-
-class TaskConstraints:
-    """The automata of prompts, for a model's vocabulary."""
-
-    def __init__(self, model: Model) -> None:
-        self._card, self._vocabulary, self._cache = model.card, model.vocabulary, AutomatonCache()
-
-    def of(self, prompt: Prompt) -> TokenAutomaton:
-        """Returns the automaton of a prompt. Raises ValueError for one that asks for no form."""
-        text = prompt if isinstance(prompt, str) else text_of(prompt[-1])
-        return self._cache.get(constraint_of(self._card.task_of(text), text), self._vocabulary)

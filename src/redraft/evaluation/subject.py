@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from redraft.answers import Failure
 from redraft.api import Model, Prompt
-from redraft.async_engine import Engine, Failure, Mode
+from redraft.async_engine import Engine, Mode
 from redraft.client.errors import RequestFailed
-from redraft.evaluation.constrained import TaskConstraints
+from redraft.evaluation.constrained import constraint_of
 from redraft.generation.result import ConstraintReport, Generation, check_prompt
+from redraft.text.prompts.conversation import text_of
 
 if TYPE_CHECKING:
     from redraft.client.stream import Endpoint, WholeAnswer
@@ -88,24 +90,20 @@ class ModelSubject:
     ) -> None:
         self._model, self._settings, self._mode = model, dict(settings), mode
         self._engine = Engine(model) if mode == "verified" else None
-        self._constraints = TaskConstraints(model) if is_constrained else None
+        self._is_constrained = is_constrained
         named = {"mode": mode} if mode != "diffusion" else {"constrained": True} if is_constrained else {}
         self.facts = {"model": model.name, "settings": named | self._settings}
 
     def check(self, prompt: Prompt) -> None:
         if self._engine is None:
-            self._model.stream(prompt, **self._settings)
+            self._model.stream(prompt, **self._constraint(prompt), **self._settings)
         else:
             ids, config = self._model.encode(prompt), self._model.transformer.config
             self._engine.request(ids, mode=self._mode, **self._settings)
             check_prompt(ids, 1, config.vocab_size, config.max_context)
-        if self._constraints is not None:
-            self._constraints.of(prompt)
 
     def respond(self, prompt: Prompt) -> Response:
-        if self._constraints is not None:
-            result = self._model.generate(prompt, constraint=self._constraints.of(prompt), **self._settings)
-        elif self._engine is not None:
+        if self._engine is not None:
             (answer,) = self._engine.generate_many([prompt], mode=self._mode, **self._settings)
             if isinstance(answer, Failure):
                 raise answer.error
@@ -113,8 +111,14 @@ class ModelSubject:
         elif self._mode == "autoregressive":
             result = self._model.generate_autoregressive(prompt, **self._settings)
         else:
-            result = self._model.generate(prompt, **self._settings)
+            result = self._model.generate(prompt, **self._constraint(prompt), **self._settings)
         return Response.of_generation(result.text, result.generation)
+
+    def _constraint(self, prompt: Prompt) -> dict[str, Any]:
+        if not self._is_constrained:
+            return {}
+        text = prompt if isinstance(prompt, str) else text_of(prompt[-1])
+        return constraint_of(self._model.card.task_of(text), text)
 
     def encode(self, text: str) -> Sequence[int]:
         return self._model.tokenizer.encode(text)

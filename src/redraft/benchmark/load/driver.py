@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redraft.api import Committed
+from redraft.answers import Committed
 from redraft.async_engine import Engine
 from redraft.client.errors import RequestFailed
 from redraft.engine import QueueFull

@@ -1,0 +1,213 @@
+"""An answer as the façade tells it: drafts, text that is final, and the result with its parsed value."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redraft import engine
+from redraft.diffusion.settings import SamplerSettings
+from redraft.generation.result import DenoisingStep, Generation
+from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
+from redraft.text.checks import brief
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A denoising step, and the text that its canvas would add if it stopped here."""
+
+    step: DenoisingStep
+    text: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The next part of the answer that is final. Its text may be empty if a canvas ends inside a character."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished answer: its text, how it was generated, and what may be wrong with it or with its prompt.
+
+    parsed: of an answer that was held to a schema, its value, or an object of the pydantic class; None of others.
+    """
+
+    text: str
+    generation: Generation
+    model: str
+    warnings: tuple[str, ...] = ()
+    parsed: Any = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return self.generation.token_ids
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended: "stop" for an EOS, "length" for max_new_tokens or the context."""
+        return self.generation.finish_reason
+
+    @property
+    def tokens_per_forward(self) -> float:
+        return self.generation.tokens_per_forward
+
+    @property
+    def seed(self) -> int:
+        return self.generation.seed
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `redraft generate --json` prints; seconds are wall clock, the prefill included."""
+        generation = self.generation
+        reports = {"verification": generation.verification, "constraint": generation.constraint}
+        return {
+            "text": self.text,
+            "token_ids": list(generation.token_ids),
+            "finish_reason": generation.finish_reason,
+            "steps_per_canvas": list(generation.steps_per_canvas),
+            "tokens_per_forward": round(generation.tokens_per_forward, 3),
+            "seconds": round(generation.seconds, 4),
+            "tokens_per_second": round(generation.tokens_per_second, 1),
+            "seed": generation.seed,
+            "model": self.model,
+            "warnings": list(self.warnings),
+            **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
+        }
+
+
+class AnswerText:
+    """The façade's events of one answer, from its denoising steps and finished canvases.
+
+    name, tokenizer: the model's. stop_ids: tokens that end the answer. has_canvases: whether it is denoised. schema:
+    what it was held to, if its value is wanted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: TextTokenizer,
+        prompt: ReadPrompt,
+        settings: SamplerSettings,
+        *,
+        stop_ids: Sequence[int],
+        has_canvases: bool = True,
+        schema: Any = None,
+    ) -> None:
+        self._name, self._prompt, self._settings = name, prompt, settings
+        self._has_canvases, self._schema = has_canvases, schema
+        self._stream = AnswerStream(
+            tokenizer, stop_ids=stop_ids, max_tokens=settings.max_new_tokens, forms=prompt.forms
+        )
+        self._text = ""
+
+    def draft(self, step: DenoisingStep) -> Draft:
+        return Draft(step, self._stream.draft(step.draft.tolist()))
+
+    def commit(self, token_ids: Sequence[int]) -> Committed:
+        """The text that a finished canvas makes certain."""
+        return self._committed(self._stream.commit(token_ids))
+
+    def finish(self, generation: Generation) -> Iterator[Committed | Result]:
+        """The rest of the text, where there is any, and the result."""
+        if (rest := self._committed(self._stream.finish(generation.finish_reason))).text:
+            yield rest
+        found = self._prompt.check(
+            self._text,
+            generation.finish_reason,
+            num_tokens=len(generation.token_ids),
+            steps_per_canvas=generation.steps_per_canvas if self._has_canvases else (),
+            max_steps=self._settings.steps,
+        )
+        parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, self._text)
+        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found, *refusal), parsed)
+
+    def result_of(self, generation: Generation) -> Result:
+        """The result of an answer that is there at once."""
+        self.commit(generation.token_ids)
+        *_, result = self.finish(generation)
+        assert isinstance(result, Result)
+        return result
+
+    def _committed(self, told: Iterable[Delta | End]) -> Committed:
+        parts = [event.part for event in told if isinstance(event, Delta)]
+        text = "".join(part.text for part in parts if isinstance(part, Content))
+        self._text += text
+        return Committed(text)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error of a prompt that could not be answered, in the place of its Result."""
+
+    error: Exception
+
+
+class CancelledAnswer(Exception):
+    """Raised to those who wait for an answer that was cancelled, by its caller or because the engine was shut down."""
+
+
+class AnswerReader(AnswerText):
+    """The façade's events of one request, from the engine's."""
+
+    def read(self, event: engine.Event) -> Iterator[Draft | Committed | Result]:
+        """Yields what an event means. Raises the error of a failed request, CancelledAnswer for a cancelled one."""
+        if isinstance(event, engine.Failed):
+            raise event.error
+        if isinstance(event, engine.Cancelled):
+            raise CancelledAnswer(f"answer {event.id} was cancelled")
+        if isinstance(event, engine.StepTaken):
+            yield self.draft(event.step)
+        elif isinstance(event, engine.CanvasCommitted):
+            yield self.commit(event.token_ids)
+        elif isinstance(event, engine.Finished):
+            yield from self.finish(event.generation)
+
+    def read_end(self, event: engine.Event) -> Result | Failure | None:
+        """Returns the Result or Failure that an event is, or None if it is not the last."""
+        try:
+            read = list(self.read(event))
+        except Exception as error:
+            return Failure(error)
+        return read[-1] if read and isinstance(read[-1], Result) else None
+
+
+def json_schema_of(schema: Any) -> Mapping[str, Any] | bool:
+    """Returns the JSON Schema of what a value is to be: of a schema itself, or of a type that pydantic knows.
+
+    ValueError for anything else.
+    """
+    if isinstance(schema, Mapping | bool):
+        return schema
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        # A text would be taken for the name of a type somewhere.
+        if not isinstance(schema, str):
+            return TypeAdapter(schema).json_schema()
+    except (PydanticUserError, TypeError, ValueError) as error:
+        reason = f": {str(error).splitlines()[0]}"
+    else:
+        reason = ""
+    raise ValueError(f"the schema is {brief(schema)}, must be a dict or a type that pydantic knows{reason}")
+
+
+def parse(schema: Any, answer: str) -> tuple[Any, tuple[str, ...]]:
+    """Returns the value of an answer that fits a schema, as `json_schema_of` takes it.
+
+    A type may refuse more than its schema says, by a validator of its own: the value is None then, and a warning says
+    why.
+    """
+    try:
+        if isinstance(schema, Mapping | bool):
+            return json.loads(answer), ()
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(schema).validate_json(answer), ()
+    except ValueError as error:
+        return None, (f"the answer fits the schema but cannot be parsed: {' '.join(str(error).split())}",)

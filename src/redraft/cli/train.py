@@ -18,6 +18,7 @@ from redraft.training import TrainingResult, TrainingSettings, finetune, run_rec
 from redraft.training.finetuning import HELD_OUT_FILE
 from redraft.training.plan import REPLAY_SHARE
 from redraft.training.run.report import summarize, write_comparison, write_report
+from redraft.weights.fetch import resolve
 
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]
 
@@ -105,13 +106,17 @@ def _add_recipe(name: str) -> None:
         *,
         out: OutOption = Path("runs", name),
         start: Annotated[
-            Path | None, typer.Option(help="Checkpoint whose weights a new run starts from, instead of random ones.")
+            str | None,
+            typer.Option(
+                help='Checkpoint whose weights a new run starts from, instead of random ones: "bundled", a folder, or '
+                "a name on the hub."
+            ),
         ] = None,
     ) -> None:
         for package in ("faker", "codespell_lib", "matplotlib"):
             options.require_package(package, "train")
         recipe = RECIPES[name](easy_start=start is None, **run.settings)
-        _print_result(run_recipe(recipe, out, start=start, **run.run), ["extract"])
+        _print_result(run_recipe(recipe, out, start=None if start is None else resolve(start), **run.run), ["extract"])
 
 
 for _name in RECIPES:

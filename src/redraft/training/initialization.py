@@ -1,9 +1,16 @@
-"""The weights a new model starts from."""
+"""The weights a new model starts from: random ones, or another checkpoint's."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
-from torch import nn
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
+from redraft.model.config import ModelConfig
 from redraft.model.transformer import Transformer
+from redraft.weights.checkpoint import Checkpoint
 
 BRANCH_NORM = 0.25
 FINAL_NORM = 0.3
@@ -29,3 +36,42 @@ def initialize(model: Transformer, seed: int) -> None:
             nn.init.constant_(parameter, FINAL_NORM)
         else:
             nn.init.ones_(parameter)
+
+
+def open_start(path: Path, config: ModelConfig) -> Checkpoint:
+    """Opens the checkpoint that a run starts from; only its vocabulary may be another than `config`'s.
+
+    ValueError if it is not a checkpoint, is quantized, or has a different shape than `config`.
+    """
+    checkpoint = Checkpoint.open(path)
+    checkpoint.check_unquantized()
+    if dataclasses.replace(config, vocab_size=checkpoint.config.vocab_size) != checkpoint.config:
+        raise ValueError(
+            f"{path} holds a model of a different shape than the recipe's; start from another one, or without one"
+        )
+    return checkpoint
+
+
+def start_weights(start: Checkpoint, config: ModelConfig, tokenizer: Path) -> Mapping[str, Tensor]:
+    """Reads the weights of `start` in float32; the embedding is for the vocabulary of tokenizer.json in `tokenizer`."""
+    weights = dict(start.load(dtype=torch.float32, device="cpu"))
+    if start.config.vocab_size != config.vocab_size:
+        files = (folder / "tokenizer.json" for folder in (start.folder, tokenizer))
+        weights["embed_tokens.weight"] = carry_embedding(
+            weights["embed_tokens.weight"], *map(Tokenizer.from_file, map(str, files))
+        )
+    return weights
+
+
+def carry_embedding(rows: Tensor, old: Tokenizer, new: Tokenizer) -> Tensor:
+    """Returns the embedding [V', H] for the vocabulary of `new`, from `rows` [V, H] of `old`'s.
+
+    A token that both have keeps its row. Another gets the mean of the rows of the tokens that `old` writes its text
+    with: near enough to begin with.
+    """
+    known = old.get_vocab()
+    carried = rows.new_zeros(new.get_vocab_size(), rows.shape[1])
+    for text, token in new.get_vocab().items():
+        pieces = [known[text]] if text in known else old.encode(new.decode([token]), add_special_tokens=False).ids
+        carried[token] = rows[pieces].mean(0)
+    return carried

@@ -21,7 +21,7 @@ from redraft.model.layers import Experts, Layer
 from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import TrainingBatch, make_batch
-from redraft.training.initialization import initialize
+from redraft.training.initialization import initialize, open_start, start_weights
 from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
@@ -30,20 +30,6 @@ from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.utils.words import counted
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.memory import check_available
-
-
-def open_start(path: Path, config: ModelConfig) -> Checkpoint:
-    """Opens the checkpoint that a run starts from.
-
-    ValueError if it is not a checkpoint, is quantized, or has a different shape than `config`.
-    """
-    checkpoint = Checkpoint.open(path)
-    checkpoint.check_unquantized()
-    if checkpoint.config != config:
-        raise ValueError(
-            f"{path} holds a model of a different shape than the recipe's; start from another one, or without one"
-        )
-    return checkpoint
 
 
 def check_memory(config: ModelConfig) -> None:
@@ -107,7 +93,7 @@ class _Training:
         if start is None:
             initialize(self.model, self.settings.seed)
         else:
-            self.model.load_state_dict(start.load(dtype=torch.float32, device="cpu"))
+            self.model.load_state_dict(start_weights(start, recipe.model, run.companions))
         self.model.to(device)
         for module in self.model.modules():
             if isinstance(module, Experts):

@@ -50,6 +50,7 @@ def test_answers_that_are_held_to_a_schema_are_parsed(model):
     plain = model.generate("hello", regex="[ab]{3}", seed=1)
     assert set(plain.text) <= {"a", "b"}
     assert plain.parsed is None
+    assert model.generate("hello", choice=["1", "10", "100"], seed=1).text in ("1", "10", "100")
     assert "constraint" not in model.generate("hello", seed=1).to_json()
 
 
@@ -71,7 +72,7 @@ def test_an_answer_that_its_type_refuses_is_not_lost(model):
 def test_a_constraint_can_be_built_before(model):
     built = model.constraint(regex="[ab]{3}")
     assert model.constraint(regex="[ab]{3}") is built
-    with pytest.raises(ValueError, match="there is no constraint: give one of schema, regex, grammar"):
+    with pytest.raises(ValueError, match="there is no constraint: give one of schema, regex, choice, grammar"):
         model.constraint()
     assert set(model.generate("hello", constraint=built).text) <= {"a", "b"}
     (*_, streamed), (mapped,) = model.stream("hello", constraint=built), model.map(["hello"], constraint=built)
@@ -83,6 +84,9 @@ def test_a_constraint_can_be_built_before(model):
     for bad in ("Address", 3, object()):
         with pytest.raises(ValueError, match=r"the schema is .*, must be a dict or a type that pydantic knows"):
             model.generate("hello", schema=bad)
+    for bad in (2, "yes", ["yes", 1]):
+        with pytest.raises(ValueError, match=r"the choice is .*, must be a list of texts"):
+            model.generate("hello", choice=bad)
     with pytest.raises(ValueError, match="the shortest answer of this constraint has"):
         model.stream("hello", regex="a{50}", max_new_tokens=3)
 

@@ -40,11 +40,12 @@ Prompt = str | Sequence[Mapping[str, object]]
 class AnswerArguments(SamplerArguments, total=False):
     """The keyword arguments of an answer: sampler settings, and at most one thing that it is held to.
 
-    schema, regex, grammar: as `Model.constraint` takes them; constraint: what that has built.
+    schema, regex, choice, grammar: as `Model.constraint` takes them; constraint: what that has built.
     """
 
     schema: Any
     regex: str | None
+    choice: Sequence[str] | None
     grammar: str | None
     constraint: TokenAutomaton | None
 
@@ -95,16 +96,23 @@ class Model:
             )  # fmt: skip
         return self._events(asked)
 
-    def constraint(self, *, schema: Any = None, regex: str | None = None, grammar: str | None = None) -> TokenAutomaton:
+    def constraint(
+        self,
+        *,
+        schema: Any = None,
+        regex: str | None = None,
+        choice: Sequence[str] | None = None,
+        grammar: str | None = None,
+    ) -> TokenAutomaton:
         """Builds what an answer is held to, with this model's tokens; the last ones are kept.
 
         schema: a JSON Schema as a dict, or a type that pydantic knows, as a class of its own or `list[int]`. regex: a
-        pattern that the whole answer matches. grammar: rules, one of them named start or root. ValueError unless just
-        one is given, and for what is refused or too large (docs/constraints.md).
+        pattern that the whole answer matches. choice: the texts that it may be. grammar: rules, one of them named start
+        or root. ValueError unless just one is given, and for what is refused or too large (docs/constraints.md).
         """
-        built = self._constraint(schema=schema, regex=regex, grammar=grammar)
+        built = self._constraint(schema=schema, regex=regex, choice=choice, grammar=grammar)
         if built is None:
-            raise ValueError("there is no constraint: give one of schema, regex, grammar")
+            raise ValueError("there is no constraint: give one of schema, regex, choice, grammar")
         return built
 
     @functools.cached_property
@@ -174,11 +182,12 @@ class Model:
         *,
         schema: Any = None,
         regex: str | None = None,
+        choice: Sequence[str] | None = None,
         grammar: str | None = None,
         constraint: TokenAutomaton | None = None,
     ) -> TokenAutomaton | None:
         described = None if schema is None else json_schema_of(schema)
-        spec = spec_of(schema=described, regex=regex, grammar=grammar)
+        spec = spec_of(schema=described, regex=regex, choice=choice, grammar=grammar)
         if spec is None:
             return constraint
         if constraint is not None:

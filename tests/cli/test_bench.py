@@ -171,8 +171,8 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--endpoint", "x", "--against-step"), "leave one of them out"),
         (("load", "--endpoint", "x"), "the endpoint is 'x', must be like http://localhost:8000/v1"),
         (
-            ("load", "--endpoint", "http://x/v1", "--choice", 3),
-            "--choice has no field in a request to a server; leave it",
+            ("load", "--endpoint", "http://x/v1", "--index", 3),
+            "--index has no field in a request to a server; leave it",
         ),
         (("load", "--endpoint", "http://x/v1", "--precision", "bf16"), "--precision are the server's choice"),
         (("load", "--endpoint", "http://x/v1", "--api-key-env", "NO_SUCH_KEY"), "names NO_SUCH_KEY, but no such"),

@@ -21,7 +21,7 @@ def test_every_sampler_setting_is_an_option(run):
         ("--acceptance", "linear_quota"),
         ("--stopping", "every_position_confident", "--entropy-limit", "0.5"),
         ("--stability-threshold", "0", "--confidence-threshold", "0.9"),
-        ("--choice", "3"),
+        ("--index", "3"),
     ],
 )
 def test_settings_reach_the_sampler(run, checkpoint, given):

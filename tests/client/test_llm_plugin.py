@@ -95,7 +95,7 @@ def test_the_models_of_the_server_are_listed_with_their_options(ask):
     code, out, err = ask("models", "-m", "redraft/tiny", "--options")
     assert (code, err) == (0, "")
     assert "Redraft: redraft/tiny" in out
-    for name in ("max_tokens", "stop", *(one.name for one in SETTINGS if one.name not in ("max_new_tokens", "choice"))):
+    for name in ("max_tokens", "stop", *(one.name for one in SETTINGS if one.name not in ("max_new_tokens", "index"))):
         assert f"{name}:" in out
 
 

@@ -25,7 +25,7 @@ def splitmix(x: int) -> int:
 
 def slow_uniform(counter: Counter, purpose: Purpose, position: int, tile: int = 0) -> float:
     state = GAMMA
-    for part in (counter.seed, counter.choice, counter.canvas, counter.step, int(purpose), tile):
+    for part in (counter.seed, counter.index, counter.canvas, counter.step, int(purpose), tile):
         state = splitmix(((state ^ (part & MASK)) + GAMMA) & MASK)
     return (splitmix(splitmix((state + position * GAMMA) & MASK)) >> 11) / 2**53
 
@@ -42,9 +42,9 @@ def histogram(uniforms: torch.Tensor, bins: int) -> torch.Tensor:
 integers = st.integers(-(2**70), 2**70)
 
 
-@given(seed=integers, choice=integers, canvas=integers, step=integers, purpose=st.sampled_from(Purpose), tile=integers)
-def test_uniforms_are_splitmix_of_their_place(seed, choice, canvas, step, purpose, tile):
-    counter = Counter(seed, choice, canvas, step)
+@given(seed=integers, index=integers, canvas=integers, step=integers, purpose=st.sampled_from(Purpose), tile=integers)
+def test_uniforms_are_splitmix_of_their_place(seed, index, canvas, step, purpose, tile):
+    counter = Counter(seed, index, canvas, step)
     expected = [slow_uniform(counter, purpose, position, tile) for position in range(5)]
     assert counter.uniforms(5, purpose, tile=tile).tolist() == expected
 
@@ -124,10 +124,10 @@ def test_positions_are_uniform_and_serially_independent(counter, purpose, tile):
     assert chi_square(torch.bincount(pairs, minlength=256).double()) < CHI_SQUARE_255
 
 
-@pytest.mark.parametrize("name", ["seed", "choice", "canvas", "step", "purpose", "tile"])
+@pytest.mark.parametrize("name", ["seed", "index", "canvas", "step", "purpose", "tile"])
 def test_first_numbers_of_neighbouring_streams_are_uniform(name):
     def first(value: int) -> float:
-        place = {"seed": 0, "choice": 0, "canvas": 0, "step": 0, "purpose": 0, "tile": 0, name: value}
+        place = {"seed": 0, "index": 0, "canvas": 0, "step": 0, "purpose": 0, "tile": 0, name: value}
         purpose, tile = place.pop("purpose"), place.pop("tile")
         return float(Counter(**place).uniforms(1, purpose, tile=tile))
 
@@ -143,14 +143,14 @@ BASE = (Counter(11, 1, 2, 3), Purpose.SAMPLE, 0)
     [
         (dataclasses.replace(BASE[0], seed=12), *BASE[1:]),
         (dataclasses.replace(BASE[0], seed=-11), *BASE[1:]),
-        (dataclasses.replace(BASE[0], choice=2), *BASE[1:]),
+        (dataclasses.replace(BASE[0], index=2), *BASE[1:]),
         (dataclasses.replace(BASE[0], canvas=3), *BASE[1:]),
         (dataclasses.replace(BASE[0], step=4), *BASE[1:]),
         (BASE[0], Purpose.RENOISE, 0),
         (BASE[0], Purpose.SAMPLE, 1),
         (Counter(11, 2, 1, 3), Purpose.SAMPLE, 0),  # the same numbers at other places
     ],
-    ids=["seed", "sign", "choice", "canvas", "step", "purpose", "tile", "swapped"],
+    ids=["seed", "sign", "index", "canvas", "step", "purpose", "tile", "swapped"],
 )
 def test_streams_that_differ_in_one_component_are_independent(other):
     n = 1 << 15

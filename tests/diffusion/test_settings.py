@@ -21,7 +21,7 @@ INTEGERS = {
     "canvas_length": (1, 2**16),
     "steps": (1, 4096),
     "seed": (0, 2**63 - 1),
-    "choice": (0, 2**31 - 1),
+    "index": (0, 2**31 - 1),
 }
 NUMBERS = ("t_min", "t_max", "temperature", "entropy_bound", "confidence_threshold", "entropy_limit")
 NAMES = ("acceptance", "stopping")
@@ -67,7 +67,7 @@ def test_what_is_no_name(name, bad):
         SamplerSettings.of(**{name: bad})
 
 
-@pytest.mark.parametrize("name", ["max_new_tokens", "steps", "stability_threshold", "choice"])
+@pytest.mark.parametrize("name", ["max_new_tokens", "steps", "stability_threshold", "index"])
 def test_null_where_a_number_must_be(name):
     with pytest.raises(ValueError, match=rf"^{name} is None, must be an? int"):
         SamplerSettings.of(**{name: None})
@@ -127,7 +127,7 @@ def test_replace_changes_a_copy():
 
 
 def test_replace_refuses_unknown_names_and_tells_the_known():
-    with pytest.raises(ValueError, match=r"unknown sampler setting 'step', 'top_p'; known: .*max_new_tokens.*choice"):
+    with pytest.raises(ValueError, match=r"unknown sampler setting 'step', 'top_p'; known: .*max_new_tokens.*index"):
         SamplerSettings().replace(top_p=0.9, step=3, seed=1)
 
 

@@ -54,7 +54,7 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
     config, embedding, flat = model.config, model.embed_tokens.weight, settings.flat()
     written = list(prompt)
     for index, group in itertools.groupby(steps, key=lambda step: step.canvas):
-        place = Counter(settings.seed, settings.choice, index)
+        place = Counter(settings.seed, settings.index, index)
         canvas = place.random_tokens(length, config.vocab_size, Purpose.INITIAL_CANVAS)
         signal, last_draft, left = None, None, settings.steps
         recorded = list(group)
@@ -74,7 +74,7 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
             torch.testing.assert_close(step.entropy, entropy, atol=2e-5, rtol=1e-4)
             assert torch.equal(step.draft, logits.argmax(-1))
 
-            at_step = Counter(settings.seed, settings.choice, index, step.step)
+            at_step = Counter(settings.seed, settings.index, index, step.step)
             uniform = at_step.uniforms(length, Purpose.SAMPLE)
             sample = (probs.double().cumsum(-1) <= uniform[:, None]).sum(-1)
             if settings.temperature == 0:
@@ -93,7 +93,7 @@ def assert_follows_the_algorithm(model, prompt, settings, steps, length=CANVAS):
         written += recorded[-1].draft.tolist()
 
 
-@pytest.mark.parametrize("changes", [{}, {"temperature": 0.0}, {"temperature": 1.5, "choice": 2, "entropy_bound": 0.5}])
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.0}, {"temperature": 1.5, "index": 2, "entropy_bound": 0.5}])
 def test_every_step_is_the_algorithms(model, changes):
     settings = SETTINGS.replace(**changes)
     steps, answer = run(model, settings)
@@ -157,8 +157,8 @@ def test_same_seed_same_answer(model):
     assert answer_of(model).seed == 5
 
 
-@pytest.mark.parametrize("other", [{"seed": 6}, {"seed": 2**63 - 1}, {"choice": 1}])
-def test_another_seed_or_choice_gives_another_answer(model, other):
+@pytest.mark.parametrize("other", [{"seed": 6}, {"seed": 2**63 - 1}, {"index": 1}])
+def test_another_seed_or_index_gives_another_answer(model, other):
     assert answer_of(model, **other).canvases != answer_of(model).canvases
 
 

@@ -81,7 +81,7 @@ class Script:
 
     def counter(self) -> Counter:
         assert self.settings.seed is not None
-        return Counter(self.settings.seed, self.settings.choice, self.canvas, self.step)
+        return Counter(self.settings.seed, self.settings.index, self.canvas, self.step)
 
     def randint(self, *, low: int, high: int, size: tuple[int, int], device: torch.device) -> Tensor:
         assert (low, high, size[0]) == (0, self.vocab_size, 1)

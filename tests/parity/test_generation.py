@@ -54,7 +54,7 @@ CASES: dict[str, Case] = {
         scale=WeightScale(logits=4.0, update=0.25),
     ),
     "temperature-scales": Case(
-        settings={"steps": 16, "temperature": 1.5, "choice": 3, "confidence_threshold": 0.3, "entropy_bound": 0.4},
+        settings={"steps": 16, "temperature": 1.5, "index": 3, "confidence_threshold": 0.3, "entropy_bound": 0.4},
         attention="sdpa",
     ),
     "temperature-zero": Case(
@@ -209,5 +209,5 @@ def test_other_random_numbers_write_another_answer() -> None:
     seed, both = find("generous", 0)
     pair = build(case, seed)
     settings = settings_of(case, pair, seed)
-    for other in (replace(settings, seed=1), replace(settings, choice=1)):
+    for other in (replace(settings, seed=1), replace(settings, index=1)):
         assert generate_both(case, pair, seed, other).answer.canvases != both.answer.canvases

@@ -109,7 +109,7 @@ def test_n_answers_are_the_choices_of_one_seed(ask, model):
     told = chat(ask, seed=7, n=3)
     assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
     texts = [choice["message"]["content"] for choice in told["choices"]]
-    assert texts == [model.generate(PROMPT, seed=7, choice=i).text for i in range(3)]
+    assert texts == [model.generate(PROMPT, seed=7, index=i).text for i in range(3)]
     events = streamed(ask, seed=7, n=3)
     assert [content(events, i) for i in range(3)] == texts
 
@@ -395,7 +395,7 @@ def test_models_and_tokens(ask, model):
     assert told["canvas"]["max_tokens"] == model.defaults.max_new_tokens
     assert told["canvas"]["stopping"] == "stable_and_confident"
     assert told["canvas"].keys() == {
-        "max_tokens" if name == "max_new_tokens" else name for name in model.defaults.flat().keys() - {"seed", "choice"}
+        "max_tokens" if name == "max_new_tokens" else name for name in model.defaults.flat().keys() - {"seed", "index"}
     }
     assert told["card"]["examples"] == list(model.card.examples)
     found = ask("/tokenize", {"prompt": PROMPT}).json()

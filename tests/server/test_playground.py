@@ -14,7 +14,7 @@ def test_the_form_has_a_field_for_every_setting_of_a_request():
     expected = {
         OPENAI_NAMES.get(setting.name, setting.name): "top" if setting.name in OPENAI_NAMES else "canvas"
         for setting in redraft.SETTINGS
-        if setting.name != "choice"
+        if setting.name != "index"
     }
     assert dict(found) == expected
     assert len(found) == len(expected)

@@ -54,7 +54,7 @@ class Step:
         self._positions = torch.arange(context, context + length).repeat(batch)
         self._canvas = tokens(batch * length)
         settings = SamplerSettings()
-        counters = [Counter(seed, choice=i, step=settings.steps) for i in range(batch)]
+        counters = [Counter(seed, index=i, step=settings.steps) for i in range(batch)]
         self._sampler = Sampler(config.vocab_size)
         self.state = CanvasState.starting(self._canvas.view(batch, length), [settings] * batch, counters)
         # Self-conditioning from a first step, so that every timed step has it.

@@ -87,8 +87,8 @@ class ModelOptions:
         local = {"device": self.device, "precision": self.precision}
         if any(value != "auto" for name, value in local.items() if name not in self.from_file):
             raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
-        if "choice" in self.settings:
-            raise ValueError("--choice has no field in a request to a server; leave it out with --endpoint")
+        if "index" in self.settings:
+            raise ValueError("--index has no field in a request to a server; leave it out with --endpoint")
         key = None
         if key_variable is not None and not (key := os.environ.get(key_variable)):
             raise ValueError(f"--api-key-env names {key_variable}, but no such variable is set")

@@ -22,13 +22,13 @@ URL_VARIABLE, KEY_VARIABLE, KEY_NAME = "REDRAFT_URL", "REDRAFT_API_KEY", "redraf
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_MODEL = "bundled"
 LISTING_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS = 0.5, 600.0, 10.0
-CANVAS_OPTIONS = [one.name for one in SETTINGS if one.name not in (*PROTOCOL_NAMES, "choice")]
+CANVAS_OPTIONS = [one.name for one in SETTINGS if one.name not in (*PROTOCOL_NAMES, "index")]
 """Sampler settings that are fields of "canvas" in a request. `llm` asks for one answer, so there is no choice."""
 
 OPTION_FIELDS: dict[str, Any] = {
     PROTOCOL_NAMES.get(one.name, one.name): (one.type | None, Field(default=None, description=one.help))
     for one in SETTINGS
-    if one.name != "choice"
+    if one.name != "index"
 } | {"stop": (str | list[str] | None, Field(default=None, description="Text that ends the answer and is cut off."))}
 # Options left out are the checkpoint's own; the server checks their ranges.
 AnswerOptions: Any = create_model("AnswerOptions", __base__=llm.Options, **OPTION_FIELDS)

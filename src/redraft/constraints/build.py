@@ -82,6 +82,8 @@ def spec_of(
     if regex is not None:
         return ConstraintSpec(kind="regex", text=regex)
     if choice is not None:
+        if not isinstance(choice, list | tuple) or not all(isinstance(one, str) for one in choice):
+            raise ValueError(f"the choice is {choice!r:.80}, must be a list of texts")
         return ConstraintSpec(kind="choice", choices=tuple(choice))
     if grammar is not None:
         return ConstraintSpec(kind="grammar", text=grammar)

@@ -32,10 +32,10 @@ class Purpose(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Counter:
-    """The place in a run that numbers are drawn for. `choice` is i for the i-th of n answers to one prompt."""
+    """The place in a run that numbers are drawn for. `index` is i for the i-th of n answers to one prompt."""
 
     seed: int
-    choice: int = 0
+    index: int = 0
     canvas: int = 0
     step: int = 0
 
@@ -52,7 +52,7 @@ class Counter:
 
     def _key(self, purpose: Purpose, tile: int) -> int:
         state = _GOLDEN
-        for part in (self.seed, self.choice, self.canvas, self.step, int(purpose), tile):
+        for part in (self.seed, self.index, self.canvas, self.step, int(purpose), tile):
             state = _mix_int(state ^ (part & _MASK))
         return _signed(state)
 

@@ -177,7 +177,7 @@ class Sampler:
     ) -> CanvasState:
         """Starts B canvases of `length` tokens as noise, with the tokens `given` int64 [B, C] where they are `pinned`.
 
-        counters: the place of each canvas (seed, choice, canvas). pinned: bool [B, C].
+        counters: the place of each canvas (seed, index, canvas). pinned: bool [B, C].
         """
         # The noise that a canvas starts as belongs to no step.
         places = [dataclasses.replace(counter, step=0) for counter in counters]

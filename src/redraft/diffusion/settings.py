@@ -93,7 +93,7 @@ SETTINGS = (
             help="Stop when no position's entropy is above this many nats."),
     Setting(name="seed", type=int, minimum=0, maximum=MAX_SEED, is_optional=True, belongs_to_request=True,
             help="The same seed gives the same answer; without one, one is drawn."),
-    Setting(name="choice", type=int, minimum=0, maximum=2**31 - 1, belongs_to_request=True,
+    Setting(name="index", type=int, minimum=0, maximum=2**31 - 1, belongs_to_request=True,
             help="Which of the answers to one prompt and seed this is, from 0."),
 )
 # fmt: on
@@ -116,7 +116,7 @@ class SamplerArguments(TypedDict, total=False):
     confidence_threshold: float
     entropy_limit: float
     seed: int | None
-    choice: int
+    index: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class SamplerSettings:
 
     max_new_tokens: where the answer is cut. canvas_length: None takes the model's. steps: most denoising steps of a
     canvas. temperature scales the schedule, and 0 takes the argmax as the sample while acceptance keeps the schedule.
-    seed: None draws one, and the result reports it. choice: i for the i-th of n answers to one prompt.
+    seed: None draws one, and the result reports it. index: i for the i-th of n answers to one prompt.
     """
 
     max_new_tokens: int = 2048
@@ -136,7 +136,7 @@ class SamplerSettings:
     acceptance: Acceptance = field(default_factory=EntropyBound)
     stopping: Stopping = field(default_factory=StableAndConfident)
     seed: int | None = None
-    choice: int = 0
+    index: int = 0
 
     def __post_init__(self) -> None:
         for part, known in RULES.items():
@@ -229,7 +229,7 @@ class SamplerSettings:
     def to_generation_config(self) -> dict[str, Any]:
         """The generation_config.json keys of these settings, as `from_generation_config` reads them.
 
-        Seed, choice and canvas length belong to a request and are left out. Raises ValueError for a rule or a
+        Seed, index and canvas length belong to a request and are left out. Raises ValueError for a rule or a
         temperature that the released layout has no key for.
         """
         flat, usual = self.flat(), SamplerSettings().flat()

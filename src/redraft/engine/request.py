@@ -42,7 +42,7 @@ class Request:
     """One answer that is asked for.
 
     id: the caller's name for it, unlike that of any other request the engine holds; nothing is computed from it.
-    prompt: token ids. settings: sampler settings, seed and choice among them. stop_ids: tokens that end the answer as
+    prompt: token ids. settings: sampler settings, seed and index among them. stop_ids: tokens that end the answer as
     an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
     of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion", or
     "autoregressive": the likeliest token after the other, by encoder passes alone; "verified": the same answer, drafted

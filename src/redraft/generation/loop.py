@@ -63,7 +63,7 @@ def denoising_steps(
         tokens = torch.tensor(pending, device=model.embed_tokens.weight.device)
         (cache,) = model.run(FlatBatch.single(tokens, cache.length, Pass.ENCODER), (cache,)).caches
         record.lap("commit" if record.canvases else "prefill")
-        place = Counter(seed, settings.choice, canvas=len(record.canvases))
+        place = Counter(seed, settings.index, canvas=len(record.canvases))
         held = record.constrained_canvas(length, committed=cache.length)
         for step in denoise(model, cache, settings, place, length, held):
             record.take(step)

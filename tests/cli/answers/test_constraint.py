@@ -55,7 +55,8 @@ def test_a_refusal_names_pointer_keyword_and_way_out(run, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((), "there is no constraint"), (("--regex", "a", "--choice", "b"), "regex and choice")]
+    ("arguments", "message"),
+    [((), "there is no constraint"), (("--regex", "a", "--choice", "b"), "regex and --choice")],
 )
 def test_one_constraint_must_be_given(run, checkpoint, arguments, message):
     code, _, err = run("constraint", *arguments, "--model", checkpoint)
@@ -81,6 +82,8 @@ def test_an_answer_matches_the_pattern_or_the_grammar(run, checkpoint, tmp_path)
         code, out, _ = run("generate", "hello", "--model", checkpoint, option, value, "--plain")
         assert code == 0
         assert re.fullmatch("<[0-9]{3}>\n", out)
+    code, out, _ = run("generate", "hello", "--model", checkpoint, "--choice", "yes", "--choice", "no", "--plain")
+    assert (code, out in ("yes\n", "no\n")) == (0, True)
 
 
 @pytest.mark.parametrize(

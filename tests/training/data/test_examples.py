@@ -133,7 +133,7 @@ def test_every_canvas_begins_at_the_step_with_as_much_noise_and_at_a_place_of_it
     shares = (batch.noised != VOCAB).double().mean(dim=2).flatten().tolist()
     for place, share in zip(batch.places, shares, strict=True):
         assert abs(place.step - 48 * share) < 6
-        assert (place.seed, place.choice) == (3, 9)
+        assert (place.seed, place.index) == (3, 9)
     assert [place.canvas for place in batch.places] == list(range(40))
     parts = batch.split(3)
     assert tuple(place for part in parts for place in part.places) == batch.places

@@ -22,17 +22,19 @@ def make_constraint_options(
     *,
     json_schema: Annotated[Path | None, typer.Option(help="A file with a JSON Schema that the answer fits.")] = None,
     regex: Annotated[str | None, typer.Option(help="A pattern that the whole answer matches.")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; give it again.")] = None,
     grammar: Annotated[
         Path | None, typer.Option(help="A file with rules, of which one is named start or root.")
     ] = None,
 ) -> dict[str, Any]:
     """Returns what an answer is held to, as arguments of `Model.generate`; empty where it is held to nothing."""
-    given = {"--json-schema": json_schema, "--regex": regex, "--grammar": grammar}
+    given = {"--json-schema": json_schema, "--regex": regex, "--choice": choice or None, "--grammar": grammar}
     if len(names := [name for name, value in given.items() if value is not None]) > 1:
         raise ValueError(f"{' and '.join(names)} are given: an answer has one constraint")
     return options.without_none(
         schema=None if json_schema is None else read_schema(_read_text(json_schema)),
         regex=regex,
+        choice=choice or None,
         grammar=None if grammar is None else _read_text(grammar),
     )
 
@@ -46,7 +48,6 @@ def constraint(
     file: Annotated[Path | None, typer.Argument(help="A JSON Schema, the same as --json-schema.")] = None,
     *,
     model: options.ModelOption = "bundled",
-    choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; give it again.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens that a random member has at most.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the random members.")] = 0,
 ) -> None:
@@ -59,7 +60,7 @@ def constraint(
         if "schema" in given:
             raise ValueError(f"{file} and --json-schema are two schemas: leave one of them out")
         given["schema"] = read_schema(_read_text(file))
-    if (spec := spec_of(choice=choice or None, **given)) is None:
+    if (spec := spec_of(**given)) is None:
         raise ValueError("there is no constraint: give FILE, --json-schema, --regex, --choice or --grammar")
     # They import torch, for which help and refusals of `redraft generate` need not wait.
     from redraft.weights.config.file import read_config

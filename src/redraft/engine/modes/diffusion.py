@@ -59,7 +59,7 @@ class Diffusion:
         canvas, held = None, sequence.held
         if chunk.denoises and (canvas := sequence.canvas) is None:
             settings, record = sequence.request.settings, sequence.record
-            place = Counter(record.seed, settings.choice, len(record.canvases))
+            place = Counter(record.seed, settings.index, len(record.canvases))
             canvas = self._sampler.init([settings], [place], sequence.canvas_length, device=self._device)
             held = record.constrained_canvas(sequence.canvas_length, committed=sequence.cache.length + chunk.encode)
         return WorkItem(chunk, sequence.pending[: chunk.encode], canvas, held)

@@ -284,7 +284,7 @@ def _kept(item: WorkItem, causal: Readout) -> tuple[list[int], int | None]:
 def _place(sequence: Sequence) -> Counter:
     """Returns the place of a sequence's first round; each round is the next canvas."""
     settings = sequence.request.settings
-    return Counter(settings.seed or 0, settings.choice)
+    return Counter(settings.seed or 0, settings.index)
 
 
 def _until_stop(draft: list[int], stop_ids: Tokens[int]) -> list[int]:

@@ -119,10 +119,10 @@ def prepare(
                 top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
                 mode="autoregressive" if canvas.autoregressive else "diffusion",
                 stop_ids=() if request.ignore_eos else None,
-                choice=choice,
+                index=index,
                 **fitting,
             )
-            for choice in range(request.num_choices)
+            for index in range(request.num_choices)
         ]
     return PreparedRequest(
         requests=tuple(requests),

@@ -36,7 +36,7 @@ MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
 MAX_TEMPERATURE = 2
 """OpenAI's limit, which is below the sampler's own."""
 
-OPENAI_NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed", "choice": "n"}
+OPENAI_NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed", "index": "n"}
 """Sampler settings for which OpenAI's API has a field of its own; all others are fields of `canvas`."""
 
 CANVAS_SETTINGS = tuple(setting for setting in SETTINGS if setting.name not in OPENAI_NAMES)

@@ -44,8 +44,8 @@ def load_pages() -> dict[str, tuple[bytes, str]]:
         if (kind := CONTENT_TYPES.get("." + file.name.rpartition(".")[2]))
     }
     content, kind = pages[INDEX]
-    # `choice` has no field: the page asks for one answer.
-    fields = "\n".join(form_field(setting) for setting in SETTINGS if setting.name != "choice")
+    # `index` has no field: the page asks for one answer.
+    fields = "\n".join(form_field(setting) for setting in SETTINGS if setting.name != "index")
     return pages | {INDEX: (content.replace(FIELDS_MARK, fields.encode()), kind)}
 
 

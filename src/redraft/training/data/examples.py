@@ -140,7 +140,7 @@ def make_batch(
     shown = counter.uniforms(clean.numel(), Purpose.SHOWN).view(shape) < share[:, :, None]
     # Training steps take the place of choices: each has random numbers of its own.
     places = tuple(
-        Counter(counter.seed, choice=counter.step, canvas=index, step=max(math.ceil(noise * sampler.steps), least))
+        Counter(counter.seed, index=counter.step, canvas=index, step=max(math.ceil(noise * sampler.steps), least))
         for index, (noise, least) in enumerate(
             zip(level.flatten().tolist(), unrolled.repeat_interleave(each).tolist(), strict=True)
         )

@@ -1,12 +1,13 @@
 """Random low-rank adapters, and the model that they make of a base."""
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from redraft.model.config import ModelConfig
-from redraft.model.linear.adapters import LowRank, Matrices
+from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
 
 DENSE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -24,6 +25,14 @@ def random_adapter(
         a = torch.randn(*stack, rank, inputs, generator=generator) / inputs**0.5
         found[name] = LowRank(a, size * torch.randn(*stack, outputs, rank, generator=generator) / rank**0.5)
     return found
+
+
+def held_adapter(encoder: Matrices, denoiser: Matrices | None = None) -> AdapterMatrices:
+    """An adapter for the bank, that does the same in both passes unless `denoiser` is given."""
+    denoiser = encoder if denoiser is None else denoiser
+    parts = [part for one in (encoder, denoiser) for low in one.values() for part in (low.a, low.b)]
+    content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
+    return AdapterMatrices(encoder=encoder, denoiser=denoiser, digest=hashlib.sha256(content).hexdigest())
 
 
 def merged(state: Mapping[str, Tensor], adapter: Matrices) -> dict[str, Tensor]:

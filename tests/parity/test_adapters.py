@@ -47,14 +47,12 @@ def ours(pair: Pair, adapter: Adapter) -> tuple[Tensor, Tensor, Tensor]:
     model = Transformer(pair.config)
     model.load_state_dict(pair.model.state_dict())
     prepare(model, "float32")
-    bank = hold_adapters(model)
-    bank.replace({"it": (adapter.encoder, adapter.denoiser)})
-    encoder, denoiser = bank.slots("it")
+    hold_adapters(model).add({"it": adapter})
     prompt, canvas = inputs()
-    read = model.run(FlatBatch.of([SegmentInput(prompt, 0, Pass.ENCODER, adapter=encoder)]), [KVCache(CONFIG)])
+    read = model.run(FlatBatch.of([SegmentInput(prompt, 0, Pass.ENCODER, adapter=adapter)]), [KVCache(CONFIG)])
 
     def denoise(soft: Tensor | None) -> Tensor:
-        part = SegmentInput(canvas, len(prompt), Pass.DENOISER, soft, adapter=denoiser)
+        part = SegmentInput(canvas, len(prompt), Pass.DENOISER, soft, adapter=adapter)
         return model.head.logits(model.run(FlatBatch.of([part]), read.caches).hidden)
 
     first = denoise(None)

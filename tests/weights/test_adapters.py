@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from redraft.model.linear.adapters import LowRank, Matrices
+from redraft.model.linear.low_rank import LowRank, Matrices
 from redraft.weights.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fingerprint, read_adapter, write_adapter
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.quantize import quantize_checkpoint

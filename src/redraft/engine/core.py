@@ -58,6 +58,7 @@ class EngineCore:
             cache=KVCache(config),
             canvas_length=length,
             max_tokens=min(longest, config.max_context),
+            adapter=self.model.adapter(request.adapter),
         )
         self.scheduler.check(sequence)
         return sequence
@@ -89,7 +90,8 @@ class EngineCore:
         events: list[Event] = []
         for sequence in self.scheduler.admit():
             request = sequence.request
-            sequence.begin(*self.prefixes.find(request.prompt[: sequence.mode.max_cached(request)]))
+            prompt = request.prompt[: sequence.mode.max_cached(request)]
+            sequence.begin(*self.prefixes.find(prompt, sequence.adapter_digest))
             events.append(Admitted(request.id, time.perf_counter(), sequence.cache.length))
         chunks = self.scheduler.plan()
         return events + (self._run(chunks) if chunks else [])
@@ -123,10 +125,11 @@ class EngineCore:
         """Offers what a sequence has encoded to others: its prompt, and in place of one commit the next."""
         tokens, prompt = sequence.committed, len(sequence.request.prompt)
         if sequence.phase is Phase.PREFILL:
-            self.prefixes.publish(tokens, sequence.cache)
+            self.prefixes.publish(tokens, sequence.cache, adapter=sequence.adapter_digest)
         elif sequence.record.canvases:
             before = len(tokens) - sequence.canvas_length
-            self.prefixes.publish(tokens, sequence.cache, instead_of=before if before > prompt else 0)
+            instead_of = before if before > prompt else 0
+            self.prefixes.publish(tokens, sequence.cache, adapter=sequence.adapter_digest, instead_of=instead_of)
 
     def _fail(self, sequence: Sequence, error: Exception) -> list[Event]:
         self._release(sequence)

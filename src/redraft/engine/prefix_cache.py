@@ -16,7 +16,7 @@ MIN_TOKENS = 16
 """Shorter prefixes are read again sooner than looked up."""
 
 Key = tuple[str | None, tuple[int, ...]]
-"""The adapter that the keys and values were computed with, None without one, and the tokens."""
+"""The digest of the adapter that the keys and values were computed with, None without one, and the tokens."""
 
 
 @dataclass

@@ -48,7 +48,8 @@ class Request:
     "autoregressive": the likeliest token after the other, by encoder passes alone; "verified": the same answer, drafted
     on canvases and kept as far as the encoder pass would have written it (the temperature is 0); or "scoring": the
     log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the answer is to be
-    of, built for the model's vocabulary and with the stop ids as its end.
+    of, built for the model's vocabulary and with the stop ids as its end. adapter: the name of one that the model
+    holds, None for the base alone.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Request:
     top: int = 0
     mode: str = MODE_NAMES[0]
     constraint: "TokenAutomaton | None" = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.top <= MAX_TOP:

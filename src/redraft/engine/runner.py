@@ -45,15 +45,15 @@ def _segments(items: list[WorkItem], device: torch.device) -> tuple[list[Segment
     rows: list[slice] = []
     end = 0
     for slot, item in enumerate(items):
-        position, count = item.sequence.cache.length, len(item.encode)
+        position, count, adapter = item.sequence.cache.length, len(item.encode), item.sequence.adapter
         if count:
             tokens = torch.tensor(item.encode, device=device)
-            parts.append(SegmentInput(tokens, position, Pass.ENCODER, slot=slot))
+            parts.append(SegmentInput(tokens, position, Pass.ENCODER, slot=slot, adapter=adapter))
             end += count
         read = item.read_last
         if (canvas := item.canvas) is not None:
             signal = None if canvas.soft_embedding is None else canvas.soft_embedding[0]
-            parts.append(SegmentInput(canvas.tokens[0], position + count, Pass.DENOISER, signal, slot))
+            parts.append(SegmentInput(canvas.tokens[0], position + count, Pass.DENOISER, signal, slot, adapter))
             end, read = end + canvas.length, read + canvas.length
         rows.append(slice(end - read, end))
     return parts, rows

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from redraft.generation.result import AnswerRecord, DenoisingStep
     from redraft.model.cache import KVCache
     from redraft.model.head import OutputHead
+    from redraft.model.linear.low_rank import AdapterMatrices
     from redraft.model.readout.query import TopTokens
 
 
@@ -33,11 +34,11 @@ class Sequence:
     """A request and how far it has come.
 
     Written once: request, mode, canvas_length (rows of a denoiser pass over it; 0: it has none), max_tokens (what its
-    cache may come to hold). By the mode: canvas (the one under way), held (the constraint that it is under),
-    canvas_rows (those that the next forward is to denoise: all or none), pending (tokens yet to be encoded), phase,
-    record (the answer so far). By the engine core: cache, phase and pending after a forward, branch (where in the
-    pending tokens a chunk has to end, because a prefix that others share ends there). By the scheduler: last_served,
-    the last forward that served it.
+    cache may come to hold), adapter (the one that its request names). By the mode: canvas (the one under way), held
+    (the constraint that it is under), canvas_rows (those that the next forward is to denoise: all or none), pending
+    (tokens yet to be encoded), phase, record (the answer so far). By the engine core: cache, phase and pending after a
+    forward, branch (where in the pending tokens a chunk has to end, because a prefix that others share ends there). By
+    the scheduler: last_served, the last forward that served it.
     """
 
     request: "Request"
@@ -46,6 +47,7 @@ class Sequence:
     cache: "KVCache"
     canvas_length: int
     max_tokens: int
+    adapter: "AdapterMatrices | None" = None
     phase: Phase = Phase.PREFILL
     pending: list[int] = field(default_factory=list)
     canvas: "CanvasState | None" = None
@@ -63,6 +65,11 @@ class Sequence:
         """The tokens whose keys and values the cache holds."""
         written = [token for canvas in self.record.canvases for token in canvas]
         return [*self.request.prompt, *written][: self.cache.length]
+
+    @property
+    def adapter_digest(self) -> str | None:
+        """What tells its adapter from all others, as the prefix cache must."""
+        return None if self.adapter is None else self.adapter.digest
 
     def begin(self, cache: "KVCache | None", branch: int | None) -> None:
         """Takes up work with what `cache` holds of the prompt; a chunk is to end at `branch` tokens of it."""

@@ -20,27 +20,31 @@ GREEDY = ReadoutQuery(temperature=1.0, uniforms=None, soft_embedding=False)
 """Asks for the likeliest token of each row, and nothing else."""
 
 
-def generate_autoregressive(model: Transformer, prompt: Sequence[int], settings: SamplerSettings) -> Generation:
+def generate_autoregressive(
+    model: Transformer, prompt: Sequence[int], settings: SamplerSettings, adapter: str | None = None
+) -> Generation:
     """Runs `autoregressive_tokens` to its end."""
-    return result_of(autoregressive_tokens(model, prompt, settings))
+    return result_of(autoregressive_tokens(model, prompt, settings, adapter))
 
 
 @torch.inference_mode()
 def autoregressive_tokens(
-    model: Transformer, prompt: Sequence[int], settings: SamplerSettings
+    model: Transformer, prompt: Sequence[int], settings: SamplerSettings, adapter: str | None = None
 ) -> Generator[int, None, Generation]:
     """Yields the likeliest token, one encoder pass after the other; the generator's return value is the answer.
 
     It ends at an EOS, after `max_new_tokens` or at the end of the context. Of the settings only max_new_tokens counts.
+    adapter: the name of one that the model holds.
     In the result a canvas is as many tokens as the model's is long, filled up with the last one, and a step is one
     encoder pass, the first of them the prompt's. Raises what `generate` raises, when first asked.
     """
     config, device = model.config, model.embed_tokens.weight.device
     check_prompt(prompt, 1, config.vocab_size, config.max_context)
-    record = TokenRecord(len(prompt), settings, config)
+    record, adapted = TokenRecord(len(prompt), settings, config), model.adapter(adapter)
     cache, pending, phase = KVCache(config), list(prompt), "prefill"
     while True:
-        batch = FlatBatch.single(torch.tensor(pending, device=device), cache.length, Pass.ENCODER)
+        tokens = torch.tensor(pending, device=device)
+        batch = FlatBatch.single(tokens, cache.length, Pass.ENCODER, adapter=adapted)
         result = model.run(batch, (cache,))
         (cache,) = result.caches
         readout = streamed_readout(model.head, result.hidden[-1:], GREEDY)

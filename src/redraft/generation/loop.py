@@ -23,27 +23,36 @@ from redraft.generation.constrained import ConstrainedCanvas, constrain
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
+from redraft.model.linear.low_rank import AdapterMatrices
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 
 def generate(
-    model: Transformer, prompt: Sequence[int], settings: SamplerSettings, constraint: TokenAutomaton | None = None
+    model: Transformer,
+    prompt: Sequence[int],
+    settings: SamplerSettings,
+    constraint: TokenAutomaton | None = None,
+    adapter: str | None = None,
 ) -> Generation:
     """Runs `denoising_steps` to its end."""
-    return result_of(denoising_steps(model, prompt, settings, constraint))
+    return result_of(denoising_steps(model, prompt, settings, constraint, adapter))
 
 
 @torch.inference_mode()
 def denoising_steps(
-    model: Transformer, prompt: Sequence[int], settings: SamplerSettings, constraint: TokenAutomaton | None = None
+    model: Transformer,
+    prompt: Sequence[int],
+    settings: SamplerSettings,
+    constraint: TokenAutomaton | None = None,
+    adapter: str | None = None,
 ) -> Generator[DenoisingStep, None, Generation]:
     """Yields every denoising step of an answer to `prompt` (token ids); the generator's return value is the answer.
 
-    constraint: the language that the answer is to be of. Raises ValueError for an empty prompt, for ids outside the
-    vocabulary, for a prompt that leaves no room for a canvas in the context, for a constraint that no answer can meet,
-    and for logits that are not finite.
+    constraint: the language that the answer is to be of. adapter: the name of one that the model holds. Raises
+    ValueError for an empty prompt, for ids outside the vocabulary, for a prompt that leaves no room for a canvas in the
+    context, for a constraint that no answer can meet, and for logits that are not finite.
     """
     config = model.config
     length = settings.canvas_length or config.canvas_length
@@ -58,14 +67,15 @@ def denoising_steps(
     )
     record.check(len(prompt), length, config.vocab_size)
     cache, pending, finish_reason = KVCache(config), list(prompt), None
+    adapted = model.adapter(adapter)
     while finish_reason is None:
         # Prefill and commit are the same: an encoder pass that appends to the cache.
         tokens = torch.tensor(pending, device=model.embed_tokens.weight.device)
-        (cache,) = model.run(FlatBatch.single(tokens, cache.length, Pass.ENCODER), (cache,)).caches
+        (cache,) = model.run(FlatBatch.single(tokens, cache.length, Pass.ENCODER, adapter=adapted), (cache,)).caches
         record.lap("commit" if record.canvases else "prefill")
         place = Counter(seed, settings.index, canvas=len(record.canvases))
         held = record.constrained_canvas(length, committed=cache.length)
-        for step in denoise(model, cache, settings, place, length, held):
+        for step in denoise(model, cache, settings, place, length, held, adapted):
             record.take(step)
             yield step
             record.restart()
@@ -81,18 +91,19 @@ def denoise(
     place: Counter,
     length: int,
     held: ConstrainedCanvas | None = None,
+    adapter: AdapterMatrices | None = None,
 ) -> Iterator[DenoisingStep]:
     """Refines one canvas of `length` tokens, which follow what `cache` holds, from noise to its last step.
 
-    held: the constraint that it is under.
+    held: the constraint that it is under. adapter: one that the model holds.
     """
     sampler = Sampler(model.config.vocab_size)
     state = sampler.init([settings], [place], length, device=model.embed_tokens.weight.device)
     finished = False
     while not finished:
         (temperature,), step = state.temperatures, state.counters[0].step
-        soft_embedding = None if state.soft_embedding is None else state.soft_embedding[0]
-        batch = FlatBatch.single(state.tokens[0], cache.length, Pass.DENOISER, soft_embedding=soft_embedding)
+        signal = None if state.soft_embedding is None else state.soft_embedding[0]
+        batch = FlatBatch.single(state.tokens[0], cache.length, Pass.DENOISER, soft_embedding=signal, adapter=adapter)
         hidden = model.run(batch, (cache,)).hidden
         readout = streamed_readout(model.head, hidden, ReadoutQuery(temperature, sampler.uniforms(state)))
         (held,), overruling = constrain([held], [state], model.head, hidden, readout)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from redraft.model.linear.low_rank import AdapterMatrices
+
 ROW_MULTIPLE = 8
 """The number whose multiple the rows of products are padded to.
 
@@ -40,7 +42,7 @@ class SegmentInput:
     """What a segment reads: token_ids int64 [n] of a sequence from `position` on, in one pass.
 
     `soft_embedding` [n, D] is a denoiser segment's self-conditioning signal (None: no signal); `slot` names the
-    sequence's cache; `adapter` is the slot of its adapter in this pass (`AdapterBank.slots`), 0 for the base alone.
+    sequence's cache; `adapter` is one that the model holds (`AdapterBank`), None for the base alone.
     """
 
     token_ids: Tensor
@@ -48,14 +50,15 @@ class SegmentInput:
     kind: Pass
     soft_embedding: Tensor | None = None
     slot: int = 0
-    adapter: int = 0
+    adapter: AdapterMatrices | None = None
 
 
 @dataclass(frozen=True)
 class Segment:
     """A run of tokens of one sequence: rows [start, start + length) of the flat batch.
 
-    `slot` is the place of the sequence's cache among those of the forward; `position` is that of the first token.
+    `slot` is the place of the sequence's cache among those of the forward; `position` is that of the first token;
+    `adapter` is one that the model holds, None for the base alone.
     """
 
     slot: int
@@ -63,6 +66,7 @@ class Segment:
     length: int
     position: int
     kind: Pass
+    adapter: AdapterMatrices | None = None
 
     @property
     def rows(self) -> slice:
@@ -77,7 +81,6 @@ class FlatBatch:
     padding: nothing attends to it, and the model does not return it. `soft_embedding` [N, D] is the
     self-conditioning signal of denoiser rows (None: no row has one; rows of the encoder pass are ignored).
     `embeddings` [N, D] with `embedded` bool [N] takes the place of token embeddings × √D where `embedded` is true.
-    `adapters` int64 [N] are the rows' adapter slots, 0 for the base alone; None: no row has an adapter.
     """
 
     token_ids: Tensor
@@ -86,7 +89,6 @@ class FlatBatch:
     soft_embedding: Tensor | None = None
     embeddings: Tensor | None = None
     embedded: Tensor | None = None
-    adapters: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows = 0
@@ -102,9 +104,7 @@ class FlatBatch:
 
     def padded(self) -> "FlatBatch":
         """Returns the same batch, padded to a multiple of ROW_MULTIPLE rows."""
-        rows = (
-            self.token_ids, self.positions, self.soft_embedding, self.embeddings, self.embedded, self.adapters,
-        )  # fmt: skip
+        rows = (self.token_ids, self.positions, self.soft_embedding, self.embeddings, self.embedded)
         token_ids, positions, *others = (None if each is None else pad_rows(each) for each in rows)
         assert token_ids is not None and positions is not None
         return FlatBatch(token_ids, positions, self.segments, *others)
@@ -115,8 +115,9 @@ class FlatBatch:
         segments: list[Segment] = []
         start = 0
         for part in parts:
-            segments.append(Segment(part.slot, start, part.token_ids.shape[0], part.position, part.kind))
-            start += part.token_ids.shape[0]
+            length = part.token_ids.shape[0]
+            segments.append(Segment(part.slot, start, length, part.position, part.kind, part.adapter))
+            start += length
         device = parts[0].token_ids.device
         positions = torch.cat([torch.arange(s.position, s.position + s.length, device=device) for s in segments])
         signals = [part.soft_embedding for part in parts]
@@ -129,19 +130,21 @@ class FlatBatch:
                     for segment, signal in zip(segments, signals, strict=True)
                 ]
             )
-        adapters = None
-        if any(part.adapter for part in parts):
-            slots = torch.tensor([part.adapter for part in parts])
-            adapters = slots.repeat_interleave(torch.tensor([segment.length for segment in segments])).to(device)
         token_ids = torch.cat([part.token_ids for part in parts])
-        return cls(token_ids, positions, tuple(segments), soft_embedding, adapters=adapters)
+        return cls(token_ids, positions, tuple(segments), soft_embedding)
 
     @classmethod
     def single(
-        cls, token_ids: Tensor, position: int, kind: Pass, *, soft_embedding: Tensor | None = None
+        cls,
+        token_ids: Tensor,
+        position: int,
+        kind: Pass,
+        *,
+        soft_embedding: Tensor | None = None,
+        adapter: AdapterMatrices | None = None,
     ) -> "FlatBatch":
         """Makes a batch of one segment: token_ids int64 [N] of one sequence from `position` on."""
-        return cls.of([SegmentInput(token_ids, position, kind, soft_embedding)])
+        return cls.of([SegmentInput(token_ids, position, kind, soft_embedding, adapter=adapter)])
 
     def pass_of_all(self) -> Pass | None:
         """Returns the pass that every row belongs to, or None where the batch mixes them."""

@@ -17,6 +17,7 @@ from redraft.model.config import FULL, SLIDING, ModelConfig
 from redraft.model.head import OutputHead
 from redraft.model.layers import GatedMLP, Layer, RMSNorm, rope_table
 from redraft.model.linear.adapters import AdapterBank
+from redraft.model.linear.low_rank import AdapterMatrices
 from redraft.model.native.kernels import Kernels
 from redraft.model.native.linear import PackedEmbedding
 
@@ -79,6 +80,12 @@ class Transformer(nn.Module):
             packed=self.packed_embedding,
         )
 
+    def adapter(self, name: str | None) -> AdapterMatrices | None:
+        """Returns the adapter that is held under a name, None for None. ValueError where there is none."""
+        if name is None or self.adapters is not None:
+            return None if name is None or self.adapters is None else self.adapters[name]
+        raise ValueError(f"there is no adapter {name!r}: none is loaded")
+
     def run(self, batch: FlatBatch, caches: Sequence[KVCache]) -> ForwardResult:
         """Runs a batch whose segments go on from `caches[segment.slot]`, which stay as they are."""
         context = SegmentedAttention(self.config, batch.segments, caches, self.attention_kernels)
@@ -90,10 +97,12 @@ class Transformer(nn.Module):
 
         Nothing is returned of padding.
         """
-        if self.adapters is not None:
-            self.adapters.begin(batch.adapters)
-        else:
-            assert batch.adapters is None
+        if self.adapters is None:
+            return self._run_stack(batch, context)
+        with self.adapters.forward(batch):
+            return self._run_stack(batch, context)
+
+    def _run_stack(self, batch: FlatBatch, context: AttentionContext) -> Tensor:
         x = self._embed(batch)
         ropes = {
             SLIDING: rope_table(self.config.sliding, batch.positions),

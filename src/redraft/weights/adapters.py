@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from redraft.model.config import ModelConfig
-from redraft.model.linear.adapters import LowRank, Matrices
+from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.weights.checkpoint import Checkpoint, all_finite
@@ -41,23 +41,18 @@ _UNSUPPORTED = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Adapter:
-    """An adapter as it was read.
+class Adapter(AdapterMatrices):
+    """An adapter as it was read: float32, with the scales in B; a pass that is left alone has no matrices.
 
-    encoder, denoiser: what it adds to the matrices in each pass, scales included; one object where both are equal, and
-    empty where a pass is left alone. rank: the highest. alpha: as the configuration has it. base: the name of the model
-    that it was trained on. base_fingerprint: that model's `fingerprint`, None where the adapter does not say. digest:
-    SHA-256 of the weight file.
+    rank: the highest. alpha: as the configuration has it. base: the name of the model that it was trained on.
+    base_fingerprint: that model's `fingerprint`, None where the adapter does not say. digest: SHA-256 of its two files.
     """
 
     folder: Path
-    encoder: Matrices
-    denoiser: Matrices
     rank: int
     alpha: float
     base: str
     base_fingerprint: str | None
-    digest: str
 
     @property
     def is_shared(self) -> bool:
@@ -141,7 +136,7 @@ def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
         alpha=scales.alpha,
         base=str(settings.get("base_model_name_or_path") or ""),
         base_fingerprint=metadata.get(_BASE_KEY),
-        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        digest=hashlib.sha256(where.read_bytes() + path.read_bytes()).hexdigest(),
     )
 
 

@@ -8,19 +8,19 @@ from torch import Tensor
 
 from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.cache import KVCache
-from redraft.model.linear.adapters import Matrices
+from redraft.model.linear.low_rank import Matrices
 from redraft.model.native.build import load_kernels
 from redraft.model.preparation import hold_adapters, prepare
 from redraft.model.transformer import Transformer
-from tests.fakes.adapters import merged, random_adapter
+from tests.fakes.adapters import held_adapter, merged, random_adapter
 from tests.fakes.models import tiny_config, tiny_model
 
 CONFIG = tiny_config()
 BOTH = random_adapter(CONFIG, 1)
 ENCODER, DENOISER = random_adapter(CONFIG, 2, rank=3), random_adapter(CONFIG, 3, rank=9, targets=("o_proj", "experts"))
 ROUTING = random_adapter(CONFIG, 4, targets=("router.proj", "self_conditioning", "down_proj"))
-ADAPTERS: dict[str, tuple[Matrices, Matrices]] = {
-    "both": (BOTH, BOTH), "two": (ENCODER, DENOISER), "routing": (ROUTING, ROUTING),
+ADAPTERS = {
+    "both": held_adapter(BOTH), "two": held_adapter(ENCODER, DENOISER), "routing": held_adapter(ROUTING),
 }  # fmt: skip
 PROMPT, CANVAS = 13, 8
 
@@ -36,7 +36,7 @@ def ready(request: pytest.FixtureRequest) -> partial[Transformer]:
 
 def holding(ready: partial[Transformer]) -> Transformer:
     model = ready(tiny_model())
-    hold_adapters(model).replace(ADAPTERS)
+    hold_adapters(model).add(ADAPTERS)
     return model
 
 
@@ -52,9 +52,9 @@ def hidden(model: Transformer, names: list[str | None]) -> list[Tensor]:
     parts = []
     for slot, name in enumerate(names):
         prompt, canvas, soft = inputs(slot)
-        encoder, denoiser = (0, 0) if model.adapters is None else model.adapters.slots(name)
-        parts.append(SegmentInput(prompt, 0, Pass.ENCODER, slot=slot, adapter=encoder))
-        parts.append(SegmentInput(canvas, PROMPT, Pass.DENOISER, soft, slot, denoiser))
+        adapter = model.adapter(name)
+        parts.append(SegmentInput(prompt, 0, Pass.ENCODER, slot=slot, adapter=adapter))
+        parts.append(SegmentInput(canvas, PROMPT, Pass.DENOISER, soft, slot, adapter))
     found = model.run(FlatBatch.of(parts), [KVCache(CONFIG) for _ in names]).hidden
     return list(found.split(PROMPT + CANVAS))
 
@@ -69,7 +69,7 @@ def merged_hidden(ready: partial[Transformer], adapter: Matrices, slot: int) -> 
 def test_adapted_rows_are_the_merged_models(ready: partial[Transformer], name: str) -> None:
     found = hidden(holding(ready), [None, name, "two", name])
     for slot in (1, 3):
-        wanted = merged_hidden(ready, ADAPTERS[name][0], slot)
+        wanted = merged_hidden(ready, ADAPTERS[name].encoder, slot)
         assert (wanted - hidden(ready(tiny_model()), [None] * 4)[slot]).norm() > 0.1 * wanted.norm()
         torch.testing.assert_close(found[slot], wanted, rtol=1e-4, atol=1e-4)
 
@@ -77,8 +77,8 @@ def test_adapted_rows_are_the_merged_models(ready: partial[Transformer], name: s
 def test_each_pass_has_its_own(ready: partial[Transformer]) -> None:
     found = hidden(holding(ready), ["two"])[0]
     torch.testing.assert_close(found[:PROMPT], merged_hidden(ready, ENCODER, 0)[:PROMPT], rtol=1e-4, atol=1e-4)
-    other = holding(ready)
-    hold_adapters(other).replace({"two": (DENOISER, DENOISER)})
+    other = ready(tiny_model())
+    hold_adapters(other).add({"two": held_adapter(DENOISER)})
     assert not torch.allclose(found[PROMPT:], hidden(other, ["two"])[0][PROMPT:], atol=1e-3)
 
 
@@ -102,10 +102,22 @@ def test_adapters_come_and_go(ready: partial[Transformer]) -> None:
     model = holding(ready)
     bank = hold_adapters(model)
     before, size = hidden(model, ["both"])[0], bank.num_bytes
-    bank.replace({"new": (ENCODER, ENCODER), "both": (BOTH, BOTH)})
-    assert list(bank) == ["new", "both"]
+    new = held_adapter(ENCODER)
+    bound = bank.bytes_with(new)
+    bank.add({"new": new})
+    assert bound / 2 < bank.num_bytes <= bound
+    for name in ("two", "routing", "new"):
+        bank.remove(name)
+        assert torch.equal(hidden(model, ["both"])[0], before)
+    assert list(bank) == ["both"]
     assert "two" not in bank
     assert bank.num_bytes < size
-    torch.testing.assert_close(hidden(model, ["both"])[0], before, rtol=0, atol=0)
-    bank.replace({})
+    with pytest.raises(ValueError, match=r"there is no adapter 'two': there are 'both'"):
+        hidden(model, ["two"])
+    with pytest.raises(ValueError, match=r"an adapter 'both' is loaded already"):
+        bank.add({"both": new})
+    gone = SegmentInput(inputs(0)[0], 0, Pass.ENCODER, adapter=new)
+    with pytest.raises(ValueError, match="unloaded before its answer was finished"):
+        model.run(FlatBatch.of([gone]), [KVCache(CONFIG)])
+    bank.remove("both")
     assert bank.num_bytes == 0

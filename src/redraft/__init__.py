@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redraft.api import AnswerArguments, Model, load, read_card
     from redraft.async_engine import Answer, Engine
     from redraft.diffusion.settings import SETTINGS, SamplerArguments, SamplerSettings, Setting
+    from redraft.diffusion.start import CanvasStart
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation.result import DenoisingStep, Generation
     from redraft.weights.card import Card
@@ -29,6 +30,7 @@ __all__ = [
     "Answer",
     "AnswerArguments",
     "CancelledAnswer",
+    "CanvasStart",
     "Card",
     "Committed",
     "DenoisingStep",

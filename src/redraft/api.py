@@ -14,6 +14,7 @@ from redraft.constraints.build import AutomatonCache, spec_of
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
+from redraft.diffusion.start import CanvasStart
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
@@ -38,9 +39,10 @@ Prompt = str | Sequence[Mapping[str, object]]
 
 
 class AnswerArguments(SamplerArguments, total=False):
-    """The keyword arguments of an answer: sampler settings, and at most one thing that it is held to.
+    """The keyword arguments of an answer: sampler settings, at most one thing that it is held to, and its start.
 
-    schema, regex, choice, grammar: as `Model.constraint` takes them; constraint: what that has built.
+    schema, regex, choice, grammar: as `Model.constraint` takes them; constraint: what that has built. start: what the
+    first canvas begins as, of which tokens may be pinned.
     """
 
     schema: Any
@@ -48,9 +50,10 @@ class AnswerArguments(SamplerArguments, total=False):
     choice: Sequence[str] | None
     grammar: str | None
     constraint: TokenAutomaton | None
+    start: CanvasStart | None
 
 
-_CONSTRAINTS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys()
+_OTHERS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys()
 
 
 class Model:
@@ -77,7 +80,7 @@ class Model:
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
         asked = self._ask(prompt, arguments)
-        generation = generate(self.transformer, asked.prompt.ids, asked.settings, asked.constraint)
+        generation = generate(self.transformer, asked.prompt.ids, asked.settings, asked.constraint, start=asked.start)
         return self._answer(asked).result_of(generation)
 
     def stream(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Iterator[Draft | Committed | Result]:
@@ -172,10 +175,11 @@ class Model:
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
         check_not_forked()
-        given = {name: arguments[name] for name in _CONSTRAINTS if name in arguments}
+        given = {name: arguments[name] for name in _OTHERS if name in arguments}
         settings = self.defaults.replace(**{name: value for name, value in arguments.items() if name not in given})
+        start = given.pop("start", None)
         held = self._constraint(**given)
-        return _Asked(self.read(prompt), settings, held, given.get("schema"))
+        return _Asked(self.read(prompt), settings, held, given.get("schema"), start)
 
     def _constraint(
         self,
@@ -202,7 +206,7 @@ class Model:
 
     def _events(self, asked: "_Asked") -> Iterator[Draft | Committed | Result]:
         answer = self._answer(asked)
-        steps = denoising_steps(self.transformer, asked.prompt.ids, asked.settings, asked.constraint)
+        steps = denoising_steps(self.transformer, asked.prompt.ids, asked.settings, asked.constraint, start=asked.start)
         while True:
             try:
                 step = next(steps)
@@ -222,6 +226,7 @@ class _Asked:
     settings: SamplerSettings
     constraint: TokenAutomaton | None
     schema: Any
+    start: CanvasStart | None
 
 
 def check_prompts(name: str, prompts: object) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.start import CanvasStart
 from redraft.model.readout.query import Readout
 
 VOCAB, SIZE = 7, 3
@@ -80,7 +81,8 @@ def test_pinned_positions_hold_their_token_in_every_canvas_and_draft_and_cost_no
     settings = SamplerSettings.of(steps=9, entropy_bound=0.0, confidence_threshold=0.2, stability_threshold=0)
     pinned = torch.tensor([[True, False, True, True]])
     given_tokens = torch.full((1, 4), 6)
-    state = SAMPLER.init([settings], [Counter(3)], 4, given=given_tokens, pinned=pinned)
+    start = CanvasStart(tokens=(6, None, 6, 6), pinned=frozenset({0, 2, 3}))
+    state = SAMPLER.init([settings], [Counter(3)], 4, starts=[start])
     free = SAMPLER.init([settings], [Counter(3)], 4)
     assert torch.equal(state.tokens, torch.where(pinned, given_tokens, free.tokens))
     said = Readout(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 4]), torch.full((4,), 0.5), torch.zeros(4, SIZE))
@@ -89,16 +91,64 @@ def test_pinned_positions_hold_their_token_in_every_canvas_and_draft_and_cost_no
     # With a bound of nothing only the certain positions and the surest other one are accepted.
     assert state.tokens.tolist() == [[6, 2, 6, 6]]
     assert state.entropy.tolist() == [[0.0, 0.5, 0.0, 0.0]]
-    # The mean of 0.125 is below the threshold, that of the open position alone would not be.
-    assert not state.active
+    # The mean of all, 0.125, is below the threshold, that of the open position is not.
+    assert state.active
+    sure = dataclasses.replace(said, entropy=torch.tensor([0.5, 0.1, 0.5, 0.5]))
+    assert not SAMPLER.step(state, sure).active
     assert SAMPLER.finalize(state).tolist() == [[6, 2, 6, 6]]
+
+
+def test_a_quota_is_one_of_the_open_positions():
+    settings = SamplerSettings.of(steps=4, acceptance="linear_quota")
+    start = CanvasStart(tokens=(5,) * 4, pinned=frozenset(range(4)))
+    state = SAMPLER.init([settings], [Counter(3)], 8, starts=[start])
+    for count in (5, 6, 7, 8):
+        state = SAMPLER.step(state, readout(8, count))
+        assert state.accepted.sum() == count
+        assert state.accepted[0, :4].all()
+
+
+def test_a_strength_noises_its_share_of_the_given_tokens_and_runs_its_share_of_the_steps():
+    settings, length = SamplerSettings.of(steps=10), 2000
+    start = CanvasStart(tokens=(*[VOCAB] * length, None), pinned=frozenset(range(500)), strength=0.31)
+    state = SAMPLER.init([settings] * 2, [Counter(3), Counter(4)], length + 2, starts=[start, None])
+    assert (state.begun, [counter.step for counter in state.counters]) == ((4, 10), [4, 10])
+    kept = state.tokens[0] == VOCAB
+    assert kept[:500].all()
+    assert kept[500:length].float().mean().item() == pytest.approx(0.69, abs=0.05)
+    assert torch.equal(
+        state.tokens[:, length:], SAMPLER.init([settings] * 2, [Counter(3), Counter(4)], length + 2).tokens[:, length:]
+    )
+    as_given = SAMPLER.init([settings], [Counter(3)], 3, starts=[CanvasStart(tokens=(None, 1, 2))])
+    assert (as_given.begun, as_given.tokens[0, 1:].tolist(), as_given.pinned) == ((10,), [1, 2], None)
+
+
+def test_a_start_that_cannot_be_is_refused():
+    for message, fields in (
+        ("strength is 1.5, must be above 0", {"tokens": (1,), "strength": 1.5}),
+        ("strength is 0, must be above 0", {"tokens": (1,), "strength": 0}),
+        ("position 1 is pinned, but no token", {"tokens": (1, None), "pinned": frozenset({1})}),
+        ("position 2 is pinned, but no token", {"tokens": (1, None), "pinned": frozenset({0, 2})}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CanvasStart(**fields)
+    start = CanvasStart.holding([1, 2, 3])
+    start.check(3, 4, 2)
+    for message, numbers in (
+        ("3 tokens are given, the canvas has 2", (2, 4, 2)),
+        (r"tokens \[3\] of the canvas lie outside the vocabulary of 3", (3, 3, 2)),
+        ("position 2 is pinned, max_new_tokens is 1", (3, 4, 1)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            start.check(*numbers)
 
 
 def test_pinned_and_free_canvases_are_joined():
     settings = SamplerSettings()
     two = SAMPLER.init([settings] * 2, [Counter(0), Counter(1)], 3)
     pinned = torch.tensor([[False, True, False]])
-    one = SAMPLER.init([settings], [Counter(2)], 3, given=torch.full((1, 3), 5), pinned=pinned)
+    one = SAMPLER.init([settings], [Counter(2)], 3, starts=[CanvasStart(tokens=(None, 5), pinned=frozenset({1}))])
+    assert torch.equal(one.pinned, pinned)
     joined = CanvasState.joined([two, one])
     assert joined.pinned.tolist() == [[False] * 3, [False] * 3, [False, True, False]]
 

@@ -47,7 +47,9 @@ class Answers:
         self.model = model
         rng = random.Random(0)
         self.requests = [self._request(rng, i) for i in range(count)]
-        self.expected = [untimed(generate(model, r.prompt, r.settings, r.constraint)) for r in self.requests]
+        self.expected = [
+            untimed(generate(model, r.prompt, r.settings, r.constraint, start=r.start)) for r in self.requests
+        ]
 
     @staticmethod
     def _request(rng: random.Random, i: int) -> Request:

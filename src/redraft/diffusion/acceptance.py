@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 class Acceptance(Protocol):
     """Decides which positions are sure enough."""
 
-    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor") -> "Tensor":
+    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor", pinned: "Tensor | int" = 0) -> "Tensor":
         """Returns bool [B, C], true where the sample stays.
 
-        entropy float32 [B, C] in nats; step and steps int64 [B]: of how many steps how many are to go, this one
-        included.
+        entropy float32 [B, C] in nats, 0 at pinned positions; step and steps int64 [B]: of how many steps how many are
+        to go, this one included; pinned int64 [B]: how many positions are.
         """
 
 
@@ -36,7 +36,8 @@ class EntropyBound:
         if not 0 <= self.bound < math.inf:
             raise ValueError(f"entropy bound is {self.bound}, must be at least 0")
 
-    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor") -> "Tensor":
+    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor", pinned: "Tensor | int" = 0) -> "Tensor":
+        # What is pinned comes first, and takes nothing of the bound.
         ascending, order = entropy.sort(dim=-1, stable=True)
         chosen = ascending.cumsum(-1) - ascending <= self.bound
         return chosen.new_zeros(chosen.shape).scatter(-1, order, chosen)
@@ -49,8 +50,8 @@ class LinearQuota:
     Spends all steps unless stopping ends them; the quality of the guess does not change the pace.
     """
 
-    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor") -> "Tensor":
-        # In whole numbers: the ceiling of C · (S - s + 1) / S.
-        quota = -(-entropy.shape[-1] * (steps - step + 1) // steps)
+    def accept(self, entropy: "Tensor", step: "Tensor", steps: "Tensor", pinned: "Tensor | int" = 0) -> "Tensor":
+        # In whole numbers: the ceiling of C · (S - s + 1) / S, and what is pinned beside it.
+        quota = pinned - (pinned - entropy.shape[-1]) * (steps - step + 1) // steps
         rank = entropy.argsort(dim=-1, stable=True).argsort(dim=-1)
         return rank < quota[:, None]

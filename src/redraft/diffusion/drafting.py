@@ -47,6 +47,7 @@ def moved_on(
         state,
         settings=(settings,),
         counters=(dataclasses.replace(counter, step=settings.steps),),
+        begun=(settings.steps,),
         tokens=held(shifted(state.tokens, noise)),
         active=torch.ones_like(state.active),
         draft=held(shifted(state.draft, noise)),

@@ -4,11 +4,26 @@ import torch
 from torch import Tensor
 
 from redraft.diffusion.randomness import Counter, Purpose
+from redraft.diffusion.start import CanvasStart
 
 
 def initial_canvas(counter: Counter, length: int, vocab_size: int, device: torch.device | str = "cpu") -> Tensor:
     """int64 [length]: the canvas before its first denoising step."""
     return counter.random_tokens(length, vocab_size, Purpose.INITIAL_CANVAS, device=device)
+
+
+def started(noise: Tensor, start: CanvasStart, counter: Counter) -> Tensor:
+    """Returns what a canvas of `noise` int64 [C] begins as: with the given tokens, but those of them that are noised.
+
+    counter: its place, before the first step.
+    """
+    given = torch.tensor([-1 if token is None else token for token in start.tokens], device=noise.device)
+    stands = given >= 0
+    if start.strength is not None:
+        uniforms = counter.uniforms(len(given), Purpose.CORRUPTION_MASK, device=noise.device)
+        stands &= uniforms >= start.strength
+        stands[sorted(start.pinned)] |= True
+    return torch.cat([torch.where(stands, given, noise[: len(given)]), noise[len(given) :]])
 
 
 def renoise(sample: Tensor, accepted: Tensor, noise: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from redraft.diffusion.noise import initial_canvas, renoise
+from redraft.diffusion.noise import initial_canvas, renoise, started
 from redraft.diffusion.randomness import Counter, Purpose, tokens_of_many, uniforms_of_many
 from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.start import CanvasStart
 
 Rule = TypeVar("Rule")
 
@@ -72,16 +73,18 @@ class CanvasState:
     """B canvases of one length between two denoising steps. A step makes a new state and changes none.
 
     settings and counters [B]: each canvas's own; `counters[i].step` is how many steps canvas i has left, the next one
-    included. tokens int64 [B, C]: what the next step reads. active bool [B]: canvases that are not finished; of the
-    others a step changes nothing but the counter and the soft embedding, which nobody reads any more. draft int64
-    [B, C]: the last argmax, or what overruled it; unchanged int64 [B]: how many drafts in a row before it were equal to
-    it, NO_DRAFT before the first step. soft_embedding float32 [B, C, D]: the next step's self-conditioning, None where
-    no canvas has any. accepted bool [B, C] and entropy float32 [B, C] are the model's in the last step. pinned bool
-    [B, C]: positions that hold a given token in every canvas and draft; None pins nothing.
+    included, and begun[i] how many it had before the first. tokens int64 [B, C]: what the next step reads. active bool
+    [B]: canvases that are not finished; of the others a step changes nothing but the counter and the soft embedding,
+    which nobody reads any more. draft int64 [B, C]: the last argmax, or what overruled it; unchanged int64 [B]: how
+    many drafts in a row before it were equal to it, NO_DRAFT before the first step. soft_embedding float32 [B, C, D]:
+    the next step's self-conditioning, None where no canvas has any. accepted bool [B, C] and entropy float32 [B, C] are
+    the model's in the last step. pinned bool [B, C]: positions that hold a given token in every canvas and draft; None
+    pins nothing.
     """
 
     settings: tuple[SamplerSettings, ...]
     counters: tuple[Counter, ...]
+    begun: tuple[int, ...]
     tokens: Tensor
     active: Tensor
     draft: Tensor
@@ -117,6 +120,7 @@ class CanvasState:
         return cls(
             settings=tuple(settings),
             counters=tuple(counters),
+            begun=tuple(counter.step for counter in counters),
             tokens=tokens,
             active=torch.ones(count, dtype=torch.bool, device=device),
             draft=tokens,
@@ -140,6 +144,7 @@ class CanvasState:
         return cls(
             settings=tuple(one for state in states for one in state.settings),
             counters=tuple(one for state in states for one in state.counters),
+            begun=tuple(one for state in states for one in state.begun),
             pinned=pinned,
             **{name: torch.cat([getattr(state, name) for state in states]) for name in tensors},
         )
@@ -172,20 +177,24 @@ class Sampler:
         length: int,
         *,
         device: torch.device | str = "cpu",
-        given: Tensor | None = None,
-        pinned: Tensor | None = None,
+        starts: Sequence[CanvasStart | None] = (),
     ) -> CanvasState:
-        """Starts B canvases of `length` tokens as noise, with the tokens `given` int64 [B, C] where they are `pinned`.
+        """Starts B canvases of `length` tokens as noise, or as each of `starts` says.
 
-        counters: the place of each canvas (seed, index, canvas). pinned: bool [B, C].
+        counters: the place of each canvas (seed, index, canvas).
         """
         # The noise that a canvas starts as belongs to no step.
         places = [dataclasses.replace(counter, step=0) for counter in counters]
         tokens = torch.stack([initial_canvas(place, length, self.vocab_size, device) for place in places])
-        if pinned is not None:
-            assert given is not None
-            tokens = torch.where(pinned, given, tokens)
-        first = [dataclasses.replace(at, step=one.steps) for at, one in zip(places, settings, strict=True)]
+        begun, pinned = [one.steps for one in settings], None
+        for i, start in enumerate(starts):
+            if start is not None:
+                begun[i] = start.first_step(begun[i])
+                tokens[i] = started(tokens[i], start, places[i])
+                if start.pinned:
+                    pinned = torch.zeros_like(tokens, dtype=torch.bool) if pinned is None else pinned
+                    pinned[i, sorted(start.pinned)] = True
+        first = [dataclasses.replace(at, step=step) for at, step in zip(places, begun, strict=True)]
         return CanvasState.starting(tokens, settings, first, pinned=pinned)
 
     def uniforms(self, *states: CanvasState) -> Tensor:
@@ -210,12 +219,17 @@ class Sampler:
         if state.pinned is not None:
             entropy, stop_entropy = (one.masked_fill(state.pinned, 0.0) for one in (entropy, stop_entropy))
             sample, draft = (torch.where(state.pinned, state.tokens, one) for one in (sample, draft))
+            # With the mean of the others, what is pinned has no part in stopping.
+            num_open = (~state.pinned).sum(dim=-1, keepdim=True)
+            mean = stop_entropy.sum(dim=-1, keepdim=True) / num_open.clamp(min=1)
+            stop_entropy = torch.where(state.pinned, mean, stop_entropy)
         noise = tokens_of_many(state.counters, shape[1], self.vocab_size, Purpose.RENOISE, device)
         left = torch.tensor([counter.step for counter in state.counters], device=device)
         steps = torch.tensor([settings.steps for settings in state.settings], device=device)
+        held = torch.zeros_like(left) if state.pinned is None else state.pinned.sum(dim=-1)
         accepted = _decide(
             [settings.acceptance for settings in state.settings],
-            lambda rule, rows: rule.accept(entropy[rows], left[rows], steps[rows]),
+            lambda rule, rows: rule.accept(entropy[rows], left[rows], steps[rows], held[rows]),
             torch.empty(0, 1, dtype=entropy.dtype, device=device),
         )
         # Pinned positions keep what they hold: their sample is that token.

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from redraft.constraints.tokens import TokenAutomaton
     from redraft.diffusion.settings import SamplerSettings
+    from redraft.diffusion.start import CanvasStart
 
 
 MAX_TOP = 20
@@ -49,7 +50,8 @@ class Request:
     on canvases and kept as far as the encoder pass would have written it (the temperature is 0); or "scoring": the
     log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the answer is to be
     of, built for the model's vocabulary and with the stop ids as its end. adapter: the name of one that the model
-    holds, None for the base alone.
+    holds, None for the base alone. start: what its first canvas begins as, of which tokens may be pinned; None for
+    noise.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Request:
     mode: str = MODE_NAMES[0]
     constraint: "TokenAutomaton | None" = None
     adapter: str | None = None
+    start: "CanvasStart | None" = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.top <= MAX_TOP:
@@ -69,6 +72,8 @@ class Request:
             raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(MODE_NAMES)}")
         if self.mode != "diffusion" and self.constraint is not None:
             raise ValueError(f"mode {self.mode!r} takes no constraint; leave it out, or use mode 'diffusion'")
+        if self.mode != "diffusion" and self.start is not None:
+            raise ValueError(f"mode {self.mode!r} takes no start of a canvas; leave it out, or use mode 'diffusion'")
         if self.mode == "autoregressive" and (self.top or self.drafts or self.stop_ids is not None):
             raise ValueError(
                 "an autoregressive answer has no drafts, no likeliest tokens and no stop ids of its own; leave them out"

@@ -106,9 +106,9 @@ class ConstrainedCanvas:
 
     def rests(self, own: Tensor, state: CanvasState) -> bool:
         """Tells whether the model's own draft, outside the language, is there to stay: the rest rule."""
-        (settings,), (counter,) = state.settings, state.counters
+        (begun,), (counter,) = state.begun, state.counters
         is_at_rest = self.own is not None and torch.equal(own, self.own)
-        return is_at_rest or 2 * (counter.step - 1) <= settings.steps
+        return is_at_rest or 2 * (counter.step - 1) <= begun
 
 
 def end_classes(automaton: TokenAutomaton, stop_ids: Collection[int]) -> Ints:

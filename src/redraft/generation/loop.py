@@ -19,7 +19,9 @@ from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
+from redraft.diffusion.start import CanvasStart
 from redraft.generation.constrained import ConstrainedCanvas, constrain
+from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
@@ -35,9 +37,10 @@ def generate(
     settings: SamplerSettings,
     constraint: TokenAutomaton | None = None,
     adapter: str | None = None,
+    start: CanvasStart | None = None,
 ) -> Generation:
     """Runs `denoising_steps` to its end."""
-    return result_of(denoising_steps(model, prompt, settings, constraint, adapter))
+    return result_of(denoising_steps(model, prompt, settings, constraint, adapter, start))
 
 
 @torch.inference_mode()
@@ -47,12 +50,14 @@ def denoising_steps(
     settings: SamplerSettings,
     constraint: TokenAutomaton | None = None,
     adapter: str | None = None,
+    start: CanvasStart | None = None,
 ) -> Generator[DenoisingStep, None, Generation]:
     """Yields every denoising step of an answer to `prompt` (token ids); the generator's return value is the answer.
 
-    constraint: the language that the answer is to be of. adapter: the name of one that the model holds. Raises
-    ValueError for an empty prompt, for ids outside the vocabulary, for a prompt that leaves no room for a canvas in the
-    context, for a constraint that no answer can meet, and for logits that are not finite.
+    constraint: the language that the answer is to be of. adapter: the name of one that the model holds. start: what the
+    first canvas begins as. Raises ValueError for an empty prompt, for ids outside the vocabulary, for a prompt that
+    leaves no room for a canvas in the context, for a constraint that no answer can meet, with what is pinned, and for
+    logits that are not finite.
     """
     config = model.config
     length = settings.canvas_length or config.canvas_length
@@ -63,7 +68,8 @@ def denoising_steps(
         stop_ids=config.eos_ids,
         seed=seed,
         max_context=config.max_context,
-        constraint=constraint,
+        constraint=constraint_with_pins(constraint, start, vocab_size=config.vocab_size, stop_ids=config.eos_ids),
+        start=start,
     )
     record.check(len(prompt), length, config.vocab_size)
     cache, pending, finish_reason = KVCache(config), list(prompt), None
@@ -75,12 +81,12 @@ def denoising_steps(
         record.lap("commit" if record.canvases else "prefill")
         place = Counter(seed, settings.index, canvas=len(record.canvases))
         held = record.constrained_canvas(length, committed=cache.length)
-        for step in denoise(model, cache, settings, place, length, held, adapted):
+        for step in denoise(model, cache, settings, place, length, held, adapted, record.canvas_start):
             record.take(step)
             yield step
             record.restart()
         pending = step.draft.tolist()
-        _, finish_reason = record.add(pending, settings.steps - step.step + 1, committed=cache.length)
+        _, finish_reason = record.add(pending, step.number, committed=cache.length)
     return record.generation(finish_reason)
 
 
@@ -92,13 +98,14 @@ def denoise(
     length: int,
     held: ConstrainedCanvas | None = None,
     adapter: AdapterMatrices | None = None,
+    start: CanvasStart | None = None,
 ) -> Iterator[DenoisingStep]:
     """Refines one canvas of `length` tokens, which follow what `cache` holds, from noise to its last step.
 
-    held: the constraint that it is under. adapter: one that the model holds.
+    held: the constraint that it is under. adapter: one that the model holds. start: what it begins as, if not as noise.
     """
     sampler = Sampler(model.config.vocab_size)
-    state = sampler.init([settings], [place], length, device=model.embed_tokens.weight.device)
+    state = sampler.init([settings], [place], length, device=model.embed_tokens.weight.device, starts=[start])
     finished = False
     while not finished:
         (temperature,), step = state.temperatures, state.counters[0].step
@@ -115,6 +122,7 @@ def denoise(
         yield DenoisingStep(
             canvas=place.canvas,
             step=step,
+            number=state.begun[0] - step + 1,
             temperature=temperature,
             draft=draft,
             renoised=state.tokens[0],

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from redraft.constraints.tokens import TokenAutomaton
+from redraft.diffusion.start import CanvasStart
 from redraft.generation.constrained import ConstrainedCanvas, check_constraint
+from redraft.generation.pins import check_pins
 from redraft.model.readout.query import TopTokens
 from redraft.utils.canvas import cut_canvas
 
@@ -19,7 +21,8 @@ from redraft.utils.canvas import cut_canvas
 class DenoisingStep:
     """One denoiser pass and what the sampler made of it.
 
-    canvas: index of the canvas; step: how many were to go, this one included; draft, renoised int64 [C]: the argmax
+    canvas: index of the canvas; step: how many were to go, this one included; number: which of the canvas's it is, from
+    1; draft, renoised int64 [C]: the argmax
     and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows;
     top: each position's likeliest tokens, where they were asked for. Where a constraint holds the answer, the draft is
     the likeliest of its language; guided: whether the tokens that stay were drawn from it too; log_mass: the log of the
@@ -28,6 +31,7 @@ class DenoisingStep:
 
     canvas: int
     step: int
+    number: int
     temperature: float
     draft: Tensor
     renoised: Tensor
@@ -101,7 +105,7 @@ class AnswerRecord:
     """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
 
     room: how many tokens it may have at most; stop_ids: tokens that end it; max_context: tokens of prompt and canvases;
-    constraint: the language that it is of.
+    constraint: the language that it is of. start: what its first canvas begins as, if not as noise.
     """
 
     def __init__(
@@ -112,9 +116,10 @@ class AnswerRecord:
         seed: int,
         max_context: int,
         constraint: TokenAutomaton | None = None,
+        start: CanvasStart | None = None,
     ) -> None:
         self.room, self.stop_ids, self.seed, self.max_context = room, stop_ids, seed, max_context
-        self.constraint = constraint
+        self.constraint, self._start = constraint, start
         self.token_ids: list[int] = []
         self.canvases: list[tuple[int, ...]] = []
         self.steps_per_canvas: list[int] = []
@@ -136,7 +141,9 @@ class AnswerRecord:
         self._last = now
 
     def check(self, prompt_length: int, canvas_length: int, vocab_size: int) -> None:
-        """Raises ValueError unless there is room for an answer that meets the constraint."""
+        """Raises ValueError unless there is room for an answer that meets the constraint, with what is pinned."""
+        if self._start is not None:
+            self._start.check(canvas_length, vocab_size, self.room)
         if self.constraint is not None:
             check_constraint(
                 self.constraint,
@@ -147,6 +154,13 @@ class AnswerRecord:
                 max_new_tokens=self.room,
                 max_context=self.max_context,
             )
+        if self._start is not None and (held := self.constrained_canvas(canvas_length, committed=prompt_length)):
+            check_pins(self._start, held, canvas_length)
+
+    @property
+    def canvas_start(self) -> CanvasStart | None:
+        """What the next canvas begins as; None for noise."""
+        return None if self.canvases else self._start
 
     def constrained_canvas(self, length: int, *, committed: int) -> ConstrainedCanvas | None:
         """Returns the constraint as the next canvas has it, which follows `committed` tokens; None without one."""

@@ -151,8 +151,7 @@ class ChoiceProgress:
         if isinstance(event, engine.Admitted):
             self.cached_tokens, self.admitted_at = event.cached_tokens, event.at
         elif isinstance(event, engine.StepTaken):
-            number = self.request.settings.steps - event.step.step + 1
-            yield StepUpdate(event.step, number, self.stream.draft(event.step.draft.tolist()))
+            yield StepUpdate(event.step, event.step.number, self.stream.draft(event.step.draft.tolist()))
         elif isinstance(event, engine.TokensScored):
             self.scores += scored_tokens(event, self.top_logprobs)
         elif isinstance(event, engine.CanvasCommitted):

@@ -16,6 +16,7 @@ from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
 from redraft.generation.constrained import constrain
+from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
 from redraft.model.config import ModelConfig
 from redraft.model.head import OutputHead
@@ -40,13 +41,17 @@ class Diffusion:
         return request.settings.canvas_length or self._config.canvas_length
 
     def record(self, request: Request) -> AnswerRecord:
-        seed, stop_ids = request.settings.seed, request.stop_ids
+        seed = request.settings.seed
+        stop_ids = self._config.eos_ids if request.stop_ids is None else request.stop_ids
         record = AnswerRecord(
             room=request.settings.max_new_tokens,
-            stop_ids=self._config.eos_ids if stop_ids is None else stop_ids,
+            stop_ids=stop_ids,
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
             max_context=self._config.max_context,
-            constraint=request.constraint,
+            constraint=constraint_with_pins(
+                request.constraint, request.start, vocab_size=self._config.vocab_size, stop_ids=stop_ids
+            ),
+            start=request.start,
         )
         record.check(len(request.prompt), self.canvas_length(request), self._config.vocab_size)
         return record
@@ -60,7 +65,9 @@ class Diffusion:
         if chunk.denoises and (canvas := sequence.canvas) is None:
             settings, record = sequence.request.settings, sequence.record
             place = Counter(record.seed, settings.index, len(record.canvases))
-            canvas = self._sampler.init([settings], [place], sequence.canvas_length, device=self._device)
+            canvas = self._sampler.init(
+                [settings], [place], sequence.canvas_length, device=self._device, starts=[record.canvas_start]
+            )
             held = record.constrained_canvas(sequence.canvas_length, committed=sequence.cache.length + chunk.encode)
         return WorkItem(chunk, sequence.pending[: chunk.encode], canvas, held)
 
@@ -95,6 +102,7 @@ class Diffusion:
             step = DenoisingStep(
                 canvas=at.canvas,
                 step=at.step,
+                number=state.begun[0] - at.step + 1,
                 temperature=temperatures[i],
                 draft=state.draft[0],
                 renoised=state.tokens[0],
@@ -118,9 +126,9 @@ class Diffusion:
             sequence.canvas, sequence.held = outcome.canvas, outcome.held
             return
         sequence.canvas = sequence.held = None
-        canvas, steps = step.draft.tolist(), request.settings.steps - step.step + 1
-        part, finish_reason = record.add(canvas, steps, committed=sequence.cache.length)
-        yield CanvasCommitted(request.id, tuple(part), steps, step.top)
+        canvas = step.draft.tolist()
+        part, finish_reason = record.add(canvas, step.number, committed=sequence.cache.length)
+        yield CanvasCommitted(request.id, tuple(part), step.number, step.top)
         if finish_reason is not None:
             yield Finished(request.id, record.generation(finish_reason))
             return

@@ -23,6 +23,7 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.schedule import LinearTemperature
 from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.start import CanvasStart
 from redraft.diffusion.stopping import EveryPositionConfident
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
@@ -194,12 +195,8 @@ class Verified:
     def _first_canvas(self, sequence: Sequence, last: int) -> CanvasState:
         """Starts a canvas whose first row holds the last kept token."""
         length = sequence.canvas_length
-        given = torch.full((1, length), last, device=self._device)
-        pinned = torch.arange(length, device=self._device)[None] == 0
-        settings = self._round_settings(sequence.request.settings)
-        return self._sampler.init(
-            [settings], [_place(sequence)], length, device=self._device, given=given, pinned=pinned
-        )
+        settings, start = self._round_settings(sequence.request.settings), CanvasStart.holding([last])
+        return self._sampler.init([settings], [_place(sequence)], length, device=self._device, starts=[start])
 
     def _round_settings(self, settings: SamplerSettings) -> SamplerSettings:
         """Returns the settings of a round: one temperature, the schedule's middle, and the argmax as the sample."""
@@ -296,7 +293,8 @@ def _as_step(before: CanvasState, after: CanvasState) -> DenoisingStep:
     """Returns a denoising step without the row of the last kept token, which is in the answer already."""
     rows, at = slice(1, None), before.counters[0]
     return DenoisingStep(
-        canvas=at.canvas, step=at.step, temperature=before.temperatures[0], draft=after.draft[0, rows],
+        canvas=at.canvas, step=at.step, number=before.begun[0] - at.step + 1,
+        temperature=before.temperatures[0], draft=after.draft[0, rows],
         renoised=after.tokens[0, rows], accepted=after.accepted[0, rows], entropy=after.entropy[0, rows],
         finished=not bool(after.active[0]),
     )  # fmt: skip

@@ -67,7 +67,7 @@ class Answers:
             acceptance=acceptance,
             stopping=rng.choice((confident, EveryPositionConfident(limit=0.5))),
             seed=rng.randrange(2**63),
-            choice=rng.choice((0, 3)),
+            index=rng.choice((0, 3)),
         )
         return Request(id=f"r{i}", prompt=tuple(prompt), settings=settings, drafts=rng.random() < 0.5)
 

@@ -47,9 +47,9 @@ class StartedAnswers(Answers):
 
 
 def test_mixed_batches_are_the_loop_token_for_token(model):
-    answers = StartedAnswers(model, 24)
+    answers = StartedAnswers(model, 40)
     assert len({(one.start is None, one.constraint is None) for one in answers.requests}) == 3
-    assert_equal_in_random_schedules(answers, 8)
+    assert_equal_in_random_schedules(answers, 12)
 
 
 @settings(max_examples=40, deadline=None)

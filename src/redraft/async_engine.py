@@ -15,6 +15,7 @@ from typing import Any, Literal, Unpack, get_args
 from redraft import engine
 from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
 from redraft.api import Model, Prompt, check_prompts, load
+from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.engine.request import settings_of_mode
@@ -171,6 +172,7 @@ class Engine:
         top: int = 0,
         mode: Mode = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
+        constraint: TokenAutomaton | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
@@ -185,6 +187,7 @@ class Engine:
             drafts=drafts,
             top=top,
             mode=mode,
+            constraint=constraint,
         )
 
     def events(

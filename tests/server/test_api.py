@@ -321,7 +321,6 @@ def test_token_by_token_is_limited_by_tokens_and_not_by_whole_canvases(ask):
         ({"top_p": 0.5}, "top_p"),
         ({"frequency_penalty": 1.0}, "frequency_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking"),

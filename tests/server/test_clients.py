@@ -209,7 +209,7 @@ def test_text_completions(client):
     [
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"frequency_penalty": 1}, "frequency_penalty", "unsupported_value"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
+        ({"response_format": {"type": "xml"}}, "response_format", "invalid_value"),
         ({"extra_body": {"best": 1}}, "best", "unsupported_parameter"),
         ({"extra_body": {"canvas": {"steps": 0}}}, "canvas.steps", "invalid_value"),
         ({"extra_body": {"canvas": {"speed": 1}}}, "canvas.speed", "unsupported_parameter"),

@@ -100,7 +100,6 @@ def test_what_changes_nothing_is_taken(service, body):
         ({"messages": []}, "messages", "must have at least 1 element"),
         ({"messages": [QUESTION | {"name": "bob"}]}, "messages.0.name", "chat template"),
         ({"parallel_tool_calls": False}, "parallel_tool_calls", "not constrained"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not constrained"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
         ({"top_logprobs": 1}, "top_logprobs", "logprobs=true"),
         ({"messages": [QUESTION | {"colour": "red"}]}, "messages.0.colour", "not supported"),

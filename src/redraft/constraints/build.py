@@ -116,6 +116,17 @@ class AutomatonCache:
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[ConstraintSpec, str], Future[TokenAutomaton]] = OrderedDict()
 
+    def find(self, spec: ConstraintSpec, vocabulary: Vocabulary) -> TokenAutomaton | None:
+        """Returns the automaton if it is there, and does not wait for one that is being built."""
+        key = (spec, vocabulary.hash)
+        with self._lock:
+            future = self._held.get(key)
+            if future is None or not future.done() or future.exception() is not None:
+                return None
+            self._held.move_to_end(key)
+            self.hits += 1
+        return future.result()
+
     def get(self, spec: ConstraintSpec, vocabulary: Vocabulary) -> TokenAutomaton:
         """Returns the automaton, built if need be. A refusal is raised to all who wait for it, and is not kept."""
         key = (spec, vocabulary.hash)

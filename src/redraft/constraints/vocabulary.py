@@ -1,5 +1,6 @@
 """A tokenizer's vocabulary as a trie of the bytes of its tokens, level by level; made once per tokenizer."""
 
+import functools
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -40,12 +41,16 @@ class Vocabulary:
         if not self.end_ids or not 0 <= self.end_ids[0] <= self.end_ids[-1] < self.size:
             raise ValueError(f"the tokens that end an answer are {self.end_ids}, must be ids below {self.size}")
         self.token_bytes = [None if token_id in end_ids else text or None for token_id, text in enumerate(token_bytes)]
-        self.levels = _levels(self.token_bytes)
         digest = hashlib.sha256(repr((self.size, self.end_ids, strips_first_space)).encode())
         for text in self.token_bytes:
             digest.update(b"-" if text is None else b"%d:%b" % (len(text), text))
         self.hash = digest.hexdigest()
         """Equal for vocabularies that give equal automata."""
+
+    @functools.cached_property
+    def levels(self) -> tuple[TrieLevel, ...]:
+        """The trie of the tokens."""
+        return _levels(self.token_bytes)
 
     def text_of(self, token_ids: Sequence[int]) -> bytes:
         """Returns what tokens write, without those that have no bytes."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from redraft import engine
 from redraft.async_engine import Engine
-from redraft.generation.result import DenoisingStep
+from redraft.generation.result import ConstraintReport, DenoisingStep
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
-from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, Usage
+from redraft.server.openai.responses import CanvasInfo, ConstraintInfo, PromptTokensDetails, Usage
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
 
 log = logging.getLogger("redraft.server")
@@ -23,6 +23,9 @@ DELTA_TOKENS = 8
 
 MAX_QUEUED_EVENTS = 256
 """Events that wait for a client that receives slowly: beyond it, drafts are dropped, and nothing else."""
+
+
+MIN_LOG_MASS = -1e9
 
 
 class AdmissionSlots:
@@ -120,7 +123,8 @@ class ChoiceProgress:
 
     scores: of the prompt's tokens but the first, and of the one behind it, where they are asked for. has_stopped:
     whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times of
-    time.perf_counter(), None until then. warnings: what may be wrong with it, once it has ended.
+    time.perf_counter(), None until then. Once it has ended, warnings: what may be wrong with it; constraint: what one
+    had to do.
     """
 
     request: engine.Request
@@ -136,6 +140,7 @@ class ChoiceProgress:
     has_text: bool = False
     content: str = ""
     warnings: tuple[str, ...] = ()
+    constraint: ConstraintReport | None = None
 
     @property
     def tokens_written(self) -> int:
@@ -160,6 +165,7 @@ class ChoiceProgress:
             yield from self.stream.commit(event.token_ids, scored_tokens(event, self.top_logprobs))
         elif isinstance(event, engine.Finished):
             self.has_stopped = event.generation.finish_reason == "stop"
+            self.constraint = event.generation.constraint
             yield from self.stream.finish(event.generation.finish_reason)
 
     def end(self, finish_reason: str) -> None:
@@ -282,6 +288,7 @@ class GenerationSession:
             seed=choice.request.settings.seed,
             steps_per_canvas=choice.steps,
             seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
+            constraint=_constraint_info(choice.constraint),
         )
 
     def _cancel(self) -> None:
@@ -311,6 +318,8 @@ class GenerationSession:
         self._metrics.whole.observe(choice.ended_at - self._started)
         if choice.admitted_at is not None and choice.stream.num_tokens:
             self._metrics.per_token.observe((choice.ended_at - choice.admitted_at) / choice.stream.num_tokens)
+        if choice.constraint is not None:
+            self._metrics.guided_steps.inc(choice.constraint.guided_steps)
         for steps in choice.steps:
             self._metrics.steps.observe(steps)
         if choice.steps:
@@ -321,6 +330,14 @@ class GenerationSession:
         """Prompt tokens that had been read before, each prompt counted once, as its own tokens are."""
         # The first of a prompt's choices is admitted first: what the others find cached is its doing.
         return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
+
+
+def _constraint_info(report: ConstraintReport | None) -> ConstraintInfo | None:
+    if report is None:
+        return None
+    # JSON has no infinity: a model may give a language no probability at all.
+    log_mass = [max(round(mass, 2), MIN_LOG_MASS) for mass in report.log_mass]
+    return ConstraintInfo(log_mass=log_mass, guided_steps=report.guided_steps, states=report.states)
 
 
 def _repeat(prompts: tuple[ReadPrompt, ...], count: int) -> Iterator[ReadPrompt]:

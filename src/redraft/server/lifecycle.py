@@ -93,6 +93,7 @@ class ModelServer:
             for task in (loading, *background):
                 task.cancel()
             await asyncio.gather(loading, *background, return_exceptions=True)
+            self.service.close()
             if self._engine is not None:
                 await _run_in_thread(self._shut_down)
         if self._failure is not None:

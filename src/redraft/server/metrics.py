@@ -36,6 +36,11 @@ class Metrics:
         self.whole = histogram("request_seconds", "From submission to the engine to the end of an answer", SECONDS)
         self.queued = histogram("queue_seconds", "From submission to the engine to admission", SECONDS)
         self.steps = histogram("denoising_steps_per_canvas", "Denoiser passes per canvas", STEPS)
+        self.guided_steps = counter("guided_steps", "Denoiser passes whose tokens were drawn from a constraint")
+        self.constraint_builds = histogram("constraint_build_seconds", "Seconds to build a constraint", SECONDS)
+        self.constraint_refusals = counter(
+            "constraint_refusals", "Constraints that were not built, by reason", "reason"
+        )
         self.per_forward = histogram("tokens_per_forward", "Answer tokens per denoiser pass", TOKENS_PER_FORWARD)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:

@@ -5,6 +5,7 @@ import functools
 import time
 
 from redraft.async_engine import Engine
+from redraft.server.constraints import Constraints
 from redraft.server.generation import AdmissionSlots
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, retry_later
@@ -18,7 +19,8 @@ class Service:
     """What the routes share. Belongs to one event loop.
 
     slots: reserved before a prompt is read. encoding: prompts being tokenized; those that wait for it hold nothing but
-    their text. is_draining: whether new requests are refused because the server is shutting down.
+    their text. constraints: built before a prompt is tokenized. is_draining: whether new requests are refused because
+    the server is shutting down.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -40,12 +42,18 @@ class Service:
                 f"max_context is {self.max_context}, must be more than the model's canvas of {config.canvas_length} "
                 f"and at most its context of {config.max_context}"
             )
+        self.constraints = Constraints(engine.model, self.metrics)
         self.token_text = functools.cache(engine.model.tokenizer.token_text)
         self.metrics.watch("requests_running", "Answers in progress", lambda: engine.state.running)
         self.metrics.watch("requests_waiting", "Answers that wait to be admitted", lambda: engine.state.waiting)
         self.metrics.watch("prefix_cache_tokens", "Prompt tokens in the cache", lambda: engine.state.cached_tokens)
         self.metrics.watch("prefix_cache_limit", "Capacity of the cache", lambda: engine.limits.prefix_tokens)
         self._engine = engine
+
+    def close(self) -> None:
+        """Ends what runs beside the engine."""
+        if self._engine is not None:
+            self.constraints.close()
 
     @property
     def engine(self) -> Engine:

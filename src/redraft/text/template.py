@@ -15,10 +15,8 @@ rendering well under one). What bounds it:
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ import jinja2
 import markupsafe
 
 from redraft.text import template_worker
+from redraft.utils.line_process import LineProcess
 
 START_SECONDS = 60.0
 # The worker must not import `redraft`, whose façade loads torch: it runs by path, with only Jinja's folders to import.
@@ -65,7 +64,7 @@ class ChatTemplate:
         self._setup = json.dumps(setup).encode() + b"\n"
         # An astral character takes 12 bytes in JSON.
         self._max_reply = 12 * self.limits.max_output + 1024
-        self._worker: _Worker | None = None
+        self._worker: LineProcess | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
 
@@ -92,7 +91,7 @@ class ChatTemplate:
     def _ask(self, request: bytes) -> bytes:
         if self._worker is None or not self._worker.alive:
             self._stop()
-            worker = _Worker()
+            worker = LineProcess(_command(), ENVIRONMENT)
             if worker.exchange(self._setup, START_SECONDS, self._max_reply) is None:
                 worker.stop()
                 raise ValueError("the chat template's process did not start: check memory and process limits")
@@ -117,54 +116,6 @@ class ChatTemplate:
             self._worker = None
 
 
-class _Worker:
-    """The child process and one line of conversation with it at a time."""
-
-    def __init__(self) -> None:
-        folders = {str(Path(module.__file__ or "").resolve().parents[1]) for module in (jinja2, markupsafe)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", BOOT, str(Path(template_worker.__file__).resolve()), *sorted(folders)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-        )
-        self.timed_out = threading.Event()
-        self.stop = weakref.finalize(self, _end, self._process, os.getpid())
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def exchange(self, line: bytes, seconds: float, max_reply: int) -> bytes | None:
-        """Returns the reply to a line; None if the process ended, was killed after `seconds`, or wrote too much."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        timer = threading.Timer(seconds, self._expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            stdin.write(line)
-            stdin.flush()
-            reply = stdout.readline(max_reply)
-        except OSError:
-            return None
-        finally:
-            timer.cancel()
-            timer.join()
-        return reply if reply.endswith(b"\n") else None
-
-    def _expire(self) -> None:
-        self.timed_out.set()
-        self._process.kill()
-
-
-def _end(process: subprocess.Popen[bytes], owner: int) -> None:
-    if os.getpid() != owner:
-        return
-    process.kill()
-    try:
-        process.communicate()
-    except OSError:  # what was not yet written to it
-        process.wait()
+def _command() -> list[str]:
+    folders = {str(Path(module.__file__ or "").resolve().parents[1]) for module in (jinja2, markupsafe)}
+    return [sys.executable, "-I", "-S", "-c", BOOT, str(Path(template_worker.__file__).resolve()), *sorted(folders)]

@@ -12,6 +12,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from redraft.server.constraints import BuiltConstraint, Wanted
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest, StepUpdate
 from redraft.server.middleware.sse import DONE, EventStream, event, run_until_disconnect
 from redraft.server.openai.errors import ApiError
@@ -157,10 +158,14 @@ async def generate(
     http: Request,
     request: GenerationRequest,
     writer: ResponseWriter,
-    prepare: Callable[[], PreparedRequest],
+    prepare: Callable[[BuiltConstraint | None], PreparedRequest],
     num_answers: int,
+    wanted: Wanted | None,
 ) -> Response:
-    """Answers a request: reserves slots, then tokenizes, then generates, for as long as the client listens."""
+    """Answers a request, for as long as the client listens.
+
+    Reserves slots, builds what the answers are held to, tokenizes, generates.
+    """
     facts = http.state.facts
     if request.user is not None:
         facts["user"] = repr(request.user)
@@ -168,8 +173,9 @@ async def generate(
         facts["request"] = request.model_dump_json(include={"messages", "prompt"})
     with ExitStack() as held:
         held.enter_context(service.slots.reserve(num_answers))
+        constraint = None if wanted is None else await service.constraints.get(wanted)
         async with service.encoding:
-            prepared = await asyncio.to_thread(prepare)
+            prepared = await asyncio.to_thread(prepare, constraint)
         session = GenerationSession(service.engine, prepared, service.metrics, http.state.request_id)
         held.callback(_log_usage, session, facts)
         held.enter_context(session)

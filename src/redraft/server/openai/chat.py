@@ -1,5 +1,6 @@
 """POST /v1/chat/completions, https://platform.openai.com/docs/api-reference/chat"""
 
+import functools
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -7,9 +8,11 @@ from collections.abc import Iterable
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
+from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.messages import encode_conversation, template_variables
 from redraft.server.openai.preparation import check_model, prepare, sampler_settings
 from redraft.server.openai.requests import NOT_STORED, ChatRequest
@@ -36,11 +39,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         check_model(request.model, service.name)
         serializer = ChatSerializer(service, logprobs=bool(request.logprobs))
         return await generate(
-            service, http, request, serializer, lambda: prepare_chat(service, request), request.num_choices
-        )
+            service, http, request, serializer, functools.partial(prepare_chat, service, request), request.num_choices,
+            wanted_constraint(request),
+        )  # fmt: skip
 
 
-def prepare_chat(service: Service, request: ChatRequest) -> PreparedRequest:
+def prepare_chat(service: Service, request: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:
     if request.top_logprobs and not request.logprobs:
         raise bad_request("top_logprobs requires logprobs=true", "top_logprobs")
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
@@ -51,8 +55,9 @@ def prepare_chat(service: Service, request: ChatRequest) -> PreparedRequest:
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     warnings = [NOT_STORED] if request.store else []
     return prepare(
-        service, request, [encoded], settings, top_logprobs=top_logprobs, param="messages", warnings=warnings
-    )
+        service, request, [encoded], settings, top_logprobs=top_logprobs, param="messages", constraint=constraint,
+        warnings=warnings,
+    )  # fmt: skip
 
 
 class ChatSerializer(Serializer):

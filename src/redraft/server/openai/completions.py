@@ -1,6 +1,7 @@
 """POST /v1/completions, https://platform.openai.com/docs/api-reference/completions"""
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -8,9 +9,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import ChoiceUpdate, Echo, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
+from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.preparation import check_length, check_model, encode, prepare, sampler_settings
 from redraft.server.openai.requests import CompletionRequest, StreamOptions
 from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
@@ -31,12 +34,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
         check_model(request.model, service.name)
         serializer = CompletionSerializer(service, request)
         num_answers = request.num_choices * len(request.prompts)
-        return await generate(
-            service, http, request, serializer, lambda: prepare_completion(service, request), num_answers
-        )
+        wanted = wanted_constraint(request)
+        if wanted is not None and request.scores_prompt:
+            raise bad_request(f"{wanted.param} has no effect where {SCORING}; leave it out", wanted.param)
+        prepare = functools.partial(prepare_completion, service, request)
+        return await generate(service, http, request, serializer, prepare, num_answers, wanted)
 
 
-def prepare_completion(service: Service, request: CompletionRequest) -> PreparedRequest:
+def prepare_completion(
+    service: Service, request: CompletionRequest, constraint: BuiltConstraint | None
+) -> PreparedRequest:
     if request.scores_prompt:
         _check_scoring(request)
     elif request.max_tokens == 0:
@@ -58,8 +65,9 @@ def prepare_completion(service: Service, request: CompletionRequest) -> Prepared
         is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
         warnings = [WITHOUT_TEMPLATE] if is_bare else []
         prepared = prepare(
-            service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", warnings=warnings
-        )
+            service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", constraint=constraint,
+            warnings=warnings,
+        )  # fmt: skip
     if not request.echo:
         return prepared
     # After the prompts have been found to fit, since each token is looked up.

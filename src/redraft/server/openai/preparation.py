@@ -5,7 +5,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from redraft.constraints.tokens import TokenAutomaton
 from redraft.engine import Request
+from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import PreparedRequest
 from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.openai.requests import CANVAS_SETTINGS, GenerationRequest
@@ -97,19 +99,26 @@ def prepare(
     *,
     top_logprobs: int | None,
     param: str,
+    constraint: BuiltConstraint | None = None,
     warnings: Sequence[str] = (),
 ) -> PreparedRequest:
     """Returns the engine's requests for some prompts. param: the field that the prompts came from.
 
-    warnings: what will not be as it was asked for, beside what the prompts say; a strict request is refused for the
-    first.
+    constraint: what the answers are held to. warnings: what will not be as it was asked for, beside what the prompts
+    and the constraint say; a strict request is refused for the first.
     """
+    if constraint is not None:
+        _check_constrained(request, constraint)
+        warnings = [*warnings, *constraint.warnings]
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
     canvas = request.canvas
     requests: list[Request] = []
+    limit = service.engine.model.defaults.replace(**settings).max_new_tokens
     for prompt in prompts:
         room = _max_new_tokens(service, prompt.ids, settings, param, autoregressive=canvas.autoregressive)
+        if constraint is not None:
+            _check_shortest(constraint.automaton, room, is_asked=room == limit)
         fitting = settings | {"max_new_tokens": room}
         # Each choice has its own draws, and each prompt the ones that it would have alone.
         requests += [
@@ -119,6 +128,7 @@ def prepare(
                 top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
                 mode="autoregressive" if canvas.autoregressive else "diffusion",
                 stop_ids=() if request.ignore_eos else None,
+                constraint=None if constraint is None else constraint.automaton,
                 index=index,
                 **fitting,
             )
@@ -133,6 +143,27 @@ def prepare(
         alternatives=canvas.alternatives,
         warnings=warnings,
     )
+
+
+def _check_constrained(request: GenerationRequest, constraint: BuiltConstraint) -> None:
+    """Refuses what does not go with a constraint."""
+    for name, is_given in (
+        ("canvas.autoregressive", request.canvas.autoregressive),
+        ("ignore_eos", request.ignore_eos),
+    ):
+        if is_given:
+            message = f"{name} does not go with {constraint.param}: leave one of them out"
+            raise bad_request(message, name, "unsupported_value")
+
+
+def _check_shortest(automaton: TokenAutomaton, room: int, *, is_asked: bool) -> None:
+    """Refuses a request whose answer cannot be as short as it would have to be. is_asked: by its own limit."""
+    if automaton.min_tokens > room:
+        limit = (
+            f"max_tokens is {room}: allow more" if is_asked else f"the context has room for {room}: shorten the prompt"
+        )
+        message = f"the shortest answer that fits the constraint has {automaton.min_tokens} tokens, {limit}"
+        raise bad_request(message, "max_tokens", "invalid_value")
 
 
 def refuse_if_strict(is_strict: bool, warnings: Sequence[str], param: str) -> None:

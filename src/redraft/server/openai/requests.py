@@ -4,22 +4,14 @@ A field that is null counts as absent, as in OpenAI's own clients. The fields ar
 (https://platform.openai.com/docs/api-reference), except `canvas`, `chat_template_kwargs` and `strict`.
 """
 
-import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from redraft import SETTINGS, Setting
+from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
+from redraft.server.openai.fields.structured import Choice, Json, ResponseFormat, StructuredOutputs
 from redraft.server.settings import (
     MAX_ALTERNATIVES,
     MAX_CHOICES,
@@ -42,50 +34,6 @@ OPENAI_NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "s
 CANVAS_SETTINGS = tuple(setting for setting in SETTINGS if setting.name not in OPENAI_NAMES)
 
 
-def _allow_null(schema: dict[str, Any]) -> None:
-    """Says in a model's schema that optional fields, and fields of any other name, may be null."""
-    required = schema.get("required", ())
-    for name, field in schema.get("properties", {}).items():
-        if (
-            name not in required
-            and {"type": "null"} not in field.get("anyOf", ())
-            and None not in field.get("enum", ())
-        ):
-            outer = {key: field.pop(key) for key in ("title", "default", "description") if key in field}
-            schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **outer}
-    schema["additionalProperties"] = {"type": "null"}
-
-
-class StrictModel(BaseModel):
-    """A model for which unknown fields, NaN and values of another type are errors, and null is absent."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_allow_null)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, given: Any) -> Any:
-        if isinstance(given, dict) and None in given.values():
-            return {name: value for name, value in given.items() if value is not None}
-        return given
-
-
-def no_op_field(*values: Any, because: str = "") -> Any:
-    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway.
-
-    because: why another value is refused, where it is not plain that we lack it.
-    """
-    reason = because and f": {because}"
-
-    def check(value: Any) -> Any:
-        same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
-        if value is not None and not any(same):
-            shown, allowed = json.dumps(value)[:100], json.dumps(values[0])
-            raise ValueError(f"{shown} is not supported{reason}; leave it out, or send {allowed}")
-        return value
-
-    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]
-
-
 def setting_field(setting: Setting) -> Any:
     """Returns the type and default of the field for a sampler setting: None takes the checkpoint's own value."""
     if setting.choices:
@@ -95,14 +43,9 @@ def setting_field(setting: Setting) -> Any:
     return kind | None, Field(default=None, description=setting.help)
 
 
-FAIL_FAST: Any = Field(fail_fast=True)
-"""For every list: writing an error for each of a million wrong elements would take half a minute."""
-
 NOT_CONSTRAINED = "answers are not constrained to a form yet"
 WHOLE_DISTRIBUTION = "every step samples from the whole distribution"
 
-Label = Annotated[str, Field(max_length=1024)]
-"""A client's own name for something, which no answer depends on."""
 Metadata = Annotated[dict[Label, Label], Field(max_length=16)]
 """A client's own notes on a request, which no answer depends on."""
 NOT_STORED = "the answer is not stored, though store is true: send the whole conversation each time"
@@ -138,7 +81,8 @@ class GenerationRequest(StrictModel):
     """The fields that both generating endpoints share.
 
     seed: -1 draws one, as no seed does; of others the lowest 63 bits count. stop: empty texts stop nothing. strict:
-    refuse the request where it would be answered with `warnings`.
+    refuse the request where it would be answered with `warnings`. response_format, structured_outputs: what the answer
+    is held to; guided_json and the like: older names of structured_outputs' fields.
     """
 
     model: str | None = None
@@ -153,6 +97,13 @@ class GenerationRequest(StrictModel):
     ignore_eos: bool = False
     canvas: Canvas = Canvas()
     strict: bool = False
+
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Json | None = None
+    guided_regex: str | None = None
+    guided_choice: Choice | None = None
+    guided_grammar: str | None = None
 
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
@@ -271,7 +222,6 @@ class ChatRequest(GenerationRequest):
     tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     chat_template_kwargs: TemplateOptions | None = None
 
-    response_format: no_op_field({"type": "text"}, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     parallel_tool_calls: no_op_field(True, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     functions: no_op_field([])  # type: ignore[valid-type]
     function_call: no_op_field("auto", "none")  # type: ignore[valid-type]

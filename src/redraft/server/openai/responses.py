@@ -24,12 +24,21 @@ class Usage(BaseModel):
     tokens_per_forward: float
 
 
+class ConstraintInfo(BaseModel):
+    """What a constraint had to do. log_mass: of each canvas, in nats; below about -20 the model was overruled."""
+
+    log_mass: list[float]
+    guided_steps: int
+    states: int
+
+
 class CanvasInfo(BaseModel):
     """How an answer was written. The same seed and settings give it again. seconds: from admission to the end."""
 
     seed: int | None
     steps_per_canvas: list[int]
     seconds: float
+    constraint: ConstraintInfo | None = None
 
 
 class TopLogprob(BaseModel):

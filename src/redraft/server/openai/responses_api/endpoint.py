@@ -1,5 +1,6 @@
 """POST /v1/responses, https://platform.openai.com/docs/api-reference/responses: one answer's text, streamed or not."""
 
+import functools
 import itertools
 import json
 import secrets
@@ -11,11 +12,13 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
 from redraft.server.middleware.sse import event
 from redraft.server.openai.answers import ResponseWriter, by_choice, generate, stream_responses
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
+from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.preparation import check_model
 from redraft.server.openai.requests import ChatRequest, StreamOptions
 from redraft.server.openai.responses_api.protocol import (
@@ -47,15 +50,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
         writer = ResponsesWriter(service, request)
         chat = request.to_chat()
-        return await generate(service, http, chat, writer, lambda: prepare_response(service, chat), 1)
+        prepare = functools.partial(prepare_response, service, chat)
+        return await generate(service, http, chat, writer, prepare, 1, wanted_constraint(chat, "text.format"))
 
 
-def prepare_response(service: Service, chat: ChatRequest) -> PreparedRequest:
+def prepare_response(service: Service, chat: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:
     """Returns what the chat request asks the engine for. Errors have this protocol's names."""
     try:
-        return prepare_chat(service, chat)
+        return prepare_chat(service, chat, constraint)
     except ApiError as error:
-        names = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
+        names = {"messages": "input", **dict.fromkeys(("max_completion_tokens", "max_tokens"), "max_output_tokens")}
         name = names.get(error.param or "", error.param)
         message = error.detail.replace(str(error.param), str(name))
         raise ApiError(error.status_code, message, param=name, code=error.code, headers=error.headers) from error

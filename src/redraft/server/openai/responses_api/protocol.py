@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
+from redraft.server.openai.fields.structured import JsonObjectFormat, NamedSchema, TextFormat
 from redraft.server.openai.requests import (
-    FAIL_FAST,
     MAX_INTEGER,
     MAX_SEED,
     MAX_TEMPERATURE,
@@ -14,20 +15,30 @@ from redraft.server.openai.requests import (
     WHOLE_DISTRIBUTION,
     Canvas,
     ChatRequest,
-    Label,
     Metadata,
-    StrictModel,
-    no_op_field,
 )
 from redraft.server.openai.responses import CanvasInfo
 
-PLAIN_TEXT: tuple[dict[str, Any], ...] = (
-    {"format": {"type": "text"}},
-    {},
-    {"verbosity": "medium"},
-    {"format": {"type": "text"}, "verbosity": "medium"},
-)
-"""What `text` may say."""
+
+class FlatSchemaFormat(NamedSchema):
+    """A JSON value that fits a schema."""
+
+    type: Literal["json_schema"]
+
+
+class TextOptions(StrictModel):
+    """What the answer's text is held to."""
+
+    format: Annotated[TextFormat | JsonObjectFormat | FlatSchemaFormat, Field(discriminator="type")] | None = None
+    verbosity: no_op_field("medium")  # type: ignore[valid-type]
+
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """The format as chat completions have it."""
+        if isinstance(self.format, FlatSchemaFormat):
+            schema = self.format.model_dump(by_alias=True, exclude={"type"})
+            return {"type": "json_schema", "json_schema": schema}
+        return None if self.format is None else {"type": self.format.type}
 
 
 class InputPart(StrictModel):
@@ -69,9 +80,9 @@ class ResponsesRequest(StrictModel):
     seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
     canvas: Canvas = Canvas()
     strict: bool = False
+    text: TextOptions = TextOptions(verbosity=None)
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
-    text: no_op_field(*PLAIN_TEXT, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     reasoning: no_op_field({}, {"effort": None}, {"effort": "none"})  # type: ignore[valid-type]
     tools: no_op_field([], because="only /v1/chat/completions has tools")  # type: ignore[valid-type]
     tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
@@ -93,7 +104,12 @@ class ResponsesRequest(StrictModel):
             include={"model", "stream", "temperature", "user", "seed", "canvas", "strict", "store"},
         )
         return ChatRequest.model_validate(
-            fields | {"messages": messages, "max_completion_tokens": self.max_output_tokens}
+            fields
+            | {
+                "messages": messages,
+                "max_completion_tokens": self.max_output_tokens,
+                "response_format": self.text.response_format,
+            }
         )
 
 

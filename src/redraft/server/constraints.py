@@ -1,0 +1,114 @@
+"""What answers are held to: built in a process of its own, so that no other request waits for it, and kept."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from redraft.api import Model
+from redraft.constraints.build import AutomatonCache, ConstraintSpec
+from redraft.constraints.limits import BuildLimits
+from redraft.constraints.process.builder import Builder, BuildRefused
+from redraft.constraints.tokens import TokenAutomaton
+from redraft.server.metrics import Metrics
+from redraft.server.openai.errors import bad_request, retry_later
+
+BUILD_SECONDS = BuildLimits().seconds
+MAX_WAIT_SECONDS = BUILD_SECONDS + 0.4
+"""What a request waits for its constraint at most, the builds of others included."""
+
+CODES = {"schema": "invalid_json_schema", "too_large": "constraint_too_large"}
+"""Of the errors that say why a constraint was not built."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The constraint that a request asks for. param: the field that asks.
+
+    fallback: what holds the answer instead, with a warning, where the constraint cannot be kept; None refuses that.
+    OpenAI's clients expect so of a schema that is not strict: an answer as good as can be.
+    """
+
+    spec: ConstraintSpec
+    param: str
+    fallback: ConstraintSpec | None = None
+
+
+@dataclass(frozen=True)
+class BuiltConstraint:
+    """What a request's answers are held to. param: the field that asked. warnings: what it does not keep."""
+
+    automaton: TokenAutomaton
+    param: str
+    warnings: tuple[str, ...] = ()
+
+
+class Constraints:
+    """The constraints of a server's requests. Belongs to one event loop.
+
+    One is built at a time. The process is started for the first, which waits for it.
+    """
+
+    def __init__(self, model: Model, metrics: Metrics) -> None:
+        self._model, self._metrics = model, metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="constraints")
+        self._builder: Builder | None = None
+        self._cache = AutomatonCache(build=lambda spec, *_: self._build(spec))
+        metrics.watch("constraint_hits", "Constraints that were there already", lambda: self._cache.hits)
+
+    @property
+    def pid(self) -> int | None:
+        """The process that builds, once there is one."""
+        return None if self._builder is None else self._builder.pid
+
+    async def get(self, wanted: Wanted) -> BuiltConstraint:
+        """Returns the constraint that a request asks for, built if need be.
+
+        ApiError if it is refused, and, to try again later, if the builds of others take too long.
+        """
+        try:
+            try:
+                return BuiltConstraint(await self._find_or_build(wanted.spec), wanted.param)
+            except BuildRefused as error:
+                if wanted.fallback is None:
+                    raise
+                told = f"{wanted.param} is kept only in part, since it is not strict: {error}"
+                return BuiltConstraint(await self._find_or_build(wanted.fallback), wanted.param, (told,))
+        except BuildRefused as error:
+            raise bad_request(str(error), wanted.param, CODES.get(error.reason, "invalid_value")) from error
+        except TimeoutError:
+            self._metrics.constraint_refusals.labels("busy").inc()
+            message = "other constraints are being built: try again later, or send one that was sent before"
+            raise retry_later(429, message, 1, "constraints_busy") from None
+
+    async def _find_or_build(self, spec: ConstraintSpec) -> TokenAutomaton:
+        loop = asyncio.get_running_loop()
+        if self._builder is None:
+            await loop.run_in_executor(self._thread, self._start)
+        if (held := self._cache.find(spec, self._model.vocabulary)) is not None:
+            return held
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            # What nobody waits for any more is not begun.
+            return await loop.run_in_executor(self._thread, self._cache.get, spec, self._model.vocabulary)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._builder is not None:
+            self._builder.stop()
+
+    def _start(self) -> None:
+        if self._builder is None:
+            builder = Builder(self._model.vocabulary, seconds=BUILD_SECONDS)
+            builder.start()
+            self._builder = builder
+
+    def _build(self, spec: ConstraintSpec) -> TokenAutomaton:
+        assert self._builder is not None
+        started = time.perf_counter()
+        try:
+            return self._builder.build(spec)
+        except BuildRefused as error:
+            self._metrics.constraint_refusals.labels(error.reason).inc()
+            raise
+        finally:
+            self._metrics.constraint_builds.observe(time.perf_counter() - started)

@@ -1,0 +1,1 @@
+"""The parts that requests are made of."""

@@ -1,0 +1,56 @@
+"""What the models of all requests share: strictness, nulls, and fields that may only say what happens anyway."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+FAIL_FAST: Any = Field(fail_fast=True)
+"""For every list: writing an error for each of a million wrong elements would take half a minute."""
+
+Label = Annotated[str, Field(max_length=1024)]
+"""A client's own name for something, which no answer depends on."""
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    """Says in a model's schema that optional fields, and fields of any other name, may be null."""
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        if (
+            name not in required
+            and {"type": "null"} not in field.get("anyOf", ())
+            and None not in field.get("enum", ())
+        ):
+            outer = {key: field.pop(key) for key in ("title", "default", "description") if key in field}
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **outer}
+    schema["additionalProperties"] = {"type": "null"}
+
+
+class StrictModel(BaseModel):
+    """A model for which unknown fields, NaN and values of another type are errors, and null is absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_allow_null)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, given: Any) -> Any:
+        if isinstance(given, dict) and None in given.values():
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
+
+def no_op_field(*values: Any, because: str = "") -> Any:
+    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway.
+
+    because: why another value is refused, where it is not plain that we lack it.
+    """
+    reason = because and f": {because}"
+
+    def check(value: Any) -> Any:
+        same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+        if value is not None and not any(same):
+            shown, allowed = json.dumps(value)[:100], json.dumps(values[0])
+            raise ValueError(f"{shown} is not supported{reason}; leave it out, or send {allowed}")
+        return value
+
+    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]

@@ -13,6 +13,7 @@ from tokenizers import decoders
 
 import redraft
 from redraft.evaluation.tasks import TASKS
+from tests.fakes.adapters import adapter_folder
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
 
@@ -231,3 +232,35 @@ def test_the_parts_of_a_message_are_one_text(model):
     parts = [{"type": "text", "text": "hello "}, {"type": "text", "text": "there"}]
     (whole,) = {tuple(model.encode([{"role": "user", "content": one}])) for one in (parts, tuple(parts), "hello there")}
     assert list(whole) == model.encode("hello there")
+
+
+def test_adapters(tmp_path, model):
+    first, second = (adapter_folder(tmp_path / name, model.folder, seed) for seed, name in enumerate(("a", "b")))
+    base = model.generate("hello", seed=3).text
+    loaded = redraft.load(model.folder, adapters={"first": first})
+    other = loaded.load_adapter(second)
+    assert loaded.adapters == ("first", "b")
+    assert (other.name, other.adapter) == ("b", "b")
+    texts = {name: loaded.generate("hello", seed=3, adapter=name).text for name in (None, *loaded.adapters)}
+    assert texts[None] == base
+    assert len(set(texts.values())) == 3
+    assert other.generate("hello", seed=3).text == texts["b"]
+    assert list(other.stream("hello", seed=3))[-1].model == "b"
+    with redraft.Engine(loaded) as engine:
+        answers = [engine.generate_many(["hello"] * 3, seed=3, adapter=name) for name in texts]
+        found = [[result.text for result in of_one] for of_one in answers]
+    assert found == [[text] * 3 for text in texts.values()]
+    with redraft.Engine(other) as engine:
+        assert [result.text for result in engine.generate_many(["hello"], seed=3)] == [texts["b"]]
+    tokens = loaded.generate_autoregressive("hello", adapter="b").text
+    assert tokens == other.generate_autoregressive("hello").text
+    loaded.unload_adapter("b")
+    for call in (lambda: other.generate("hello"), lambda: loaded.generate("hello", adapter="b")):
+        with pytest.raises(ValueError, match="there is no adapter 'b': there are 'first'"):
+            call()
+    with pytest.raises(ValueError, match="'first' is loaded already"):
+        loaded.load_adapter(second, "first")
+    foreign = adapter_folder(tmp_path / "foreign", model.folder, 1, base="0" * 64)
+    with pytest.raises(ValueError, match="was trained on another base than"):
+        loaded.load_adapter(foreign)
+    assert loaded.adapters == ("first",)

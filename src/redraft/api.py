@@ -1,10 +1,12 @@
 """The façade: `load` returns a Model, which answers text with text."""
 
+import copy
 import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Unpack
 
 import torch
@@ -20,31 +22,34 @@ from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
 from redraft.generation.result import check_prompt
 from redraft.model.precision import Precision, check_precision
-from redraft.model.preparation import prepare
+from redraft.model.preparation import hold_adapters, prepare
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
 from redraft.text.prompts.conversation import check_conversation, joined, text_of
 from redraft.utils.forks import check_not_forked, mark_loaded
 from redraft.utils.threads import requested_threads
+from redraft.weights.adapters import read_adapter
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
 from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.config.file import read_generation_config
 from redraft.weights.fetch import resolve
-from redraft.weights.memory import check_fits
+from redraft.weights.memory import check_available, check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
 
 
 class AnswerArguments(SamplerArguments, total=False):
-    """The keyword arguments of an answer: sampler settings, at most one thing that it is held to, and its start.
+    """The keyword arguments of an answer: sampler settings, an adapter, what it is held to, and its start.
 
-    schema, regex, choice, grammar: as `Model.constraint` takes them; constraint: what that has built. start: what the
-    first canvas begins as, of which tokens may be pinned.
+    adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
+    be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
+    of which tokens may be pinned.
     """
 
+    adapter: str | None
     schema: Any
     regex: str | None
     choice: Sequence[str] | None
@@ -53,25 +58,83 @@ class AnswerArguments(SamplerArguments, total=False):
     start: CanvasStart | None
 
 
-_OTHERS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys()
+_OTHERS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys() - {"adapter"}
 
 
 class Model:
-    """A loaded checkpoint that answers text with text. Made by `load`."""
+    """A loaded checkpoint that answers text with text, or what an adapter makes of it. Made by `load`.
+
+    folder: the checkpoint's. adapter: the name of the adapter that it answers with, None for none.
+    """
 
     def __init__(
-        self, name: str, transformer: Transformer, tokenizer: TextTokenizer, defaults: SamplerSettings, card: Card
+        self,
+        name: str,
+        transformer: Transformer,
+        tokenizer: TextTokenizer,
+        defaults: SamplerSettings,
+        card: Card,
+        *,
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         self.card = card
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.defaults = defaults
+        self.folder = folder
+        self.adapter: str | None = None
+        self._base = self
+        self._adapted: dict[str, Model] = {}
         self._automata = AutomatonCache()
 
     def __repr__(self) -> str:
         config = self.transformer.config
         return f"<Model {self.name!r}: canvas of {config.canvas_length} tokens, context of {config.max_context:,}>"
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that are loaded."""
+        return tuple(self._base._adapted)
+
+    def load_adapter(self, folder: str | os.PathLike[str], name: str | None = None) -> "Model":
+        """Loads an adapter in PEFT's layout, and returns what it makes of this model; the two share the weights.
+
+        folder: its folder, that of a run that trained it, or its name on the hub. name: what calls ask for it by; None
+        is the last part of the folder's. It brings its own card and sampler settings, where it has any. ValueError for
+        an adapter of another base, one that is damaged or does not fit into the memory, and a name that is taken.
+        """
+        base = self._base
+        if base.folder is None:
+            raise ValueError(f"{base!r} was not loaded from a folder: what its adapters belong to is not known")
+        path = resolve(os.fspath(folder))
+        name = Path(folder).resolve().name if name is None else name
+        adapter = read_adapter(path, base.transformer.config)
+        adapter.check_base(Checkpoint.open(base.folder))
+        settings = read_generation_config(path)
+        adapted = copy.copy(base)
+        adapted.name = adapted.adapter = name
+        adapted.card = _read_card(path)
+        adapted.defaults = SamplerSettings.from_generation_config(settings) if settings else base.defaults
+        bank = hold_adapters(base.transformer)
+        needed = bank.bytes_with(adapter)
+        check_available(needed, f"{path} beside the adapters that are loaded", "unload others, or free some memory")
+        bank.add({name: adapter})
+        base._adapted[name] = adapted
+        return adapted
+
+    def unload_adapter(self, name: str) -> None:
+        """Lets an adapter go; answers in progress with it fail. ValueError where none of that name is loaded."""
+        adapted = self.with_adapter(name)
+        adapted.transformer.adapters.remove(name)  # type: ignore[union-attr]
+        del self._base._adapted[name]
+
+    def with_adapter(self, name: str | None) -> "Model":
+        """Returns what a loaded adapter makes of this model; this model itself for None. ValueError for others."""
+        if name is None:
+            return self
+        self.transformer.adapter(name)  # raises for one that is not there
+        return self._base._adapted[name]
 
     def generate(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Result:
         """Answers one prompt. Sampler settings override the checkpoint's own; for the others see `constraint`.
@@ -80,8 +143,10 @@ class Model:
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
         asked = self._ask(prompt, arguments)
-        generation = generate(self.transformer, asked.prompt.ids, asked.settings, asked.constraint, start=asked.start)
-        return self._answer(asked).result_of(generation)
+        generation = generate(
+            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start
+        )
+        return asked.answer().result_of(generation)
 
     def stream(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Iterator[Draft | Committed | Result]:
         """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
@@ -121,18 +186,22 @@ class Model:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """What the model's tokens write, as constraints need it."""
+        if self._base is not self:
+            return self._base.vocabulary
         config = self.transformer.config
         tokens = self.tokenizer.all_token_bytes(config.vocab_size)
         return Vocabulary(tokens.tokens, end_ids=config.eos_ids, strips_first_space=tokens.strips_first_space)
 
-    def generate_autoregressive(self, prompt: Prompt, **settings: Unpack[SamplerArguments]) -> Result:
+    def generate_autoregressive(
+        self, prompt: Prompt, *, adapter: str | None = None, **settings: Unpack[SamplerArguments]
+    ) -> Result:
         """Answers one prompt token by token, without a canvas, taking the likeliest token each time: for comparison.
 
         Only max_new_tokens of the settings is used. Raises what `generate` raises.
         """
-        asked = self._ask(prompt, settings)
-        generation = generate_autoregressive(self.transformer, asked.prompt.ids, asked.settings)
-        return self._answer(asked, has_canvases=False).result_of(generation)
+        asked = self.with_adapter(adapter)._ask(prompt, settings)
+        generation = generate_autoregressive(self.transformer, asked.prompt.ids, asked.settings, asked.model.adapter)
+        return asked.answer(has_canvases=False).result_of(generation)
 
     def map(self, prompts: Iterable[Prompt], **arguments: Unpack[AnswerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
@@ -175,11 +244,14 @@ class Model:
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
         check_not_forked()
+        if (name := arguments.get("adapter")) is not None:
+            return self.with_adapter(name)._ask(prompt, {**arguments, "adapter": None})
+        arguments = {key: value for key, value in arguments.items() if key != "adapter"}
         given = {name: arguments[name] for name in _OTHERS if name in arguments}
         settings = self.defaults.replace(**{name: value for name, value in arguments.items() if name not in given})
         start = given.pop("start", None)
         held = self._constraint(**given)
-        return _Asked(self.read(prompt), settings, held, given.get("schema"), start)
+        return _Asked(self, self.read(prompt), settings, held, given.get("schema"), start)
 
     def _constraint(
         self,
@@ -198,15 +270,11 @@ class Model:
             raise ValueError("a constraint is given twice: leave out one of them")
         return self._automata.get(spec, self.vocabulary)
 
-    def _answer(self, asked: "_Asked", *, has_canvases: bool = True) -> AnswerText:
-        return AnswerText(
-            self.name, self.tokenizer, asked.prompt, asked.settings, stop_ids=self.transformer.config.eos_ids,
-            has_canvases=has_canvases, schema=asked.schema,
-        )  # fmt: skip
-
     def _events(self, asked: "_Asked") -> Iterator[Draft | Committed | Result]:
-        answer = self._answer(asked)
-        steps = denoising_steps(self.transformer, asked.prompt.ids, asked.settings, asked.constraint, start=asked.start)
+        answer = asked.answer()
+        steps = denoising_steps(
+            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start
+        )
         while True:
             try:
                 step = next(steps)
@@ -222,11 +290,20 @@ class Model:
 class _Asked:
     """A prompt as it was read, and what is asked of its answer."""
 
+    model: Model
     prompt: ReadPrompt
     settings: SamplerSettings
     constraint: TokenAutomaton | None
     schema: Any
     start: CanvasStart | None
+
+    def answer(self, *, has_canvases: bool = True) -> AnswerText:
+        """Returns what tells of the answer. has_canvases: whether it is denoised."""
+        model = self.model
+        return AnswerText(
+            model.name, model.tokenizer, self.prompt, self.settings, stop_ids=model.transformer.config.eos_ids,
+            has_canvases=has_canvases, schema=self.schema,
+        )  # fmt: skip
 
 
 def check_prompts(name: str, prompts: object) -> None:
@@ -238,13 +315,20 @@ def check_prompts(name: str, prompts: object) -> None:
         raise ValueError(f"{name} takes a list of prompts, got {brief(prompts)}")
 
 
-def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "auto", precision: str = "auto") -> Model:
+def load(
+    name_or_path: str | os.PathLike[str] = "bundled",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    adapters: Mapping[str, str | os.PathLike[str]] | None = None,
+) -> Model:
     """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
 
     device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda". precision: "float32"; "bf16"; "int8"
     (integer products, the rest in bf16); "int8-weight-only" or "int4-weight-only" (the layers' matrices in so many
     bits, products in bf16: for memory); "auto" is float32 on a CPU where the weights take less than 4 GB, else bf16,
-    and of a quantized checkpoint what it is stored in. ValueError says what is wrong with it, before anything is read
+    and of a quantized checkpoint what it is stored in. adapters: by name, the folders that `Model.load_adapter` loads;
+    a call then asks for one by `adapter=`. ValueError says what is wrong with it, before anything is read
     where it would not fit into memory.
     """
     if not isinstance(name_or_path, str | os.PathLike):
@@ -262,7 +346,10 @@ def load(name_or_path: str | os.PathLike[str] = "bundled", *, device: str = "aut
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
-    return Model(os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder))
+    model = Model(os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder), folder=folder)
+    for name, adapter in (adapters or {}).items():
+        model.load_adapter(adapter, name)
+    return model
 
 
 def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:

@@ -148,20 +148,23 @@ class Engine:
         drafts: bool = False,
         stop_ids: Sequence[int] | None = None,
         mode: Mode = "diffusion",
+        adapter: str | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
         stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: "autoregressive" answers
         as `Model.generate_autoregressive` does, without drafts and stop ids, "verified" the same from verified drafts.
+        adapter: the name of one that the model has loaded.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
-        read = await asyncio.to_thread(self.model.read, prompt)
-        request = self.request(read.ids, drafts=drafts, stop_ids=stops, mode=mode, **settings)
-        reader = _reader(self.model, read, request)
+        model = self.model.with_adapter(adapter)
+        read = await asyncio.to_thread(model.read, prompt)
+        request = self.request(read.ids, drafts=drafts, stop_ids=stops, mode=mode, adapter=adapter, **settings)
+        reader = _reader(model, read, request)
         return Answer(request.id, self.events(request), reader, functools.partial(self.cancel, request))
 
     def request(
@@ -173,21 +176,24 @@ class Engine:
         mode: Mode = "diffusion",
         stop_ids: tuple[int, ...] | None = None,
         constraint: TokenAutomaton | None = None,
+        adapter: str | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
         check_not_forked()
         if mode not in (modes := get_args(Mode)):
             raise ValueError(f"mode is {mode!r}, must be {' or '.join(modes)}")
+        model = self.model.with_adapter(adapter)
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
-            settings=self.model.defaults.replace(**settings_of_mode(mode, settings)),
+            settings=model.defaults.replace(**settings_of_mode(mode, settings)),
             stop_ids=stop_ids,
             drafts=drafts,
             top=top,
             mode=mode,
             constraint=constraint,
+            adapter=model.adapter,
         )
 
     def events(
@@ -213,10 +219,15 @@ class Engine:
         return self._loop.state
 
     async def stream(
-        self, prompt: Prompt, *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
+        self,
+        prompt: Prompt,
+        *,
+        mode: Mode = "diffusion",
+        adapter: str | None = None,
+        **settings: Unpack[SamplerArguments],
     ) -> AsyncIterator[AnswerEvent]:
         """Yields drafts (but of an autoregressive answer), text and result. Leaving the loop cancels the answer."""
-        answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, **settings)
+        answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, adapter=adapter, **settings)
         try:
             async for event in answer:
                 yield event
@@ -228,7 +239,12 @@ class Engine:
         return self._loop.cancel(answer.id)
 
     def generate_many(
-        self, prompts: Iterable[Prompt], *, mode: Mode = "diffusion", **settings: Unpack[SamplerArguments]
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        mode: Mode = "diffusion",
+        adapter: str | None = None,
+        **settings: Unpack[SamplerArguments],
     ) -> Iterator[Result | Failure]:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
@@ -236,8 +252,8 @@ class Engine:
         ValueError, at once, for settings and modes that are unknown or out of range.
         """
         check_prompts("generate_many", prompts)
-        self.request([0], mode=mode, **settings)
-        return self._many(_Batch(self, iter(prompts), {"mode": mode, **settings}))
+        self.request([0], mode=mode, adapter=adapter, **settings)
+        return self._many(_Batch(self, iter(prompts), {"mode": mode, "adapter": adapter, **settings}))
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:
         """Refuses new requests and waits until all held ones are answered or, without `finish`, cancelled.
@@ -341,9 +357,10 @@ class _Batch:
             self._exhausted = True
             return None
         try:
-            read = self._engine.model.read(prompt)
+            model = self._engine.model.with_adapter(self._settings["adapter"])
+            read = model.read(prompt)
             request = self._engine.request(read.ids, **self._settings)
-            return request, _reader(self._engine.model, read, request)
+            return request, _reader(model, read, request)
         except Exception as error:  # whatever is wrong with it, the others are answered
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)

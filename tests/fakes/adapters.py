@@ -2,12 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from redraft.model.config import ModelConfig
 from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
+from redraft.weights.adapters import fingerprint, write_adapter
+from redraft.weights.checkpoint import Checkpoint
 
 DENSE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -33,6 +37,14 @@ def held_adapter(encoder: Matrices, denoiser: Matrices | None = None) -> Adapter
     parts = [part for one in (encoder, denoiser) for low in one.values() for part in (low.a, low.b)]
     content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
     return AdapterMatrices(encoder=encoder, denoiser=denoiser, digest=hashlib.sha256(content).hexdigest())
+
+
+def adapter_folder(folder: Path, checkpoint: Path, seed: int, *, base: str | None = None, **options: Any) -> Path:
+    """Writes a random adapter for a checkpoint; `base` stands for its fingerprint if given."""
+    opened = Checkpoint.open(checkpoint)
+    matrices = random_adapter(opened.config, seed, **options)
+    write_adapter(folder, matrices, rank=4, alpha=4, base="tiny", base_fingerprint=base or fingerprint(opened))
+    return folder
 
 
 def merged(state: Mapping[str, Tensor], adapter: Matrices) -> dict[str, Tensor]:

@@ -33,6 +33,9 @@ ModelOption = Annotated[
         help='A checkpoint: "bundled", a folder, or a name on the Hugging Face hub.',
     ),
 ]
+AdapterOption = Annotated[
+    str | None, typer.Option("--adapter", help="An adapter's folder: the model answers with it. See docs/adapters.md.")
+]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Say nothing on standard error but errors: no notes, no progress.")
 ]
@@ -52,9 +55,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 class ModelOptions:
     """The options of a command that generates: which model, how it runs, and the sampler settings that were given.
 
-    from_file: the names of those that come from the configuration file. It is about models on this machine: where an
-    option asks for something that they do not fit, they have no effect. Raises ValueError for an unknown precision,
-    before anything is loaded.
+    adapter: the folder of the adapter that the model answers with. from_file: the names of those that come from the
+    configuration file. It is about models on this machine: where an option asks for something that they do not fit,
+    they have no effect. Raises ValueError for an unknown precision, before anything is loaded.
     """
 
     model: str
@@ -62,6 +65,7 @@ class ModelOptions:
     precision: str
     settings: dict[str, Any]
     from_file: frozenset[str] = frozenset()
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -74,7 +78,8 @@ class ModelOptions:
     def load(self, *, quiet: bool = False) -> "redraft.Model":
         """Loads the model; on a terminal a line says so meanwhile, unless `quiet`."""
         with loading(self.model, quiet=quiet):
-            return redraft.load(self.model, device=self.device, precision=self.precision)
+            model = redraft.load(self.model, device=self.device, precision=self.precision)
+            return model if self.adapter is None else model.load_adapter(self.adapter)
 
     def endpoint(self, url: str, key_variable: str | None, timeout: float = ENDPOINT_TIMEOUT) -> "Endpoint":
         """Returns the endpoint at `url`, with the server's first model unless --model names one.
@@ -84,6 +89,8 @@ class ModelOptions:
         require_package("httpx2", "load")
         from redraft.client.stream import Endpoint, check_url, list_models, request_fields
 
+        if self.adapter is not None:
+            raise ValueError("--adapter is loaded here; with --endpoint name the server's by --model")
         local = {"device": self.device, "precision": self.precision}
         if any(value != "auto" for name, value in local.items() if name not in self.from_file):
             raise ValueError("--device and --precision are the server's choice; leave them out with --endpoint")
@@ -143,6 +150,7 @@ def _make_model_options(
     model: ModelOption = "bundled",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    adapter: AdapterOption = None,
     **settings: Any,
 ) -> ModelOptions:
     chosen = without_none(**settings)
@@ -154,7 +162,7 @@ def _make_model_options(
         if others := [name for name in chosen if name in from_file]:
             raise ValueError(f"{error} ({', '.join(others)}: from the configuration file)") from None
         raise
-    return ModelOptions(model, device, precision, chosen, from_file)
+    return ModelOptions(model, device, precision, chosen, from_file, adapter)
 
 
 def is_from_file(invocation: typer.Context, name: str) -> bool:

@@ -2,11 +2,14 @@
 
 import functools
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import redraft
 from redraft.cli import options
+from redraft.model.precision import check_precision
 from redraft.server.settings import ServerSettings
 from redraft.utils.signals import delay_interrupt
 
@@ -36,6 +39,14 @@ def serve(
     max_context: Annotated[
         int | None, typer.Option(help="Tokens of prompt and answer together; by default the model's limit.")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="An adapter, a model of that name in the API; repeatable."),
+    ] = None,
+    allow_adapter_changes: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Let clients load adapters from below this folder, and unload any."),
+    ] = None,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     cors_origin: Annotated[
@@ -54,9 +65,20 @@ def serve(
     settings = ServerSettings(
         host=host, port=port, api_key=api_key, served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
-        log_prompts=log_prompts, drain_seconds=drain_seconds,
+        log_prompts=log_prompts, drain_seconds=drain_seconds, adapter_root=allow_adapter_changes,
     )  # fmt: skip
-    load = functools.partial(options.ModelOptions(model, device, precision, {}).load, quiet=True)
+    check_precision(precision)
+    adapters = dict(map(_parse_adapter, adapter or ()))
+    if len(adapters) < len(adapter or ()):
+        raise ValueError("--adapter: a name is given twice; give each adapter a name of its own")
+    load = functools.partial(redraft.load, model, device=device, precision=precision, adapters=adapters)
     with delay_interrupt():
         from redraft.server import lifecycle
     lifecycle.serve(settings, load)
+
+
+def _parse_adapter(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    if not name.strip() or not folder.strip():
+        raise ValueError(f"--adapter {text}: must be NAME=FOLDER, as mails=runs/mails")
+    return name, folder

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from redraft.server import health
+from redraft.server import adapters, health
 from redraft.server.middleware.access import AccessControl, Readiness
 from redraft.server.middleware.body import BodyReader, StrictRoute
 from redraft.server.middleware.request_log import RequestLog
@@ -30,6 +30,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         403: "Called by another name than this server's",
         404: "No such model or page",
         405: "Method not allowed",
+        409: "The name is taken",
         408: "The request body arrived too slowly",
         413: "The request body is too long",
         415: "The request body is not application/json",
@@ -63,7 +64,7 @@ def create_routes(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(Exception, _raise_on)
-    for endpoint in (chat, completions, responses, tokenize, models, health, pages):
+    for endpoint in (chat, completions, responses, tokenize, models, adapters, health, pages):
         endpoint.add_routes(app, service)
     _remove_422(app)
     _allow_head(app)

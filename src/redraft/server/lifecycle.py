@@ -131,7 +131,7 @@ class ModelServer:
             return
         settings, service = self._settings, self.service
         print(
-            f"redraft: serving {service.name} at {self.url} "
+            f"redraft: serving {', '.join(service.model_names)} at {self.url} "
             f"({counted(settings.max_concurrent, 'request')} at once, {settings.max_queue} waiting, context "
             f"{service.max_context:,} tokens{', with a key' if settings.api_key else ''})",
             flush=True,

@@ -2,8 +2,13 @@
 
 import asyncio
 import functools
+import re
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from redraft.api import Model
 from redraft.async_engine import Engine
 from redraft.server.constraints import Constraints
 from redraft.server.generation import AdmissionSlots
@@ -13,6 +18,7 @@ from redraft.server.settings import ServerSettings
 
 EXPECTED_LOADING_SECONDS = 5
 MAX_PROMPTS_ENCODING = 2
+POLL_SECONDS = 0.05
 
 
 class Service:
@@ -31,6 +37,8 @@ class Service:
         self.is_draining = False
         self.created = int(time.time())
         self._engine: Engine | None = None
+        self._adapters_in_use: Counter[str] = Counter()
+        self._leaving: set[str] = set()
 
     def attach_engine(self, engine: Engine, name: str) -> None:
         """Takes the loaded model; from now on requests are answered. ValueError for a max_context it cannot have."""
@@ -43,6 +51,8 @@ class Service:
                 f"and at most its context of {config.max_context}"
             )
         self.constraints = Constraints(engine.model, self.metrics)
+        if self.name in engine.model.adapters:
+            raise ValueError(f"an adapter has the model's name, {self.name!r}; give it another one")
         self.token_text = functools.cache(engine.model.tokenizer.token_text)
         self.metrics.watch("requests_running", "Answers in progress", lambda: engine.state.running)
         self.metrics.watch("requests_waiting", "Answers that wait to be admitted", lambda: engine.state.waiting)
@@ -59,6 +69,49 @@ class Service:
     def engine(self) -> Engine:
         assert self._engine is not None
         return self._engine
+
+    @property
+    def model_names(self) -> list[str]:
+        """The names of the model and of its adapters, as requests have them."""
+        return [self.name, *(name for name in self.engine.model.adapters if name not in self._leaving)]
+
+    def model(self, name: str | None) -> Model:
+        """Returns the model of a name, that without an adapter for None. Refuses others with 404.
+
+        The name is compared and never looked up.
+        """
+        if name is None or name == self.name:
+            return self.engine.model
+        if name in (known := self.model_names):
+            return self.engine.model.with_adapter(name)
+        shown = re.sub(r"[^\x20-\x7e]", "?", name[:100])
+        message = f"there is no model {shown!r}, only {', '.join(map(repr, known))}"
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+    def name_of(self, model: Model) -> str:
+        """Returns what requests call a model by."""
+        return model.adapter or self.name
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Goes around an answer with an adapter, which is not unloaded meanwhile."""
+        if adapter is not None:
+            self._adapters_in_use[adapter] += 1
+        try:
+            yield
+        finally:
+            if adapter is not None:
+                self._adapters_in_use[adapter] -= 1
+
+    async def unload_adapter(self, name: str) -> None:
+        """Refuses new requests for an adapter from now on, and lets it go when its answers in progress are done."""
+        self._leaving.add(name)
+        try:
+            while self._adapters_in_use[name]:
+                await asyncio.sleep(POLL_SECONDS)
+            await asyncio.to_thread(self.engine.model.unload_adapter, name)
+        finally:
+            self._leaving.discard(name)
 
     def unavailable_reason(self) -> ApiError | None:
         """Returns why requests are refused now, or None if they are answered."""

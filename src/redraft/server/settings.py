@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 LOG_FORMATS = ("text", "json")
@@ -29,7 +30,8 @@ class ServerSettings:
 
     api_key: the key that every route but /health/live requires; None requires none. served_name: the model's name in
     the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context: tokens of prompt and
-    answer together, at most the model's. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets
+    answer together, at most the model's. adapter_root: the folder below which clients may load adapters from; None:
+    they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets
     running requests go on. port 0 picks a free one. header_seconds, body_seconds, send_seconds: how long a client may
     take to send its head, to send its body, and to receive what it is sent.
     """
@@ -41,6 +43,7 @@ class ServerSettings:
     max_concurrent: int = 16
     max_queue: int = 128
     max_context: int | None = None
+    adapter_root: Path | None = None
     cors_origins: tuple[str, ...] = ()
     log_format: str = LOG_FORMATS[0]
     log_prompts: bool = False
@@ -67,6 +70,8 @@ class ServerSettings:
             raise ValueError("served_name is empty; leave it out, or give the model a name")
         if self.max_context is not None and self.max_context < 1:
             raise ValueError(f"max_context is {self.max_context}, must be at least 1")
+        if self.adapter_root is not None and not self.adapter_root.is_dir():
+            raise ValueError(f"adapter_root is {str(self.adapter_root)!r}, which is not a folder")
         for origin in self.cors_origins:
             if origin != "*" and not origin.startswith(("http://", "https://")):
                 raise ValueError(f"the origin {origin!r} must be like https://example.org, or *")

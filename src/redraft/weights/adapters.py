@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.weights.checkpoint import Checkpoint, all_finite
+from redraft.weights.memory import check_available
 from redraft.weights.storage.header import read_header
 from redraft.weights.storage.names import DECODER, ENCODER, is_unused
 
@@ -87,19 +89,24 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     A quantized copy has the same.
     """
     digest = hashlib.sha256(repr(checkpoint.config).encode())
-    for name, shape in sorted(checkpoint.config.parameter_shapes().items()):
-        if len(shape) == 1:
-            stored = checkpoint.tensors[name]
-            with safe_open(stored.file, framework="pt") as file:
-                vector = file.get_tensor(stored.name).to(torch.bfloat16)
-            digest.update(name.encode() + vector.view(torch.uint8).numpy().tobytes())
+    with ExitStack() as stack:
+        files = {
+            path: stack.enter_context(safe_open(path, framework="pt"))
+            for path in {stored.file for stored in checkpoint.tensors.values()}
+        }
+        for name, shape in sorted(checkpoint.config.parameter_shapes().items()):
+            if len(shape) == 1:
+                stored = checkpoint.tensors[name]
+                vector = files[stored.file].get_tensor(stored.name).to(torch.bfloat16)
+                digest.update(name.encode() + vector.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
     """Reads an adapter for a model of shape `config`.
 
-    Raises ValueError, with file and name, for what does not fit that model, is not finite, or asks for more than LoRA.
+    Raises ValueError, with file and name, for what does not fit that model, is not finite, or asks for more than LoRA,
+    and, before it is read, for what does not fit into the memory.
     """
     folder = Path(folder)
     settings = read_json_object(folder / ADAPTER_CONFIG)
@@ -115,6 +122,8 @@ def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
     if not path.is_file() and (others := sorted(one.name for one in folder.glob("adapter_model.*"))):
         raise ValueError(f"{folder} has {others[0]}, which is not read: save it as {ADAPTER_WEIGHTS}")
     stored = {name: tensor.shape for name, tensor in read_header(path).items()}
+    # As it is stored, in float32, and with scaled B.
+    check_available(3 * 4 * sum(map(math.prod, stored.values())), f"reading {folder}", "free some memory")
     scales = _Scales.of(where, settings)
     passes: dict[str, dict[str, LowRank]] = {ENCODER: {}, DECODER: {}}
     shapes = config.parameter_shapes()

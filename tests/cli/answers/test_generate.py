@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.fakes.adapters import adapter_folder
+
 KEYS = {
     "text", "token_ids", "finish_reason", "steps_per_canvas", "tokens_per_forward", "seconds", "tokens_per_second",
     "seed", "model", "warnings",
@@ -144,3 +146,19 @@ def test_strict_counts_the_rows_with_warnings(run, checkpoint, tmp_path):
     assert (code, len(out.splitlines())) == (3, 2)
     assert all(json.loads(line)["warnings"] for line in out.splitlines())
     assert err.endswith('redraft: 2 of 2 answers have warnings: see "warnings" there\n')
+
+
+def test_with_an_adapter(run, checkpoint, tmp_path):
+    adapter = adapter_folder(tmp_path / "mails", checkpoint, 0)
+    arguments = ("hello", "-m", checkpoint, "--seed", 3, "--json")
+    code, out, _ = run("generate", *arguments, "--adapter", adapter)
+    answer, base = json.loads(out), json.loads(run("generate", *arguments)[1])
+    assert (code, answer["model"]) == (0, "mails")
+    assert answer["text"] != base["text"]
+    (rows := tmp_path / "rows.jsonl").write_text('{"prompt": "hello"}')
+    code, out, _ = run("generate", "--rows", rows, "-m", checkpoint, "--seed", 3, "--adapter", adapter)
+    assert json.loads(out)["text"] == answer["text"]
+    code, _, err = run("generate", "hello", "-m", checkpoint, "--adapter", tmp_path / "none")
+    assert code == 2
+    assert "there is no folder" in err
+    assert run("serve", checkpoint, "--adapter", "mails")[2].startswith("redraft: --adapter mails: must be NAME=FOLDER")

@@ -176,11 +176,17 @@ def _identify(
             "--model": model_options.model,
             "--device": model_options.device,
             "--precision": model_options.precision,
+            "--adapter": model_options.adapter,
             **{f"--{name.replace('_', '-')}": value for name, value in model_options.settings.items()},
         },
         digests={
             "the content of the file of rows": checked.digest,
             "the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES),
+            **(
+                {}
+                if model_options.adapter is None
+                else {"the adapter": digest_folder(resolve(model_options.adapter), CHECKPOINT_FILES)}
+            ),
         },
     )
 

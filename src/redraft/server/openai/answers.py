@@ -53,16 +53,16 @@ class ResponseWriter(ABC):
 
 
 class Serializer(ResponseWriter):
-    """The format of one answer in choices. Made for one request."""
+    """The format of one answer in choices. Made for one request; refuses a model that is not there with 404."""
 
     prefix: str
     draft_object: str
     chunk_type: type[ChatChunk] | type[TextCompletion]
 
-    def __init__(self, service: Service, *, logprobs: bool) -> None:
+    def __init__(self, service: Service, model: str | None, *, logprobs: bool) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
-        self.model = service.name
+        self.model = service.name_of(service.model(model))
         self.text_of = service.token_text
         self.logprobs = logprobs
 
@@ -173,6 +173,7 @@ async def generate(
         facts["request"] = request.model_dump_json(include={"messages", "prompt"})
     with ExitStack() as held:
         held.enter_context(service.slots.reserve(num_answers))
+        held.enter_context(service.using(service.model(request.model).adapter))
         constraint = None if wanted is None else await service.constraints.get(wanted)
         async with service.encoding:
             prepared = await asyncio.to_thread(prepare, constraint)

@@ -14,7 +14,7 @@ from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, b
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.messages import encode_conversation, template_variables
-from redraft.server.openai.preparation import check_model, prepare, sampler_settings
+from redraft.server.openai.preparation import prepare, sampler_settings
 from redraft.server.openai.requests import NOT_STORED, ChatRequest
 from redraft.server.openai.responses import (
     AssistantMessage,
@@ -36,8 +36,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM_RESPONSES)
     async def chat(http: Request, request: ChatRequest) -> Response:
         """Answers a conversation."""
-        check_model(request.model, service.name)
-        serializer = ChatSerializer(service, logprobs=bool(request.logprobs))
+        serializer = ChatSerializer(service, request.model, logprobs=bool(request.logprobs))
         return await generate(
             service, http, request, serializer, functools.partial(prepare_chat, service, request), request.num_choices,
             wanted_constraint(request),
@@ -51,7 +50,8 @@ def prepare_chat(service: Service, request: ChatRequest, constraint: BuiltConstr
     if len(limits) > 1:
         raise bad_request("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
     settings = sampler_settings(service, request, max(limits, default=None))  # type: ignore[type-var]
-    encoded = encode_conversation(service, request.messages, **template_variables(service, request))
+    variables = template_variables(service, request)
+    encoded = encode_conversation(service, service.model(request.model), request.messages, **variables)
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     warnings = [NOT_STORED] if request.store else []
     return prepare(
@@ -65,8 +65,8 @@ class ChatSerializer(Serializer):
 
     prefix, draft_object, chunk_type = "chatcmpl", "chat.completion.draft", ChatChunk
 
-    def __init__(self, service: Service, *, logprobs: bool) -> None:
-        super().__init__(service, logprobs=logprobs)
+    def __init__(self, service: Service, model: str | None, *, logprobs: bool) -> None:
+        super().__init__(service, model, logprobs=logprobs)
         self._started: set[int] = set()
         self._num_calls: Counter[int] = Counter()
         self.bytes_of = service.engine.model.tokenizer.token_bytes

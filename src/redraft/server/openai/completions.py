@@ -14,7 +14,7 @@ from redraft.server.generation import ChoiceUpdate, Echo, GenerationSession, Pre
 from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
-from redraft.server.openai.preparation import check_length, check_model, encode, prepare, sampler_settings
+from redraft.server.openai.preparation import check_length, encode, prepare, sampler_settings
 from redraft.server.openai.requests import CompletionRequest, StreamOptions
 from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
 from redraft.server.service import Service
@@ -31,7 +31,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=TextCompletion, responses=STREAM_RESPONSES)
     async def complete(http: Request, request: CompletionRequest) -> Response:
         """Continues a plain text."""
-        check_model(request.model, service.name)
         serializer = CompletionSerializer(service, request)
         num_answers = request.num_choices * len(request.prompts)
         wanted = wanted_constraint(request)
@@ -49,7 +48,7 @@ def prepare_completion(
     elif request.max_tokens == 0:
         raise bad_request("max_tokens is 0, must be at least 1, or echo must be true", "max_tokens", "invalid_value")
     settings = sampler_settings(service, request, request.max_tokens or None)
-    model = service.engine.model
+    model = service.model(request.model)
     prompts = []
     for prompt in request.prompts:
         if isinstance(prompt, str):
@@ -77,7 +76,7 @@ def prepare_completion(
 
 def prepare_scoring(service: Service, request: CompletionRequest, prompts: Sequence[ReadPrompt]) -> PreparedRequest:
     """Returns the engine's requests for prompts that are scored. They may fill the context."""
-    engine, num_tokens = service.engine, request.max_tokens or 0
+    engine, num_tokens, adapter = service.engine, request.max_tokens or 0, service.model(request.model).adapter
     for prompt in prompts:
         if len(prompt.ids) + num_tokens > service.max_context:
             raise bad_request(
@@ -86,7 +85,7 @@ def prepare_scoring(service: Service, request: CompletionRequest, prompts: Seque
             )  # fmt: skip
     return PreparedRequest(
         requests=tuple(
-            dataclasses.replace(engine.request(prompt.ids, top=request.logprobs or 0), mode="scoring")
+            dataclasses.replace(engine.request(prompt.ids, top=request.logprobs or 0, adapter=adapter), mode="scoring")
             for prompt in prompts
         ),
         prompts=tuple(prompts),
@@ -133,7 +132,7 @@ class CompletionSerializer(Serializer):
     prefix, draft_object, chunk_type = "cmpl", "text_completion.draft", TextCompletion
 
     def __init__(self, service: Service, request: CompletionRequest) -> None:
-        super().__init__(service, logprobs=request.logprobs is not None)
+        super().__init__(service, request.model, logprobs=request.logprobs is not None)
         self._request = request
         self._offsets: Counter[int] = Counter()
         # What has to go before the next piece of each choice.

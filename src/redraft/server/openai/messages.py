@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from redraft.api import Model
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.preparation import check_length, encode
 from redraft.server.openai.requests import ChatRequest, Message
@@ -19,12 +20,11 @@ UNREADABLE = "unreadable"
 """The argument that holds, as text, what an earlier tool call has instead of a JSON object."""
 
 
-def encode_conversation(service: Service, messages: Sequence[Message], **variables: object) -> ReadPrompt:
+def encode_conversation(service: Service, model: Model, messages: Sequence[Message], **variables: object) -> ReadPrompt:
     """Returns a conversation through the chat template, or one text where there is no template.
 
     Refuses what the template or the context cannot take. Renders and tokenizes: not for the event loop.
     """
-    model = service.engine.model
     if model.tokenizer.has_chat_template:
         warnings: list[str] = []
         chosen, left_out = model.card.select([{"role": one.role, "at": at} for at, one in enumerate(messages)])

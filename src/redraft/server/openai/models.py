@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from redraft import SETTINGS
 from redraft.server.openai.answers import json_response
-from redraft.server.openai.preparation import check_model
 from redraft.server.openai.requests import OPENAI_NAMES
 from redraft.server.service import Service
 from redraft.weights.card import Card
@@ -26,19 +25,20 @@ CanvasDefaults: Any = create_model(
 
 
 class ModelInfo(BaseModel):
-    """The model, its limits and defaults, and its own description."""
+    """A model, its limits and defaults, and its own description. parent: the model whose adapter it is."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "redraft"
+    parent: str | None = None
     max_model_len: int
     canvas: CanvasDefaults
     card: Card
 
 
 class ModelList(BaseModel):
-    """The one model that is served."""
+    """The models that are served: the one that was loaded, and what its adapters make of it."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]
@@ -47,24 +47,24 @@ class ModelList(BaseModel):
 def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=ModelList)
     async def models() -> Response:
-        """Returns the model, its limits, its defaults, and its own description."""
-        return json_response(ModelList(data=[model_info(service)]))
+        """Returns each model, its limits, its defaults, and its own description."""
+        return json_response(ModelList(data=[model_info(service, name) for name in service.model_names]))
 
     @app.get("/v1/models/{model:path}", response_model=ModelInfo)
     async def model(model: str) -> Response:
         """Returns the same about one model."""
-        check_model(model, service.name)
-        return json_response(model_info(service))
+        return json_response(model_info(service, model))
 
 
-def model_info(service: Service) -> ModelInfo:
-    model = service.engine.model
+def model_info(service: Service, name: str) -> ModelInfo:
+    model = service.model(name)
     values = model.defaults.flat()
     defaults = {name: values.get(setting.name) for name, setting in DEFAULTS.items()}
     defaults["canvas_length"] = defaults["canvas_length"] or model.transformer.config.canvas_length
     defaults["max_tokens"] = min(model.defaults.max_new_tokens, service.max_context)
     return ModelInfo(
-        id=service.name,
+        id=name,
+        parent=None if model.adapter is None else service.name,
         created=service.created,
         max_model_len=service.max_context,
         canvas=CanvasDefaults(**defaults),

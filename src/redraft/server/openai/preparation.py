@@ -1,15 +1,15 @@
 """From a generation request to requests for the engine: sampler settings, token limits, and all refusals."""
 
-import re
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from redraft.api import Model
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.engine import Request
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import PreparedRequest
-from redraft.server.openai.errors import ApiError, bad_request
+from redraft.server.openai.errors import bad_request
 from redraft.server.openai.requests import CANVAS_SETTINGS, GenerationRequest
 from redraft.server.service import Service
 from redraft.server.settings import MAX_DRAWN_SEED
@@ -31,13 +31,6 @@ AR_ALLOWED_NOOPS = {
     "canvas.stream_drafts": False,
 }
 """Values that these fields may have all the same, because they say what happens anyway."""
-
-
-def check_model(requested: str | None, served: str) -> None:
-    """Refuses with 404 a model that is not the one served. The name is compared and never looked up."""
-    if requested is not None and requested != served:
-        shown = re.sub(r"[^\x20-\x7e]", "?", requested[:100])
-        raise ApiError(404, f"there is no model {shown!r}, only {served!r}", param="model", code="model_not_found")
 
 
 def check_length(service: Service, text: str, param: str) -> None:
@@ -83,7 +76,7 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
         # One for all choices, and reported, so that each can be had again.
         settings["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
     try:
-        service.engine.model.defaults.replace(**settings)
+        service.model(request.model).defaults.replace(**settings)
     except ValueError as error:
         name = str(error).split(" ", 1)[0]
         prefix = "canvas." if any(name == setting.name for setting in CANVAS_SETTINGS) else ""
@@ -112,11 +105,11 @@ def prepare(
         warnings = [*warnings, *constraint.warnings]
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
-    canvas = request.canvas
+    canvas, model = request.canvas, service.model(request.model)
     requests: list[Request] = []
-    limit = service.engine.model.defaults.replace(**settings).max_new_tokens
+    limit = model.defaults.replace(**settings).max_new_tokens
     for prompt in prompts:
-        room = _max_new_tokens(service, prompt.ids, settings, param, autoregressive=canvas.autoregressive)
+        room = _max_new_tokens(service, model, prompt.ids, settings, param, autoregressive=canvas.autoregressive)
         if constraint is not None:
             _check_shortest(constraint.automaton, room, is_asked=room == limit)
         fitting = settings | {"max_new_tokens": room}
@@ -129,6 +122,7 @@ def prepare(
                 mode="autoregressive" if canvas.autoregressive else "diffusion",
                 stop_ids=() if request.ignore_eos else None,
                 constraint=None if constraint is None else constraint.automaton,
+                adapter=model.adapter,
                 index=index,
                 **fitting,
             )
@@ -174,10 +168,9 @@ def refuse_if_strict(is_strict: bool, warnings: Sequence[str], param: str) -> No
 
 
 def _max_new_tokens(
-    service: Service, prompt: list[int], settings: dict[str, Any], param: str, *, autoregressive: bool
+    service: Service, model: Model, prompt: list[int], settings: dict[str, Any], param: str, *, autoregressive: bool
 ) -> int:
     """Returns how long the answer may be: as long as asked for and as fits, in whole canvases where it has any."""
-    model = service.engine.model
     chosen = model.defaults.replace(**settings)
     canvas = 1 if autoregressive else chosen.canvas_length or model.transformer.config.canvas_length
     room = (service.max_context - len(prompt)) // canvas * canvas

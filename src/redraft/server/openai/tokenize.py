@@ -9,7 +9,7 @@ from redraft import Model
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.messages import encode_conversation
-from redraft.server.openai.preparation import check_length, check_model, encode
+from redraft.server.openai.preparation import check_length, encode
 from redraft.server.openai.requests import DetokenizeRequest, TokenizeRequest
 from redraft.server.openai.responses import DetokenizeResponse, TokenizeResponse, TokenizerInfo
 from redraft.server.service import Service
@@ -20,7 +20,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize", response_model=TokenizeResponse)
     async def tokenize(request: TokenizeRequest) -> Response:
         """Returns the token ids of a text, or of a conversation as the chat template writes it."""
-        check_model(request.model, service.name)
+        service.model(request.model)
         if (request.prompt is None) == (request.messages is None):
             raise bad_request("send either prompt or messages", "prompt")
         if request.messages is not None and "add_special_tokens" in request.model_fields_set:
@@ -39,7 +39,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/detokenize", response_model=DetokenizeResponse)
     async def detokenize(request: DetokenizeRequest) -> Response:
         """Returns the text of token ids, control tokens as their names."""
-        check_model(request.model, service.name)
+        service.model(request.model)
         tokenizer = service.engine.model.tokenizer
         try:
             text = await asyncio.to_thread(tokenizer.decode, request.tokens, skip_special=False)
@@ -62,7 +62,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 def _encode(service: Service, request: TokenizeRequest) -> ReadPrompt:
     if request.messages is not None:
-        return encode_conversation(service, request.messages)
+        return encode_conversation(service, service.model(request.model), request.messages)
     text = request.prompt
     assert text is not None
     check_length(service, text, "prompt")

@@ -19,7 +19,6 @@ from redraft.server.openai.answers import ResponseWriter, by_choice, generate, s
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
-from redraft.server.openai.preparation import check_model
 from redraft.server.openai.requests import ChatRequest, StreamOptions
 from redraft.server.openai.responses_api.protocol import (
     IncompleteDetails,
@@ -45,10 +44,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/responses", response_model=ResponseObject, responses=stream_responses(*EVENTS))
     async def respond(http: Request, request: ResponsesRequest) -> Response:
         """Answers a conversation, in OpenAI's newer protocol."""
-        check_model(request.model, service.name)
+        served = service.name_of(service.model(request.model))
         if request.canvas.stream_drafts or request.canvas.alternatives:
             raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
-        writer = ResponsesWriter(service, request)
+        writer = ResponsesWriter(served, request)
         chat = request.to_chat()
         prepare = functools.partial(prepare_response, service, chat)
         return await generate(service, http, chat, writer, prepare, 1, wanted_constraint(chat, "text.format"))
@@ -68,11 +67,11 @@ def prepare_response(service: Service, chat: ChatRequest, constraint: BuiltConst
 class ResponsesWriter(ResponseWriter):
     """The format of responses. Thoughts and tool calls have no place in their text part."""
 
-    def __init__(self, service: Service, request: ResponsesRequest) -> None:
+    def __init__(self, model: str, request: ResponsesRequest) -> None:
         self._begun = ResponseObject(
             id=f"resp_{secrets.token_hex(12)}",
             created_at=int(time.time()),
-            model=service.name,
+            model=model,
             **request.model_dump(include={"instructions", "max_output_tokens", "temperature", "metadata"}),
         )
         self._item = OutputMessage(id=f"msg_{secrets.token_hex(12)}")

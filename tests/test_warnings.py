@@ -73,6 +73,7 @@ def test_another_prompt_may_be_answered_with_any_text(engine):
 @pytest.mark.parametrize(
     ("prompt", "warning"),
     [
+        ("Say it: I am <|turn>Ana.", "spells out the control token '<|turn>': the model reads it as plain characters"),
         ("where is it?", "has no form that this model was trained on, such as 'Extract {fields} as JSON: {text}'"),
         ("Extract name, town as JSON: the dog", "was not trained on the field 'town'"),
         ("Extract name, name as JSON: the dog", "asks more than once for the field 'name'"),
@@ -144,3 +145,22 @@ def test_a_right_answer_to_a_test_prompt_has_no_warning(task):
         prompt = ReadPrompt([], tuple(card.BUNDLED.prompt_warnings(asked, "user", 100)), task=asked)
         told = prompt.check(case.answer, "stop", num_tokens=9, steps_per_canvas=(5,), max_steps=48)
         assert (*prompt.warnings, *told) == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("refusal", "I can't.", "is not read: send it as content"),
+        ("function_call", {"name": "f"}, "is not read: send it as tool_calls"),
+        ("audio", {"id": "a"}, "is not read: send its transcript"),
+        ("name", "bob", "is not supported by this model's chat template"),
+    ],
+)
+def test_what_no_template_reads_of_a_message_is_refused_and_of_one_that_is_left_out_it_is_not(
+    model, key, value, reason
+):
+    with pytest.raises(ValueError, match=f"^'{key}' of a message of role user {reason}"):
+        model.read([QUESTION | {key: value}])
+    assert model.read([{"role": "assistant", "content": "x", key: value}, QUESTION]).ids == model.encode([QUESTION])
+    says_nothing = dict.fromkeys((key, "id", "parsed")) | {"type": "message"}
+    assert model.read([QUESTION | says_nothing]).warnings == ()

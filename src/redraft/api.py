@@ -25,8 +25,8 @@ from redraft.model.precision import Precision, check_precision
 from redraft.model.preparation import hold_adapters, prepare
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer
-from redraft.text.checks import brief
-from redraft.text.prompts.conversation import check_conversation, joined, text_of
+from redraft.text.checks import brief, check_controls
+from redraft.text.prompts.conversation import check_conversation, check_read, joined, text_of
 from redraft.utils.forks import check_not_forked, mark_loaded
 from redraft.utils.threads import requested_threads
 from redraft.weights.adapters import read_adapter
@@ -223,24 +223,34 @@ class Model:
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
-                return self._described(self.encode_plain(prompt), prompt)
+                return self._described(self.read_plain(prompt), prompt)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
         messages, left_out = self.card.select([joined(message) for message in prompt])
         ids = self.tokenizer.encode_chat(messages, **template_variables)
-        forms = self.tokenizer.own_forms(map(text_of, messages))
-        last = messages[-1]
-        read = self._described(ids, text_of(last), str(last["role"]))
-        return dataclasses.replace(read, forms=forms, warnings=(*left_out, *read.warnings))
+        for message in messages:
+            check_read(message, self.tokenizer.template_reads)
+        texts, last = [text_of(message) for message in messages], messages[-1]
+        read = ReadPrompt(ids, (*left_out, *self._control_warnings(texts)), self.tokenizer.own_forms(texts))
+        return self._described(read, texts[-1], str(last["role"]))
 
     def encode_plain(self, text: str) -> list[int]:
         """Returns the token ids of a plain text, after BOS if the model has one."""
         bos = self.transformer.config.bos_id
         return ([] if bos is None else [bos]) + self.tokenizer.encode(text)
 
-    def _described(self, ids: list[int], text: str, role: str = "user") -> ReadPrompt:
+    def read_plain(self, text: str) -> ReadPrompt:
+        """Returns a plain text as the model reads it, after BOS if it has one, whatever its card says of prompts."""
+        return ReadPrompt(self.encode_plain(text), self._control_warnings([text]), task=self.card.task_of(text))
+
+    def _control_warnings(self, texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(check_controls(self.tokenizer.spelled_controls(texts)))
+
+    def _described(self, read: ReadPrompt, text: str, role: str = "user") -> ReadPrompt:
+        """Returns a prompt with what the card says of it. text: of its last message."""
         task = self.card.task_of(text)
-        return ReadPrompt(ids, tuple(self.card.prompt_warnings(task, role, len(ids))), task=task)
+        warnings = (*read.warnings, *self.card.prompt_warnings(task, role, len(read.ids)))
+        return dataclasses.replace(read, warnings=warnings, task=task)
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
         check_not_forked()

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +46,9 @@ def test_integer_range(name, low, high):
 
 
 @pytest.mark.parametrize("name", [*INTEGERS, "stability_threshold"])
-@pytest.mark.parametrize("bad", [True, False, 1.0, math.nan, math.inf, "3", [3], {}])
+@pytest.mark.parametrize(
+    "bad", [True, False, 1.5, np.bool_(True), np.float32(0.5), 1e400, math.nan, math.inf, "3", [3], {}]
+)
 def test_what_is_no_integer(name, bad):
     with pytest.raises(ValueError, match=rf"^{name} is .*, must be an? int"):
         SamplerSettings.of(**{name: bad})
@@ -71,6 +74,15 @@ def test_what_is_no_name(name, bad):
 def test_null_where_a_number_must_be(name):
     with pytest.raises(ValueError, match=rf"^{name} is None, must be an? int"):
         SamplerSettings.of(**{name: None})
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, np.int8, np.uint64])
+def test_numbers_of_numpy_and_whole_floats_are_taken_as_pythons_own(kind):
+    given = dict.fromkeys(("max_new_tokens", "canvas_length", "steps", "seed", "choice", "temperature"), kind(3))
+    for settings in (SamplerSettings(**given), SamplerSettings.of(**given), SamplerSettings().replace(**given)):
+        assert {type(getattr(settings, name)) for name in given} == {int, float}
+        assert settings == SamplerSettings.of(**dict.fromkeys(given, 3))
+        assert json.loads(json.dumps(settings.flat()))["steps"] == 3
 
 
 def test_whole_numbers_serve_as_floats():

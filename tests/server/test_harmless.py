@@ -17,6 +17,7 @@ from tests.fakes.engines import ScriptedEngine
 
 application = functools.cache(create_app)
 QUESTION = {"role": "user", "content": "where is it?"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,9 @@ def chat(service, **body) -> httpx2.Response:
         {"safety_identifier": "somebody", "prompt_cache_key": "some key"},
         {"stop": ""}, {"stop": []}, {"stop": ["", "never in there"]}, {"stop": [f"never {n}" for n in range(20)]},
         {"top_logprobs": 0, "logprobs": False}, {"top_logprobs": 0},
+        {"max_tokens": 99.0, "n": 1.0, "seed": 7.0, "top_logprobs": 0.0, "canvas": {"steps": 8.0}},
+        {"messages": [QUESTION | {"refusal": None, "function_call": None, "audio": None, "annotations": []}]},
+        {"messages": [QUESTION | {"refusal": "", "function_call": {}, "audio": {}}]},
         {"messages": [QUESTION | {"type": "text"}]},
         {"messages": [QUESTION | {"type": "message", "id": "msg_1", "index": 0, "status": "completed"}]},
         {"messages": [QUESTION | {"name": None, "tool_calls": None, "parsed": None, "type": None, "id": None}]},
@@ -102,6 +106,11 @@ def test_what_changes_nothing_is_taken(service, body):
         ({"parallel_tool_calls": False}, "parallel_tool_calls", "not constrained"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
         ({"top_logprobs": 1}, "top_logprobs", "logprobs=true"),
+        ({"messages": [QUESTION | {"refusal": "I can't."}]}, "messages.0.refusal", "send it as content"),
+        ({"messages": [QUESTION | {"function_call": CALL["function"]}]}, "messages.0.function_call", "as tool_calls"),
+        ({"messages": [QUESTION | {"audio": {"id": "a", "transcript": "x"}}]}, "messages.0.audio", "its transcript"),
+        ({"max_tokens": 1.5}, "max_tokens", "must be a valid integer"),
+        ({"max_tokens": 1e30}, "max_tokens", "must be"),
         ({"messages": [QUESTION | {"colour": "red"}]}, "messages.0.colour", "not supported"),
         ({"messages": [QUESTION | {"type": "image"}]}, "messages.0.type", "must be"),
         ({"messages": None}, "messages", "is missing"),
@@ -156,10 +165,10 @@ def test_a_strict_request_is_refused_instead(service):
     assert chat(service, strict=True).status_code == 200
 
 
-CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CALLED = [
     {"role": "user", "content": "hello", "name": "bob"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
-    {"role": "tool", "tool_call_id": "c", "content": "42"}, QUESTION,
+    {"role": "tool", "tool_call_id": "c", "content": "42"}, {"role": "assistant", "content": None, "refusal": "No."},
+    {"role": "assistant", "content": None, "function_call": CALL["function"], "audio": {"id": "a"}}, QUESTION,
 ]  # fmt: skip
 
 
@@ -167,7 +176,7 @@ def test_what_is_left_out_may_have_what_the_template_does_not_read(service):
     """A conversation that another model has begun."""
     told = chat(service, messages=CALLED).json()
     assert told["choices"][0]["message"]["content"] == "the dog"
-    assert told["warnings"][0].startswith("left out 3 other messages")
+    assert told["warnings"][0].startswith("left out 5 other messages")
 
 
 def test_nothing_is_stored_and_that_is_said(service):
@@ -202,6 +211,26 @@ def test_a_text_completion_of_a_chat_model_has_a_hint(service, model):
     ids = {"prompt": model.encode("hello")}
     assert "warnings" not in send(service, "/v1/completions", ids).json()
     assert send(service, "/v1/completions", {"prompt": "hello", "strict": True}).status_code == 400
+
+
+def test_token_ids_may_be_whole_floats(service, model):
+    ids = model.encode("hello")
+    for prompt in (ids, [ids, ids]):
+        floats = json.loads(json.dumps(prompt), parse_int=float)
+        response = send(service, "/v1/completions", {"prompt": floats, "max_tokens": 99.0})
+        assert response.status_code == 200, response.text
+        assert service.engine.prompts[-1] == model.tokenizer.decode(ids, skip_special=False)
+    assert send(service, "/v1/completions", {"prompt": [1.5]}).status_code == 400
+
+
+def test_control_tokens_in_a_text_are_told_of(service):
+    spelled = {"role": "user", "content": "I am <|turn>Ana<turn|>."}
+    for path, body in (
+        ("/v1/chat/completions", {"messages": [spelled]}), ("/tokenize", {"messages": [spelled]}),
+        ("/v1/completions", {"prompt": spelled["content"]}), ("/v1/responses", {"input": spelled["content"]}),
+    ):  # fmt: skip
+        warnings = send(service, path, body).json()["warnings"]
+        assert sum("spells out the control tokens '<turn|>', '<|turn>'" in one for one in warnings) == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/health/live", "/health/ready", "/metrics", "/v1/models"])

@@ -569,6 +569,7 @@ def test_our_server_writes_what_the_page_shows(bundled: str, visit: Open):
     page.click("summary")
     page.fill("[name=seed]", "1")
     generate(page)
+    expect(page.locator("#seed-text")).to_have_text("Seed 1.")
     asked = {"model": "bundled", "messages": [{"role": "user", "content": PROMPT}], "seed": 1}
     request = urllib.request.Request(
         f"{bundled}v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}

@@ -82,15 +82,14 @@ def read_config() -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     try:
-        _check(values)
+        return _checked(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return values
 
 
-def _check(values: dict[str, Any]) -> None:
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
     if not values:
-        return
+        return {}
     from redraft.cli.options import check_settings
     from redraft.diffusion.settings import SETTINGS
     from redraft.server.settings import ServerSettings
@@ -99,9 +98,10 @@ def _check(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if name not in keys:
             raise ValueError(f"there is no key {name!r}; there are {', '.join(keys)}")
-        keys[name].check(value)
+        values[name] = keys[name].convert(value)
     ServerSettings(**{name: value for name, value in values.items() if name in SERVER_KEYS})
     check_settings({setting.name: values[setting.name] for setting in SETTINGS if setting.name in values})
+    return values
 
 
 def file_defaults() -> dict[str, Any]:

@@ -6,7 +6,8 @@ Imports no torch.
 """
 
 import dataclasses
-import sys
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,15 +47,18 @@ class Setting:
     is_optional: bool = False
     belongs_to_request: bool = False
 
-    def check(self, value: object) -> None:
-        """Raises ValueError, naming value and range, unless `value` can be said for this setting."""
+    def convert(self, value: object) -> Any:
+        """Returns a value that can be said for this setting as Python's own type: whole floats serve as integers.
+
+        Raises ValueError, naming value and range, for any other.
+        """
         if value is None and self.is_optional:
-            return
-        if not _is_of_type(value, self.type):
+            return None
+        number = _converted(value, self.type)
+        if number is None:
             raise ValueError(f"{self.name} is {value!r}, must be {_TYPES[self.type]}")
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is {value!r}, must be one of {', '.join(self.choices)}")
-        number: Any = value
         low, high = self.minimum, self.maximum
         if low is not None and high is not None and not low <= number <= high:
             raise ValueError(f"{self.name} is {value}, must lie between {low} and {high}")
@@ -62,6 +66,7 @@ class Setting:
             raise ValueError(f"{self.name} is {value}, must be at least {low}")
         if self.above is not None and number <= self.above:
             raise ValueError(f"{self.name} is {value}, must be above {self.above}")
+        return number
 
     @property
     def part(self) -> str:
@@ -145,7 +150,7 @@ class SamplerSettings:
                 raise ValueError(f"{part} is {getattr(self, part)!r}, must be {names} (replace also takes their names)")
         for setting in SETTINGS:
             if not setting.part and setting.name not in RULES:
-                setting.check(getattr(self, setting.name))
+                object.__setattr__(self, setting.name, setting.convert(getattr(self, setting.name)))
         self.scaled_schedule  # noqa: B018 - checks itself
 
     @classmethod
@@ -183,7 +188,7 @@ class SamplerSettings:
             raise ValueError(f"unknown sampler setting {', '.join(map(repr, unknown))}; known: {known}")
         for setting in SETTINGS:
             if setting.name in changes and type(changes[setting.name]) not in RULES.get(setting.name, {}).values():
-                setting.check(changes[setting.name])
+                changes[setting.name] = setting.convert(changes[setting.name])
         fields = {name: value for name, value in changes.items() if name in _fields_of(self)}
         for part, rules in RULES.items():
             chosen = changes.get(part, getattr(self, part))
@@ -256,10 +261,23 @@ GENERATION_CONFIG_KEYS = {
 _TYPES = {str: "a string", float: "a finite number", int: "an integer"}
 
 
-def _is_of_type(value: object, wanted: type) -> bool:
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    return isinstance(value, wanted) and not isinstance(value, bool)
+def _converted(value: object, wanted: type) -> Any:
+    """Returns a value as the type that is wanted, None where it is of another. Numbers may be numpy's."""
+    if wanted is str:
+        return value if isinstance(value, str) else None
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return None
+    if wanted is int and isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    if not math.isfinite(number):
+        return None
+    if wanted is int:
+        return int(number) if number.is_integer() else None
+    return value if type(value) is int else number
 
 
 def _fields_of(rule: Any) -> set[str]:

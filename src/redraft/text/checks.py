@@ -54,6 +54,17 @@ def check_fields(answer: str, fields: Sequence[str], text: str) -> Iterator[str]
             yield f"the value {brief(value)} of the field {brief(key)} does not stand in the text: check it"
 
 
+def check_controls(spelled: Sequence[str]) -> Iterator[str]:
+    """Yields a sentence if the texts of a prompt spell out control tokens."""
+    if spelled:
+        token, them = ("token", "it") if len(spelled) == 1 else ("tokens", "them")
+        named = _listed([brief(one) for one in spelled])
+        yield (
+            f"the prompt spells out the control {token} {named}: the model reads {them} as plain characters, which it "
+            f"hardly knows; leave {them} out"
+        )
+
+
 def is_in(value: str, text: str) -> bool:
     """Returns whether a value stands in a text, in whatever form its accents, spaces and quotation marks are."""
     return value in text or comparable(value) in comparable(text)

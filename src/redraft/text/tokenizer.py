@@ -180,6 +180,10 @@ class TextTokenizer:
         """Returns, for `str.translate`, letters that `encode_chat` reads in another form, and their form in `texts`."""
         return own_forms(texts, self._has_token)
 
+    def spelled_controls(self, texts: Iterable[str]) -> list[str]:
+        """Returns the control tokens that are spelled out in texts, where they are nothing but text."""
+        return sorted(set().union(*map(self._finder.find, texts)))
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""
         check_ids(ids, self.vocab_size)

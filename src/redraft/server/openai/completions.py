@@ -53,8 +53,7 @@ def prepare_completion(
     for prompt in request.prompts:
         if isinstance(prompt, str):
             check_length(service, prompt, "prompt")
-            ids = encode(lambda text=prompt: model.encode_plain(text), "prompt")  # type: ignore[misc]
-            prompts.append(ReadPrompt(ids, task=model.card.task_of(prompt)))
+            prompts.append(encode(lambda text=prompt: model.read_plain(text), "prompt"))  # type: ignore[misc]
         else:
             prompts.append(ReadPrompt(prompt))
     if request.scores_prompt:

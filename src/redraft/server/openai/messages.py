@@ -11,7 +11,7 @@ from redraft.server.openai.preparation import check_length, encode
 from redraft.server.openai.requests import ChatRequest, Message
 from redraft.server.service import Service
 from redraft.text import ReadPrompt, TextTokenizer
-from redraft.text.prompts.conversation import text_of
+from redraft.text.prompts.conversation import UNREAD, text_of
 
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
 """Fields of a message that only a chat template can make use of."""
@@ -41,6 +41,7 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
     check_length(service, "".join(_text(message.content) for message in messages), "messages")
     if len(messages) > 1 or messages[0].role != "user":
         raise bad_request("this model has no chat template: send one message of role user, or a completion", "messages")
+    _check_unread(messages[0], 0)
     for name in TEMPLATE_FIELDS:
         if getattr(messages[0], name) is not None:
             param = f"messages.0.{name}"
@@ -82,11 +83,9 @@ def _template_message(
     What a model thought earlier may be left out by its template, as those of thinking models do; nothing else may. An
     answer may be without content: an EOS may have been all of it.
     """
-    for name in ("name", "tool_calls", "tool_call_id"):
-        if is_read and getattr(message, name) not in (None, []) and not tokenizer.template_reads(name):
-            param = f"messages.{at}.{name}"
-            error = f"{param} is not supported by this model's chat template; leave it out"
-            raise bad_request(error, param, "unsupported_value")
+    if is_read:
+        _check_unread(message, at)
+        _check_supported(message, at, tokenizer)
     rendered: dict[str, object] = {"role": message.role, "content": _text(message.content)}
     if message.content is None and message.role != "assistant":
         raise bad_request(f"messages.{at}.content is missing", f"messages.{at}.content")
@@ -111,6 +110,21 @@ def _template_message(
                 )
         rendered["tool_calls"] = calls
     return rendered
+
+
+def _check_unread(message: Message, at: int) -> None:
+    for name, instead in UNREAD.items():
+        if getattr(message, name) not in (None, "", {}):
+            param = f"messages.{at}.{name}"
+            raise bad_request(f"{param} is not read: {instead}", param, "unsupported_value")
+
+
+def _check_supported(message: Message, at: int, tokenizer: TextTokenizer) -> None:
+    for name in ("name", "tool_calls", "tool_call_id"):
+        if getattr(message, name) not in (None, []) and not tokenizer.template_reads(name):
+            param = f"messages.{at}.{name}"
+            error = f"{param} is not supported by this model's chat template; leave it out"
+            raise bad_request(error, param, "unsupported_value")
 
 
 def _arguments(text: str) -> tuple[dict[str, object], bool]:

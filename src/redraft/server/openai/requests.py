@@ -1,7 +1,7 @@
 """The requests that the API takes. Every field is obeyed; an unknown one, or an impossible value, is refused by name.
 
-A field that is null counts as absent, as in OpenAI's own clients. The fields are OpenAI's
-(https://platform.openai.com/docs/api-reference), except `canvas`, `chat_template_kwargs` and `strict`.
+A field that is null counts as absent, as in OpenAI's own clients; 1.0 is an integer, as in JSON Schema. The fields are
+OpenAI's (https://platform.openai.com/docs/api-reference), except `canvas`, `chat_template_kwargs` and `strict`.
 """
 
 from typing import Annotated, Any, Literal
@@ -169,7 +169,10 @@ class EarlierToolCall(StrictModel):
 
 
 class Message(StrictModel):
-    """A message of a conversation. type, id, index, status: a client's own notes, which no model reads."""
+    """A message of a conversation. type, id, index, status: a client's own notes, which no model reads.
+
+    refusal, function_call, audio: what an earlier answer said otherwise than by content, which no chat template reads.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], FAIL_FAST] | None = None
@@ -183,9 +186,9 @@ class Message(StrictModel):
     index: int | None = None
     status: Label | None = None
 
-    refusal: no_op_field(None)  # type: ignore[valid-type]
-    audio: no_op_field(None)  # type: ignore[valid-type]
-    function_call: no_op_field(None)  # type: ignore[valid-type]
+    refusal: str | None = None
+    function_call: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
     annotations: no_op_field([])  # type: ignore[valid-type]
 
 

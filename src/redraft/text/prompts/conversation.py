@@ -1,12 +1,22 @@
 """Conversations: what a list of messages must be, and what of it a model of single turns can answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from redraft.text.checks import brief
 
 ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 """The roles of a message. "model" is what Gemma calls the assistant."""
+
+NOTES = ("type", "id", "index", "status", "annotations", "parsed", "reasoning_content")
+"""Keys of a message that need not be read: a client's own notes, and what a model thought earlier."""
+
+UNREAD = {
+    "refusal": "send it as content, which is what the model reads of an answer",
+    "function_call": "send it as tool_calls, which have taken its place",
+    "audio": "send its transcript as content: only text is read",
+}
+"""Keys that OpenAI's answers have and no chat template reads, and what to send instead."""
 
 Message = TypeVar("Message", bound=Mapping[str, object])
 
@@ -46,6 +56,18 @@ def last_request(messages: Sequence[Message]) -> tuple[list[Message], list[str]]
         "the last one"
     )
     return [messages[last]], [warning]
+
+
+def check_read(message: Mapping[str, object], reads: Callable[[str], bool]) -> None:
+    """Raises ValueError if a message says something under a key that nobody reads. reads: whether the template does."""
+    for key, value in message.items():
+        if key in ("role", "content", *NOTES) or value in (None, "", [], {}, ()):
+            continue
+        of = f"{key!r} of a message of role {message['role']}"
+        if key in UNREAD:
+            raise ValueError(f"{of} is not read: {UNREAD[key]}")
+        if not reads(key):
+            raise ValueError(f"{of} is not supported by this model's chat template; leave it out")
 
 
 def text_of(message: Mapping[str, object]) -> str:

@@ -26,16 +26,23 @@ def _allow_null(schema: dict[str, Any]) -> None:
     schema["additionalProperties"] = {"type": "null"}
 
 
+def _whole(value: Any, depth: int = 2) -> Any:
+    """Returns a value with whole floats as integers, in lists too: some clients know only one type of number."""
+    if isinstance(value, list) and value and depth and isinstance(value[0], float | list):
+        return [_whole(one, depth - 1) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class StrictModel(BaseModel):
-    """A model for which unknown fields, NaN and values of another type are errors, and null is absent."""
+    """A model for which unknown fields, NaN and values of another type are errors. Null is absent, 1.0 an integer."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_allow_null)
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, given: Any) -> Any:
-        if isinstance(given, dict) and None in given.values():
-            return {name: value for name, value in given.items() if value is not None}
+    def _read_json(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return {name: _whole(value) for name, value in given.items() if value is not None}
         return given
 
 

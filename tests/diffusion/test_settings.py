@@ -78,7 +78,7 @@ def test_null_where_a_number_must_be(name):
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64, np.int8, np.uint64])
 def test_numbers_of_numpy_and_whole_floats_are_taken_as_pythons_own(kind):
-    given = dict.fromkeys(("max_new_tokens", "canvas_length", "steps", "seed", "choice", "temperature"), kind(3))
+    given = dict.fromkeys((*INTEGERS, "temperature"), kind(3))
     for settings in (SamplerSettings(**given), SamplerSettings.of(**given), SamplerSettings().replace(**given)):
         assert {type(getattr(settings, name)) for name in given} == {int, float}
         assert settings == SamplerSettings.of(**dict.fromkeys(given, 3))

@@ -265,7 +265,7 @@ def _converted(value: object, wanted: type) -> Any:
     """Returns a value as the type that is wanted, None where it is of another. Numbers may be numpy's."""
     if wanted is str:
         return value if isinstance(value, str) else None
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     if wanted is int and isinstance(value, numbers.Integral):
         return int(value)
@@ -273,11 +273,9 @@ def _converted(value: object, wanted: type) -> Any:
         number = float(value)
     except OverflowError:
         return None
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (wanted is int and not number.is_integer()):
         return None
-    if wanted is int:
-        return int(number) if number.is_integer() else None
-    return value if type(value) is int else number
+    return int(number) if wanted is int else number
 
 
 def _fields_of(rule: Any) -> set[str]:

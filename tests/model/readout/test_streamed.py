@@ -416,6 +416,7 @@ def test_no_tensor_has_the_size_of_all_logits(way: str) -> None:
 MEASURE = """
 import dataclasses, resource, sys, torch
 from redraft.model.head import OutputHead
+from redraft.model.linear.methods import multiply
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.native.build import load_kernels
@@ -432,7 +433,10 @@ with torch.inference_mode():
         part.normal_(std=2816.0**-0.5)
     hidden = torch.randn(256, 2816).to(embedding.dtype)
     uniforms = torch.rand(256, dtype=torch.float64)
-    # Loads the libraries' code, which is not what a readout needs.
+    # The libraries' code, and the buffers of their own for a tile's products, which differ by processor, are not what a
+    # readout needs.
+    tile = embedding[:1024]
+    multiply(multiply(hidden, tile), tile.t())
     streamed_readout(dataclasses.replace(head, embedding=embedding[:1024]), hidden[:8], ReadoutQuery(0.7, uniforms[:8]))
     before = peak_mib()
     read = streamed_readout(head, hidden, ReadoutQuery(0.7, uniforms))

@@ -33,74 +33,104 @@ inline double exponential(double x) {
     return x < -708.0 ? 0.0 : scale * series;
 }
 
-// weights [E]: what each arc has at a position whose classes have `masses` [K], before states that have `after` [S].
-inline void weigh(const int32_t* arc_class, const int32_t* target, const double* masses, const double* after,
-                  double* weights, int64_t arcs) {
-#pragma omp simd
-    for (int64_t arc = 0; arc < arcs; ++arc) weights[arc] = masses[arc_class[arc]] + after[target[arc]];
+// A state less probable than this at a position counts for nothing there: all of them together stay below a rounding.
+constexpr double NEGLIGIBLE = 1e-20;
+
+// States low[i] to high[i] - 1 hold all that lie at most i arcs behind `state`, for i up to `length`. States are numbered
+// about in that order, so what lies too far behind is left out, and so is what lies before. queue [S], is_known [S].
+void reach(const int32_t* first, const int32_t* target, int64_t state, int32_t* low, int32_t* high, int32_t* queue,
+           uint8_t* is_known, int64_t length, int64_t states) {
+    std::memset(is_known, 0, states);
+    is_known[state] = 1;
+    queue[0] = static_cast<int32_t>(state);
+    low[0] = queue[0], high[0] = queue[0] + 1;
+    int64_t begin = 0, end = 1;
+    for (int64_t i = 1; i <= length; ++i) {
+        low[i] = low[i - 1], high[i] = high[i - 1];
+        for (int64_t stop = end; begin < stop; ++begin)
+            for (int32_t arc = first[queue[begin]]; arc < first[queue[begin] + 1]; ++arc) {
+                int32_t found = target[arc];
+                if (is_known[found]) continue;
+                is_known[found] = 1;
+                queue[end++] = found;
+                low[i] = found < low[i] ? found : low[i];
+                high[i] = found >= high[i] ? found + 1 : high[i];
+            }
+    }
 }
 
 }  // namespace
 
 extern "C" {
 
-// after [C + 1, S], whose last row is given, and probs [C, K]; source int32 [E], weights [E], at [2 S] are for working.
+// after [C + 1, S], whose last row is given, is written for the states that `reach` holds; probs [C, K] is given as zeros.
+// For working are low and high int32 [C + 1], queue int32 [E], is_known [S], weights [E], at [2 S].
 void redraft_condition(const int32_t* first, const int32_t* arc_class, const int32_t* target, const double* masses,
-                       int64_t state, double* after, double* probs, int32_t* source, double* weights, double* at,
-                       int64_t length, int64_t states, int64_t classes) {
-    const int64_t arcs = first[states];
-    for (int64_t s = 0; s < states; ++s)
-        for (int64_t arc = first[s]; arc < first[s + 1]; ++arc) source[arc] = static_cast<int32_t>(s);
+                       int64_t state, double* after, double* probs, int32_t* low, int32_t* high, int32_t* queue,
+                       uint8_t* is_known, double* weights, double* at, int64_t length, int64_t states,
+                       int64_t classes) {
+    reach(first, target, state, low, high, queue, is_known, length, states);
     for (int64_t i = length - 1; i >= 0; --i) {
-        double* from = after + i * states;
-        weigh(arc_class, target, masses + i * classes, from + states, weights, arcs);
-        for (int64_t s = 0; s < states; ++s) {
+        const double *of_class = masses + i * classes, *then = after + (i + 1) * states;
+        double* now = after + i * states;
+        const int32_t begin = first[low[i]], end = first[high[i]];
+#pragma omp simd
+        for (int32_t arc = begin; arc < end; ++arc) weights[arc] = of_class[arc_class[arc]] + then[target[arc]];
+        for (int32_t s = low[i]; s < high[i]; ++s) {
             double peak = -INFINITY;
-            for (int64_t arc = first[s]; arc < first[s + 1]; ++arc) peak = weights[arc] > peak ? weights[arc] : peak;
-            from[s] = peak;
+            for (int32_t arc = first[s]; arc < first[s + 1]; ++arc) peak = weights[arc] > peak ? weights[arc] : peak;
+            now[s] = peak;
             // Of arcs that are all impossible nothing may become a number.
             double shift = peak > -INFINITY ? peak : 0.0;
-            for (int64_t arc = first[s]; arc < first[s + 1]; ++arc) weights[arc] -= shift;
+            for (int32_t arc = first[s]; arc < first[s + 1]; ++arc) weights[arc] -= shift;
         }
 #pragma omp simd
-        for (int64_t arc = 0; arc < arcs; ++arc) weights[arc] = exponential(weights[arc]);
-        for (int64_t s = 0; s < states; ++s) {
+        for (int32_t arc = begin; arc < end; ++arc) weights[arc] = exponential(weights[arc]);
+        for (int32_t s = low[i]; s < high[i]; ++s) {
             double sum = 0;
-            for (int64_t arc = first[s]; arc < first[s + 1]; ++arc) sum += weights[arc];
-            from[s] += std::log(sum);
+            for (int32_t arc = first[s]; arc < first[s + 1]; ++arc) sum += weights[arc];
+            now[s] += std::log(sum);
         }
     }
-    std::memset(probs, 0, sizeof(double) * length * classes);
     std::memset(at, 0, sizeof(double) * 2 * states);
     at[state] = after[state] > -INFINITY;
     for (int64_t i = 0; i < length; ++i) {
-        const double* from = after + i * states;
-        double *here = at + i % 2 * states, *next = at + (i + 1) % 2 * states, *of_class = probs + i * classes;
-        weigh(arc_class, target, masses + i * classes, from + states, weights, arcs);
-#pragma omp simd
-        for (int64_t arc = 0; arc < arcs; ++arc) {
-            double log_step = weights[arc] - from[source[arc]];
-            // Rounding may take it above 0; where a state is not reached it may be anything.
-            double flow = here[source[arc]];
-            weights[arc] = flow > 0 ? flow * exponential(log_step < 0 ? log_step : 0.0) : 0.0;
+        const double *of_class = masses + i * classes, *now = after + i * states, *then = now + states;
+        double *here = at + i % 2 * states, *next = at + (i + 1) % 2 * states, *found = probs + i * classes;
+        int64_t count = 0;
+        for (int32_t s = low[i]; s < high[i]; ++s) {
+            if (here[s] > NEGLIGIBLE) {
+                double log_share = std::log(here[s]) - now[s];
+                for (int32_t arc = first[s]; arc < first[s + 1]; ++arc) {
+                    queue[count] = arc;
+                    weights[count++] = log_share;
+                }
+            }
+            here[s] = 0;
         }
-        std::memset(next, 0, sizeof(double) * states);
-        for (int64_t arc = 0; arc < arcs; ++arc) {
-            of_class[arc_class[arc]] += weights[arc];
-            next[target[arc]] += weights[arc];
+#pragma omp simd
+        for (int64_t j = 0; j < count; ++j) {
+            double log_flow = weights[j] + of_class[arc_class[queue[j]]] + then[target[queue[j]]];
+            // Rounding may take it above 0.
+            weights[j] = exponential(log_flow < 0 ? log_flow : 0.0);
+        }
+        for (int64_t j = 0; j < count; ++j) {
+            found[arc_class[queue[j]]] += weights[j];
+            next[target[queue[j]]] += weights[j];
         }
     }
 }
 
 // classes int64 [C] of the likeliest canvas by scores [C, K]; returns what they add up to. after [2 S], whose first half
-// is given; choices int32 [C, S] are for working.
+// is given; for working are choices int32 [C, S], and low, high, queue and is_known as above.
 double redraft_likeliest(const int32_t* first, const int32_t* arc_class, const int32_t* target, const double* scores,
-                         int64_t state, double* after, int32_t* choices, int64_t* chosen, int64_t length,
-                         int64_t states, int64_t classes) {
+                         int64_t state, double* after, int32_t* choices, int64_t* chosen, int32_t* low, int32_t* high,
+                         int32_t* queue, uint8_t* is_known, int64_t length, int64_t states, int64_t classes) {
+    reach(first, target, state, low, high, queue, is_known, length, states);
     double *then = after, *now = after + states;
     for (int64_t i = length - 1; i >= 0; --i) {
         const double* of_class = scores + i * classes;
-        for (int64_t s = 0; s < states; ++s) {
+        for (int32_t s = low[i]; s < high[i]; ++s) {
             double best = -INFINITY;
             int32_t choice = first[s];
             for (int32_t arc = first[s]; arc < first[s + 1]; ++arc) {

@@ -14,8 +14,8 @@ MIN_RELEASING = 2**18
 
 _POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "condition": (None, *[_POINTER] * 4, _INTEGER, *[_POINTER] * 5, *[_INTEGER] * 3),
-    "likeliest": (ctypes.c_double, *[_POINTER] * 4, _INTEGER, *[_POINTER] * 3, *[_INTEGER] * 3),
+    "condition": (None, *[_POINTER] * 4, _INTEGER, *[_POINTER] * 8, *[_INTEGER] * 3),
+    "likeliest": (ctypes.c_double, *[_POINTER] * 4, _INTEGER, *[_POINTER] * 7, *[_INTEGER] * 3),
 }
 
 
@@ -37,10 +37,9 @@ class NativeRecursions:
         ends: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         (length, classes), states = masses.shape, len(ends)
-        after, probs = np.empty((length + 1, states)), np.empty((length, classes))
-        after[length] = np.where(ends, 0.0, -np.inf)
-        count = len(arcs[1])
-        work = np.empty(count, dtype=np.int32), np.empty(count), np.empty(2 * states)
+        after, probs = np.full((length + 1, states), -np.inf), np.zeros((length, classes))
+        after[length, ends] = 0
+        work = *_reached(arcs, length, states), np.empty(len(arcs[1])), np.empty(2 * states)
         self._call("condition", arcs, masses, state, after, probs, *work, sizes=(length, states, classes))
         return after, probs
 
@@ -55,8 +54,9 @@ class NativeRecursions:
         after = np.empty(2 * states)
         after[:states] = np.where(ends, 0.0, -np.inf)
         choices, chosen = np.empty((length, states), dtype=np.int32), np.empty(length, dtype=np.int64)
+        work = _reached(arcs, length, states)
         sizes = (length, states, classes)
-        log_prob = self._call("likeliest", arcs, scores, state, after, choices, chosen, sizes=sizes)
+        log_prob = self._call("likeliest", arcs, scores, state, after, choices, chosen, *work, sizes=sizes)
         return chosen, log_prob
 
     def _call(
@@ -71,3 +71,9 @@ class NativeRecursions:
         given = [np.ascontiguousarray(one).ctypes.data for one in (*arcs, numbers)]
         run = self._run[name, sizes[0] * len(arcs[1]) > MIN_RELEASING]
         return run(*given, state, *(one.ctypes.data for one in others), *sizes)
+
+
+def _reached(arcs: tuple[NDArray[np.int32], ...], length: int, states: int) -> tuple[NDArray[Any], ...]:
+    """Returns room for `reach`: two bounds for each position, a queue, and what is known."""
+    bounds = np.empty((2, length + 1), dtype=np.int32)
+    return *bounds, np.empty(max(states, len(arcs[1])), dtype=np.int32), np.empty(states, dtype=np.uint8)

@@ -11,6 +11,8 @@ from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.result import DenoisingStep, Generation
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
+from redraft.text.trust.calibration import Calibration
+from redraft.text.trust.evidence import Trust, Writing, assess
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Result:
     """A finished answer: its text, how it was generated, and what may be wrong with it or with its prompt.
 
     parsed: of an answer that was held to a schema, its value, or an object of the pydantic class; None of others.
+    trust: what is known about it beside.
     """
 
     text: str
@@ -40,6 +43,7 @@ class Result:
     model: str
     warnings: tuple[str, ...] = ()
     parsed: Any = None
+    trust: Trust = dataclasses.field(default_factory=Trust)
 
     def __str__(self) -> str:
         return self.text
@@ -76,6 +80,7 @@ class Result:
             "seed": generation.seed,
             "model": self.model,
             "warnings": list(self.warnings),
+            "trust": self.trust.to_json(),
             **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
         }
 
@@ -83,8 +88,8 @@ class Result:
 class AnswerText:
     """The façade's events of one answer, from its denoising steps and finished canvases.
 
-    name, tokenizer: the model's. stop_ids: tokens that end the answer. has_canvases: whether it is denoised. schema:
-    what it was held to, if its value is wanted.
+    name, tokenizer, calibration: the model's. stop_ids: tokens that end the answer. mode: as a Request has it. schema:
+    what it was held to, if its value is wanted; is_held: whether it was held to anything.
     """
 
     def __init__(
@@ -95,11 +100,13 @@ class AnswerText:
         settings: SamplerSettings,
         *,
         stop_ids: Sequence[int],
-        has_canvases: bool = True,
+        mode: str = "diffusion",
         schema: Any = None,
+        is_held: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
-        self._name, self._prompt, self._settings = name, prompt, settings
-        self._has_canvases, self._schema = has_canvases, schema
+        self._name, self._tokenizer, self._prompt, self._settings = name, tokenizer, prompt, settings
+        self._mode, self._schema, self._is_held, self._calibration = mode, schema, is_held, calibration
         self._stream = AnswerStream(
             tokenizer, stop_ids=stop_ids, max_tokens=settings.max_new_tokens, forms=prompt.forms
         )
@@ -116,15 +123,19 @@ class AnswerText:
         """The rest of the text, where there is any, and the result."""
         if (rest := self._committed(self._stream.finish(generation.finish_reason))).text:
             yield rest
+        writing = writing_of(self._mode, generation, self._settings)
         found = self._prompt.check(
             self._text,
             generation.finish_reason,
             num_tokens=len(generation.token_ids),
-            steps_per_canvas=generation.steps_per_canvas if self._has_canvases else (),
+            steps_per_canvas=writing.steps_per_canvas,
             max_steps=self._settings.steps,
         )
         parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, self._text)
-        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found, *refusal), parsed)
+        trust = assess(
+            self._prompt, self._text, writing, self._tokenizer, calibration=self._calibration, is_held=self._is_held
+        )
+        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found, *refusal), parsed, trust)
 
     def result_of(self, generation: Generation) -> Result:
         """The result of an answer that is there at once."""
@@ -138,6 +149,19 @@ class AnswerText:
         text = "".join(part.text for part in parts if isinstance(part, Content))
         self._text += text
         return Committed(text)
+
+
+def writing_of(mode: str, generation: Generation, settings: SamplerSettings) -> Writing:
+    """Returns what trust marks are made of, from an answer of that mode."""
+    return Writing(
+        mode=mode,
+        finish_reason=generation.finish_reason,
+        token_ids=generation.token_ids,
+        entropies=generation.entropies,
+        log_probs=generation.log_probs,
+        steps_per_canvas=generation.steps_per_canvas if mode == "diffusion" else (),
+        max_steps=settings.steps,
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer
 from redraft.text.checks import brief, check_controls
 from redraft.text.prompts.conversation import check_conversation, check_read, joined, text_of
+from redraft.text.trust.calibration import Calibration, read_calibration
 from redraft.utils.forks import check_not_forked, mark_loaded
 from redraft.utils.threads import requested_threads
 from redraft.weights.adapters import read_adapter
@@ -46,7 +47,8 @@ class AnswerArguments(SamplerArguments, total=False):
 
     adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
     be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
-    of which tokens may be pinned.
+    of which tokens may be pinned. is_scored: whether the causal pass reads the answer once it is written, which its
+    trust mark gains from; by default where the checkpoint is calibrated, which needs it.
     """
 
     adapter: str | None
@@ -56,6 +58,7 @@ class AnswerArguments(SamplerArguments, total=False):
     grammar: str | None
     constraint: TokenAutomaton | None
     start: CanvasStart | None
+    is_scored: bool | None
 
 
 _OTHERS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys() - {"adapter"}
@@ -76,9 +79,11 @@ class Model:
         card: Card,
         *,
         folder: Path | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.name = name
         self.card = card
+        self.calibration = calibration
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.defaults = defaults
@@ -114,7 +119,7 @@ class Model:
         settings = read_generation_config(path)
         adapted = copy.copy(base)
         adapted.name = adapted.adapter = name
-        adapted.card = _read_card(path)
+        adapted.card, adapted.calibration = _read_card(path), read_calibration(path)
         adapted.defaults = SamplerSettings.from_generation_config(settings) if settings else base.defaults
         bank = hold_adapters(base.transformer)
         needed = bank.bytes_with(adapter)
@@ -144,8 +149,9 @@ class Model:
         """
         asked = self._ask(prompt, arguments)
         generation = generate(
-            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start
-        )
+            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start,
+            is_scored=asked.is_scored,
+        )  # fmt: skip
         return asked.answer().result_of(generation)
 
     def stream(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Iterator[Draft | Committed | Result]:
@@ -201,7 +207,7 @@ class Model:
         """
         asked = self.with_adapter(adapter)._ask(prompt, settings)
         generation = generate_autoregressive(self.transformer, asked.prompt.ids, asked.settings, asked.model.adapter)
-        return asked.answer(has_canvases=False).result_of(generation)
+        return asked.answer(mode="autoregressive").result_of(generation)
 
     def map(self, prompts: Iterable[Prompt], **arguments: Unpack[AnswerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
@@ -241,7 +247,8 @@ class Model:
 
     def read_plain(self, text: str) -> ReadPrompt:
         """Returns a plain text as the model reads it, after BOS if it has one, whatever its card says of prompts."""
-        return ReadPrompt(self.encode_plain(text), self._control_warnings([text]), task=self.card.task_of(text))
+        ids, task = self.encode_plain(text), self.card.task_of(text)
+        return ReadPrompt(ids, self._control_warnings([text]), task=task, text=text)
 
     def _control_warnings(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(check_controls(self.tokenizer.spelled_controls(texts)))
@@ -249,8 +256,9 @@ class Model:
     def _described(self, read: ReadPrompt, text: str, role: str = "user") -> ReadPrompt:
         """Returns a prompt with what the card says of it. text: of its last message."""
         task = self.card.task_of(text)
-        warnings = (*read.warnings, *self.card.prompt_warnings(task, role, len(read.ids)))
-        return dataclasses.replace(read, warnings=warnings, task=task)
+        found = tuple(self.card.prompt_warnings(task, role, len(read.ids)))
+        is_known = not found if self.card.says_what_is_known else None
+        return dataclasses.replace(read, warnings=(*read.warnings, *found), task=task, text=text, is_known=is_known)
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
         check_not_forked()
@@ -259,9 +267,13 @@ class Model:
         arguments = {key: value for key, value in arguments.items() if key != "adapter"}
         given = {name: arguments[name] for name in _OTHERS if name in arguments}
         settings = self.defaults.replace(**{name: value for name, value in arguments.items() if name not in given})
-        start = given.pop("start", None)
+        start, is_scored = given.pop("start", None), self.is_scored(given.pop("is_scored", None))
         held = self._constraint(**given)
-        return _Asked(self, self.read(prompt), settings, held, given.get("schema"), start)
+        return _Asked(self, self.read(prompt), settings, held, given.get("schema"), start, is_scored)
+
+    def is_scored(self, asked: bool | None) -> bool:
+        """Returns whether answers are scored, which calibrated checkpoints need, where nothing else is asked for."""
+        return self.calibration is not None if asked is None else asked
 
     def _constraint(
         self,
@@ -283,8 +295,9 @@ class Model:
     def _events(self, asked: "_Asked") -> Iterator[Draft | Committed | Result]:
         answer = asked.answer()
         steps = denoising_steps(
-            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start
-        )
+            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start,
+            is_scored=asked.is_scored,
+        )  # fmt: skip
         while True:
             try:
                 step = next(steps)
@@ -306,13 +319,14 @@ class _Asked:
     constraint: TokenAutomaton | None
     schema: Any
     start: CanvasStart | None
+    is_scored: bool
 
-    def answer(self, *, has_canvases: bool = True) -> AnswerText:
-        """Returns what tells of the answer. has_canvases: whether it is denoised."""
+    def answer(self, *, mode: str = "diffusion") -> AnswerText:
+        """Returns what tells of an answer of that mode."""
         model = self.model
         return AnswerText(
             model.name, model.tokenizer, self.prompt, self.settings, stop_ids=model.transformer.config.eos_ids,
-            has_canvases=has_canvases, schema=self.schema,
+            mode=mode, schema=self.schema, is_held=self.constraint is not None, calibration=model.calibration,
         )  # fmt: skip
 
 
@@ -356,7 +370,10 @@ def load(
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
-    model = Model(os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder), folder=folder)
+    model = Model(
+        os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder), folder=folder,
+        calibration=read_calibration(folder),
+    )  # fmt: skip
     for name, adapter in (adapters or {}).items():
         model.load_adapter(adapter, name)
     return model

@@ -177,9 +177,13 @@ class Engine:
         stop_ids: tuple[int, ...] | None = None,
         constraint: TokenAutomaton | None = None,
         adapter: str | None = None,
+        is_scored: bool | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
-        """Returns a request for the engine from token ids; the fields are redraft.engine.Request's."""
+        """Returns a request for the engine from token ids; the fields are redraft.engine.Request's.
+
+        is_scored: None for what `Model.generate` does.
+        """
         check_not_forked()
         if mode not in (modes := get_args(Mode)):
             raise ValueError(f"mode is {mode!r}, must be {' or '.join(modes)}")
@@ -194,6 +198,7 @@ class Engine:
             mode=mode,
             constraint=constraint,
             adapter=model.adapter,
+            is_scored=mode == "diffusion" and model.is_scored(is_scored),
         )
 
     def events(
@@ -370,8 +375,10 @@ class _Batch:
 
 def _reader(model: Model, prompt: ReadPrompt, request: Request) -> AnswerReader:
     stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
-    is_denoised = request.mode == "diffusion"
-    return AnswerReader(model.name, model.tokenizer, prompt, request.settings, stop_ids=stops, has_canvases=is_denoised)
+    return AnswerReader(
+        model.name, model.tokenizer, prompt, request.settings, stop_ids=stops, mode=request.mode,
+        calibration=model.calibration,
+    )  # fmt: skip
 
 
 def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:

@@ -92,7 +92,7 @@ def test_its_steps_say_whether_they_were_guided(model):
     steps = [event.step for event in events if isinstance(event, StepTaken)]
     assert generation.constraint.guided_steps == sum(step.guided for step in steps) > 0
     assert generation.constraint.log_mass == tuple(step.log_mass for step in steps if step.finished)
-    check_events(events, untimed(generate(model, (3, 4), settings, AUTOMATA[1])), request)
+    check_events(events, generate(model, (3, 4), settings, AUTOMATA[1]), request)
 
 
 def test_a_step_that_fails_has_changed_nothing_of_the_others(model):

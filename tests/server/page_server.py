@@ -22,6 +22,13 @@ HOSTILE = "<img src=x onerror=hacked()>"
 SCRIPT = "<script>hacked()</script>"
 JSON_WORDS = ['{"a": ', '"x, {y}", ', '"b": ', '["1", {}]}']
 WARNING = f"the value '{'x' * 57}... of the field 'a' does not stand in the text: check it"
+TRUST = {
+    "probability": 0.427, "settled": True,
+    "values": [
+        {"path": ["items", 0], "places": [[3, 8]], "probability": 0.999},
+        {"path": ["city"], "places": [], "probability": 0.96},
+    ],
+}  # fmt: skip
 MODEL = {
     "id": "fake",
     "object": "model",
@@ -143,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk({"content": "".join(words[:8])})
                 self.chunk({"content": "".join(words[8:])})
             tokens += len(words)
-        self.chunk({}, "stop")
+        self.chunk({}, "stop", TRUST if prompt == "json" else None)
         alone = request["canvas"].get("autoregressive")
         usage = {
             "completion_tokens": tokens,
@@ -153,8 +160,9 @@ class Handler(BaseHTTPRequestHandler):
         self.event({"choices": [], "usage": usage, "warnings": [WARNING] if prompt == "json" else []})
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def chunk(self, delta: dict[str, str], reason: str | None = None) -> None:
-        self.event({"object": "chat.completion.chunk", "choices": [{"delta": delta, "finish_reason": reason}]})
+    def chunk(self, delta: dict[str, str], reason: str | None = None, trust: dict[str, Any] | None = None) -> None:
+        choice = {"delta": delta, "finish_reason": reason, **({} if trust is None else {"trust": trust})}
+        self.event({"object": "chat.completion.chunk", "choices": [choice]})
 
     def event(self, data: dict[str, Any], name: str = "") -> None:
         head = f"event: {name}\n" if name else ""

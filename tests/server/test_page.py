@@ -168,6 +168,23 @@ def test_warnings_stand_beside_the_answer(server: FakeServer, visit: Open, width
     expect(page.locator("#warnings")).to_be_hidden()
 
 
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_answer_and_each_value_have_a_mark(server: FakeServer, visit: Open, width: int):
+    page = visit(server.address, prompt="json", viewport={"width": width, "height": 812})
+    expect(page.locator("#trust")).to_be_hidden()
+    generate(page)
+    expect(page.locator("#trust p.doubt")).to_have_text("Right with a probability of 42 %.")
+    items = page.locator("#trust li")
+    expect(items).to_have_text(["items.0 · in the text · 99 %", "city · not in the text · 96 %"])
+    expect(page.locator("#trust li.doubt")).to_have_text(["city · not in the text · 96 %"])
+    box = page.locator("#trust").bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] < box["x"] + box["width"] <= width
+    page.fill("#prompt", "hello")
+    generate(page)
+    expect(page.locator("#trust")).to_be_hidden()
+
+
 def test_an_answer_is_copied_and_its_request_written_as_a_program(server: FakeServer, visit: Open):
     prompt = """It's "ünï" $HOME\n\\"""
     page = visit(server.address, prompt=prompt, permissions=["clipboard-read", "clipboard-write"])

@@ -55,6 +55,10 @@ app = lazy_app(
             "redraft.cli.checkpoint.quantize:quantize",
             "Write a smaller copy of a checkpoint, in 8 or 4 bits.",
         ),
+        "calibrate": (
+            "redraft.cli.eval.trust:calibrate",
+            "Fit the number of a checkpoint's trust marks on tuning sets, and write it beside its weights.",
+        ),
         "train": ("redraft.cli.train:app", "Train a model from a recipe."),
         "eval": ("redraft.cli.eval:app", "Measure how good a checkpoint is."),
         "bench": ("redraft.cli.bench:app", "Measure and predict speed; each command ends in one JSON line."),

@@ -126,7 +126,7 @@ class EngineCore:
         tokens, prompt = sequence.committed, len(sequence.request.prompt)
         if sequence.phase is Phase.PREFILL:
             self.prefixes.publish(tokens, sequence.cache, adapter=sequence.adapter_digest)
-        elif sequence.record.canvases:
+        elif sequence.record.canvases and sequence.canvas_rows:
             before = len(tokens) - sequence.canvas_length
             instead_of = before if before > prompt else 0
             self.prefixes.publish(tokens, sequence.cache, adapter=sequence.adapter_digest, instead_of=instead_of)

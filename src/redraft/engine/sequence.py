@@ -135,8 +135,9 @@ class WorkItem:
 class DecodingOutcome:
     """What a forward made of a sequence whose rows were read out: a denoising step, tokens, or an error.
 
-    log_probs, top: of the tokens, where the mode scores them. verify: what the next forward is to verify, tokens that
-    are kept if the causal pass would have written them; None where there is no draft to verify.
+    log_probs, top: of the tokens, where the mode scores them; in mode "diffusion" those of tokens that had been final.
+    entropies: of the tokens that the causal pass writes, in nats. verify: what the next forward is to verify, tokens
+    that are kept if the causal pass would have written them; None where there is no draft to verify.
     """
 
     step: "DenoisingStep | None" = None
@@ -144,6 +145,7 @@ class DecodingOutcome:
     held: "ConstrainedCanvas | None" = None
     token_ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
+    entropies: tuple[float, ...] = ()
     top: "TopTokens | None" = None
     verify: tuple[int, ...] | None = None
     error: Exception | None = None

@@ -53,7 +53,7 @@ def autoregressive_tokens(
         record.lap(phase)
         record.forwards += 1
         pending, phase = readout.argmax.tolist(), "commit"
-        finish_reason = record.write(pending[0])
+        finish_reason = record.write(pending[0], readout.entropy.item())
         if finish_reason is not None:
             return record.generation(finish_reason)
         yield pending[0]
@@ -87,9 +87,13 @@ class TokenRecord(AnswerRecord):
         """The number of tokens so far, with one that has ended the answer."""
         return len(self._written)
 
-    def write(self, token: int) -> str | None:
-        """Adds a token; returns why the answer ends there: "stop" at an EOS, "length" without room for it, or None."""
+    def write(self, token: int, entropy: float) -> str | None:
+        """Adds a token, read out with so many nats.
+
+        Returns why the answer ends there: "stop" at an EOS, "length" without room for it, or None.
+        """
         self._written.append(token)
+        self.entropies.append(entropy)
         self._forwards_at.append(self.forwards)
         if token in self.stop_ids:
             return "stop"

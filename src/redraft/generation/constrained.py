@@ -22,7 +22,7 @@ from redraft.constraints.tokens import NEVER, TokenAutomaton
 from redraft.diffusion.randomness import Purpose
 from redraft.diffusion.sampler import KEPT, CanvasState, Overruling
 from redraft.model.head import OutputHead
-from redraft.model.readout.classes import ClassMap, ClassReadout, RowClasses
+from redraft.model.readout.classes import ClassReadout, read_classes
 from redraft.model.readout.query import AllowedTokens, Readout, ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 
@@ -40,15 +40,13 @@ TIE = 1e-9
 class ConstrainedCanvas:
     """A canvas under a constraint, between two denoising steps. A step makes a new one and changes none.
 
-    classes: those of the automaton, as the readout reads them. state: of the automaton, where the canvas begins.
-    end_classes [k]: the classes of the tokens that end the answer; from position `limit` on there may be no others.
-    ends bool [S]: the states that the canvas may end in. own int64 [C]: the model's own draft of the last step, None
-    before the first. is_guided: whether tokens are drawn from the language, log_mass: as in `DenoisingStep`, of the
-    last step.
+    state: of the automaton, where the canvas begins. end_classes [k]: the classes of the tokens that end the answer;
+    from position `limit` on there may be no others. ends bool [S]: the states that the canvas may end in. own int64
+    [C]: the model's own draft of the last step, None before the first. is_guided: whether tokens are drawn from the
+    language, log_mass: as in `DenoisingStep`, of the last step.
     """
 
     automaton: TokenAutomaton
-    classes: ClassMap
     state: int
     end_classes: Ints
     limit: int
@@ -69,7 +67,6 @@ class ConstrainedCanvas:
         left = max(NOTHING_LEFT, min(room - length, further * length))
         return cls(
             automaton=automaton,
-            classes=ClassMap(torch.from_numpy(automaton.class_of_token), automaton.num_classes),
             state=state,
             end_classes=end_classes(automaton, stop_ids),
             limit=room,
@@ -89,7 +86,7 @@ class ConstrainedCanvas:
         forbidden = torch.zeros_like(read.log_mass, dtype=torch.bool)
         if state.pinned is not None:
             pinned, tokens = state.pinned[0].cpu(), state.tokens[0].cpu()
-            at = self.classes.columns[tokens]
+            at = torch.from_numpy(self.automaton.class_of_token)[tokens]
             forbidden = pinned[:, None] & (at[:, None] != torch.arange(count))
             held = pinned[:, None].expand(-1, count)
             read = ClassReadout(
@@ -175,16 +172,6 @@ def check_constraint(
         )
 
 
-def classes_of(canvases: Sequence[ConstrainedCanvas | None], states: Sequence[CanvasState]) -> tuple[RowClasses, ...]:
-    """Returns what a readout of the canvases' rows, one canvas behind the other, is asked for their constraints."""
-    asked, end = [], 0
-    for canvas, state in zip(canvases, states, strict=True):
-        start, end = end, end + state.length
-        if canvas is not None:
-            asked.append(RowClasses(start, end, canvas.classes))
-    return tuple(asked)
-
-
 def constrain(
     canvases: Sequence[ConstrainedCanvas | None],
     states: Sequence[CanvasState],
@@ -194,8 +181,7 @@ def constrain(
 ) -> tuple[list[ConstrainedCanvas | None], Overruling | None]:
     """Takes canvases one step further, each under its constraint or under none.
 
-    states: each of one canvas, before the step; hidden [N, D] and readout, with the `classes_of` the canvases: of their
-    rows, one canvas behind the other.
+    states: each of one canvas, before the step; hidden [N, D] and readout: of their rows, one canvas behind the other.
     Returns what each constraint comes to, and what takes the place of the readout; None where none is constrained.
     """
     stepped = list(canvases)
@@ -204,34 +190,27 @@ def constrain(
     overruling = Overruling(
         sample=torch.full_like(readout.argmax, KEPT), draft=readout.argmax.clone(), entropy=readout.entropy.clone()
     )
-    end, reads = 0, iter(readout.classes)
+    end = 0
     for i, (canvas, state) in enumerate(zip(canvases, states, strict=True)):
         rows = slice(end, end + state.length)
         end = rows.stop
-        if canvas is None:
-            continue
-        read = next(reads)
         # What is not finite is the sampler's to report.
-        if bool(readout.entropy[rows].isfinite().all()):
-            stepped[i], own = _step(canvas, state, read, head, hidden[rows], readout.argmax[rows])
+        if canvas is not None and bool(readout.entropy[rows].isfinite().all()):
+            stepped[i], own = _step(canvas, state, head, hidden[rows], readout.argmax[rows])
             for name in ("sample", "draft", "entropy"):
                 getattr(overruling, name)[rows] = getattr(own, name).to(readout.argmax.device)
     return stepped, overruling
 
 
 def _step(
-    canvas: ConstrainedCanvas,
-    state: CanvasState,
-    read: ClassReadout,
-    head: OutputHead,
-    hidden: Tensor,
-    argmax: Tensor,
+    canvas: ConstrainedCanvas, state: CanvasState, head: OutputHead, hidden: Tensor, argmax: Tensor
 ) -> tuple[ConstrainedCanvas, Overruling]:
     """Takes one canvas of C rows one step further."""
     automaton = canvas.automaton
+    of_token = torch.from_numpy(automaton.class_of_token).long()
+    read = read_classes(head, hidden, state.temperatures[0], of_token, automaton.num_classes)
     read = canvas.limited(read, state)
-    recursions = None if head.kernels is None else head.kernels.recursions
-    given = Conditioned(automaton, read.log_mass.numpy(), canvas.state, canvas.ends, recursions)
+    given = Conditioned(automaton, read.log_mass.numpy(), canvas.state, canvas.ends)
     if given.log_mass == -np.inf:
         raise ValueError("the pinned tokens do not fit the constraint: no answer of its language has them there")
     classes, log_prob = given.best(read.best_log_prob.numpy())

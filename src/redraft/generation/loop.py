@@ -20,15 +20,16 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.diffusion.start import CanvasStart
-from redraft.generation.constrained import ConstrainedCanvas, classes_of, constrain
+from redraft.generation.constrained import ConstrainedCanvas, constrain
 from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
+from redraft.generation.scoring import log_probs_of
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
 from redraft.model.linear.low_rank import AdapterMatrices
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
-from redraft.model.transformer import Transformer
+from redraft.model.transformer import ForwardResult, Transformer
 
 
 def generate(
@@ -38,9 +39,11 @@ def generate(
     constraint: TokenAutomaton | None = None,
     adapter: str | None = None,
     start: CanvasStart | None = None,
+    *,
+    is_scored: bool = False,
 ) -> Generation:
     """Runs `denoising_steps` to its end."""
-    return result_of(denoising_steps(model, prompt, settings, constraint, adapter, start))
+    return result_of(denoising_steps(model, prompt, settings, constraint, adapter, start, is_scored=is_scored))
 
 
 @torch.inference_mode()
@@ -51,11 +54,14 @@ def denoising_steps(
     constraint: TokenAutomaton | None = None,
     adapter: str | None = None,
     start: CanvasStart | None = None,
+    *,
+    is_scored: bool = False,
 ) -> Generator[DenoisingStep, None, Generation]:
     """Yields every denoising step of an answer to `prompt` (token ids); the generator's return value is the answer.
 
     constraint: the language that the answer is to be of. adapter: the name of one that the model holds. start: what the
-    first canvas begins as. Raises ValueError for an empty prompt, for ids outside the vocabulary, for a prompt that
+    first canvas begins as. is_scored: whether the causal pass reads the answer too, for its log-probabilities; it
+    changes nothing else. Raises ValueError for an empty prompt, for ids outside the vocabulary, for a prompt that
     leaves no room for a canvas in the context, for a constraint that no answer can meet, with what is pinned, and for
     logits that are not finite.
     """
@@ -70,14 +76,17 @@ def denoising_steps(
         max_context=config.max_context,
         constraint=constraint_with_pins(constraint, start, vocab_size=config.vocab_size, stop_ids=config.eos_ids),
         start=start,
+        is_scored=is_scored,
     )
     record.check(len(prompt), length, config.vocab_size)
     cache, pending, finish_reason = KVCache(config), list(prompt), None
     adapted = model.adapter(adapter)
     while finish_reason is None:
         # Prefill and commit are the same: an encoder pass that appends to the cache.
-        tokens = torch.tensor(pending, device=model.embed_tokens.weight.device)
-        (cache,) = model.run(FlatBatch.single(tokens, cache.length, Pass.ENCODER, adapter=adapted), (cache,)).caches
+        result = _encode(model, pending, cache, adapted)
+        (cache,) = result.caches
+        if is_scored and record.canvases:
+            record.score(log_probs_of(model.head, result.hidden[:-1], pending[1:]))
         record.lap("commit" if record.canvases else "prefill")
         place = Counter(seed, settings.index, canvas=len(record.canvases))
         held = record.constrained_canvas(length, committed=cache.length)
@@ -87,7 +96,18 @@ def denoising_steps(
             record.restart()
         pending = step.draft.tolist()
         _, finish_reason = record.add(pending, step.number, committed=cache.length)
+    if unscored := record.unscored:
+        hidden = _encode(model, unscored, cache, adapted).hidden
+        record.score(log_probs_of(model.head, hidden, pending[1 : len(unscored) + 1]))
+        record.lap("commit")
     return record.generation(finish_reason)
+
+
+def _encode(
+    model: Transformer, tokens: Sequence[int], cache: KVCache, adapter: AdapterMatrices | None
+) -> ForwardResult:
+    ids = torch.tensor(tokens, device=model.embed_tokens.weight.device)
+    return model.run(FlatBatch.single(ids, cache.length, Pass.ENCODER, adapter=adapter), (cache,))
 
 
 def denoise(
@@ -112,8 +132,7 @@ def denoise(
         signal = None if state.soft_embedding is None else state.soft_embedding[0]
         batch = FlatBatch.single(state.tokens[0], cache.length, Pass.DENOISER, soft_embedding=signal, adapter=adapter)
         hidden = model.run(batch, (cache,)).hidden
-        query = ReadoutQuery(temperature, sampler.uniforms(state), classes=classes_of([held], [state]))
-        readout = streamed_readout(model.head, hidden, query)
+        readout = streamed_readout(model.head, hidden, ReadoutQuery(temperature, sampler.uniforms(state)))
         (held,), overruling = constrain([held], [state], model.head, hidden, readout)
         state = sampler.step(state, readout, overruling)
         ((is_finite, is_active),) = sampler.verdicts(state)

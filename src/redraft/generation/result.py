@@ -3,6 +3,7 @@
 C canvas length.
 """
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,9 @@ class Generation:
     token_ids: the answer without the EOS that ended it, cut at max_new_tokens. canvases: what was written, whole.
     tokens_per_forward: answer tokens, the EOS included, per denoiser pass; of an answer that was written causally, per
     forward. constraint: what a constraint had to do; verification: how its drafts were verified; None where there were
-    none. Seconds are wall clock.
+    none. entropies: in nats, of each of the answer's tokens and of the EOS when it became final, in its canvas's last
+    step or in the causal reading. log_probs: of the same tokens as the causal reading has them, where the answer was
+    scored; None for the first of each canvas. Seconds are wall clock.
     """
 
     token_ids: tuple[int, ...]
@@ -91,6 +94,8 @@ class Generation:
     canvases: tuple[tuple[int, ...], ...] = field(repr=False)
     constraint: ConstraintReport | None = None
     verification: Verification | None = None
+    entropies: tuple[float, ...] = field(default=(), repr=False)
+    log_probs: tuple[float | None, ...] = field(default=(), repr=False)
 
     @property
     def seconds(self) -> float:
@@ -105,7 +110,8 @@ class AnswerRecord:
     """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
 
     room: how many tokens it may have at most; stop_ids: tokens that end it; max_context: tokens of prompt and canvases;
-    constraint: the language that it is of. start: what its first canvas begins as, if not as noise.
+    constraint: the language that it is of. start: what its first canvas begins as, if not as noise. is_scored: whether
+    the causal pass is to read it.
     """
 
     def __init__(
@@ -117,9 +123,15 @@ class AnswerRecord:
         max_context: int,
         constraint: TokenAutomaton | None = None,
         start: CanvasStart | None = None,
+        is_scored: bool = False,
     ) -> None:
         self.room, self.stop_ids, self.seed, self.max_context = room, stop_ids, seed, max_context
         self.constraint, self._start = constraint, start
+        self.finish_reason: str | None = None
+        self.entropies: list[float] = []
+        self._log_probs: list[float | None] = []
+        self._is_scored = is_scored
+        self._canvas_entropies: list[float] = []
         self.token_ids: list[int] = []
         self.canvases: list[tuple[int, ...]] = []
         self.steps_per_canvas: list[int] = []
@@ -179,8 +191,10 @@ class AnswerRecord:
         """Takes note of a denoising step, which has just ended."""
         self.lap("denoising")
         self._guided_steps += step.guided
-        if step.finished and step.log_mass is not None:
-            self._log_mass.append(step.log_mass)
+        if step.finished:
+            self._canvas_entropies = step.entropy.tolist()
+            if step.log_mass is not None:
+                self._log_mass.append(step.log_mass)
 
     def add(self, canvas: Sequence[int], steps: int, *, committed: int) -> tuple[list[int], str | None]:
         """Takes a finished canvas that took so many steps and follows `committed` tokens.
@@ -190,6 +204,10 @@ class AnswerRecord:
         """
         part, finish_reason = cut_canvas(canvas, self.stop_ids, self.room - len(self.token_ids))
         self._has_end = finish_reason == "stop"
+        written = len(part) + self._has_end
+        self.entropies += self._canvas_entropies[:written]
+        if self._is_scored and written:
+            self._log_probs.append(None)
         self.token_ids += part
         self.canvases.append(tuple(canvas))
         self.steps_per_canvas.append(steps)
@@ -203,7 +221,20 @@ class AnswerRecord:
             if finish_reason == "length" or self.constraint.is_complete(state):
                 assert self.constraint.distance[state] == 1
                 finish_reason = "stop"
+        self.finish_reason = finish_reason
         return part, finish_reason
+
+    @property
+    def unscored(self) -> list[int]:
+        """The tokens of the last canvas that the causal pass has to read to score those behind each; often none."""
+        start = sum(map(len, self.canvases[:-1]))
+        return list(self.canvases[-1][: max(0, len(self.entropies) - start - 1)]) if self._is_scored else []
+
+    def score(self, log_probs: Sequence[float]) -> None:
+        """Takes the log-probabilities of the next tokens. Raises ValueError for one that is not finite."""
+        if not all(map(math.isfinite, log_probs)):
+            raise not_finite(f"where canvas {len(self.canvases) - 1} is read causally")
+        self._log_probs += log_probs
 
     def generation(self, finish_reason: str) -> Generation:
         written = len(self.token_ids) + self._has_end
@@ -221,6 +252,8 @@ class AnswerRecord:
             commit_seconds=self._seconds["commit"],
             canvases=tuple(self.canvases),
             constraint=report,
+            entropies=tuple(self.entropies[:written]),
+            log_probs=tuple(self._log_probs),
         )
 
 

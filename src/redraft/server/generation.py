@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from redraft import engine
+from redraft.answers import writing_of
+from redraft.api import Model
 from redraft.async_engine import Engine
-from redraft.generation.result import ConstraintReport, DenoisingStep
+from redraft.generation.result import ConstraintReport, DenoisingStep, Generation
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
-from redraft.server.openai.responses import CanvasInfo, ConstraintInfo, PromptTokensDetails, Usage
+from redraft.server.openai.responses import CanvasInfo, ConstraintInfo, PromptTokensDetails, TrustInfo, Usage
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
+from redraft.text.trust.evidence import Trust, Writing, assess
 
 log = logging.getLogger("redraft.server")
 
@@ -123,12 +126,13 @@ class ChoiceProgress:
 
     scores: of the prompt's tokens but the first, and of the one behind it, where they are asked for. has_stopped:
     whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times of
-    time.perf_counter(), None until then. Once it has ended, warnings: what may be wrong with it; constraint: what one
-    had to do.
+    time.perf_counter(), None until then. Once it has ended, warnings, trust: what may be wrong with it, and what is
+    known about it; constraint: what one had to do; generation: None of one that a stop text ends.
     """
 
     request: engine.Request
     prompt: ReadPrompt
+    model: Model
     stream: AnswerStream
     top_logprobs: int | None
     scores: list[ScoredToken] = field(default_factory=list)
@@ -141,6 +145,8 @@ class ChoiceProgress:
     content: str = ""
     warnings: tuple[str, ...] = ()
     constraint: ConstraintReport | None = None
+    trust: Trust | None = None
+    generation: Generation | None = None
 
     @property
     def tokens_written(self) -> int:
@@ -164,12 +170,13 @@ class ChoiceProgress:
                 self.steps.append(event.steps)
             yield from self.stream.commit(event.token_ids, scored_tokens(event, self.top_logprobs))
         elif isinstance(event, engine.Finished):
+            self.generation = event.generation
             self.has_stopped = event.generation.finish_reason == "stop"
             self.constraint = event.generation.constraint
             yield from self.stream.finish(event.generation.finish_reason)
 
     def end(self, finish_reason: str) -> None:
-        """Notes the time, and what may be wrong with the answer."""
+        """Notes the time, what may be wrong with the answer, and what is known about it."""
         self.ended_at = time.perf_counter()
         if self.request.mode == "scoring":
             # Nobody asked for an answer.
@@ -181,6 +188,14 @@ class ChoiceProgress:
             steps_per_canvas=self.steps,
             max_steps=self.request.settings.steps,
         )
+        if self.generation is None:
+            writing = Writing(mode=self.request.mode, finish_reason=finish_reason)
+        else:
+            writing = writing_of(self.request.mode, self.generation, self.request.settings)
+        self.trust = assess(
+            self.prompt, self.content, writing, self.model.tokenizer, calibration=self.model.calibration,
+            is_held=self.request.constraint is not None,
+        )  # fmt: skip
 
 
 class GenerationSession:
@@ -193,7 +208,13 @@ class GenerationSession:
     def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
         self.failure: str | None = None
         self.choices = [
-            ChoiceProgress(request, prompt, answer_stream(within, request, prompt, prepared), prepared.top_logprobs)
+            ChoiceProgress(
+                request,
+                prompt,
+                within.model.with_adapter(request.adapter),
+                answer_stream(within, request, prompt, prepared),
+                prepared.top_logprobs,
+            )  # fmt: skip
             for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
@@ -259,6 +280,11 @@ class GenerationSession:
     def warnings_of(self, index: int) -> list[str] | None:
         """What may be wrong with one answer; None if there is nothing."""
         return list(self.choices[index].warnings) or None
+
+    def trust(self, index: int) -> TrustInfo | None:
+        """What is known about one answer; None where there is none."""
+        trust = self.choices[index].trust
+        return None if trust is None else TrustInfo.model_validate(trust.to_json())
 
     @property
     def usage(self) -> Usage:

@@ -73,6 +73,11 @@ class Card:
         if repeated := [name for name, count in asked.items() if count > 1]:
             yield f"the prompt asks more than once for the {fields_in_words(repeated)}: once is enough"
 
+    @property
+    def says_what_is_known(self) -> bool:
+        """Whether it tells which prompts the model was trained on."""
+        return bool(self.prompt_forms or self.fields or self.max_prompt_tokens)
+
     @cached_property
     def _forms(self) -> list[PromptForm]:
         return [PromptForm(form) for form in self.prompt_forms]

@@ -230,24 +230,26 @@ def test_json_lines_have_the_columns_beside_the_answer():
 def test_fields_are_columns(format, separator):
     writer = RowWriter(format, columns=["id", "n", "name"], fields=["name", "city"], token_ids=True)
     lines = (
-        writer.header() + writer.line(ROW, ANSWER | {"warnings": ["odd", "cut"]}) + writer.line(ROW, {"error": "no"})
+        writer.header()
+        + writer.line(ROW, ANSWER | {"warnings": ["odd", "cut"], "trust": {"probability": 0.75}})
+        + writer.line(ROW, {"error": "no"})
     )
     first, second = csv.DictReader(io.StringIO(lines), delimiter=separator)
     assert writer.renamed_fields == {"name": "answer.name"}
     assert first == {
         "line": "2", "id": "a1", "n": "", "name": "B", "answer.name": "Ana", "city": "", "text": ANSWER["text"],
-        "finish_reason": "stop", "seed": "3", "error": "", "token_ids": "[5]",
+        "finish_reason": "stop", "seed": "3", "trust": "0.75", "error": "", "token_ids": "[5]",
         "warnings": "odd; cut; the column 'city' is empty: the answer has no such field; "
         "the answer's field 'n' has no column",
     }  # fmt: skip
-    assert (second["error"], second["answer.name"], second["text"], second["warnings"]) == ("no", "", "", "")
+    assert (second["error"], second["answer.name"], second["text"], second["trust"]) == ("no", "", "", "")
 
 
 def test_fields_in_json_lines_keep_their_types():
     writer = RowWriter("jsonl", columns=["id", "text"], fields=["n", "name"])
     assert json.loads(writer.line(Row(2, "x", {"text": "mine"}), ANSWER)) == {
         "line": 2, "id": None, "text": "mine", "n": 42.5, "name": "Ana", "answer.text": ANSWER["text"],
-        "finish_reason": "stop", "seed": 3, "warnings": [], "error": None,
+        "finish_reason": "stop", "seed": 3, "warnings": [], "trust": None, "error": None,
     }  # fmt: skip
 
 

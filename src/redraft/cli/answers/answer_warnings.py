@@ -1,23 +1,59 @@
-"""What may be wrong with answers, told on standard error, and the exit code of --strict."""
+"""What may be wrong with answers, told on standard error, and the exit code of --strict and --min-trust."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from redraft.cli.streams import say
+from redraft.text.trust.calibration import read_calibration
+
+if TYPE_CHECKING:
+    from redraft.text.trust.evidence import Trust
 
 STRICT_EXIT_CODE = 3
+LOW_TRUST = 0.8
+"""Below it an answer's probability is told."""
 StrictOption = Annotated[
     bool,
     typer.Option("--strict", help=f"Exit with {STRICT_EXIT_CODE} if an answer has a warning, once all are written."),
 ]
+MinTrustOption = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Exit with {STRICT_EXIT_CODE} if an answer is less probably right; of rows, these go into a file of "
+        "their own beside --output."
+    ),
+]
 
 
-def say_warnings(warnings: Iterable[str], *, quiet: bool) -> None:
-    """Prints each warning as a line on standard error, unless `quiet`."""
+def say_warnings(warnings: Iterable[str], trust: "Trust | None" = None, *, quiet: bool) -> None:
+    """Prints each warning as a line on standard error, and one for an answer of low trust, unless `quiet`."""
     for warning in warnings:
         say(f"warning: {warning}", quiet=quiet)
+    if trust is not None and trust.probability is not None and trust.probability < LOW_TRUST:
+        values = [one for one in trust.values if one.probability is not None]
+        least = min(values, key=lambda one: one.probability or 0.0, default=None)
+        where = "" if least is None else f", least of all {'.'.join(map(str, least.path))} ({least.probability:.0%})"
+        say(f"low trust: this answer is right with a probability of {trust.probability:.0%}{where}", quiet=quiet)
+
+
+def check_min_trust(model: str, least: float | None) -> None:
+    """Raises ValueError for a least trust that is out of range, or that a checkpoint has no number for."""
+    if least is None:
+        return
+    if not 0 < least <= 1:
+        raise ValueError(f"--min-trust is {least}, must be above 0 and at most 1")
+    # What resolves a name imports torch, for which help and refusals of other options need not wait.
+    from redraft.weights.fetch import resolve
+
+    if read_calibration(resolve(model)) is None:
+        raise ValueError(f"--min-trust: {model} is not calibrated, so nobody knows; run 'redraft calibrate {model}'")
+
+
+def is_below(probability: float | None, least: float | None) -> bool:
+    """Tells whether an answer is trusted less than is asked for; one of which nothing is known is."""
+    return least is not None and (probability is None or probability < least)
 
 
 def end_with_warnings(warned: int, *, strict: bool) -> None:

@@ -9,7 +9,13 @@ import typer
 
 import redraft
 from redraft.cli import options
-from redraft.cli.answers.answer_warnings import StrictOption, end_with_warnings
+from redraft.cli.answers.answer_warnings import (
+    MinTrustOption,
+    StrictOption,
+    check_min_trust,
+    end_with_warnings,
+    is_below,
+)
 from redraft.cli.answers.constraint import with_constraint_options
 from redraft.cli.answers.live import answer
 from redraft.cli.answers.row_options import RowOptions, with_row_options
@@ -33,6 +39,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
     step_delay: Annotated[float, typer.Option(help="Seconds to pause at each step of the live canvas.")] = 0.0,
     strict: StrictOption = False,
+    min_trust: MinTrustOption = None,
     quiet: options.QuietOption = False,
 ) -> None:
     """Answer one prompt, or every row of a file.
@@ -49,7 +56,10 @@ def generate(
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
         if as_json and row_options.kind != "jsonl":
             raise ValueError(f"--json cannot be combined with a table: the output is {row_options.kind}")
-        answer_rows(model_options, row_options, strict=strict, quiet=quiet)
+        if min_trust is not None and row_options.output is None:
+            raise ValueError("--min-trust of --rows requires --output FILE: rows below go into a file beside it")
+        check_min_trust(model_options.model, min_trust)
+        answer_rows(model_options, row_options, strict=strict, min_trust=min_trust, quiet=quiet)
         return
     if plain and as_json:
         raise ValueError("--plain cannot be combined with --json: the one prints the text, the other an object")
@@ -58,6 +68,7 @@ def generate(
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
     text = read_prompt(prompt, piped)
+    check_min_trust(model_options.model, min_trust)
     model = model_options.load(quiet=quiet)
     if as_json:
         *_, result = model.stream(text, **constraint, **model_options.settings)
@@ -68,6 +79,7 @@ def generate(
         settings = constraint | model_options.settings
         result = answer(model, text, settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
     end_with_warnings(bool(result.warnings), strict=strict)
+    end_with_warnings(is_below(result.trust.probability, min_trust), strict=True)
 
 
 def read_prompt(prompt: str, piped: str | None = None) -> str:

@@ -135,7 +135,7 @@ def answer(
         assert isinstance(last, redraft.Result)
         result = last
         print(result, flush=True)
-    say_warnings(result.warnings, quiet=quiet)
+    say_warnings(result.warnings, result.trust, quiet=quiet)
     return result
 
 

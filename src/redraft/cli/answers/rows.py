@@ -17,14 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import redraft
 from redraft.cli import options
-from redraft.cli.answers.answer_warnings import end_with_warnings
+from redraft.cli.answers.answer_warnings import end_with_warnings, is_below
 from redraft.cli.answers.row_options import RowOptions
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output
 from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
 from redraft.utils.rows.reading import CheckedRows, Row, RowFile
-from redraft.utils.rows.tables import RowWriter
+from redraft.utils.rows.source import GZIP_SUFFIX
+from redraft.utils.rows.tables import RowWriter, probability_of
 from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
 
@@ -34,7 +35,14 @@ PREFETCH_FACTOR = 2
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
-def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, strict: bool, quiet: bool) -> None:
+def answer_rows(
+    model_options: options.ModelOptions,
+    chosen: RowOptions,
+    *,
+    strict: bool,
+    quiet: bool,
+    min_trust: float | None = None,
+) -> None:
     """Answers every row of a file. Exits with code 1 where some were bad or failed, else as `strict` has it.
 
     The whole file is checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
@@ -50,13 +58,15 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, stri
     )
     if chosen.output is not None:
         _check_output(chosen.output, chosen)
+        if min_trust is not None:
+            _check_output(low_trust_path(chosen.output), chosen)
     checked = file.check(skip_bad=chosen.skip_bad, unique_ids=bool(chosen.output or chosen.id_column))
     writer = RowWriter(kind, columns=checked.columns, fields=chosen.fields, token_ids=chosen.token_ids)
     _tell(file, checked, writer, quiet=quiet)
     if chosen.output is None:
         counts = _print_answers(model_options, file, checked, writer, quiet=quiet)
     else:
-        counts = _write_answers(model_options, chosen, file, checked, writer, quiet=quiet)
+        counts = _write_answers(model_options, chosen, file, checked, writer, min_trust=min_trust, quiet=quiet)
     where = "" if chosen.output is None else f"{chosen.output}: "
     if counts.bad:
         say(f"{where}{counted_of(counts.bad, counts.rows, 'row', 'was', 'were')} bad and skipped")
@@ -68,6 +78,13 @@ def answer_rows(model_options: options.ModelOptions, chosen: RowOptions, *, stri
     if counts.bad or counts.failed:
         raise typer.Exit(1)
     end_with_warnings(counts.warned, strict=strict)
+    end_with_warnings(counts.below, strict=True)
+
+
+def low_trust_path(output: Path) -> Path:
+    """Returns the file, beside an output, of those answers that are trusted less than is asked for."""
+    suffix = "".join(output.suffixes[-2:]) if output.suffix.lower() == GZIP_SUFFIX else output.suffix
+    return output.with_name(f"{output.name.removesuffix(suffix)}.low-trust{suffix}")
 
 
 def _check_output(output: Path, chosen: RowOptions) -> None:
@@ -134,6 +151,7 @@ def _write_answers(
     checked: CheckedRows,
     writer: RowWriter,
     *,
+    min_trust: float | None,
     quiet: bool,
 ) -> RowCounts:
     """Writes the line of each row into the output, by way of a journal that outlives whatever happens."""
@@ -152,7 +170,7 @@ def _write_answers(
                 with _engine(model, model_options) as engine, progress as advance:
                     for outcome in answer_missing(file, journal, _as_completed(engine, model_options.settings)):
                         advance(outcome)
-            counts = write_output(chosen.output, file, journal, writer)
+            counts = _write_outputs(chosen.output, file, journal, writer, min_trust)
         except KeyboardInterrupt:
             say(_how_to_resume(journal, checked, is_stream=chosen.is_stream))
             raise
@@ -160,6 +178,24 @@ def _write_answers(
             way_out = _how_to_resume(journal, checked, is_stream=chosen.is_stream)
             raise ValueError(f"{explain_os_error(error)}; {way_out}") from error
         journal.remove()
+    return counts
+
+
+def _write_outputs(
+    output: Path, file: RowFile, journal: Journal, writer: RowWriter, min_trust: float | None
+) -> RowCounts:
+    """Writes the rows, those trusted less than is asked for into a file of their own, which comes first."""
+
+    def is_low(outcome: Outcome) -> bool:
+        return "error" not in outcome and is_below(probability_of(outcome), min_trust)
+
+    if min_trust is None:
+        return write_output(output, file, journal, writer)
+    path = low_trust_path(output)
+    low = write_output(path, file, journal, writer, is_low)
+    counts = write_output(output, file, journal, writer, lambda outcome: not is_low(outcome))
+    say(f"{path}: {counted_of(low.rows, low.rows + counts.rows, 'answer', 'is', 'are')} trusted less than {min_trust}")
+    counts.below, counts.warned = low.rows, counts.warned + low.warned
     return counts
 
 

@@ -17,6 +17,10 @@ app = lazy_app(
             "The test sets of the next bundled model, a line of JSON each; not what today's is for.",
         ),
         "rows": (f"{MODULE}:rows", "Any prompts with their right answers."),
+        "trust": (
+            "redraft.cli.eval.trust:trust",
+            "How right the trust marks are: calibration error, and accuracy of the most trusted answers, on test sets.",
+        ),
         "sudoku": (f"{MODULE}:sudoku", "Puzzles with one solution in three grades; not what the bundled model is for."),
         "needle": (f"{MODULE}:needle", "One fact among filler sentences, at every depth of every length."),
     },

@@ -1,5 +1,6 @@
 """Decoding token by token: the causal reading of the one stack of weights, an encoder pass for each token."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -39,20 +40,19 @@ class Autoregressive:
 
     def read(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
         readout = streamed_readout(head, hidden, GREEDY)
-        facts = torch.stack([readout.argmax, readout.entropy.isfinite().long()])
         return [
-            DecodingOutcome(token_ids=(token,))
-            if ok
+            DecodingOutcome(token_ids=(token,), entropies=(entropy,))
+            if math.isfinite(entropy)
             else DecodingOutcome(error=not_finite(f"behind token {item.sequence.cache.length + len(item.encode)}"))
-            for item, token, ok in zip(items, *facts.tolist(), strict=True)
+            for item, token, entropy in zip(items, readout.argmax.tolist(), readout.entropy.tolist(), strict=True)
         ]
 
     def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:
-        record, (token,) = sequence.record, outcome.token_ids
+        record, (token,), (entropy,) = sequence.record, outcome.token_ids, outcome.entropies
         assert isinstance(record, TokenRecord)
         record.lap(sequence.phase.value)
         record.forwards += 1
-        finish_reason = record.write(token)
+        finish_reason = record.write(token, entropy)
         if finish_reason is not None:
             yield Finished(sequence.request.id, record.generation(finish_reason))
             return

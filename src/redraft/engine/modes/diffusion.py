@@ -5,6 +5,7 @@ C canvas length.
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,9 +16,10 @@ from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
-from redraft.generation.constrained import classes_of, constrain
+from redraft.generation.constrained import constrain
 from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
+from redraft.generation.scoring import log_probs_of
 from redraft.model.config import ModelConfig
 from redraft.model.head import OutputHead
 from redraft.model.readout.query import ReadoutQuery
@@ -52,6 +54,7 @@ class Diffusion:
                 request.constraint, request.start, vocab_size=self._config.vocab_size, stop_ids=stop_ids
             ),
             start=request.start,
+            is_scored=request.is_scored,
         )
         record.check(len(request.prompt), self.canvas_length(request), self._config.vocab_size)
         return record
@@ -69,9 +72,25 @@ class Diffusion:
                 [settings], [place], sequence.canvas_length, device=self._device, starts=[record.canvas_start]
             )
             held = record.constrained_canvas(sequence.canvas_length, committed=sequence.cache.length + chunk.encode)
-        return WorkItem(chunk, sequence.pending[: chunk.encode], canvas, held)
+        encode = sequence.pending[: chunk.encode]
+        is_read = sequence.request.is_scored and sequence.phase is Phase.COMMIT
+        return WorkItem(chunk, encode, canvas, held, read_last=len(encode) if is_read else 0)
 
     def read(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
+        denoised = [item for item in items if item.canvas is not None]
+        if not any(item.read_last for item in items):
+            return self._step(denoised, head, hidden)
+        lengths = [(item.read_last, 0 if item.canvas is None else item.canvas.length) for item in items]
+        parts = torch.split(hidden, [length for both in lengths for length in both])
+        scores = [_scores(item, head, rows) for item, rows in zip(items, parts[::2], strict=True)]
+        steps = iter(self._step(denoised, head, torch.cat(parts[1::2])) if denoised else ())
+        return [
+            replace(DecodingOutcome() if item.canvas is None else next(steps), log_probs=log_probs)
+            for item, log_probs in zip(items, scores, strict=True)
+        ]
+
+    def _step(self, items: list[WorkItem], head: OutputHead, hidden: Tensor) -> list[DecodingOutcome]:
+        """Takes a denoising step of the canvases of some items, from their rows."""
         states = [item.canvas for item in items if item.canvas is not None]
         requests = [item.sequence.request for item in items]
         temperatures = [state.temperatures[0] for state in states]
@@ -82,16 +101,15 @@ class Diffusion:
             self._sampler.uniforms(*states) if any(request.settings.temperature for request in requests) else None,
             top=max(request.top if request.drafts else 0 for request in requests),
             soft_embedding=any(state.counters[0].step > 1 for state in states),
-            classes=classes_of(held := [item.held for item in items], states),
         )
         readout = streamed_readout(head, hidden, query)
-        constrained, overruling = constrain(held, states, head, hidden, readout)
+        constrained, overruling = constrain([item.held for item in items], states, head, hidden, readout)
         stepped = self._sampler.step_each(states, readout, overruling)
         verdicts = self._sampler.verdicts(*stepped)
         outcomes, end = [], 0
         for i, (request, state, (is_finite, is_active)) in enumerate(zip(requests, stepped, verdicts, strict=True)):
             at, rows = states[i].counters[0], slice(end, end + state.length)
-            end, constraint = rows.stop, constrained[i]
+            end, held = rows.stop, constrained[i]
             if not is_finite:
                 outcomes.append(DecodingOutcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
                 continue
@@ -111,15 +129,20 @@ class Diffusion:
                 entropy=state.entropy[0],
                 finished=not is_active,
                 top=top,
-                guided=constraint is not None and constraint.is_guided,
-                log_mass=None if constraint is None else constraint.log_mass,
+                guided=held is not None and held.is_guided,
+                log_mass=None if held is None else held.log_mass,
             )
-            outcomes.append(DecodingOutcome(step=step, canvas=state, held=constraint))
+            outcomes.append(DecodingOutcome(step=step, canvas=state, held=held))
         return outcomes
 
     def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:
         step, request, record = outcome.step, sequence.request, sequence.record
-        assert step is not None
+        record.score(outcome.log_probs)
+        if step is None:
+            record.lap(sequence.phase.value)
+            if not sequence.pending and record.finish_reason is not None:
+                yield Finished(request.id, record.generation(record.finish_reason))
+            return
         record.take(step)
         if request.drafts:
             yield StepTaken(request.id, step)
@@ -130,7 +153,21 @@ class Diffusion:
         canvas = step.draft.tolist()
         part, finish_reason = record.add(canvas, step.number, committed=sequence.cache.length)
         yield CanvasCommitted(request.id, tuple(part), step.number, step.top)
-        if finish_reason is not None:
-            yield Finished(request.id, record.generation(finish_reason))
-            return
         sequence.pending, sequence.phase = canvas, Phase.COMMIT
+        if finish_reason is not None:
+            if unscored := record.unscored:
+                sequence.pending, sequence.canvas_rows = unscored, 0
+            else:
+                yield Finished(request.id, record.generation(finish_reason))
+
+
+def _scores(item: WorkItem, head: OutputHead, hidden: Tensor) -> tuple[float, ...]:
+    """Returns the log-probabilities of the tokens of a canvas behind those that an item encodes, from their rows."""
+    if not item.read_last:
+        return ()
+    record, pending = item.sequence.record, item.sequence.pending
+    # Behind a last canvas's last row there is one token of it; behind another's nothing is known yet.
+    behind = pending[1 : item.read_last + 1]
+    if len(behind) < item.read_last and record.finish_reason is not None:
+        behind = [*behind, record.canvases[-1][len(record.unscored)]]
+    return tuple(log_probs_of(head, hidden[: len(behind)], behind))

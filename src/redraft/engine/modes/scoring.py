@@ -78,7 +78,8 @@ class Scoring:
             return
         record.forwards += 1
         token = outcome.token_ids[-1]
-        finish_reason = record.write(token)
+        # Nobody asks how sure it is of what comes behind the prompt.
+        finish_reason = record.write(token, 0.0)
         if finish_reason is None:
             yield CanvasCommitted(id, (token,), steps=0)
         yield Finished(id, record.generation(finish_reason or "length"))

@@ -156,8 +156,8 @@ class Verified:
         if kept:
             record.rounds += 1
             announced, finish_reason = [], None
-            for token in kept:
-                if (finish_reason := record.write(token)) is not None:
+            for token, entropy in zip(kept, outcome.entropies, strict=True):
+                if (finish_reason := record.write(token, entropy)) is not None:
                     break
                 announced.append(token)
             if announced:
@@ -218,6 +218,7 @@ class Verified:
         if bad is not None:
             at = sequence.cache.length + len(item.encode) - item.read_last + 1 + bad
             return DecodingOutcome(error=not_finite(f"behind token {at}"))
+        entropies = tuple(causal.entropy[: len(kept)].tolist())
         if (count := sequence.request.top) and kept:
             assert causal.top is not None
             top = causal.top[slice(len(kept)), slice(count)]
@@ -228,7 +229,7 @@ class Verified:
         # In the prompt's forward the canvas stands right behind the prompt, else from the last kept token on.
         moves = 0 if sequence.phase is Phase.PREFILL else len(kept)
         if state is None or moves >= state.length:
-            return DecodingOutcome(step=step, token_ids=tuple(kept), top=top)
+            return DecodingOutcome(step=step, token_ids=tuple(kept), entropies=entropies, top=top)
         old_rows = state.length - moves
         first = kept[-1] if kept else int(state.tokens[0, 0])
         state = self._with_first(state, sequence, moves, first, head.embedding[first].float() * head.scale)
@@ -239,6 +240,7 @@ class Verified:
             step=step,
             canvas=replace(state, active=torch.ones_like(state.active)),
             token_ids=tuple(kept),
+            entropies=entropies,
             top=top,
             verify=None if verify is None else tuple(verify),
         )

@@ -90,6 +90,7 @@ class ChatSerializer(Serializer):
             finish_reason=end.finish_reason,  # type: ignore[arg-type]
             canvas=session.canvas(index),
             warnings=session.warnings_of(index),
+            trust=session.trust(index),
         )
         return self.last_chunk(choice, session)
 
@@ -111,6 +112,7 @@ class ChatSerializer(Serializer):
                     finish_reason=finish,  # type: ignore[arg-type]
                     canvas=session.canvas(index),
                     warnings=session.warnings_of(index),
+                    trust=session.trust(index),
                 )
             )
         return ChatCompletion(

@@ -158,6 +158,7 @@ class CompletionSerializer(Serializer):
             finish_reason=self._finish_reason(end.finish_reason),  # type: ignore[arg-type]
             canvas=session.canvas(index),
             warnings=session.warnings_of(index),
+            trust=session.trust(index),
         )
         return self.last_chunk(choice, session)
 
@@ -170,6 +171,7 @@ class CompletionSerializer(Serializer):
                 finish_reason=self._finish_reason(finish),  # type: ignore[arg-type]
                 canvas=session.canvas(index),
                 warnings=session.warnings_of(index),
+                trust=session.trust(index),
             )
             for index, deltas, finish in by_choice(updates, len(session.choices))
         ]

@@ -41,6 +41,40 @@ class CanvasInfo(BaseModel):
     constraint: ConstraintInfo | None = None
 
 
+class ValueTrustInfo(BaseModel):
+    """What is known of one value of a JSON answer.
+
+    path: keys and indices that lead to it. places: where it stands in the last message, in characters; none for a value
+    that does not stand there.
+    """
+
+    path: list[str | int]
+    places: list[tuple[int, int]] | None = None
+    mean_entropy: float | None = None
+    max_entropy: float | None = None
+    log_prob: float | None = None
+    min_log_prob: float | None = None
+    probability: float | None = None
+
+
+class TrustInfo(BaseModel):
+    """What is known about an answer without knowing the truth; the reasons, in words, are its `warnings`.
+
+    probability: that all of it is right, of a checkpoint that is calibrated. Entropies in nats, when each token became
+    final; log-probabilities as the causal reading has them. What is not known is left out.
+    """
+
+    probability: float | None = None
+    settled: bool | None = None
+    mean_entropy: float | None = None
+    max_entropy: float | None = None
+    log_prob: float | None = None
+    min_log_prob: float | None = None
+    valid: bool | None = None
+    known_prompt: bool | None = None
+    values: list[ValueTrustInfo] = []
+
+
 class TopLogprob(BaseModel):
     """A token and its log-probability."""
 
@@ -107,6 +141,7 @@ class ChatChoice(BaseModel):
     finish_reason: FinishReason
     canvas: CanvasInfo
     warnings: list[str] | None = None
+    trust: TrustInfo | None = None
 
 
 class Reply(BaseModel):
@@ -140,6 +175,7 @@ class ChunkChoice(BaseModel):
     finish_reason: FinishReason | None = None
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
+    trust: TrustInfo | None = None
 
 
 class ChatChunk(Reply):
@@ -159,6 +195,7 @@ class TextChoice(BaseModel):
     finish_reason: Literal["stop", "length"] | None = None
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
+    trust: TrustInfo | None = None
 
 
 class TextCompletion(Reply):

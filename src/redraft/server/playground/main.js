@@ -12,6 +12,7 @@ import { Recording } from "./recording.js";
 import * as settings from "./settings.js";
 import { openLink, share } from "./share.js";
 import { counted, diffusionView, seconds, Stage, tokensView } from "./stage.js";
+import { showTrust } from "./trust.js";
 
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
@@ -77,6 +78,7 @@ function blank() {
   byId("play").disabled = true;
   showCode(null);
   showWarnings([]);
+  showTrust(byId("trust"), null);
   byId("details").replaceChildren(NO_TOKEN);
   inspected = null;
   slider.disabled = true;
@@ -163,6 +165,7 @@ async function runDiffusion(own, values) {
   byId("seed-text").textContent = `Seed ${values.seed}.`;
   byId("seed-line").hidden = false;
   showWarnings(own.recording.warnings);
+  showTrust(byId("trust"), own.recording.trust);
   say(summary(own.recording, own.request.signal.aborted));
 }
 

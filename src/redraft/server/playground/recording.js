@@ -8,6 +8,7 @@ export class Recording {
     this.text = "";
     this.usage = null;
     this.warnings = []; // what the server says may be wrong with prompt and answer
+    this.trust = null; // what it says is known about the answer
     this.total = null; // ms; null while it runs
     this.ended = false;
     this.complete = false;
@@ -36,7 +37,8 @@ export class Recording {
     }
     if (data.usage) this.usage = data.usage;
     if (data.warnings) this.warnings = data.warnings;
-    for (const { delta, finish_reason: reason } of data.choices) {
+    for (const { delta, finish_reason: reason, trust } of data.choices) {
+      if (trust) this.trust = trust;
       const text = textOf(delta);
       if (text) {
         this.pieces.push({ at, text });

@@ -5,7 +5,7 @@ between commas, asks for a JSON object that has these keys, with values copied f
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SLOTS = {"fields": r"(?P<fields>[^\n:{}]+?)", "text": r"(?P<text>(?s:.*))"}
 _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
@@ -15,12 +15,14 @@ _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
 class PromptTask:
     """What a prompt asks for. fields: keys of a JSON object whose values stand in the text; none for another answer.
 
-    text: empty where the prompt ends after its request. names_missing: its list of fields names none.
+    text: empty where the prompt ends after its request; start: its first character in the prompt. names_missing: its
+    list of fields names none.
     """
 
     fields: tuple[str, ...]
     text: str
     names_missing: bool = False
+    start: int = field(default=0, compare=False)
 
 
 class PromptForm:
@@ -49,7 +51,10 @@ class PromptForm:
             return None
         listed = match.groupdict().get("fields")
         names = tuple(name.strip() for name in (listed or "").split(",") if name.strip())
-        return PromptTask(names, match["text"].strip(), names_missing=listed is not None and not names)
+        before = prompt[: len(prompt) - len(prompt.lstrip())] + match.string[: match.start("text")]
+        text = match["text"].lstrip()
+        start = len(before) + len(match["text"]) - len(text)
+        return PromptTask(names, text.rstrip(), names_missing=listed is not None and not names, start=start)
 
 
 def _words(literal: str) -> str:

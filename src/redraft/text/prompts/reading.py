@@ -12,13 +12,16 @@ class ReadPrompt:
     """The token ids of a prompt, and what else of it matters for the answer.
 
     warnings: what of it the model does not read as it was sent, or was not trained on. forms: its own forms of letters,
-    as AnswerStream takes them. task: what it asks for, where that is known.
+    as AnswerStream takes them. task: what it asks for, where that is known. text: that of its last message. is_known:
+    whether it is like those that the model was trained on; None where that is not known.
     """
 
     ids: list[int]
     warnings: tuple[str, ...] = ()
     forms: Mapping[int, str] = field(default_factory=dict)
     task: PromptTask | None = None
+    text: str = ""
+    is_known: bool | None = None
 
     def check(
         self, answer: str, finish_reason: str, *, num_tokens: int, steps_per_canvas: Sequence[int], max_steps: int

@@ -20,12 +20,13 @@ AnswerRows = Callable[[Iterator[Row]], Iterator[tuple[Row, Outcome]]]
 
 @dataclass
 class RowCounts:
-    """How many rows have been told, and how many of them were bad, have failed, or have an answer with warnings."""
+    """How many rows are told, and how many were bad, have failed, or have an answer with warnings or of low trust."""
 
     rows: int = 0
     bad: int = 0
     failed: int = 0
     warned: int = 0
+    below: int = 0
 
     def add(self, row: Row | BadRow, outcome: Outcome, warnings: Sequence[str]) -> None:
         self.rows += 1
@@ -46,14 +47,22 @@ def answer_missing(rows: Iterable[Row | BadRow], journal: Journal, answer: Answe
         yield outcome
 
 
-def write_output(path: Path, rows: Iterable[Row | BadRow], journal: Journal, writer: RowWriter) -> RowCounts:
-    """Writes the output as a whole, with all rows in their order, and returns what it has."""
+def write_output(
+    path: Path,
+    rows: Iterable[Row | BadRow],
+    journal: Journal,
+    writer: RowWriter,
+    is_chosen: Callable[[Outcome], bool] = lambda _: True,
+) -> RowCounts:
+    """Writes the output as a whole, with all rows that are chosen in their order, and returns what it has."""
     counts = RowCounts()
 
     def lines() -> Iterator[str]:
         yield writer.header()
         for row in rows:
             outcome = journal[row.line] if isinstance(row, Row) else bad_outcome(row)
+            if not is_chosen(outcome):
+                continue
             counts.add(row, outcome, writer.warnings(outcome))
             yield writer.line(row, outcome)
 

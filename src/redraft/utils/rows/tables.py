@@ -15,7 +15,7 @@ from redraft.utils.rows.source import GZIP_SUFFIX
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 FORMATS = ("jsonl", *SEPARATORS)
 TOKEN_IDS = "token_ids"
-COLUMNS_AFTER = ("text", "finish_reason", "seed", "warnings", "error")
+COLUMNS_AFTER = ("text", "finish_reason", "seed", "warnings", "trust", "error")
 """What a table tells of each answer, after the row's columns and the answer's fields."""
 PREFIX = "answer."
 """Stands before a column of ours whose name is taken."""
@@ -36,6 +36,12 @@ def output_format(path: Path | None, format: str | None) -> str:
     if suffix in OTHER_SUFFIXES:
         raise ValueError(f"{path} would not hold what its name says: call it .csv, .tsv or .jsonl, or name its format")
     return SUFFIXES.get(suffix, "jsonl")
+
+
+def probability_of(outcome: Mapping[str, Any]) -> float | None:
+    """Returns the probability that an answer is right; None where it is not known."""
+    found: float | None = outcome.get("trust", {}).get("probability")
+    return found
 
 
 def parse_fields(text: str, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -121,6 +127,7 @@ class RowWriter:
         """Returns the row's part of the table, by the names of its columns."""
         fields, _ = parse_fields(outcome.get("text", ""), self._fields)
         own = {**dict.fromkeys(self._own_columns), **outcome, "warnings": self.warnings(outcome)}
+        own["trust"] = probability_of(outcome)
         return {
             self._own_columns[LINE_COLUMN]: row.line,
             **{name: row.columns.get(name) for name in self._columns},

@@ -133,6 +133,7 @@ class ResponsesWriter(ResponseWriter):
                 "usage": told,
                 "canvas": session.canvas(0),
                 "warnings": session.warnings,
+                "trust": session.trust(0),
             }
         )
 

@@ -17,7 +17,7 @@ from redraft.server.openai.requests import (
     ChatRequest,
     Metadata,
 )
-from redraft.server.openai.responses import CanvasInfo
+from redraft.server.openai.responses import CanvasInfo, TrustInfo
 
 
 class FlatSchemaFormat(NamedSchema):
@@ -183,6 +183,7 @@ class ResponseObject(BaseModel):
     usage: ResponseUsage | None = None
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
+    trust: TrustInfo | None = None
 
 
 def _text(message: InputMessage) -> str:

@@ -1,0 +1,223 @@
+"""What speaks for an answer and what against it: how sure the model was, and what of it stands in the text.
+
+The reasons, in words, are the answer's warnings; the calibrated number is made of the same.
+"""
+
+import itertools
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from redraft.text.prompts.reading import ReadPrompt
+from redraft.text.tokenizer import TextTokenizer
+from redraft.text.trust.calibration import Calibration
+from redraft.text.trust.places import Leaf, Place, find, leaves
+
+MAX_COUNTED = 3
+"""Values that are not found beyond so many make an answer no worse."""
+DIGITS = 4
+"""Digits of the numbers in JSON, behind the point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueTrust:
+    """What is known of one value of a JSON answer.
+
+    path: the keys and indices that lead to it. places: where it stands in the prompt's last message, in characters;
+    none for a value that does not stand there, None for null, true and false. mean_entropy, max_entropy: of its tokens,
+    in nats; log_prob, min_log_prob: their sum and the least, as the causal reading has them. probability: that it is
+    right. None where it is not known.
+    """
+
+    path: tuple[str | int, ...]
+    places: tuple[Place, ...] | None
+    mean_entropy: float | None = None
+    max_entropy: float | None = None
+    log_prob: float | None = None
+    min_log_prob: float | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What is known about an answer without knowing the truth; the reasons in words are its warnings.
+
+    probability: that all of it is right, where the checkpoint is calibrated on cases with known answers. settled:
+    whether each canvas came to rest before its steps ran out. mean_entropy, max_entropy: of its tokens when they became
+    final, in nats; log_prob, min_log_prob: their sum and the least as the causal reading has them. valid: whether it is
+    JSON with the keys that were asked for, or keeps to its constraint. known_prompt: whether the prompt has a form and
+    a length that the model was trained on. values: of a JSON answer. None where it is not known.
+    """
+
+    probability: float | None = None
+    settled: bool | None = None
+    mean_entropy: float | None = None
+    max_entropy: float | None = None
+    log_prob: float | None = None
+    min_log_prob: float | None = None
+    valid: bool | None = None
+    known_prompt: bool | None = None
+    values: tuple[ValueTrust, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it with numbers of few digits, and without what is not known of a value."""
+        told = {name: _rounded(value) for name, value in vars(self).items()}
+        values = [
+            {name: _rounded(found) for name, found in asdict(one).items() if found is not None} for one in self.values
+        ]
+        return told | {"values": values}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How an answer was written.
+
+    mode: as requests have it. entropies, log_probs: of each of its tokens and the EOS, as a Generation has them; none
+    where they are not known. steps_per_canvas: none where it was written without canvases.
+    """
+
+    mode: str
+    finish_reason: str
+    token_ids: Sequence[int] = ()
+    entropies: Sequence[float] = ()
+    log_probs: Sequence[float | None] = ()
+    steps_per_canvas: Sequence[int] = ()
+    max_steps: int = 0
+
+
+def assess(
+    prompt: ReadPrompt,
+    answer: str,
+    writing: Writing,
+    tokenizer: TextTokenizer,
+    *,
+    calibration: Calibration | None = None,
+    is_held: bool = False,
+) -> Trust:
+    """Returns the trust in an answer to a prompt. is_held: whether it was held to a constraint."""
+    found = leaves(answer)
+    tokens = _tokens_of(found, writing, tokenizer)
+    values = tuple(
+        ValueTrust(path=leaf.path, places=_places(leaf, answer, prompt), **_sureness(writing, at))
+        for leaf, at in zip(found, tokens, strict=True)
+    )
+    trust = Trust(
+        settled=max(writing.steps_per_canvas) < writing.max_steps if writing.steps_per_canvas else None,
+        valid=writing.finish_reason == "stop" if is_held else _is_valid(answer, prompt),
+        known_prompt=prompt.is_known,
+        values=values,
+        **_sureness(writing, slice(None)),
+    )
+    models = None if calibration is None else calibration.of_mode(writing.mode)
+    if models is None or trust.max_entropy is None:
+        return trust
+    return replace(
+        trust,
+        probability=models.answers.probability(answer_facts(trust, writing, len(prompt.ids))),
+        values=tuple(
+            one if one.max_entropy is None else replace(one, probability=models.values.probability(value_facts(one)))
+            for one in values
+        ),
+    )
+
+
+def answer_facts(trust: Trust, writing: Writing, prompt_tokens: int) -> dict[str, float]:
+    """Returns what the probability of an answer is computed from, by the names of calibration.ANSWER_FACTS."""
+    lost = sum(one.places == () for one in trust.values)
+    return {
+        **_sureness_facts(trust),
+        "tokens": math.log(1 + len(writing.entropies)),
+        "prompt_tokens": math.log(1 + prompt_tokens),
+        "unsettled": float(trust.settled is False),
+        "cut": float(writing.finish_reason == "length"),
+        "invalid": float(trust.valid is False),
+        "not_found": float(min(lost, MAX_COUNTED)),
+        "unknown_prompt": float(trust.known_prompt is False),
+    }
+
+
+def value_facts(value: ValueTrust) -> dict[str, float]:
+    """Returns what the probability of a value is computed from, by the names of calibration.VALUE_FACTS."""
+    return {
+        **_sureness_facts(value),
+        "not_found": float(value.places == ()),
+        "no_place": float(value.places is None),
+    }
+
+
+def _sureness_facts(of: Trust | ValueTrust) -> dict[str, float]:
+    """Entropies and surprises as logarithms: what tells right from wrong is their order of magnitude."""
+    return {
+        "max_entropy": math.log((of.max_entropy or 0.0) + 1e-4),
+        "mean_entropy": math.log((of.mean_entropy or 0.0) + 1e-5),
+        "surprise": math.log(max(0.0, -(of.log_prob or 0.0)) + 1e-4),
+        "max_surprise": math.log(max(0.0, -(of.min_log_prob or 0.0)) + 1e-4),
+    }
+
+
+def _sureness(writing: Writing, at: slice | None) -> dict[str, Any]:
+    """Returns the means and extremes of what is known of some tokens."""
+    entropies = [] if at is None else writing.entropies[at]
+    log_probs = [] if at is None else [one for one in writing.log_probs[at] if one is not None]
+    return {
+        "mean_entropy": sum(entropies) / len(entropies) if entropies else None,
+        "max_entropy": max(entropies, default=None),
+        "log_prob": sum(log_probs) if log_probs else None,
+        "min_log_prob": min(log_probs, default=None),
+    }
+
+
+def _tokens_of(found: Sequence[Leaf], writing: Writing, tokenizer: TextTokenizer) -> list[slice | None]:
+    """Returns which tokens each value was written with; None where that is not known."""
+    nowhere: list[slice | None] = [None] * len(found)
+    if not found or not writing.entropies:
+        return nowhere
+    # Letters may have forms of another length in the prompt, and so in the answer: those that were written count here.
+    parts = [tokenizer.token_bytes(token) for token in writing.token_ids]
+    text = b"".join(parts).decode(errors="replace")
+    written = leaves(text)
+    if [one.path for one in written] != [one.path for one in found]:
+        return nowhere
+    ends = list(itertools.accumulate(map(len, parts)))
+    return [
+        slice(bisect_right(ends, _bytes_before(text, one.start)), bisect_left(ends, _bytes_before(text, one.end)) + 1)
+        for one in written
+    ]
+
+
+def _bytes_before(text: str, end: int) -> int:
+    return end if text.isascii() else len(text[:end].encode())
+
+
+def _places(leaf: Leaf, answer: str, prompt: ReadPrompt) -> tuple[Place, ...] | None:
+    if leaf.value is None or isinstance(leaf.value, bool):
+        return None
+    start = 0 if prompt.task is None else prompt.task.start
+    return find(leaf.value if isinstance(leaf.value, str) else answer[leaf.start : leaf.end], prompt.text, start)
+
+
+def _is_valid(answer: str, prompt: ReadPrompt) -> bool | None:
+    """Tells whether an answer is JSON with the keys that the prompt asks for; None where it need not be any."""
+    fields = () if prompt.task is None else prompt.task.fields
+    if not fields and not answer.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        value = json.loads(answer, object_pairs_hook=_keys)
+    except (ValueError, RecursionError):
+        return False
+    asked, objects = Counter(fields), value if isinstance(value, list) else [value]
+    return not fields or all(
+        isinstance(one, Counter) and one.keys() == asked.keys() and one <= asked for one in objects
+    )
+
+
+def _keys(pairs: list[tuple[str, object]]) -> Counter[str]:
+    return Counter(key for key, _ in pairs)
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, DIGITS) if isinstance(value, float) else value

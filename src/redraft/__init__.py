@@ -13,8 +13,8 @@ from redraft.utils.signals import delay_interrupt
 from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
-    from redraft.answers import CancelledAnswer, Committed, Draft, Failure, Result
-    from redraft.api import AnswerArguments, Model, load, read_card
+    from redraft.answers import AnswerArguments, CancelledAnswer, Committed, Draft, Failure, Result
+    from redraft.api import Model, load, read_card
     from redraft.async_engine import Answer, Engine
     from redraft.diffusion.settings import SETTINGS, SamplerArguments, SamplerSettings, Setting
     from redraft.diffusion.start import CanvasStart

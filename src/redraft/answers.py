@@ -7,12 +7,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft import engine
-from redraft.diffusion.settings import SamplerSettings
+from redraft.constraints.tokens import TokenAutomaton
+from redraft.diffusion.settings import SamplerArguments, SamplerSettings
+from redraft.diffusion.start import CanvasStart
 from redraft.generation.result import DenoisingStep, Generation
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
 from redraft.text.trust.calibration import Calibration
 from redraft.text.trust.evidence import Trust, Writing, assess
+
+
+class AnswerArguments(SamplerArguments, total=False):
+    """The keyword arguments of an answer: sampler settings, an adapter, what it is held to, and its start.
+
+    adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
+    be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
+    of which tokens may be pinned. is_scored: whether the causal pass reads the answer once it is written, which its
+    trust mark gains from; by default where the checkpoint is calibrated, which needs it.
+    """
+
+    adapter: str | None
+    schema: Any
+    regex: str | None
+    choice: Sequence[str] | None
+    grammar: str | None
+    constraint: TokenAutomaton | None
+    start: CanvasStart | None
+    is_scored: bool | None
 
 
 @dataclass(frozen=True)

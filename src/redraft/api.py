@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import torch
 
-from redraft.answers import AnswerText, Committed, Draft, Result, json_schema_of
+from redraft.answers import AnswerArguments, AnswerText, Committed, Draft, Result, json_schema_of
 from redraft.constraints.build import AutomatonCache, spec_of
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
@@ -40,25 +40,6 @@ from redraft.weights.memory import check_available, check_fits
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
-
-
-class AnswerArguments(SamplerArguments, total=False):
-    """The keyword arguments of an answer: sampler settings, an adapter, what it is held to, and its start.
-
-    adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
-    be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
-    of which tokens may be pinned. is_scored: whether the causal pass reads the answer once it is written, which its
-    trust mark gains from; by default where the checkpoint is calibrated, which needs it.
-    """
-
-    adapter: str | None
-    schema: Any
-    regex: str | None
-    choice: Sequence[str] | None
-    grammar: str | None
-    constraint: TokenAutomaton | None
-    start: CanvasStart | None
-    is_scored: bool | None
 
 
 _OTHERS = AnswerArguments.__annotations__.keys() - SamplerArguments.__annotations__.keys() - {"adapter"}

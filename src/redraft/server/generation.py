@@ -214,7 +214,7 @@ class GenerationSession:
                 within.model.with_adapter(request.adapter),
                 answer_stream(within, request, prompt, prepared),
                 prepared.top_logprobs,
-            )  # fmt: skip
+            )
             for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id

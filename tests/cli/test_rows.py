@@ -320,7 +320,7 @@ def test_a_large_file_is_told(run, checkpoint, file, monkeypatch):
     asked = ["generate", "--rows", file("rows.txt", "hello\nbye\n"), "-m", checkpoint, "--seed", 3]
     code, _, err = run(*asked)
     assert code == 0
-    assert "has 2 rows: this command is for smaller files, and has one process of one machine" in err
+    assert "has 2 rows: this command is for smaller files. `redraft batch run` keeps" in err
     assert run(*asked, "--quiet")[2] == ""
 
 

@@ -35,6 +35,7 @@ app = lazy_app(
     "DiffusionGemma: text by denoising a whole canvas of tokens at once.",
     {
         "generate": ("redraft.cli.answers.generate:generate", "Answer one prompt, or every row of a file."),
+        "batch": ("redraft.cli.batch:app", "Answer files of any size, as jobs that survive whatever interrupts them."),
         "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
         "examples": (
             "redraft.cli.answers.chat:examples",

@@ -21,7 +21,7 @@ from redraft.server.app import create_app
 from redraft.server.memory import malloc_trim, trim_malloc_periodically
 from redraft.server.middleware.request_log import JsonFormatter
 from redraft.server.middleware.timeouts import TimedProtocol
-from redraft.server.service import Service
+from redraft.server.service import Service, served_name
 from redraft.server.settings import MAX_HEADER_BYTES, ServerSettings
 from redraft.utils.words import counted
 
@@ -120,7 +120,7 @@ class ModelServer:
             held = {"admitted_requests": self._settings.max_concurrent, "queued_requests": self._settings.max_held}
             self._engine = Engine(model, **Engine.context_limits(model, {}) | held)
             self.is_loading = False
-            self.service.attach_engine(self._engine, model.name.rstrip("/").rpartition("/")[2] or model.name)
+            self.service.attach_engine(self._engine, served_name(model.name))
         except asyncio.CancelledError:
             raise
         # A panic of a Rust library is not an Exception.

@@ -122,3 +122,8 @@ class Service:
         if self._engine.broken is not None:
             return retry_later(503, "the engine has stopped; the server is exiting", 30, "engine_stopped")
         return None
+
+
+def served_name(name: str) -> str:
+    """Returns what the API calls a model: the last part of its folder or name."""
+    return name.rstrip("/").rpartition("/")[2] or name

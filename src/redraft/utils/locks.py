@@ -29,3 +29,12 @@ def lock_folder(folder: Path, *, busy: str, wait: bool = False) -> Iterator[None
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Tells whether a process holds the lock of a folder now."""
+    try:
+        with lock_folder(folder, busy=""):
+            return False
+    except ValueError:
+        return True

@@ -22,6 +22,14 @@ from redraft.utils.rows.tables import RowWriter, output_format, parse_fields
 IDENTITY = RunIdentity({"--model": "tiny", "--steps": 4}, {"the rows": "1a2b"})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def fast_disk():
+    """Nothing here loses power, and a disk's answer to fsync takes 10 ms and more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
 class Interrupted(Exception):
     pass
 
@@ -92,6 +100,24 @@ def test_lines_of_the_journal_are_there_at_once(tmp_path):
         assert 7 in journal
         assert 8 not in journal
         assert journal[7] == {"text": "\ud800 é"}
+
+
+def test_the_later_of_two_lines_counts_and_a_row_can_be_forgotten(tmp_path):
+    path = tmp_path / ".out.partial"
+    with Journal(path, IDENTITY, resume=False, kind="k", facts={"seed": 4}) as journal:
+        for line, text in [(3, "a"), (1, "b"), (3, "c"), (2, "d")]:
+            journal.append(line, {"text": text}, id=f"row {line}")
+        journal.forget(2)
+        assert (len(journal), 2 in journal, 9 in journal, journal.unsynced) == (2, False, False, 4)
+        journal.sync()
+        assert (journal.unsynced, journal.is_due()) == (0, False)
+    with Journal(path, IDENTITY, resume=True, kind="k", facts={"seed": 5}) as journal:
+        assert journal.facts == {"seed": 4}
+        assert [(one["id"], one["outcome"]["text"]) for one in journal.records()] == [
+            ("row 1", "b"), ("row 3", "c"), ("row 2", "d"),
+        ]  # fmt: skip
+    with pytest.raises(ValueError, match="is not a journal of this command"):
+        Journal(path, IDENTITY, resume=True)
 
 
 def test_what_was_changed_is_told(tmp_path):

@@ -110,8 +110,8 @@ def _tell(file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
         say(f"{file.name} has a column {name!r}: the answer's is called {column!r}", quiet=quiet)
     if checked.good > MANY_ROWS:
         say(
-            f"{file.name} has {checked.good:,} rows: this command is for smaller files, and has one process of one "
-            "machine. Write into --output, which can be resumed, and split the file to use more machines",
+            f"{file.name} has {checked.good:,} rows: this command is for smaller files. `redraft batch run` keeps a "
+            "job's folder, which survives whatever interrupts it",
             quiet=quiet,
         )
 

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -153,30 +154,35 @@ def by_choice(updates: Iterable[ChoiceUpdate], count: int) -> Iterator[tuple[int
     yield from zip(range(count), deltas, finish, strict=True)
 
 
-async def generate(
-    service: Service,
-    http: Request,
-    request: GenerationRequest,
-    writer: ResponseWriter,
-    prepare: Callable[[BuiltConstraint | None], PreparedRequest],
-    num_answers: int,
-    wanted: Wanted | None,
-) -> Response:
+@dataclass(frozen=True)
+class Asked:
+    """What an endpoint makes of a request, before anything is read: the format of its response, and what prepares it.
+
+    prepare: renders and tokenizes, not for the event loop. num_answers: slots that it takes. wanted: what its answers
+    are held to, which is built before.
+    """
+
+    request: GenerationRequest
+    writer: ResponseWriter
+    prepare: Callable[[BuiltConstraint | None], PreparedRequest]
+    num_answers: int
+    wanted: Wanted | None
+
+
+async def generate(service: Service, http: Request, asked: Asked) -> Response:
     """Answers a request, for as long as the client listens.
 
     Reserves slots, builds what the answers are held to, tokenizes, generates.
     """
-    facts = http.state.facts
+    facts, request, writer = http.state.facts, asked.request, asked.writer
     if request.user is not None:
         facts["user"] = repr(request.user)
     if service.settings.log_prompts:
         facts["request"] = request.model_dump_json(include={"messages", "prompt"})
     with ExitStack() as held:
-        held.enter_context(service.slots.reserve(num_answers))
+        held.enter_context(service.slots.reserve(asked.num_answers))
         held.enter_context(service.using(service.model(request.model).adapter))
-        constraint = None if wanted is None else await service.constraints.get(wanted)
-        async with service.encoding:
-            prepared = await asyncio.to_thread(prepare, constraint)
+        prepared = await _prepare(service, asked)
         session = GenerationSession(service.engine, prepared, service.metrics, http.state.request_id)
         held.callback(_log_usage, session, facts)
         held.enter_context(session)
@@ -187,6 +193,20 @@ async def generate(
             response = EventStream(writer.stream(session, prepared, options))
         # From here on the response holds them: what has not been sent has not ended.
         return _HoldingResponse(response, held.pop_all())
+
+
+async def answer_whole(service: Service, asked: Asked, request_id: str) -> BaseModel:
+    """Returns the whole response to a request that does not come over HTTP. Raises ApiError."""
+    with service.using(service.model(asked.request.model).adapter):
+        prepared = await _prepare(service, asked)
+        with GenerationSession(service.engine, prepared, service.metrics, request_id) as session:
+            return await _collect(asked.writer, session)
+
+
+async def _prepare(service: Service, asked: Asked) -> PreparedRequest:
+    constraint = None if asked.wanted is None else await service.constraints.get(asked.wanted)
+    async with service.encoding:
+        return await asyncio.to_thread(asked.prepare, constraint)
 
 
 def json_response(body: BaseModel) -> Response:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
-from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
+from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.messages import encode_conversation, template_variables
@@ -36,11 +36,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM_RESPONSES)
     async def chat(http: Request, request: ChatRequest) -> Response:
         """Answers a conversation."""
-        serializer = ChatSerializer(service, request.model, logprobs=bool(request.logprobs))
-        return await generate(
-            service, http, request, serializer, functools.partial(prepare_chat, service, request), request.num_choices,
-            wanted_constraint(request),
-        )  # fmt: skip
+        return await generate(service, http, ask(service, request))
+
+
+def ask(service: Service, request: ChatRequest) -> Asked:
+    serializer = ChatSerializer(service, request.model, logprobs=bool(request.logprobs))
+    prepare = functools.partial(prepare_chat, service, request)
+    return Asked(request, serializer, prepare, request.num_choices, wanted_constraint(request))
 
 
 def prepare_chat(service: Service, request: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:

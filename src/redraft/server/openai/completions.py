@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import ChoiceUpdate, Echo, GenerationSession, PreparedRequest
-from redraft.server.openai.answers import STREAM_RESPONSES, Chunk, Serializer, by_choice, generate
+from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.preparation import check_length, encode, prepare, sampler_settings
@@ -31,13 +31,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=TextCompletion, responses=STREAM_RESPONSES)
     async def complete(http: Request, request: CompletionRequest) -> Response:
         """Continues a plain text."""
-        serializer = CompletionSerializer(service, request)
-        num_answers = request.num_choices * len(request.prompts)
-        wanted = wanted_constraint(request)
-        if wanted is not None and request.scores_prompt:
-            raise bad_request(f"{wanted.param} has no effect where {SCORING}; leave it out", wanted.param)
-        prepare = functools.partial(prepare_completion, service, request)
-        return await generate(service, http, request, serializer, prepare, num_answers, wanted)
+        return await generate(service, http, ask(service, request))
+
+
+def ask(service: Service, request: CompletionRequest) -> Asked:
+    num_answers = request.num_choices * len(request.prompts)
+    serializer = CompletionSerializer(service, request)
+    wanted = wanted_constraint(request)
+    if wanted is not None and request.scores_prompt:
+        raise bad_request(f"{wanted.param} has no effect where {SCORING}; leave it out", wanted.param)
+    return Asked(request, serializer, functools.partial(prepare_completion, service, request), num_answers, wanted)
 
 
 def prepare_completion(

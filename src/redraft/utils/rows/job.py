@@ -44,6 +44,8 @@ def answer_missing(rows: Iterable[Row | BadRow], journal: Journal, answer: Answe
     missing = (row for row in rows if isinstance(row, Row) and row.line not in journal)
     for row, outcome in answer(missing):
         journal.append(row.line, outcome)
+        if journal.is_due():
+            journal.sync()
         yield outcome
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
 from redraft.server.middleware.sse import event
-from redraft.server.openai.answers import ResponseWriter, by_choice, generate, stream_responses
+from redraft.server.openai.answers import Asked, ResponseWriter, by_choice, generate, stream_responses
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
@@ -44,13 +44,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/responses", response_model=ResponseObject, responses=stream_responses(*EVENTS))
     async def respond(http: Request, request: ResponsesRequest) -> Response:
         """Answers a conversation, in OpenAI's newer protocol."""
-        served = service.name_of(service.model(request.model))
-        if request.canvas.stream_drafts or request.canvas.alternatives:
-            raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
-        writer = ResponsesWriter(served, request)
-        chat = request.to_chat()
-        prepare = functools.partial(prepare_response, service, chat)
-        return await generate(service, http, chat, writer, prepare, 1, wanted_constraint(chat, "text.format"))
+        return await generate(service, http, ask(service, request))
+
+
+def ask(service: Service, request: ResponsesRequest) -> Asked:
+    served = service.name_of(service.model(request.model))
+    if request.canvas.stream_drafts or request.canvas.alternatives:
+        raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
+    chat = request.to_chat()
+    prepare = functools.partial(prepare_response, service, chat)
+    return Asked(chat, ResponsesWriter(served, request), prepare, 1, wanted_constraint(chat, "text.format"))
 
 
 def prepare_response(service: Service, chat: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:

@@ -1,0 +1,218 @@
+"""`redraft batch run`: a file of rows into a folder of answers."""
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+
+from redraft.batch.executor import ExecutorFailed
+from redraft.batch.job import Job, JobSettings, OpenExecutor
+from redraft.batch.progress import Prices, Progress
+from redraft.batch.requests import CHAT_URL
+from redraft.batch.results import JSONL, OPENAI, RESULT_FORMATS
+from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile
+from redraft.cli import options
+from redraft.cli.streams import explain_os_error, say, standard_input
+from redraft.utils.json_files import parse_json_object
+from redraft.utils.rows.journal import RunIdentity, digest_folder
+from redraft.utils.signals import treat_sigterm_as_interrupt
+from redraft.utils.words import counted, counted_of
+
+STREAM = Path("-")
+CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+ON_ERROR = ("stop", "skip")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job's rows are answered. identity: what the answers follow from there; check_body as JobFile has it."""
+
+    open: OpenExecutor
+    identity: RunIdentity
+    check_body: CheckBody | None = None
+
+
+@options.with_model_options
+def run(
+    model_options: options.ModelOptions,
+    rows: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="OpenAI's batch lines, or rows: JSON lines, CSV, TSV, Parquet or lines of text; - for standard input.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="The job's folder.")],
+    template: Annotated[
+        str | None, typer.Option(help='The prompt of each row, with its {columns}; by default the column "prompt".')
+    ] = None,
+    rows_format: Annotated[
+        str | None, typer.Option(help=f"{', '.join(FORMATS)}; by default the file's ending and first line decide.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help='The column of each row\'s id; by default "id".')
+    ] = None,
+    body: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Fields of every request, as the API has them.")
+    ] = None,
+    body_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="A column with fields of the row's own request.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help=f"Of the results: {', '.join(RESULT_FORMATS)}; by default as the rows are.")
+    ] = None,
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="Results in the order in which rows were finished.")
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="stop: begin nothing if a row is faulty; skip: it has an error in the results.")
+    ] = ON_ERROR[0],
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Answer rows that failed again.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what the folder has, and begin again.")
+    ] = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Begin a job, or go on with it.
+
+    OUT is a folder. It can be killed at any moment: the same command goes on, and every row is answered exactly once.
+    """
+    if on_error not in ON_ERROR:
+        raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
+    seed = model_options.settings.pop("seed", None)
+    fields = _fields(model_options.settings, body)
+    place = _local(model_options)
+    file = JobFile(
+        rows, format=rows_format, template=template, id_column=id_column, body_column=body_column, url=CHAT_URL,
+        fields=fields, check_body=place.check_body, stream=standard_input().buffer if rows == STREAM else None,
+    )  # fmt: skip
+    settings = JobSettings(
+        result_format=format or (OPENAI if file.format == OPENAI else JSONL),
+        unordered=unordered, restart=restart, retry_errors=retry_errors, seed=seed, prices=Prices(),
+    )  # fmt: skip
+    checked = file.check()
+    _tell_faults(file, checked, stops=on_error == "stop")
+    job = Job(out, file, checked, identity=place.identity, settings=settings)
+    progress = _run(job, place.open, quiet=quiet)
+    say(_summary(job, progress), quiet=quiet)
+    if progress.failed:
+        raise typer.Exit(1)
+
+
+def _fields(settings: dict[str, Any], body: str | None) -> dict[str, Any]:
+    """Returns the fields of every request: the command line's settings as the API has them, and those of --body."""
+    options.require_package("httpx2", "batch")
+    from redraft.client.stream import request_fields
+
+    if "choice" in settings:
+        raise ValueError('--choice has no field in a request: leave it out, or ask for several answers by "n"')
+    fields = request_fields(settings)
+    given = {} if body is None else parse_json_object(body.encode("utf-8", "surrogateescape"), "--body")
+    if twice := sorted(fields.keys() & given.keys()):
+        raise ValueError(f"{twice[0]!r} is in --body, and an option gives it too: leave one of them out")
+    return fields | given
+
+
+def _local(model_options: options.ModelOptions) -> Place:
+    """Returns this machine's engine as the place."""
+    options.require_package("fastapi", "batch")
+    from redraft.server.batches.executor import check_body, local_executor
+    from redraft.server.service import served_name
+    from redraft.weights.fetch import resolve
+
+    name = served_name(model_options.model)
+    identity = RunIdentity(
+        {"--device": model_options.device, "--precision": model_options.precision, "the model": name},
+        {"the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES)},
+    )
+    load = functools.partial(model_options.load, quiet=True)
+    return Place(
+        functools.partial(local_executor, load, model_options.settings),
+        identity,
+        functools.partial(check_body, models=[name]),
+    )
+
+
+def _tell_faults(file: JobFile, checked: CheckedJob, *, stops: bool) -> None:
+    """Says which rows are faulty. Raises ValueError if that stops the job."""
+    for row in checked.faults:
+        say(f"{file.name}, {row.fault}{'' if row.id is None else f' (id {row.id})'}")
+    if (more := checked.bad - len(checked.faults)) > 0:
+        say(f"{file.name}: {counted(more, 'more faulty row')}")
+    if checked.bad and (stops or checked.bad == checked.rows):
+        way_out = "mend them" if checked.bad == checked.rows else "mend them, or give --on-error skip"
+        raise ValueError(
+            f"{counted_of(checked.bad, checked.rows, 'row', 'is', 'are')} faulty, nothing was begun: {way_out}"
+        )
+
+
+def _run(job: Job, executor: OpenExecutor, *, quiet: bool) -> Progress:
+    """Runs a job to its end. Whatever interrupts it, what is kept and how to go on is said."""
+    with treat_sigterm_as_interrupt(), _shown(job, quiet=quiet) as tick:
+        try:
+            return job.run(executor, tick)
+        except KeyboardInterrupt:
+            say(_how_to_go_on(job))
+            raise
+        except ExecutorFailed as error:
+            raise ValueError(f"{error}; {_how_to_go_on(job)}") from error
+        except OSError as error:
+            raise ValueError(f"{explain_os_error(error)}; {_how_to_go_on(job)}") from error
+
+
+def _how_to_go_on(job: Job) -> str:
+    once = [argument for argument in sys.argv[1:] if argument not in ("--restart", "--retry-errors")]
+    kept = counted_of(job.progress.done, job.progress.total, "row", "is", "are")
+    same = "the same standard input and " if job.file.name == "standard input" else ""
+    return f"{kept} kept in {job.folder}; go on with {same}: {shlex.join(['redraft', *once])}".replace(" :", ":")
+
+
+def _summary(job: Job, progress: Progress) -> str:
+    told = f"{job.results_path}: {counted(progress.total, 'row')}"
+    if progress.done > progress.before:
+        rates = progress.to_json()
+        told += f", {rates['rows_per_second']:g} rows/s, {rates['tokens_per_second']:g} tokens/s"
+    if progress.failed:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in progress.errors.most_common())
+        told += f"; {counted_of(progress.failed, progress.total, 'row', 'has', 'have')} an error ({kinds})"
+    return told
+
+
+@contextmanager
+def _shown(job: Job, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Shows on a terminal how many rows are done, how fast, how long it takes and how many failed, and why."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows  {task.fields[told]}"))
+    with ProgressBar(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal, redirect_stdout=False
+    ) as bar:
+        task = bar.add_task("rows", total=job.progress.total, told="")
+
+        def tick(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, told=describe(progress.to_json()))
+
+        yield tick
+
+
+def describe(told: dict[str, Any]) -> str:
+    """Returns rates, time left, cost and errors of a job's counts on one line."""
+    parts = []
+    if told["rows_per_second"]:
+        parts += [f"{told['rows_per_second']:g} rows/s", f"{told['tokens_per_second']:g} tokens/s"]
+    if told["seconds_left"]:
+        left = int(told["seconds_left"])
+        parts.append(f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
+    if "cost" in told:
+        parts.append(f"cost {told['cost']:g}, of all {told['cost_of_all'] or 0:g}")
+    parts += [f"{count:,} {kind}" for kind, count in told["errors"].items()]
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Batches in the server: its engine answers the requests of files."""

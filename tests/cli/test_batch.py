@@ -1,0 +1,142 @@
+"""`redraft batch`: jobs on the local engine, in processes that are interrupted."""
+
+import json
+import random
+import shlex
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.cli.test_streams import COMMAND
+
+SHORT = ["--max-new-tokens", 6, "--canvas-length", 6, "--steps", 2]
+
+
+def write_rows(path, number):
+    path.write_text("".join(json.dumps({"id": f"r{n}", "prompt": f"row {n}"}) + "\n" for n in range(number)))
+    return path
+
+
+def records(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_job_and_what_it_says(run, checkpoint, tmp_path):
+    rows, out = tmp_path / "in.jsonl", tmp_path / "out"
+    rows.write_text('{"id":"a","prompt":"hello"}\n{"id":"b","prompt":"%s"}\n{"prompt":"bye"}\n' % ("word " * 400))
+    asked = ["batch", "run", rows, "--out", out, "-m", checkpoint, *SHORT, "--seed", 3]
+    code, printed, err = run(*asked)
+    assert (code, printed) == (1, "")
+    assert f"{out}/results.jsonl: 3 rows," in err
+    assert "1 of 3 rows has an error (1 context_length_exceeded)" in err
+    first, second, third = records(out / "results.jsonl")
+    assert (first["id"], second["id"], third["id"]) == ("a", "b", "line-3")
+    assert second["error_kind"] == "context_length_exceeded"
+    assert "the context holds 256: shorten the prompt" in second["error"]
+    alone = json.loads(run("generate", "hello", "-m", checkpoint, *SHORT, "--seed", first["seed"], "--json")[1])
+    assert (first["text"], first["finish_reason"]) == (alone["text"], alone["finish_reason"])
+    code, printed, _ = run("batch", "status", out)
+    assert (code, printed) == (0, "finished: 3 of 3 rows\n1 context_length_exceeded\n")
+    assert json.loads(run("batch", "status", out, "--json")[1])["done"] == 3
+    code, _, err = run(*asked, "--precision", "bf16")
+    assert code == 2
+    assert '--precision was "auto" and is "bf16"' in err
+
+
+def test_openai_lines_come_back_as_openai_lines(run, checkpoint, tmp_path):
+    rows, out = tmp_path / "in.jsonl", tmp_path / "out"
+    chat = {"messages": [{"role": "user", "content": "hello"}], "n": 2, "max_tokens": 6}
+    lines = [
+        {"custom_id": "chat", "method": "POST", "url": "/v1/chat/completions", "body": chat},
+        {"custom_id": "text", "method": "POST", "url": "/v1/completions", "body": {"prompt": "hello"}},
+        {"custom_id": "response", "method": "POST", "url": "/v1/responses", "body": {"input": "hello"}},
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("batch", "run", rows, "--out", out, "-m", checkpoint, "--steps", 2)[0] == 0
+    chat, text, response = records(out / "results.jsonl")
+    assert [one["custom_id"] for one in (chat, text, response)] == ["chat", "text", "response"]
+    assert len(chat["response"]["body"]["choices"]) == 2
+    assert text["response"]["body"]["object"] == "text_completion"
+    assert response["response"]["body"]["object"] == "response"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ('{"prompt": "x"}\n{"prompt": ""}\n', [], "1 of 2 rows is faulty, nothing was begun: mend them, or give --on"),
+        ('{"prompt": ""}\n', ["--on-error", "skip"], "1 of 1 row is faulty, nothing was begun: mend them"),
+        ('{"prompt": "x"}\n', ["--template", "{text}"], "in.jsonl, line 1: no column 'text'; there are 'prompt'"),
+        ('{"prompt": "x"}\n', ["--on-error", "go"], "--on-error is 'go', must be stop or skip"),
+        ('{"prompt": "x"}\n', ["--body", "[]"], "--body must hold a JSON object, it holds a list"),
+        ('{"prompt": "x"}\n', ["--body", '{"topp": 1}'], "in.jsonl, line 1: topp is not supported; leave it out"),
+        ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),
+        ('{"prompt": "x"}\n', ["--format", "xml"], "the format of the results is 'xml', must be one of jsonl, openai"),
+        (
+            '{"prompt": "x"}\n',
+            ["--choice", "1"],
+            "--choice has no field in a request: leave it out, or ask for several",
+        ),
+        ("", [], "in.jsonl has no rows"),
+    ],
+)
+def test_nothing_is_begun_with_bad_input(run, checkpoint, tmp_path, content, arguments, message):
+    (tmp_path / "in.jsonl").write_text(content)
+    code, _, err = run("batch", "run", tmp_path / "in.jsonl", "--out", tmp_path / "out", "-m", checkpoint, *arguments)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def started(arguments):
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(journal, lines, process):
+    until = time.monotonic() + 100
+    while not journal.exists() or journal.read_bytes().count(b"\n") <= lines:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_an_interrupted_job_says_how_to_go_on(run, checkpoint, tmp_path):
+    rows, out = write_rows(tmp_path / "in.jsonl", 300), tmp_path / "out"
+    asked = ["batch", "run", rows, "--out", out, "-m", checkpoint, *SHORT, "--seed", 3]
+    process = started([*asked, "--restart"])
+    wait_for(out / "journal.jsonl", 3, process)
+    code, _, err = run(*asked)
+    assert (code, err) == (2, f"redraft: {out} is in use: another process runs this job\n")
+    assert run("batch", "status", out)[1].startswith("running: ")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=100)
+    kept = (out / "journal.jsonl").read_bytes().count(b"\n") - 1
+    command = shlex.join(["redraft", *map(str, asked)])
+    assert err == f"redraft: {kept} of 300 rows are kept in {out}; go on with: {command}\nredraft: interrupted\n"
+    assert process.returncode == 130
+    assert 3 <= kept < 300
+    assert run("batch", "status", out)[1].startswith(f"interrupted: {kept} of 300 rows")
+
+
+def kill_and_compare(run, checkpoint, tmp_path, *, kills, number, seed):
+    """Kills a job at random moments, goes on each time, and compares with one that nobody disturbed."""
+    rows, out = write_rows(tmp_path / "in.jsonl", number), tmp_path / "out"
+    asked = ["batch", "run", rows, "-m", checkpoint, *SHORT, "--seed", 3, "--out"]
+    chance = random.Random(seed)
+    for at in range(kills):
+        process = started([*asked, out])
+        wait_for(out / "journal.jsonl", (number - 1) * at // kills, process)
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        process.communicate()
+    assert run(*asked, out)[0] == 0
+    ids = [record["id"] for record in records(out / "journal.jsonl")[1:]]
+    assert sorted(ids) == sorted(f"r{n}" for n in range(number))
+    assert run(*asked, tmp_path / "undisturbed")[0] == 0
+    assert (out / "results.jsonl").read_bytes() == (tmp_path / "undisturbed" / "results.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_a_hundred_times_loses_nothing(run, checkpoint, tmp_path):
+    kill_and_compare(run, checkpoint, tmp_path, kills=100, number=2000, seed=2)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.cli.test_streams import COMMAND
+from tests.fakes.batch_endpoint import batch_endpoint
 
 SHORT = ["--max-new-tokens", 6, "--canvas-length", 6, "--steps", 2]
 
@@ -62,6 +63,30 @@ def test_openai_lines_come_back_as_openai_lines(run, checkpoint, tmp_path):
     assert response["response"]["body"]["object"] == "response"
 
 
+def test_a_schema_holds_every_row(run, checkpoint, tmp_path):
+    rows, out, schema = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out", tmp_path / "schema.json"
+    schema.write_text('{"enum": ["yes", "no"]}')
+    asked = ["batch", "run", rows, "--out", out, "-m", checkpoint, "--json-schema", schema, "--steps", 2]
+    assert run(*asked)[0] == 0
+    assert {row["text"] for row in records(out / "results.jsonl")} <= {'"yes"', '"no"'}
+
+
+def test_an_endpoint_answers(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("A_KEY", "k")
+    rows, out = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out"
+    with batch_endpoint(key="Bearer k") as server:
+        asked = ["batch", "run", rows, "--out", out, "--endpoint", server.url, "--model", "their", "--seed", 3]
+        code, _, err = run(*asked)
+        assert code == 2
+        assert f"{server.url} answers 401: wrong key; 0 of 3 rows are kept in {out}; go on with: redraft batch" in err
+        asked += ["--api-key-env", "A_KEY", "--price-answer", "1000"]
+        assert run(*asked)[0] == 0
+    assert [row["text"] for row in records(out / "results.jsonl")] == ["re row 0", "re row 1", "re row 2"]
+    assert json.loads((out / "progress.json").read_text())["cost"] == 0.006
+    code, _, err = run("batch", "run", rows, "--out", tmp_path / "b", "--endpoint", "http://x", "--device", "cpu")
+    assert (code, "--device and --precision are the server's choice" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
@@ -73,11 +98,7 @@ def test_openai_lines_come_back_as_openai_lines(run, checkpoint, tmp_path):
         ('{"prompt": "x"}\n', ["--body", '{"topp": 1}'], "in.jsonl, line 1: topp is not supported; leave it out"),
         ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),
         ('{"prompt": "x"}\n', ["--format", "xml"], "the format of the results is 'xml', must be one of jsonl, openai"),
-        (
-            '{"prompt": "x"}\n',
-            ["--choice", "1"],
-            "--choice has no field in a request: leave it out, or ask for several",
-        ),
+        ('{"prompt": "x"}\n', ["--regex", "a", "--choice", "b"], "--regex and --choice are given: an answer has one"),
         ("", [], "in.jsonl has no rows"),
     ],
 )

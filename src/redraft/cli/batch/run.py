@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,11 +21,15 @@ from redraft.batch.requests import CHAT_URL
 from redraft.batch.results import JSONL, OPENAI, RESULT_FORMATS
 from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile
 from redraft.cli import options
+from redraft.cli.answers.constraint import with_constraint_options
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.json_files import parse_json_object
 from redraft.utils.rows.journal import RunIdentity, digest_folder
 from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
+
+if TYPE_CHECKING:
+    from redraft.client.stream import Endpoint
 
 STREAM = Path("-")
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
@@ -42,7 +46,9 @@ class Place:
 
 
 @options.with_model_options
+@with_constraint_options
 def run(
+    constraint: dict[str, Any],
     model_options: options.ModelOptions,
     rows: Annotated[
         Path,
@@ -81,6 +87,12 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what the folder has, and begin again.")
     ] = False,
+    endpoint: options.EndpointOption = None,
+    api_key_env: options.KeyOption = None,
+    concurrency: Annotated[int, typer.Option(help="Requests to --endpoint at a time, at most.")] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request to --endpoint may take.")] = 600.0,
+    price_prompt: Annotated[float, typer.Option(help="What a million tokens of prompts cost, for the estimate.")] = 0.0,
+    price_answer: Annotated[float, typer.Option(help="What a million tokens of answers cost.")] = 0.0,
     quiet: options.QuietOption = False,
 ) -> None:
     """Begin a job, or go on with it.
@@ -90,15 +102,21 @@ def run(
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
     seed = model_options.settings.pop("seed", None)
-    fields = _fields(model_options.settings, body)
-    place = _local(model_options)
+    fields = _fields(model_options.settings, constraint, body)
+    if endpoint is None:
+        place = _local(model_options)
+    else:
+        given = model_options.endpoint(endpoint, api_key_env, timeout)
+        fields = {"model": given.model, **fields}
+        place = _remote(given, concurrency, timeout)
     file = JobFile(
         rows, format=rows_format, template=template, id_column=id_column, body_column=body_column, url=CHAT_URL,
         fields=fields, check_body=place.check_body, stream=standard_input().buffer if rows == STREAM else None,
     )  # fmt: skip
     settings = JobSettings(
         result_format=format or (OPENAI if file.format == OPENAI else JSONL),
-        unordered=unordered, restart=restart, retry_errors=retry_errors, seed=seed, prices=Prices(),
+        unordered=unordered, restart=restart, retry_errors=retry_errors, seed=seed,
+        prices=Prices(price_prompt, price_answer),
     )  # fmt: skip
     checked = file.check()
     _tell_faults(file, checked, stops=on_error == "stop")
@@ -109,14 +127,18 @@ def run(
         raise typer.Exit(1)
 
 
-def _fields(settings: dict[str, Any], body: str | None) -> dict[str, Any]:
-    """Returns the fields of every request: the command line's settings as the API has them, and those of --body."""
+def _fields(settings: dict[str, Any], constraint: dict[str, Any], body: str | None) -> dict[str, Any]:
+    """Returns the fields of every request: what the command line's options are in the API, and those of --body."""
     options.require_package("httpx2", "batch")
     from redraft.client.stream import request_fields
 
-    if "choice" in settings:
-        raise ValueError('--choice has no field in a request: leave it out, or ask for several answers by "n"')
     fields = request_fields(settings)
+    for name, value in constraint.items():
+        if name == "schema":
+            named = {"name": "answer", "strict": True, "schema": value}
+            fields["response_format"] = {"type": "json_schema", "json_schema": named}
+        else:
+            fields["structured_outputs"] = {name: value}
     given = {} if body is None else parse_json_object(body.encode("utf-8", "surrogateescape"), "--body")
     if twice := sorted(fields.keys() & given.keys()):
         raise ValueError(f"{twice[0]!r} is in --body, and an option gives it too: leave one of them out")
@@ -141,6 +163,15 @@ def _local(model_options: options.ModelOptions) -> Place:
         identity,
         functools.partial(check_body, models=[name]),
     )
+
+
+def _remote(endpoint: "Endpoint", concurrency: int, timeout: float) -> Place:
+    """Returns an endpoint as the place. Its address is not what answers follow from: the same model may move."""
+    from redraft.batch.endpoint import EndpointSettings, endpoint_executor
+
+    settings = EndpointSettings(url=endpoint.url, key=endpoint.key, concurrency=concurrency, timeout=timeout)
+    identity = RunIdentity({"the model": endpoint.model, "the place": "an endpoint"}, {})
+    return Place(functools.partial(endpoint_executor, settings), identity)
 
 
 def _tell_faults(file: JobFile, checked: CheckedJob, *, stops: bool) -> None:

@@ -102,7 +102,8 @@ def run(
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
     seed = model_options.settings.pop("seed", None)
-    fields = _fields(model_options.settings, constraint, body)
+    of_request = model_options.settings if endpoint is None else model_options.given_settings
+    fields = _fields(of_request, constraint, body)
     if endpoint is None:
         place = _local(model_options)
     else:
@@ -153,9 +154,11 @@ def _local(model_options: options.ModelOptions) -> Place:
     from redraft.weights.fetch import resolve
 
     name = served_name(model_options.model)
+    digests = {"the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES)}
+    if model_options.adapter is not None:
+        digests["the adapter"] = digest_folder(Path(model_options.adapter), CHECKPOINT_FILES)
     identity = RunIdentity(
-        {"--device": model_options.device, "--precision": model_options.precision, "the model": name},
-        {"the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES)},
+        {"--device": model_options.device, "--precision": model_options.precision, "the model": name}, digests
     )
     load = functools.partial(model_options.load, quiet=True)
     return Place(

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from redraft.batch import endpoint
-from redraft.batch.endpoint import EndpointSettings, endpoint_executor
-from redraft.batch.executor import ExecutorFailed
-from redraft.batch.limit import AdaptiveLimit
+from redraft.batch.executors import endpoint
+from redraft.batch.executors.endpoint import EndpointSettings, endpoint_executor
+from redraft.batch.executors.limit import AdaptiveLimit
+from redraft.batch.executors.protocol import ExecutorFailed
 from tests.batch.test_job import make, records
 from tests.fakes.batch_endpoint import batch_endpoint
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redraft.batch.executor import ExecutorFailed
+from redraft.batch.executors.protocol import ExecutorFailed
 from redraft.batch.job import Job, JobSettings
 from redraft.batch.rows import JobFile
 from redraft.batch.status import read_status

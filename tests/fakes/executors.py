@@ -4,7 +4,7 @@ import asyncio
 import random
 from contextlib import asynccontextmanager
 
-from redraft.batch.executor import answered, failed
+from redraft.batch.executors.protocol import answered, failed
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redraft.batch.executor import Executor, Outcome, failed
+from redraft.batch.executors.protocol import Executor, Outcome, failed
 from redraft.batch.parquet import column_types, json_value, write_parquet
 from redraft.batch.progress import Prices, Progress
 from redraft.batch.requests import MAX_ROW_SEED, JobRow

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redraft.batch.executor import Outcome
+from redraft.batch.executors.protocol import Outcome
 from redraft.utils.files import write_whole
 
 

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redraft.batch.executor import Outcome
+from redraft.batch.executors.protocol import Outcome
 from redraft.batch.parquet import json_value
 from redraft.batch.progress import usage_of
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
-from redraft.batch.executor import Executor, Outcome
+from redraft.batch.executors.protocol import Executor, Outcome
 from redraft.batch.requests import JobRow
 from redraft.utils.rows.journal import SYNC_ROWS, SYNC_SECONDS, Journal
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from redraft.batch.executor import ExecutorFailed
+from redraft.batch.executors.protocol import ExecutorFailed
 from redraft.batch.job import Job, JobSettings, OpenExecutor
 from redraft.batch.progress import Prices, Progress
 from redraft.batch.requests import CHAT_URL
@@ -170,7 +170,7 @@ def _local(model_options: options.ModelOptions) -> Place:
 
 def _remote(endpoint: "Endpoint", concurrency: int, timeout: float) -> Place:
     """Returns an endpoint as the place. Its address is not what answers follow from: the same model may move."""
-    from redraft.batch.endpoint import EndpointSettings, endpoint_executor
+    from redraft.batch.executors.endpoint import EndpointSettings, endpoint_executor
 
     settings = EndpointSettings(url=endpoint.url, key=endpoint.key, concurrency=concurrency, timeout=timeout)
     identity = RunIdentity({"the model": endpoint.model, "the place": "an endpoint"}, {})

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from redraft.api import Model
 from redraft.async_engine import Engine
-from redraft.batch.executor import ExecutorFailed, Outcome, answered, failed
+from redraft.batch.executors.protocol import ExecutorFailed, Outcome, answered, failed
 from redraft.batch.requests import CHAT_URL, JobRow
 from redraft.server.openai import chat, completions
 from redraft.server.openai.answers import Asked, answer_whole

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx2
 
-from redraft.batch.executor import ExecutorFailed, Outcome, answered, failed
-from redraft.batch.limit import AdaptiveLimit
+from redraft.batch.executors.limit import AdaptiveLimit
+from redraft.batch.executors.protocol import ExecutorFailed, Outcome, answered, failed
 from redraft.batch.requests import JobRow
 from redraft.batch.results import answer_of
 from redraft.client.errors import RequestFailed

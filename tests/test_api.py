@@ -192,10 +192,9 @@ def test_the_typed_arguments_are_those_of_the_settings_table():
             assert get_args(names) == setting.choices
         else:
             assert hint == (setting.type | None if setting.is_optional else setting.type), setting.name
-    for method in ("generate", "stream", "map"):
+    for method in ("generate", "generate_autoregressive", "stream", "map"):
         assert get_type_hints(getattr(redraft.Model, method))["arguments"] == Unpack[redraft.AnswerArguments]
     assert get_type_hints(redraft.AnswerArguments).items() > hints.items()
-    assert get_type_hints(redraft.Model.generate_autoregressive)["settings"] == Unpack[redraft.SamplerArguments]
     for method in ("submit", "stream", "generate_many", "request"):
         assert get_type_hints(getattr(redraft.Engine, method))["settings"] == Unpack[redraft.SamplerArguments]
 

@@ -10,6 +10,7 @@ from redraft import engine
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.diffusion.start import CanvasStart
+from redraft.generation.modes import Mode
 from redraft.generation.result import DenoisingStep, Generation
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
@@ -18,7 +19,11 @@ from redraft.text.trust.evidence import Trust, Writing, assess
 
 
 class AnswerArguments(SamplerArguments, total=False):
-    """The keyword arguments of an answer: sampler settings, an adapter, what it is held to, and its start.
+    """The keyword arguments of an answer: sampler settings, a mode, an adapter, what it is held to, a start.
+
+    mode: "diffusion" denoises canvases, "autoregressive" writes token by token with the causal pass of the same
+    weights, and "verified" writes the same tokens as that, drafted on canvases. The latter two take the likeliest token
+    unless a temperature is given, which is that of softmax(logits / temperature).
 
     adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
     be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
@@ -26,6 +31,7 @@ class AnswerArguments(SamplerArguments, total=False):
     trust mark gains from; by default where the checkpoint is calibrated, which needs it.
     """
 
+    mode: Mode
     adapter: str | None
     schema: Any
     regex: str | None

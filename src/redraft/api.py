@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-import torch
-
-from redraft.answers import AnswerArguments, AnswerText, Committed, Draft, Result, json_schema_of
+from redraft.answers import AnswerArguments, AnswerReader, Committed, Draft, Result, json_schema_of
 from redraft.constraints.build import AutomatonCache, spec_of
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.diffusion.start import CanvasStart
+from redraft.engine import EngineCore, Limits, Request
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
+from redraft.generation.modes import Mode, settings_of_mode
 from redraft.generation.result import check_prompt
 from redraft.model.precision import Precision, check_precision
 from redraft.model.preparation import hold_adapters, prepare
@@ -37,6 +37,7 @@ from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.config.file import read_generation_config
 from redraft.weights.fetch import resolve
 from redraft.weights.memory import check_available, check_fits
+from redraft.weights.placement import choose_precision, pick_device
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
@@ -129,6 +130,10 @@ class Model:
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
         asked = self._ask(prompt, arguments)
+        if asked.mode != "diffusion":
+            *_, result = self._engine_events(asked, drafts=False)
+            assert isinstance(result, Result)
+            return result
         generation = generate(
             self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start,
             is_scored=asked.is_scored,
@@ -136,11 +141,13 @@ class Model:
         return asked.answer().result_of(generation)
 
     def stream(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Iterator[Draft | Committed | Result]:
-        """Yields a Draft for each step, Committed text for each canvas, and finally the Result.
+        """Yields a Draft for each step, Committed text for each canvas or causal pass, and finally the Result.
 
         Raises what `generate` raises, and does so when called, before the first event is read.
         """
         asked, config = self._ask(prompt, arguments), self.transformer.config
+        if asked.mode != "diffusion":
+            return self._engine_events(asked, drafts=asked.mode != "autoregressive")
         length = asked.settings.canvas_length or config.canvas_length
         check_prompt(asked.prompt.ids, length, config.vocab_size, config.max_context)
         if asked.constraint is not None:
@@ -179,16 +186,16 @@ class Model:
         tokens = self.tokenizer.all_token_bytes(config.vocab_size)
         return Vocabulary(tokens.tokens, end_ids=config.eos_ids, strips_first_space=tokens.strips_first_space)
 
-    def generate_autoregressive(
-        self, prompt: Prompt, *, adapter: str | None = None, **settings: Unpack[SamplerArguments]
-    ) -> Result:
-        """Answers one prompt token by token, without a canvas, taking the likeliest token each time: for comparison.
+    def generate_autoregressive(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Result:
+        """Answers one prompt in mode "autoregressive", without the engine: what the engine's answers have to equal.
 
-        Only max_new_tokens of the settings is used. Raises what `generate` raises.
+        Raises what `generate` raises.
         """
-        asked = self.with_adapter(adapter)._ask(prompt, settings)
-        generation = generate_autoregressive(self.transformer, asked.prompt.ids, asked.settings, asked.model.adapter)
-        return asked.answer(mode="autoregressive").result_of(generation)
+        asked = self._ask(prompt, {**arguments, "mode": "autoregressive"})
+        generation = generate_autoregressive(
+            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter
+        )
+        return asked.answer().result_of(generation)
 
     def map(self, prompts: Iterable[Prompt], **arguments: Unpack[AnswerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
@@ -247,10 +254,12 @@ class Model:
             return self.with_adapter(name)._ask(prompt, {**arguments, "adapter": None})
         arguments = {key: value for key, value in arguments.items() if key != "adapter"}
         given = {name: arguments[name] for name in _OTHERS if name in arguments}
-        settings = self.defaults.replace(**{name: value for name, value in arguments.items() if name not in given})
-        start, is_scored = given.pop("start", None), self.is_scored(given.pop("is_scored", None))
+        mode, start = given.pop("mode", "diffusion"), given.pop("start", None)
+        is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
+        named = {name: value for name, value in arguments.items() if name not in _OTHERS}
+        settings = self.defaults.replace(**settings_of_mode(mode, named))
         held = self._constraint(**given)
-        return _Asked(self, self.read(prompt), settings, held, given.get("schema"), start, is_scored)
+        return _Asked(self, self.read(prompt), settings, held, given.get("schema"), mode, start, is_scored)
 
     def is_scored(self, asked: bool | None) -> bool:
         """Returns whether answers are scored, which calibrated checkpoints need, where nothing else is asked for."""
@@ -272,6 +281,25 @@ class Model:
         if constraint is not None:
             raise ValueError("a constraint is given twice: leave out one of them")
         return self._automata.get(spec, self.vocabulary)
+
+    def _engine_events(self, asked: "_Asked", *, drafts: bool) -> Iterator[Draft | Committed | Result]:
+        rows, room = asked.settings.canvas_length or 1, self.transformer.config.max_context
+        limits = Limits(forward_tokens=max(2048, rows), admitted_tokens=room, prefix_tokens=0)
+        core = EngineCore(self.transformer, limits)
+        core.submit(
+            Request(
+                id="", prompt=tuple(asked.prompt.ids), settings=asked.settings, drafts=drafts, mode=asked.mode,
+                constraint=asked.constraint, start=asked.start, adapter=asked.model.adapter,
+            )
+        )  # fmt: skip
+        reader = asked.answer()
+
+        def events() -> Iterator[Draft | Committed | Result]:
+            while core.held:
+                for event in core.step():
+                    yield from reader.read(event)
+
+        return events()
 
     def _events(self, asked: "_Asked") -> Iterator[Draft | Committed | Result]:
         answer = asked.answer()
@@ -299,15 +327,16 @@ class _Asked:
     settings: SamplerSettings
     constraint: TokenAutomaton | None
     schema: Any
+    mode: Mode
     start: CanvasStart | None
     is_scored: bool
 
-    def answer(self, *, mode: str = "diffusion") -> AnswerText:
-        """Returns what tells of an answer of that mode."""
+    def answer(self) -> AnswerReader:
+        """Returns what tells of the answer."""
         model = self.model
-        return AnswerText(
+        return AnswerReader(
             model.name, model.tokenizer, self.prompt, self.settings, stop_ids=model.transformer.config.eos_ids,
-            mode=mode, schema=self.schema, is_held=self.constraint is not None, calibration=model.calibration,
+            mode=self.mode, schema=self.schema, is_held=self.constraint is not None, calibration=model.calibration,
         )  # fmt: skip
 
 
@@ -363,32 +392,3 @@ def load(
 def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
     """Returns a checkpoint's own description, without loading it."""
     return _read_card(resolve(os.fspath(name_or_path)))
-
-
-def pick_device(device: str) -> torch.device:
-    """Returns the torch device of a name; ValueError if it is unknown or not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is {device!r}, must be auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda' but torch finds no CUDA device here; use cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(checkpoint: Checkpoint, device: torch.device, precision: str) -> str:
-    """The precision that "auto" is for a checkpoint, or the one asked for; ValueError where it cannot give it."""
-    if checkpoint.bits is not None:
-        possible = [one.name for one in Precision.of_bits(checkpoint.bits)]
-        if precision == "auto":
-            usable = (one for one in Precision.of_bits(checkpoint.bits) if device.type == "cpu" or not one.is_integer)
-            return next(usable).name
-        if precision not in possible:
-            raise ValueError(
-                f"precision is {precision!r}, but the matrices of {checkpoint.folder} are stored in {checkpoint.bits} "
-                f"bits: what was rounded away does not come back. Take {' or '.join(possible)}, or the checkpoint that "
-                "it was made from"
-            )
-        return precision
-    if precision != "auto":
-        return precision
-    # The products of small models are too small to gain from bfloat16 on a CPU, and many CPUs have no unit for it.
-    return "float32" if device.type == "cpu" and checkpoint.num_bytes < 4_000_000_000 else "bf16"

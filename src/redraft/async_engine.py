@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Unpack
 
 from redraft import engine
 from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
@@ -18,13 +18,12 @@ from redraft.api import Model, Prompt, check_prompts, load
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
-from redraft.engine.request import settings_of_mode
+from redraft.generation.modes import Mode, settings_of_mode
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt
 from redraft.utils.forks import check_not_forked, is_forked
 
 AnswerEvent = Draft | Committed | Result
-Mode = Literal["diffusion", "autoregressive", "verified"]
 
 PREFETCH_FACTOR = 2
 """`generate_many` keeps this many times `admitted_requests` prompts in the engine, so that it never runs dry."""
@@ -153,9 +152,8 @@ class Engine:
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
-        stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: "autoregressive" answers
-        as `Model.generate_autoregressive` does, without drafts and stop ids, "verified" the same from verified drafts.
-        adapter: the name of one that the model has loaded.
+        stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: as `Model.generate` has it;
+        "autoregressive" has no drafts. adapter: the name of one that the model has loaded.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
@@ -185,8 +183,6 @@ class Engine:
         is_scored: None for what `Model.generate` does.
         """
         check_not_forked()
-        if mode not in (modes := get_args(Mode)):
-            raise ValueError(f"mode is {mode!r}, must be {' or '.join(modes)}")
         model = self.model.with_adapter(adapter)
         return Request(
             id=str(next(self._numbers)),

@@ -17,7 +17,7 @@ from tests.fakes.models import tiny_model
 def test_tokens_are_those_of_the_plain_loop(prepared, vocab_size, length):
     model = tiny_model(vocab_size=vocab_size, eos_ids=(), seed=length)
     prompts = random_prompts(vocab_size, 3, length)
-    settings = SamplerSettings(max_new_tokens=20)
+    settings = SamplerSettings(max_new_tokens=20, temperature=0)
     alone = [generate_autoregressive(model, prompt.tolist(), settings).token_ids for prompt in prompts]
     decoding = EngineTokens(prepare(model, "float32") if prepared else model, prompts, 20)
     together = torch.tensor([decoding.token() for _ in range(20)]).T

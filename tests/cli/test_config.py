@@ -143,10 +143,10 @@ def test_what_an_option_has_no_use_for_has_no_effect(run, configure, checkpoint,
     configure(f"model = '{checkpoint}'", "precision = 'float32'", "steps = 2", "max_new_tokens = 4")
     code, out, err = run("eval", "rows", rows, "--mode", "autoregressive", "--json")
     assert code == 0, err
-    assert json.loads(out)["settings"] == {"mode": "autoregressive", "max_new_tokens": 4}
+    assert json.loads(out)["settings"] == {"mode": "autoregressive", "seed": 0, "max_new_tokens": 4}
     code, out, err = run("eval", "rows", rows, "--mode", "autoregressive", "--steps", 2)
     assert (code, out) == (2, "")
-    assert "uses no setting but max_new_tokens; leave out steps" in err
+    assert "--mode autoregressive has no use for --steps: leave it out" in err
     # A server has its own model and precision.
     code, _, err = run("bench", "load", "--endpoint", "http://127.0.0.1:9/v1", "--requests", 1)
     assert code == 2

@@ -82,7 +82,7 @@ def test_token_by_token(model: Transformer, mode: str) -> None:
     asked, others = requests(8, mode), merged_models()
     expected = {r.id: generate_autoregressive(others[r.adapter], r.prompt, r.settings).token_ids for r in asked}
     alone = asked[3]
-    found = generate_autoregressive(model, alone.prompt, alone.settings, alone.adapter)
+    found = generate_autoregressive(model, alone.prompt, alone.settings, adapter=alone.adapter)
     assert found.token_ids == expected[alone.id]
     assert answers(model, asked) == expected
 

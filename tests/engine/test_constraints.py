@@ -127,8 +127,9 @@ def test_what_cannot_be_met_is_refused_before_it_is_queued(model):
     assert "the shortest answer of this constraint has 6 tokens, max_tokens is 5" in refusal(constraint=short)
     assert "built for a vocabulary of 62 tokens, the model has 61" in refusal(constraint=anything(62))
     assert "but the answer at 1, 2" in refusal(constraint=anything(), stop_ids=(END, 2))
-    for mode in ("autoregressive", "verified", "scoring"):
-        assert f"mode '{mode}' takes no constraint" in refusal(constraint=anything(), mode=mode)
+    for mode in ("autoregressive", "verified"):
+        assert "the shortest answer of this constraint has 6 tokens" in refusal(constraint=short, mode=mode)
+    assert "has no drafts, no constraint and no stop ids" in refusal(constraint=anything(), mode="scoring")
 
 
 def test_stop_ids_that_the_language_never_holds_are_no_matter(model):

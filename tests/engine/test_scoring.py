@@ -82,7 +82,7 @@ def test_the_token_behind_a_prompt_is_the_first_that_token_by_token_writes(model
     core = EngineCore(model)
     core.submit(Request(id="s", prompt=prompt, settings=SETTINGS, mode="scoring"))
     *_, committed, finished = run(core)
-    expected = generate_autoregressive(model, prompt, SETTINGS.replace(max_new_tokens=1))
+    expected = generate_autoregressive(model, prompt, SETTINGS.replace(max_new_tokens=1, temperature=0))
     assert isinstance(committed, CanvasCommitted)
     assert isinstance(finished, Finished)
     assert committed.token_ids == finished.generation.token_ids == expected.token_ids

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import redraft
+from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerSettings
 from redraft.engine import (
     CanvasCommitted,
@@ -19,8 +20,8 @@ from redraft.engine import (
     StepTaken,
     TokensScored,
 )
-from redraft.engine.modes.verified import DraftingPolicy, Verified
-from redraft.engine.sequence import DecodingOutcome
+from redraft.engine.modes.causal import Causal
+from redraft.engine.modes.drafting import Drafting, DraftingPolicy
 from redraft.evaluation.tasks import TASKS
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.result import Generation
@@ -31,10 +32,18 @@ from redraft.model.preparation import prepare
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
+from tests.fakes.constraints import END, anything, automaton
 from tests.fakes.models import broken_cache, tiny_model
 
 PROMPT = (3, 4, 5, 6, 7)
 GREEDY = SamplerSettings(max_new_tokens=20, temperature=0, seed=5)
+AUTOMATA = [
+    automaton("regex", "[a-c]{0,30}"),
+    automaton("regex", "(é|b)*"),
+    automaton("regex", "ab(cd){3}"),
+    automaton("json_schema", '{"type": "array", "items": {"enum": ["abc", 10, true, null]}}'),
+    anything(),
+]
 POLICIES = (
     DraftingPolicy(),
     DraftingPolicy(steps=1, min_kept=1),
@@ -43,40 +52,48 @@ POLICIES = (
 )
 
 
-class OtherDrafts(Verified):
-    """Verifies other drafts than those of its canvases: right ones, ones that are wrong somewhere, and any tokens."""
+class OtherDrafts(Drafting):
+    """Drafts other tokens than those of its canvases: right ones, ones that are wrong somewhere, and any tokens."""
 
     answers: dict[str, tuple[int, ...]]
     rng = random.Random(0)
 
-    def _outcome(self, item, *args) -> DecodingOutcome:
-        outcome, request = super()._outcome(item, *args), item.sequence.request
-        if outcome.error is not None or self.rng.random() < 0.2:
-            return outcome
-        right = list(self.answers[request.id][item.sequence.record.written + len(outcome.token_ids) :])
+    def advanced(self, sequence, stepped, kept, head):
+        canvas, draft = super().advanced(sequence, stepped, kept, head)
+        if sequence.request.mode == "autoregressive" or self.rng.random() < 0.2:
+            return canvas, draft
+        right = list(self.answers[sequence.request.id][sequence.record.written + len(kept) :])
         draft = right[: self.rng.randrange(12)] + [self.rng.randrange(61) for _ in range(self.rng.randrange(4))]
         if draft and self.rng.random() < 0.5:
             draft[self.rng.randrange(len(draft))] = self.rng.randrange(61)
-        return replace(outcome, verify=tuple(draft))
+        return canvas, draft
 
 
-def requests_of(rng: random.Random, count: int) -> list[Request]:
-    return [
-        Request(
-            id=f"r{i}",
-            prompt=tuple(rng.randrange(61) for _ in range(rng.choice((1, 3, 9, 30, 50)))),
-            settings=SamplerSettings(
-                max_new_tokens=rng.choice((1, 2, 7, 20, 60)),
-                canvas_length=rng.choice((None, 1, 2, 5, 13)),
-                temperature=0,
-                seed=i,
-            ),
-            drafts=rng.random() < 0.3,
-            top=rng.choice((0, 0, 2)),
-            mode="verified",
+def requests_of(rng: random.Random, count: int, constraints: list[TokenAutomaton] | None = None) -> list[Request]:
+    found = []
+    for i in range(count):
+        mode, constraint = (
+            rng.choice(("verified", "verified", "autoregressive")),
+            rng.choice([None, *(constraints or [])]),
         )
-        for i in range(count)
-    ]
+        shortest = 0 if constraint is None else constraint.min_tokens
+        request = Request(
+            id=f"r{i}",
+            prompt=tuple(rng.randrange(61) for _ in range(rng.choice((1, 3, 9, 30, 40)))),
+            settings=SamplerSettings(
+                max_new_tokens=max(shortest, rng.choice((1, 2, 7, 20, 60))),
+                canvas_length=rng.choice((None, 1, 2, 5, 13)),
+                temperature=rng.choice((0, 0, 0.7, 1.5)),
+                seed=i,
+                index=rng.choice((0, 1)),
+            ),
+            drafts=mode == "verified" and rng.random() < 0.3,
+            top=rng.choice((0, 0, 2)),
+            mode=mode,
+            constraint=constraint,
+        )
+        found.append(request)
+    return found
 
 
 def run(core: EngineCore, coming: list[Request], rng: random.Random) -> dict[str, list[Event]]:
@@ -94,7 +111,11 @@ def run(core: EngineCore, coming: list[Request], rng: random.Random) -> dict[str
     return story
 
 
-def check(story: list[Event], expected: Generation) -> None:
+def expected_of(model: Transformer, request: Request) -> Generation:
+    return generate_autoregressive(model, request.prompt, request.settings, request.constraint)
+
+
+def check(story: list[Event], request: Request, expected: Generation) -> None:
     found = story[-1]
     assert isinstance(found, Finished)
     generation = found.generation
@@ -103,14 +124,25 @@ def check(story: list[Event], expected: Generation) -> None:
     told = [event for event in story if isinstance(event, CanvasCommitted)]
     assert tuple(token for event in told for token in event.token_ids) == expected.token_ids
     for event in told:
-        assert event.top is None or tuple(event.top.ids[:, 0].tolist()) == event.token_ids
+        if event.top is not None:
+            assert len(event.log_probs) == len(event.token_ids)
+            if not request.settings.temperature:
+                assert tuple(event.top.ids[:, 0].tolist()) == event.token_ids
+                assert event.log_probs == tuple(event.top.log_probs[:, 0].tolist())
+    assert (generation.constraint is None) == (request.constraint is None)
+    if request.constraint is not None:
+        assert request.constraint.state_after([*generation.token_ids, END]) == request.constraint.done
     verification = generation.verification
+    if request.mode == "autoregressive":
+        assert verification is None
+        assert generation.steps_per_canvas == expected.steps_per_canvas
+        return
     assert verification is not None
-    written = len(expected.token_ids) + (expected.finish_reason == "stop")
-    assert 1 <= verification.rounds <= written + 1
-    assert verification.kept_per_round * verification.rounds == pytest.approx(
-        len(expected.token_ids) + 1 if expected.finish_reason == "length" else written
-    )
+    # Behind the last token stands the EOS, or a token without room, or nothing where a constraint allows nothing.
+    last = len(expected.token_ids) + 1
+    assert 1 <= verification.rounds <= last
+    assert verification.drafted_rounds <= verification.rounds
+    assert last - (request.constraint is not None) <= round(verification.kept_per_round * verification.rounds) <= last
 
 
 @pytest.mark.parametrize(
@@ -119,10 +151,11 @@ def check(story: list[Event], expected: Generation) -> None:
 def test_it_is_the_greedy_answer_of_any_model_whatever_is_drafted(worker: int) -> None:
     rng = random.Random(worker)
     for seed in range(worker * 20, worker * 20 + 20):
+        eos_ids = rng.choice(((), (1,), (1,), tuple(range(6))))
         model = tiny_model(
             seed,
             peak=rng.choice((1.0, 3.0, 6.0)),
-            eos_ids=rng.choice(((), (1,), tuple(range(6)))),
+            eos_ids=eos_ids,
             max_context=rng.choice((64, 160)),
             sliding_window=rng.choice((1, 5, 20)),
         )
@@ -130,18 +163,20 @@ def test_it_is_the_greedy_answer_of_any_model_whatever_is_drafted(worker: int) -
             model,
             Limits(forward_tokens=rng.choice((13, 24, 256)), admitted_tokens=rng.choice((200, 10_000))),
         )
-        mode = rng.choice((Verified, OtherDrafts))(model.config, torch.device("cpu"), rng.choice(POLICIES))
-        core._modes["verified"] = mode
-        requests = requests_of(rng, 3)
-        expected = {one.id: generate_autoregressive(model, one.prompt, one.settings) for one in requests}
-        mode.answers = {id: one.token_ids for id, one in expected.items()}
+        policy = rng.choice(POLICIES)
+        mode = Causal(model.config, torch.device("cpu"), policy)
+        mode._drafting = drafting = rng.choice((Drafting, OtherDrafts))(model.config, torch.device("cpu"), policy)
+        core._modes |= {"verified": mode, "autoregressive": mode}
+        requests = requests_of(rng, 3, AUTOMATA if eos_ids == (END,) else None)
+        expected = {one.id: expected_of(model, one) for one in requests}
+        drafting.answers = {id: one.token_ids for id, one in expected.items()}
         others = [
             Request(id=f"other {name}", prompt=PROMPT, settings=GREEDY.replace(steps=3), mode=name)
             for name in ("diffusion", "autoregressive")
         ]
         story = run(core, [*requests, *others], rng)
         for request in requests:
-            check(story[request.id], expected[request.id])
+            check(story[request.id], request, expected[request.id])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
@@ -150,10 +185,10 @@ def test_prepared_models_and_prefixes_that_others_have_read(precision: str) -> N
     model = prepare(tiny_model(max_context=160).to(Precision.named(precision).dtype), precision)
     core = EngineCore(model, Limits(prefix_tokens=1000))
     system = tuple(rng.randrange(61) for _ in range(20))
-    requests = [replace(one, prompt=system + one.prompt) for one in requests_of(rng, 30)]
+    requests = [replace(one, prompt=system + one.prompt) for one in requests_of(rng, 20)]
     story = run(core, requests, rng)
     for request in requests:
-        check(story[request.id], generate_autoregressive(model, request.prompt, request.settings))
+        check(story[request.id], request, expected_of(model, request))
     assert len(core.prefixes) > 0
 
 
@@ -228,11 +263,63 @@ def test_drafts_follow_what_is_kept() -> None:
     assert generation.verification.denoiser_passes == len(steps)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_a_temperature_is_refused(temperature: float) -> None:
-    request = Request(id="v", prompt=PROMPT, settings=GREEDY.replace(temperature=temperature), mode="verified")
-    with pytest.raises(ValueError, match=f"temperature is {temperature}, must be 0 in mode 'verified'"):
-        EngineCore(tiny_model()).sequence(request)
+def test_what_is_drawn_is_distributed_as_the_causal_pass_says() -> None:
+    """Of all answers of two tokens the shares are those that are enumerated, in both modes the same answers."""
+    model = tiny_model(peak=0.7, eos_ids=(), vocab_size=7)
+    prompt, temperature, count = (3, 4, 5), 1.3, 1200
+
+    def distribution(tokens: tuple[int, ...]) -> torch.Tensor:
+        batch = FlatBatch.single(torch.tensor(tokens), 0, Pass.ENCODER)
+        with torch.inference_mode():
+            logits = model.head.logits(model.run(batch, [KVCache(model.config)]).hidden[-1:])[0]
+        return (logits.double() / temperature).softmax(-1)
+
+    first = distribution(prompt)
+    wanted = torch.stack([first[token] * distribution((*prompt, token)) for token in range(7)]).flatten()
+    core = EngineCore(model, Limits(queued_requests=count, admitted_requests=300))
+    settings = SamplerSettings(max_new_tokens=2, temperature=temperature)
+    for i in range(count):
+        mode = "verified" if i % 2 else "autoregressive"
+        core.submit(Request(id=str(i), prompt=prompt, settings=settings.replace(seed=i), mode=mode))
+    found = torch.zeros(49)
+    while core.held:
+        for event in core.step():
+            if isinstance(event, Finished):
+                one, other = event.generation.token_ids
+                found[7 * one + other] += 1
+    common = wanted * count >= 5
+    assert common.sum() > 10
+    found = torch.cat([found[common], found[~common].sum()[None]])
+    wanted = torch.cat([wanted[common], wanted[~common].sum()[None]]) * count
+    chi_square = float(((found - wanted) ** 2 / wanted).sum())
+    freedom = len(wanted) - 1
+    # Five standard deviations above its mean.
+    assert chi_square < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_log_probabilities_of_what_is_drawn() -> None:
+    model = tiny_model(eos_ids=())
+    settings = GREEDY.replace(temperature=2)
+    events = answer(model, Request(id="v", prompt=PROMPT, settings=settings, top=3, mode="verified"))
+    told = [event for event in events if isinstance(event, CanvasCommitted)]
+    tokens = tuple(token for event in told for token in event.token_ids)
+    scored = answer(model, Request(id="s", prompt=PROMPT + tokens, settings=GREEDY, top=3, mode="scoring"))
+    (causal,) = [event for event in scored if isinstance(event, TokensScored)]
+    assert tuple(x for event in told for x in event.log_probs) == causal.log_probs[len(PROMPT) - 1 : -1]
+    assert any(tokens[i] != event for i, event in enumerate(causal.top.ids[len(PROMPT) - 1 : -1, 0].tolist()))
+
+
+def test_what_a_round_kept_of_its_draft_is_told() -> None:
+    model = tiny_model(eos_ids=())
+    events = answer(model, Request(id="v", prompt=PROMPT, settings=GREEDY, drafts=True, mode="verified"))
+    rounds = [event for event in events if isinstance(event, CanvasCommitted)]
+    found = events[-1].generation.verification
+    assert sum(bool(event.draft) for event in rounds) == found.drafted_rounds > 0
+    for event in rounds[:-1]:
+        *kept, last = event.token_ids
+        assert event.draft[: len(kept)] == tuple(kept)
+        assert event.draft[len(kept) : len(event.token_ids)] != (last,)
+    assert sum(event.steps for event in rounds) <= found.denoiser_passes
 
 
 def test_a_pass_that_is_not_finite_fails_its_request_alone() -> None:

@@ -17,7 +17,7 @@ def model(checkpoint) -> redraft.Model:
 
 @pytest.mark.parametrize("mode", ["diffusion", "autoregressive", "verified"])
 def test_a_model_in_this_process(model, mode):
-    settings = {"max_new_tokens": 12} | ({} if mode == "autoregressive" else {"seed": 3})
+    settings = {"max_new_tokens": 12, "seed": 3}
     subject = ModelSubject(model, settings, mode=mode)
     found = subject.respond("hello")
     generate = model.generate if mode == "diffusion" else model.generate_autoregressive
@@ -54,7 +54,11 @@ def test_an_endpoint(monkeypatch):
 
 
 def test_a_model_that_is_held_to_what_is_asked(model):
-    subject = ModelSubject(model, {"max_new_tokens": 40, "seed": 3, "steps": 4}, is_constrained=True)
+    settings = {"max_new_tokens": 40, "seed": 3}
+    for mode in ("diffusion", "autoregressive", "verified"):
+        subject = ModelSubject(model, settings, mode=mode, is_constrained=True)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", subject.respond("Write the date as YYYY-MM-DD: 3 March 2024").text)
+    subject = ModelSubject(model, settings | {"steps": 4}, is_constrained=True)
     assert subject.facts["settings"]["constrained"] is True
     found = subject.respond("Write the date as YYYY-MM-DD: 3 March 2024")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", found.text)

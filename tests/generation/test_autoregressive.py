@@ -28,7 +28,7 @@ def expected(model, count: int) -> list[int]:
 
 def test_each_token_is_the_likeliest_of_a_whole_pass():
     model = tiny_model(eos_ids=())
-    found = generate_autoregressive(model, PROMPT, SamplerSettings(max_new_tokens=20))
+    found = generate_autoregressive(model, PROMPT, SamplerSettings(max_new_tokens=20, temperature=0))
     assert list(found.token_ids) == expected(model, 20)
     assert found.finish_reason == "length"
     # The pass that would have written the 21st is what shows that no EOS ends it there.
@@ -41,24 +41,24 @@ def test_it_ends_before_an_eos_and_counts_its_pass():
     end = max(i for i in range(20) if tokens[i] not in tokens[:i])
     assert end > 1
     stopping = tiny_model(eos_ids=(tokens[end],))
-    found = generate_autoregressive(stopping, PROMPT, SamplerSettings())
+    found = generate_autoregressive(stopping, PROMPT, SamplerSettings(temperature=0))
     assert list(found.token_ids) == tokens[:end]
     assert (found.finish_reason, sum(found.steps_per_canvas)) == ("stop", end + 1)
     assert {len(canvas) for canvas in found.canvases} == {model.config.canvas_length}
     # An EOS in the last place there is still ends it.
-    exactly = generate_autoregressive(stopping, PROMPT, SamplerSettings(max_new_tokens=end))
+    exactly = generate_autoregressive(stopping, PROMPT, SamplerSettings(temperature=0, max_new_tokens=end))
     assert (list(exactly.token_ids), exactly.finish_reason) == (tokens[:end], "stop")
-    cut = generate_autoregressive(stopping, PROMPT, SamplerSettings(max_new_tokens=end - 1))
+    cut = generate_autoregressive(stopping, PROMPT, SamplerSettings(temperature=0, max_new_tokens=end - 1))
     assert (list(cut.token_ids), cut.finish_reason) == (tokens[: end - 1], "length")
 
 
 def test_the_context_is_the_limit():
     model = tiny_model(eos_ids=())
     prompt = PROMPT * ((model.config.max_context - 3) // len(PROMPT))
-    found = generate_autoregressive(model, prompt, SamplerSettings())
+    found = generate_autoregressive(model, prompt, SamplerSettings(temperature=0))
     assert len(prompt) + len(found.token_ids) == model.config.max_context
     with pytest.raises(ValueError, match="the prompt is empty"):
-        generate_autoregressive(model, (), SamplerSettings())
+        generate_autoregressive(model, (), SamplerSettings(temperature=0))
     model.norm.weight.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="logits are not finite"):
-        generate_autoregressive(model, PROMPT, SamplerSettings())
+        generate_autoregressive(model, PROMPT, SamplerSettings(temperature=0))

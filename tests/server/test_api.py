@@ -1,6 +1,7 @@
 """The API as a client sees it, in process: what is asked is obeyed, in OpenAI's shape, streamed and not."""
 
 import asyncio
+import dataclasses
 import json
 
 import httpx2
@@ -141,7 +142,7 @@ def test_every_rule_and_threshold_can_be_chosen(ask, model, canvas):
 
 def test_the_fields_of_canvas_are_those_of_the_table():
     settings = {setting.name: setting for setting in redraft.SETTINGS}
-    ours = {"stream_drafts", "alternatives", "autoregressive"}
+    ours = {"stream_drafts", "alternatives", "mode", "autoregressive"}
     assert set(Canvas.model_fields) - ours == settings.keys() - OPENAI_NAMES.keys()
     for name, shown in Canvas.model_json_schema()["properties"].items():
         if name not in ours:
@@ -288,18 +289,62 @@ def test_completions_of_several_prompts_as_text_and_as_tokens(ask, model):
     assert events[-1][1]["usage"]["completion_tokens"] > 0
 
 
-def test_no_log_probabilities_token_by_token_not_even_none(ask):
-    body = {"prompt": PROMPT, "logprobs": 0, "canvas": {"autoregressive": True}}
-    assert error(ask("/v1/completions", body, expect=400))[0] == "logprobs"
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "seed": 3}, {"temperature": 1.5, "seed": 4}])
+@pytest.mark.parametrize("canvas", [{"autoregressive": True}, {"mode": "autoregressive"}, {"mode": "verified"}])
+def test_causal_modes(ask, model, canvas, sampling):
+    told = chat(ask, canvas=canvas, logprobs=True, top_logprobs=2, **sampling)
+    expected = model.generate_autoregressive(PROMPT, **sampling)
+    (choice,) = told["choices"]
+    assert choice["message"]["content"] == expected.text
+    assert choice["canvas"]["mode"] == canvas.get("mode", "autoregressive")
+    assert content(streamed(ask, canvas=canvas, **sampling)) == expected.text
+    scores = [token["logprob"] for token in choice["logprobs"]["content"]]
+    assert all(score < 0 for score in scores)
+    likeliest = [token["top_logprobs"][0]["logprob"] for token in choice["logprobs"]["content"]]
+    assert scores == likeliest or sampling
+    usage, written = told["usage"], len(expected.token_ids) + (expected.finish_reason == "stop")
+    if canvas != {"mode": "verified"}:
+        assert (usage["denoising_steps"], usage["causal_passes"]) == (0, sum(expected.generation.steps_per_canvas))
+        assert usage["tokens_per_forward"] == pytest.approx(expected.tokens_per_forward, abs=0.001)
+        assert "verification" not in choice["canvas"]
+        return
+    found = choice["canvas"]["verification"]
+    assert (found["rounds"], found["denoiser_passes"]) == (usage["causal_passes"], usage["denoising_steps"])
+    # Drafts are of a seed, and say how long the answer takes.
+    again = model.generate(PROMPT, mode="verified", **{"seed": choice["canvas"]["seed"], **sampling})
+    assert found == dataclasses.asdict(again.generation.verification)
+    assert usage["tokens_per_forward"] == pytest.approx(
+        written / (found["rounds"] + found["denoiser_passes"]), abs=0.001
+    )
 
 
-def test_token_by_token_to_compare(ask, model):
-    told = chat(ask, canvas={"autoregressive": True})
-    expected = model.generate_autoregressive(PROMPT)
-    assert told["choices"][0]["message"]["content"] == expected.text
-    assert told["usage"]["denoising_steps"] == 0
-    assert told["usage"]["tokens_per_forward"] == 1
-    assert content(streamed(ask, canvas={"autoregressive": True})) == expected.text
+def test_choices_of_a_causal_answer_are_drawn_apart(ask, model):
+    told = chat(ask, canvas={"mode": "verified"}, n=2, temperature=1.5, seed=3)
+    expected = [model.generate_autoregressive(PROMPT, temperature=1.5, seed=3, index=i).text for i in range(2)]
+    assert [choice["message"]["content"] for choice in told["choices"]] == expected
+    assert expected[0] != expected[1]
+
+
+def test_verified_drafts_as_events(ask):
+    events = streamed(ask, canvas={"mode": "verified", "stream_drafts": True}, ignore_eos=True, max_tokens=20)
+    rounds = [data["verified"] for name, data in events if name == "verified"]
+    steps = [data["draft"] for name, data in events if name == "draft"]
+    assert rounds
+    assert 1 in {one["step"] for one in steps}
+    for one in rounds:
+        assert len(one["written"]) == 1
+        assert one["rejected"] or one["kept"]
+        assert one["rejected"][:1] != one["written"]
+    assert sum(len(one["kept"]) + len(one["written"]) for one in rounds) <= 20
+
+
+def test_a_stop_text_ends_a_verified_answer(ask):
+    text = chat(ask, canvas={"mode": "autoregressive"})["choices"][0]["message"]["content"]
+    stop = text[len(text) // 2 :][:3]
+    told = chat(ask, canvas={"mode": "verified"}, stop=stop)
+    assert told["choices"][0]["message"]["content"] == text[: text.index(stop)]
+    assert told["choices"][0]["finish_reason"] == "stop"
+    assert told["usage"]["causal_passes"] > 0
 
 
 def test_token_by_token_is_limited_by_tokens_and_not_by_whole_canvases(ask):
@@ -337,12 +382,13 @@ def test_token_by_token_is_limited_by_tokens_and_not_by_whole_canvases(ask):
         ({"canvas": {"canvas_length": 300}}, "messages"),
         ({"canvas": {"stream_drafts": True}}, "canvas.stream_drafts"),
         ({"canvas": {"alternatives": 2}}, "canvas.alternatives"),
-        ({"canvas": {"autoregressive": True}, "seed": 7}, "seed"),
         ({"canvas": {"autoregressive": True, "steps": 3}}, "canvas.steps"),
-        ({"canvas": {"autoregressive": True}, "n": 2}, "n"),
-        ({"canvas": {"autoregressive": True}, "temperature": 0.5}, "temperature"),
-        ({"canvas": {"autoregressive": True}, "seed": 0}, "seed"),
-        ({"canvas": {"autoregressive": True, "entropy_bound": 0}}, "canvas.entropy_bound"),
+        ({"canvas": {"mode": "autoregressive", "steps": 3}}, "canvas.steps"),
+        ({"canvas": {"mode": "autoregressive", "entropy_bound": 0}}, "canvas.entropy_bound"),
+        ({"canvas": {"mode": "autoregressive", "stream_drafts": True}, "stream": True}, "canvas.stream_drafts"),
+        ({"canvas": {"mode": "verified", "stopping": "every_position_confident"}}, "canvas.stopping"),
+        ({"canvas": {"mode": "verified", "autoregressive": True}}, "canvas.autoregressive"),
+        ({"canvas": {"mode": "greedy"}}, "canvas.mode"),
         ({"messages": [{"role": "user", "content": "x", "name": "Ana"}]}, "messages.0.name"),
         ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "messages"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),

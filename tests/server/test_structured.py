@@ -103,6 +103,15 @@ def test_every_field_holds_the_answer(ask, path, fields, pattern):
     assert re.fullmatch(pattern, text_of(ask(path, seed=1, **fields)), re.DOTALL)
 
 
+def test_causal_modes_are_held_too(ask):
+    found = {}
+    for mode in ("autoregressive", "verified"):
+        sampling = {"canvas": {"mode": mode}, "temperature": 1.5, "seed": 1}
+        found[mode] = text_of(ask(CHAT, response_format=schema_format(PERSON, strict=True), **sampling))
+    assert json.loads(found["verified"]).keys() == {"name", "age", "kind"}
+    assert found["autoregressive"] == found["verified"]
+
+
 def test_responses_have_formats_too(ask):
     named = {"type": "json_schema", "name": "it", "schema": PERSON, "strict": True}
     assert list(json.loads(text_of(ask(RESPONSES, text={"format": named})))) == ["name", "age", "kind"]
@@ -163,7 +172,6 @@ def test_every_prefix_of_a_stream_is_a_prefix_of_an_answer(ask, service, name, s
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format", "one constraint"),
         ({"guided_regex": "a{70}"}, "max_tokens", "has 70 tokens, max_tokens is 64"),
         ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "does not go with guided_regex"),
-        ({"guided_regex": "a", "canvas": {"autoregressive": True}}, "canvas.autoregressive", "does not go with"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_the_place_and_a_way_out(ask, fields, param, reason):

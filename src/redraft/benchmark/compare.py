@@ -73,7 +73,7 @@ class EngineTokens:
         endless = copy.copy(model)
         endless.config = dataclasses.replace(model.config, eos_ids=())
         self._core = EngineCore(endless, _limits(prompts, room + 1))
-        _submit(self._core, prompts, SamplerSettings(max_new_tokens=room), "autoregressive")
+        _submit(self._core, prompts, SamplerSettings(max_new_tokens=room, temperature=0), "autoregressive")
 
     def token(self) -> list[int]:
         """Returns the next token of every request, [B]; the first call reads the prompts."""

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from redraft.api import choose_precision
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.model.precision import Precision
 from redraft.model.transformer import Transformer
@@ -11,6 +10,7 @@ from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.config.file import read_config
 from redraft.weights.fetch import fetch_config, resolve
 from redraft.weights.memory import check_fits
+from redraft.weights.placement import choose_precision
 
 CONFIGS = {
     "a": ModelConfig(

@@ -13,6 +13,7 @@ import typer
 
 import redraft
 from redraft.cli.streams import loading
+from redraft.generation.modes import ANSWERING_MODES, UNUSED_SETTINGS
 from redraft.model.precision import check_precision, precision_choices
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ EndpointOption = Annotated[
 KeyOption = Annotated[
     str | None, typer.Option("--api-key-env", help="The environment variable that holds the server's key.")
 ]
+ModeOption = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        help="diffusion; autoregressive: the same weights token by token; verified: the same answers as that, drafted "
+        "on canvases.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -74,6 +83,18 @@ class ModelOptions:
     def given_settings(self) -> dict[str, Any]:
         """The sampler settings that the command line itself names."""
         return {name: value for name, value in self.settings.items() if name not in self.from_file}
+
+    def settings_in(self, mode: str) -> dict[str, Any]:
+        """Returns the settings, without those from the file that a mode of answering has no use for.
+
+        Raises ValueError for a mode that is unknown, and for options that it has no use for.
+        """
+        if mode not in ANSWERING_MODES:
+            raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
+        unused = UNUSED_SETTINGS[mode]
+        if given := [f"--{name.replace('_', '-')}" for name in self.given_settings if name in unused]:
+            raise ValueError(f"--mode {mode} has no use for {', '.join(given)}: leave it out")
+        return {name: value for name, value in self.settings.items() if name not in unused}
 
     def load(self, *, quiet: bool = False) -> "redraft.Model":
         """Loads the model; on a terminal a line says so meanwhile, unless `quiet`."""

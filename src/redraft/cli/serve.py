@@ -3,12 +3,13 @@
 import functools
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 import redraft
 from redraft.cli import options
+from redraft.generation.modes import ANSWERING_MODES, Mode
 from redraft.model.precision import check_precision
 from redraft.server.settings import ServerSettings
 from redraft.utils.signals import delay_interrupt
@@ -47,6 +48,9 @@ def serve(
         Path | None,
         typer.Option(metavar="FOLDER", help="Let clients load adapters from below this folder, and unload any."),
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help=f"How answers are written where a request does not say: {', '.join(ANSWERING_MODES)}.")
+    ] = "diffusion",
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     cors_origin: Annotated[
@@ -66,6 +70,7 @@ def serve(
         host=host, port=port, api_key=api_key, served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds, adapter_root=allow_adapter_changes,
+        mode=cast(Mode, mode),
     )  # fmt: skip
     check_precision(precision)
     adapters = dict(map(_parse_adapter, adapter or ()))

@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from redraft.api import pick_device
 from redraft.bundled.recipe import RECIPES
 from redraft.cli import options
 from redraft.training import TrainingResult, TrainingSettings, finetune, run_recipe
@@ -19,6 +18,7 @@ from redraft.training.finetuning import HELD_OUT_FILE
 from redraft.training.plan import REPLAY_SHARE
 from redraft.training.run.report import summarize, write_comparison, write_report
 from redraft.weights.fetch import resolve
+from redraft.weights.placement import pick_device
 
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]
 

@@ -28,6 +28,7 @@ class Purpose(enum.IntEnum):
     SHOWN = 11
     JOINT = 12
     WITHIN = 13
+    CAUSAL = 14
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,23 @@ class Counter:
 
 
 def uniforms_of_many(
-    counters: Sequence[Counter], counts: Sequence[int], purpose: Purpose, device: torch.device | str = "cpu"
+    counters: Sequence[Counter],
+    counts: Sequence[int],
+    purpose: Purpose,
+    device: torch.device | str = "cpu",
+    *,
+    starts: Sequence[int] | None = None,
 ) -> Tensor:
-    """float64 [sum of counts]: the uniforms of each counter, behind one another."""
+    """float64 [sum of counts]: the uniforms of each counter, behind one another.
+
+    starts: each counter's first position, 0 where they are left out.
+    """
     sizes = torch.tensor(counts, device=device)
     keys = torch.tensor([counter._key(purpose, 0) for counter in counters], dtype=torch.int64, device=device)
-    positions = torch.cat([torch.arange(count, dtype=torch.int64, device=device) for count in counts])
+    first = [0] * len(counts) if starts is None else starts
+    positions = torch.cat(
+        [torch.arange(at, at + count, device=device) for at, count in zip(first, counts, strict=True)]
+    )
     return _uniforms(positions, keys.repeat_interleave(sizes))
 
 

@@ -3,10 +3,9 @@
 import time
 
 from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
-from redraft.engine.modes.autoregressive import Autoregressive
+from redraft.engine.modes.causal import Causal
 from redraft.engine.modes.diffusion import Diffusion
 from redraft.engine.modes.scoring import Scoring
-from redraft.engine.modes.verified import Verified
 from redraft.engine.prefix_cache import PrefixCache
 from redraft.engine.request import Request
 from redraft.engine.runner import ChunkResult, run_forward
@@ -28,11 +27,12 @@ class EngineCore:
         self.prefixes = PrefixCache(self.limits.prefix_tokens)
         self.scheduler = Scheduler(self.limits)
         config, device = model.config, model.embed_tokens.weight.device
+        causal = Causal(config, device)
         # By the names that requests have for them (`request.MODE_NAMES`).
         self._modes: dict[str, DecodingMode] = {
             "diffusion": Diffusion(config, device),
-            "autoregressive": Autoregressive(config, device),
-            "verified": Verified(config, device),
+            "autoregressive": causal,
+            "verified": causal,
             "scoring": Scoring(config, device),
         }
         self._held: dict[str, Sequence] = {}

@@ -33,13 +33,17 @@ class CanvasCommitted:
     """Tokens are final: those that a finished canvas adds to the answer, and how many denoising steps it took.
 
     A token that is decoded autoregressively is committed alone and took none. top: the likeliest tokens of each
-    position of the canvas in its last step, where they were asked for.
+    position, where they were asked for; of a canvas, in its last step. Of an answer that is written causally, log_probs
+    are those of the tokens themselves, where they were asked for, and draft is what was verified: the leading tokens
+    that are equal were kept from it, the last one is the causal pass's own.
     """
 
     id: str
     token_ids: tuple[int, ...]
     steps: int
     top: "TopTokens | None" = None
+    log_probs: tuple[float, ...] = ()
+    draft: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+from redraft.generation.modes import ANSWERING_MODES
 
+if TYPE_CHECKING:
     from redraft.constraints.tokens import TokenAutomaton
     from redraft.diffusion.settings import SamplerSettings
     from redraft.diffusion.start import CanvasStart
@@ -15,23 +14,7 @@ if TYPE_CHECKING:
 MAX_TOP = 20
 """The most of a position's likeliest tokens that can be asked for."""
 
-MODE_NAMES = ("diffusion", "autoregressive", "verified", "scoring")
-
-
-UNUSED_BY_VERIFIED = ("stopping", "stability_threshold", "confidence_threshold", "entropy_limit")
-"""Settings that mode "verified" has no use for: when a draft is verified does not change the answer."""
-
-
-def settings_of_mode(mode: str, given: "Mapping[str, Any]") -> "dict[str, Any]":
-    """Returns the sampler settings that a mode has for those that were given, by their flat names.
-
-    Raises ValueError for one that has no effect in it.
-    """
-    if mode != "verified":
-        return dict(given)
-    if unused := [name for name in UNUSED_BY_VERIFIED if name in given]:
-        raise ValueError(f"{', '.join(unused)} has no effect in mode 'verified'; leave it out")
-    return {"temperature": 0.0, **given}
+MODE_NAMES = (*ANSWERING_MODES, "scoring")
 
 
 class QueueFull(RuntimeError):
@@ -45,13 +28,13 @@ class Request:
     id: the caller's name for it, unlike that of any other request the engine holds; nothing is computed from it.
     prompt: token ids. settings: sampler settings, seed and index among them. stop_ids: tokens that end the answer as
     an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
-    of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion", or
-    "autoregressive": the likeliest token after the other, by encoder passes alone; "verified": the same answer, drafted
-    on canvases and kept as far as the encoder pass would have written it (the temperature is 0); or "scoring": the
-    log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the answer is to be
-    of, built for the model's vocabulary and with the stop ids as its end. adapter: the name of one that the model
-    holds, None for the base alone. start: what its first canvas begins as, of which tokens may be pinned; None for
-    noise. is_scored: whether the encoder pass reads an answer of mode "diffusion" once it is written, for the
+    of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion";
+    "autoregressive": one token after the other by encoder passes, the likeliest each or, at a temperature, one that is
+    drawn; "verified": the same answer, drafted on canvases and kept as far as the encoder pass would have written it;
+    or "scoring": the log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the
+    answer is to be of, built for the model's vocabulary and with the stop ids as its end. adapter: the name of one that
+    the model holds, None for the base alone. start: what its first canvas begins as, of which tokens may be pinned;
+    None for noise. is_scored: whether the encoder pass reads an answer of mode "diffusion" once it is written, for the
     log-probabilities of its tokens.
     """
 
@@ -72,13 +55,11 @@ class Request:
             raise ValueError(f"top is {self.top}, must lie between 0 and {MAX_TOP}")
         if self.mode not in MODE_NAMES:
             raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(MODE_NAMES)}")
-        if self.mode != "diffusion" and self.constraint is not None:
-            raise ValueError(f"mode {self.mode!r} takes no constraint; leave it out, or use mode 'diffusion'")
         if self.mode != "diffusion" and self.start is not None:
             raise ValueError(f"mode {self.mode!r} takes no start of a canvas; leave it out, or use mode 'diffusion'")
-        if self.mode == "autoregressive" and (self.top or self.drafts or self.stop_ids is not None):
+        if self.mode == "autoregressive" and self.drafts:
+            raise ValueError("an autoregressive answer has no drafts; leave them out, or use mode 'verified'")
+        if self.mode == "scoring" and (self.drafts or self.stop_ids is not None or self.constraint is not None):
             raise ValueError(
-                "an autoregressive answer has no drafts, no likeliest tokens and no stop ids of its own; leave them out"
+                "a prompt that is scored has no drafts, no constraint and no stop ids of its own; leave them out"
             )
-        if self.mode == "scoring" and (self.drafts or self.stop_ids is not None):
-            raise ValueError("a prompt that is scored has no drafts and no stop ids of its own; leave them out")

@@ -135,9 +135,10 @@ class WorkItem:
 class DecodingOutcome:
     """What a forward made of a sequence whose rows were read out: a denoising step, tokens, or an error.
 
-    log_probs, top: of the tokens, where the mode scores them; in mode "diffusion" those of tokens that had been final.
-    entropies: of the tokens that the causal pass writes, in nats. verify: what the next forward is to verify, tokens
-    that are kept if the causal pass would have written them; None where there is no draft to verify.
+    log_probs, top: of the tokens, where they are asked for; in mode "diffusion" log-probabilities of tokens that had
+    been final. entropies: of the tokens that the causal pass writes, in nats. draft: what was verified. verify: what
+    the next forward is to verify, tokens that are kept if the causal pass would have written them; None where there is
+    nothing to verify.
     """
 
     step: "DenoisingStep | None" = None
@@ -147,6 +148,7 @@ class DecodingOutcome:
     log_probs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
     top: "TopTokens | None" = None
+    draft: tuple[int, ...] = ()
     verify: tuple[int, ...] | None = None
     error: Exception | None = None
 

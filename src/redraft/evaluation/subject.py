@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redraft.answers import Failure
 from redraft.api import Model, Prompt
-from redraft.async_engine import Engine, Mode
 from redraft.client.errors import RequestFailed
 from redraft.evaluation.constrained import constraint_of
-from redraft.generation.result import ConstraintReport, Generation, check_prompt
+from redraft.generation.modes import Mode
+from redraft.generation.result import ConstraintReport, Generation
 from redraft.text.prompts.conversation import text_of
 
 if TYPE_CHECKING:
@@ -80,38 +79,22 @@ class Subject(Protocol):
 class ModelSubject:
     """A model in this process, with sampler settings that are the same for every prompt.
 
-    mode: how it answers. "autoregressive" writes token by token, without a canvas, and uses no setting but
-    max_new_tokens; "verified" writes the same answers, drafted on canvases. is_constrained: each answer of canvases is
-    held to what its prompt asks for.
+    mode: how it answers, as `Model.generate` has it. is_constrained: each answer is held to what its prompt asks for.
     """
 
     def __init__(
         self, model: Model, settings: Mapping[str, Any], *, mode: Mode = "diffusion", is_constrained: bool = False
     ) -> None:
         self._model, self._settings, self._mode = model, dict(settings), mode
-        self._engine = Engine(model) if mode == "verified" else None
         self._is_constrained = is_constrained
-        named = {"mode": mode} if mode != "diffusion" else {"constrained": True} if is_constrained else {}
+        named = ({"mode": mode} if mode != "diffusion" else {}) | ({"constrained": True} if is_constrained else {})
         self.facts = {"model": model.name, "settings": named | self._settings}
 
     def check(self, prompt: Prompt) -> None:
-        if self._engine is None:
-            self._model.stream(prompt, **self._constraint(prompt), **self._settings)
-        else:
-            ids, config = self._model.encode(prompt), self._model.transformer.config
-            self._engine.request(ids, mode=self._mode, **self._settings)
-            check_prompt(ids, 1, config.vocab_size, config.max_context)
+        self._model.stream(prompt, mode=self._mode, **self._constraint(prompt), **self._settings)
 
     def respond(self, prompt: Prompt) -> Response:
-        if self._engine is not None:
-            (answer,) = self._engine.generate_many([prompt], mode=self._mode, **self._settings)
-            if isinstance(answer, Failure):
-                raise answer.error
-            result = answer
-        elif self._mode == "autoregressive":
-            result = self._model.generate_autoregressive(prompt, **self._settings)
-        else:
-            result = self._model.generate(prompt, **self._constraint(prompt), **self._settings)
+        result = self._model.generate(prompt, mode=self._mode, **self._constraint(prompt), **self._settings)
         return Response.of_generation(result.text, result.generation)
 
     def _constraint(self, prompt: Prompt) -> dict[str, Any]:

@@ -49,8 +49,9 @@ class ConstraintReport:
     """What a constraint had to do to an answer.
 
     log_mass: of each canvas, the log of the probability that the model gave in its last step to the canvas being of the
-    language, in nats: 0 where it would have kept to it anyway, and below about -20 where it was overruled.
-    guided_steps: of all denoising steps, those whose tokens were drawn from the language. states: of the automaton.
+    language, in nats: 0 where it would have kept to it anyway, and below about -20 where it was overruled; empty for an
+    answer that was written causally. guided_steps: of all denoising steps, those whose tokens were drawn from the
+    language. states: of the automaton.
     """
 
     log_mass: tuple[float, ...]
@@ -62,11 +63,12 @@ class ConstraintReport:
 class Verification:
     """How an answer came about whose drafts were verified.
 
-    rounds: causal passes that verified a draft or wrote one token. denoiser_passes: those that made the drafts.
-    kept_per_round: tokens, the EOS included, that a round added.
+    rounds: causal passes that wrote tokens, and of these drafted_rounds verified a draft; the others wrote one token.
+    denoiser_passes: those that made the drafts. kept_per_round: tokens, the EOS included, that a round added.
     """
 
     rounds: int
+    drafted_rounds: int
     denoiser_passes: int
     kept_per_round: float
 

@@ -6,18 +6,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from redraft import engine
-from redraft.answers import writing_of
-from redraft.api import Model
 from redraft.async_engine import Engine
-from redraft.generation.result import ConstraintReport, DenoisingStep, Generation
+from redraft.generation.result import ConstraintReport
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
 from redraft.server.openai.responses import CanvasInfo, ConstraintInfo, PromptTokensDetails, TrustInfo, Usage
-from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
-from redraft.text.trust.evidence import Trust, Writing, assess
+from redraft.server.progress import ChoiceProgress, ChoiceUpdate, NewsOfAnswer
+from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt
 
 log = logging.getLogger("redraft.server")
 
@@ -101,101 +99,6 @@ class PreparedRequest:
     def prompt_tokens(self) -> int:
         """The tokens of all prompts, each counted once."""
         return sum(len(prompt.ids) for prompt in self.prompts)
-
-
-@dataclass(frozen=True)
-class StepUpdate:
-    """A denoising step, numbered from 1, and the text that the answer's canvas would be if it stopped there."""
-
-    step: DenoisingStep
-    number: int
-    text: str
-
-
-@dataclass(frozen=True)
-class ChoiceUpdate:
-    """News of the choice with this index."""
-
-    index: int
-    event: Delta | StepUpdate | End
-
-
-@dataclass
-class ChoiceProgress:
-    """One answer in progress.
-
-    scores: of the prompt's tokens but the first, and of the one behind it, where they are asked for. has_stopped:
-    whether the model ended it by itself, with an EOS. steps: of each canvas. admitted_at, ended_at: times of
-    time.perf_counter(), None until then. Once it has ended, warnings, trust: what may be wrong with it, and what is
-    known about it; constraint: what one had to do; generation: None of one that a stop text ends.
-    """
-
-    request: engine.Request
-    prompt: ReadPrompt
-    model: Model
-    stream: AnswerStream
-    top_logprobs: int | None
-    scores: list[ScoredToken] = field(default_factory=list)
-    has_stopped: bool = False
-    steps: list[int] = field(default_factory=list)
-    cached_tokens: int = 0
-    admitted_at: float | None = None
-    ended_at: float | None = None
-    has_text: bool = False
-    content: str = ""
-    warnings: tuple[str, ...] = ()
-    constraint: ConstraintReport | None = None
-    trust: Trust | None = None
-    generation: Generation | None = None
-
-    @property
-    def tokens_written(self) -> int:
-        """The tokens of the answer, the EOS included."""
-        return self.stream.num_tokens + self.has_stopped
-
-    def read(self, event: engine.Event) -> Iterator[Delta | StepUpdate | End]:
-        """Yields what an event of the engine means; nothing after the end. Raises the error of a failed request."""
-        if isinstance(event, engine.Failed):
-            raise event.error
-        if self.stream.has_ended:
-            return
-        if isinstance(event, engine.Admitted):
-            self.cached_tokens, self.admitted_at = event.cached_tokens, event.at
-        elif isinstance(event, engine.StepTaken):
-            yield StepUpdate(event.step, event.step.number, self.stream.draft(event.step.draft.tolist()))
-        elif isinstance(event, engine.TokensScored):
-            self.scores += scored_tokens(event, self.top_logprobs)
-        elif isinstance(event, engine.CanvasCommitted):
-            if event.steps:
-                self.steps.append(event.steps)
-            yield from self.stream.commit(event.token_ids, scored_tokens(event, self.top_logprobs))
-        elif isinstance(event, engine.Finished):
-            self.generation = event.generation
-            self.has_stopped = event.generation.finish_reason == "stop"
-            self.constraint = event.generation.constraint
-            yield from self.stream.finish(event.generation.finish_reason)
-
-    def end(self, finish_reason: str) -> None:
-        """Notes the time, what may be wrong with the answer, and what is known about it."""
-        self.ended_at = time.perf_counter()
-        if self.request.mode == "scoring":
-            # Nobody asked for an answer.
-            return
-        self.warnings = self.prompt.check(
-            self.content,
-            finish_reason,
-            num_tokens=self.stream.num_tokens,
-            steps_per_canvas=self.steps,
-            max_steps=self.request.settings.steps,
-        )
-        if self.generation is None:
-            writing = Writing(mode=self.request.mode, finish_reason=finish_reason)
-        else:
-            writing = writing_of(self.request.mode, self.generation, self.request.settings)
-        self.trust = assess(
-            self.prompt, self.content, writing, self.model.tokenizer, calibration=self.model.calibration,
-            is_held=self.request.constraint is not None,
-        )  # fmt: skip
 
 
 class GenerationSession:
@@ -289,16 +192,17 @@ class GenerationSession:
     @property
     def usage(self) -> Usage:
         tokens = sum(choice.stream.num_tokens for choice in self.choices)
-        steps = sum(itertools.chain(*(choice.steps for choice in self.choices)))
+        forwards = sum(choice.forwards for choice in self.choices)
         return Usage(
             prompt_tokens=self._prepared.prompt_tokens,
             completion_tokens=tokens,
             total_tokens=self._prepared.prompt_tokens + tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached_tokens),
-            denoising_steps=steps,
-            # Without a canvas no pass denoises, and each writes one token.
+            denoising_steps=sum(choice.denoiser_passes for choice in self.choices),
+            causal_passes=sum(choice.causal_passes for choice in self.choices) or None,
+            # Of a prompt that is scored each pass reads one token.
             tokens_per_forward=(
-                round(sum(choice.tokens_written for choice in self.choices) / steps, 3) if steps else 1.0
+                round(sum(choice.tokens_written for choice in self.choices) / forwards, 3) if forwards else 1.0
             ),
         )
 
@@ -312,7 +216,9 @@ class GenerationSession:
         admitted, ended = choice.admitted_at, choice.ended_at
         return CanvasInfo(
             seed=choice.request.settings.seed,
+            mode=choice.request.mode,
             steps_per_canvas=choice.steps,
+            verification=choice.verification,
             seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
             constraint=_constraint_info(choice.constraint),
         )
@@ -321,7 +227,7 @@ class GenerationSession:
         for choice in self.choices:
             self._engine.cancel(choice.request)
 
-    def _read(self, choice: ChoiceProgress, event: engine.Event) -> Iterator[Delta | StepUpdate | End]:
+    def _read(self, choice: ChoiceProgress, event: engine.Event) -> Iterator[NewsOfAnswer]:
         try:
             for told in choice.read(event):
                 if isinstance(told, Delta):
@@ -346,10 +252,16 @@ class GenerationSession:
             self._metrics.per_token.observe((choice.ended_at - choice.admitted_at) / choice.stream.num_tokens)
         if choice.constraint is not None:
             self._metrics.guided_steps.inc(choice.constraint.guided_steps)
-        for steps in choice.steps:
+        mode = choice.request.mode
+        for steps in choice.steps if mode == "diffusion" else ():
             self._metrics.steps.observe(steps)
-        if choice.steps:
-            self._metrics.per_forward.observe(choice.tokens_written / sum(choice.steps))
+        if choice.forwards:
+            self._metrics.per_forward.observe(choice.tokens_written / choice.forwards)
+        self._metrics.answers.labels(mode).inc()
+        self._metrics.passes.labels(mode, "denoiser").inc(choice.denoiser_passes)
+        self._metrics.passes.labels(mode, "causal").inc(choice.causal_passes)
+        if (found := choice.verification) is not None:
+            self._metrics.kept.observe(found.kept_per_round)
 
     @property
     def _cached_tokens(self) -> int:
@@ -383,15 +295,3 @@ def answer_stream(
         delta_tokens=DELTA_TOKENS,
         forms=prompt.forms,
     )
-
-
-def scored_tokens(event: engine.CanvasCommitted | engine.TokensScored, top_logprobs: int | None) -> list[ScoredToken]:
-    if event.top is None or top_logprobs is None:
-        return []
-    ids, scores = event.top.ids.tolist(), event.top.log_probs.tolist()
-    # The likeliest is what was written: a canvas commits its draft.
-    own = event.log_probs if isinstance(event, engine.TokensScored) else [row[0] for row in scores]
-    return [
-        ScoredToken(token, log_prob, tuple(zip(others[:top_logprobs], row[:top_logprobs], strict=True)))
-        for token, log_prob, others, row in zip(event.token_ids, own, ids, scores, strict=False)
-    ]

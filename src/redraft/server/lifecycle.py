@@ -18,11 +18,11 @@ import uvicorn
 from redraft.api import Model
 from redraft.async_engine import Engine
 from redraft.server.app import create_app
-from redraft.server.memory import malloc_trim, trim_malloc_periodically
 from redraft.server.middleware.request_log import JsonFormatter
 from redraft.server.middleware.timeouts import TimedProtocol
 from redraft.server.service import Service, served_name
 from redraft.server.settings import MAX_HEADER_BYTES, ServerSettings
+from redraft.utils.memory import malloc_trim, trim_malloc_periodically
 from redraft.utils.words import counted
 
 log = logging.getLogger("redraft.server")

@@ -41,7 +41,12 @@ class Metrics:
         self.constraint_refusals = counter(
             "constraint_refusals", "Constraints that were not built, by reason", "reason"
         )
-        self.per_forward = histogram("tokens_per_forward", "Answer tokens per denoiser pass", TOKENS_PER_FORWARD)
+        self.per_forward = histogram(
+            "tokens_per_forward", "Answer tokens per denoiser pass, or per pass of a causal answer", TOKENS_PER_FORWARD
+        )
+        self.answers = counter("answers", "Answers that ended, by the mode they were written in", "mode")
+        self.passes = counter("passes", "Passes that answers took, by mode: denoiser or causal", "mode", "kind")
+        self.kept = histogram("kept_per_round", "Tokens that a verified answer kept per round", TOKENS_PER_FORWARD)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read at each scrape."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redraft.generation.modes import ANSWERING_MODES, Mode
+
 LOG_FORMATS = ("text", "json")
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -31,9 +33,9 @@ class ServerSettings:
     api_key: the key that every route but /health/live requires; None requires none. served_name: the model's name in
     the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context: tokens of prompt and
     answer together, at most the model's. adapter_root: the folder below which clients may load adapters from; None:
-    they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets
-    running requests go on. port 0 picks a free one. header_seconds, body_seconds, send_seconds: how long a client may
-    take to send its head, to send its body, and to receive what it is sent.
+    they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets running requests go on.
+    mode: how answers are written where a request does not say. port 0 picks a free one. header_seconds, body_seconds,
+    send_seconds: how long a client may take to send its head, to send its body, and to receive what it is sent.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +50,7 @@ class ServerSettings:
     log_format: str = LOG_FORMATS[0]
     log_prompts: bool = False
     drain_seconds: float = 30.0
+    mode: Mode = "diffusion"
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     send_seconds: float = 60.0
@@ -64,6 +67,8 @@ class ServerSettings:
                 raise ValueError(f"{name} is {value}, must lie between {low} and {high}")
         if self.log_format not in LOG_FORMATS:
             raise ValueError(f"log_format is {self.log_format!r}, must be {' or '.join(LOG_FORMATS)}")
+        if self.mode not in ANSWERING_MODES:
+            raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
         if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
             raise ValueError("the API key must consist of visible ASCII characters, without spaces, and not be empty")
         if self.served_name is not None and not self.served_name.strip():

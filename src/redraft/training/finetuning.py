@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from redraft.api import pick_device
 from redraft.diffusion.settings import SamplerSettings
 from redraft.evaluation.cases import read_rows
 from redraft.text import TextTokenizer
@@ -24,6 +23,7 @@ from redraft.utils.words import counted
 from redraft.weights.card import read_card
 from redraft.weights.config.file import read_config, read_generation_config
 from redraft.weights.fetch import fetch_config, resolve
+from redraft.weights.placement import pick_device
 
 ReplaySources = Mapping[str, Callable[[int, TextTokenizer], ExampleSource]]
 """By a recipe's name, what makes the examples of its data for steps of so many."""

@@ -49,6 +49,25 @@ def test_a_prompt_that_the_c_locale_took_apart_is_put_together(run, checkpoint):
     assert run("generate", "caf\udcc3\udca9", "-m", checkpoint, "--seed", 3)[1] == expected
 
 
+def test_modes(run, checkpoint, tmp_path):
+    asked = ("-m", checkpoint, "--temperature", 1.5, "--seed", 3, "--max-new-tokens", 12)
+    rows = tmp_path / "rows.txt"
+    rows.write_text("hello\n")
+    found = []
+    for mode in ("autoregressive", "verified"):
+        found.append(json.loads(run("generate", "hello", *asked, "--mode", mode, "--json")[1]))
+        _, lines, err = run("generate", "--rows", rows, *asked, "--mode", mode, "--quiet")
+        assert json.loads(lines)["text"] == found[-1]["text"], err
+    alone, drafted = found
+    assert drafted["token_ids"] == alone["token_ids"]
+    assert "verification" not in alone
+    assert drafted["verification"]["rounds"] >= 1
+    code, _, err = run("generate", "hello", "-m", checkpoint, "--mode", "autoregressive", "--steps", 3)
+    assert (code, err) == (2, "redraft: --mode autoregressive has no use for --steps: leave it out\n")
+    code, _, err = run("generate", "hello", "-m", checkpoint, "--mode", "greedy")
+    assert (code, err) == (2, "redraft: --mode is 'greedy', must be one of diffusion, autoregressive, verified\n")
+
+
 def test_options_are_obeyed(run, checkpoint):
     _, out, _ = run(
         "generate", "hello", "-m", checkpoint, "--seed", 3, "--json",

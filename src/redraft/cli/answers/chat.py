@@ -20,10 +20,12 @@ COMMANDS = "/new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops
 def chat(
     model_options: options.ModelOptions,
     *,
+    mode: options.ModeOption = "diffusion",
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Talk to a model. /new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer."""
+    asked = {"mode": mode, **model_options.settings_in(mode)}
     model = model_options.load(quiet=quiet)
     if not model.tokenizer.has_chat_template:
         raise ValueError(f"{model_options.model} has no chat template; use 'redraft generate' with a plain prompt")
@@ -43,7 +45,7 @@ def chat(
         messages.append({"role": "user", "content": line})
         try:
             is_live = sys.stdout.isatty() and not plain
-            result = answer(model, messages, model_options.settings, is_live=is_live, quiet=quiet, is_wrapped=True)
+            result = answer(model, messages, asked, is_live=is_live, quiet=quiet, is_wrapped=True)
         except (KeyboardInterrupt, ValueError) as error:
             messages.pop()
             stopped = isinstance(error, KeyboardInterrupt)

@@ -35,6 +35,7 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - for standard input.")] = None,
     piped: Annotated[str | None, typer.Argument(metavar="[-]", help="- : standard input follows the prompt.")] = None,
     *,
+    mode: options.ModeOption = "diffusion",
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
     step_delay: Annotated[float, typer.Option(help="Seconds to pause at each step of the live canvas.")] = 0.0,
@@ -59,7 +60,7 @@ def generate(
         if min_trust is not None and row_options.output is None:
             raise ValueError("--min-trust of --rows requires --output FILE: rows below go into a file beside it")
         check_min_trust(model_options.model, min_trust)
-        answer_rows(model_options, row_options, strict=strict, min_trust=min_trust, quiet=quiet)
+        answer_rows(model_options, row_options, mode, strict=strict, min_trust=min_trust, quiet=quiet)
         return
     if plain and as_json:
         raise ValueError("--plain cannot be combined with --json: the one prints the text, the other an object")
@@ -67,17 +68,17 @@ def generate(
         raise ValueError(f"--step-delay cannot be combined with {'--plain' if plain else '--json'}: no step is shown")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
+    asked = {"mode": mode, **constraint, **model_options.settings_in(mode)}
     text = read_prompt(prompt, piped)
     check_min_trust(model_options.model, min_trust)
     model = model_options.load(quiet=quiet)
     if as_json:
-        *_, result = model.stream(text, **constraint, **model_options.settings)
+        *_, result = model.stream(text, **asked)
         assert isinstance(result, redraft.Result)
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         is_live = sys.stdout.isatty() and not plain
-        settings = constraint | model_options.settings
-        result = answer(model, text, settings, is_live=is_live, step_delay=step_delay, quiet=quiet)
+        result = answer(model, text, asked, is_live=is_live, step_delay=step_delay, quiet=quiet)
     end_with_warnings(bool(result.warnings), strict=strict)
     end_with_warnings(is_below(result.trust.probability, min_trust), strict=True)
 

@@ -102,15 +102,22 @@ def show(
     assert result is not None
     generation = result.generation
     console.print(Text(_printable(result.text)), soft_wrap=not is_wrapped)
-    *canvases, last = generation.steps_per_canvas
-    steps = " + ".join([*map(str, canvases), counted(last, "step") if not canvases else f"{last} steps"])
     console.print(
-        f"{steps}, {generation.tokens_per_forward:.1f} tokens per forward, {generation.seconds:.2f} s, "
+        f"{_effort(generation)}, {generation.tokens_per_forward:.1f} tokens per forward, {generation.seconds:.2f} s, "
         f"{generation.tokens_per_second:.0f} tokens/s, seed {generation.seed}"
         + ("" if result.finish_reason == "stop" else ", cut at the limit"),
         style="dim",
     )
     return result
+
+
+def _effort(generation: "redraft.Generation") -> str:
+    """Returns what an answer took: the steps of its canvases, or its passes where it was written causally."""
+    if (found := generation.verification) is not None:
+        drafts = f"{found.drafted_rounds} of them over drafts of {counted(found.denoiser_passes, 'denoiser pass')}"
+        return f"{counted(found.rounds, 'causal pass')}, {drafts}"
+    *canvases, last = generation.steps_per_canvas
+    return " + ".join([*map(str, canvases), counted(last, "step") if not canvases else f"{last} steps"])
 
 
 def answer(

@@ -38,6 +38,7 @@ CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 def answer_rows(
     model_options: options.ModelOptions,
     chosen: RowOptions,
+    mode: str,
     *,
     strict: bool,
     quiet: bool,
@@ -49,6 +50,7 @@ def answer_rows(
     """
     assert chosen.file is not None
     kind = chosen.kind
+    settings = model_options.settings_in(mode) | ({} if mode == "diffusion" else {"mode": mode})
     file = RowFile(
         chosen.file,
         format=chosen.file_format,
@@ -64,9 +66,11 @@ def answer_rows(
     writer = RowWriter(kind, columns=checked.columns, fields=chosen.fields, token_ids=chosen.token_ids)
     _tell(file, checked, writer, quiet=quiet)
     if chosen.output is None:
-        counts = _print_answers(model_options, file, checked, writer, quiet=quiet)
+        counts = _print_answers(model_options, settings, file, checked, writer, quiet=quiet)
     else:
-        counts = _write_answers(model_options, chosen, file, checked, writer, min_trust=min_trust, quiet=quiet)
+        counts = _write_answers(
+            model_options, settings, chosen, file, checked, writer, min_trust=min_trust, quiet=quiet
+        )
     where = "" if chosen.output is None else f"{chosen.output}: "
     if counts.bad:
         say(f"{where}{counted_of(counts.bad, counts.rows, 'row', 'was', 'were')} bad and skipped")
@@ -117,7 +121,13 @@ def _tell(file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
 
 
 def _print_answers(
-    model_options: options.ModelOptions, file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
+    model_options: options.ModelOptions,
+    settings: Mapping[str, Any],
+    file: RowFile,
+    checked: CheckedRows,
+    writer: RowWriter,
+    *,
+    quiet: bool,
 ) -> RowCounts:
     """Prints the line of each row, in order and as soon as it is known."""
     counts = RowCounts()
@@ -126,7 +136,7 @@ def _print_answers(
     is_shown = not quiet and not sys.stdout.isatty()
     with _engine(model, model_options) as engine, _progress(checked.good, is_shown=is_shown) as advance:
         _print(writer.header())
-        for row, outcome in _in_order(engine, file, model_options.settings):
+        for row, outcome in _in_order(engine, file, settings):
             counts.add(row, outcome, writer.warnings(outcome))
             _print(writer.line(row, outcome))
             if isinstance(row, Row):
@@ -146,6 +156,7 @@ def _print(text: str) -> None:
 
 def _write_answers(
     model_options: options.ModelOptions,
+    settings: Mapping[str, Any],
     chosen: RowOptions,
     file: RowFile,
     checked: CheckedRows,
@@ -157,7 +168,7 @@ def _write_answers(
     """Writes the line of each row into the output, by way of a journal that outlives whatever happens."""
     assert chosen.output is not None
     assert chosen.journal is not None
-    identity = _identify(model_options, file, checked, chosen)
+    identity = _identify(model_options, settings, file, checked, chosen)
     with treat_sigterm_as_interrupt(), Journal(chosen.journal, identity, resume=chosen.resume) as journal:
         try:
             if journal.damaged:
@@ -168,7 +179,7 @@ def _write_answers(
                 model = model_options.load(quiet=quiet)
                 progress = _progress(checked.good, done=len(journal), is_shown=not quiet)
                 with _engine(model, model_options) as engine, progress as advance:
-                    for outcome in answer_missing(file, journal, _as_completed(engine, model_options.settings)):
+                    for outcome in answer_missing(file, journal, _as_completed(engine, settings)):
                         advance(outcome)
             counts = _write_outputs(chosen.output, file, journal, writer, min_trust)
         except KeyboardInterrupt:
@@ -200,7 +211,11 @@ def _write_outputs(
 
 
 def _identify(
-    model_options: options.ModelOptions, file: RowFile, checked: CheckedRows, chosen: RowOptions
+    model_options: options.ModelOptions,
+    settings: Mapping[str, Any],
+    file: RowFile,
+    checked: CheckedRows,
+    chosen: RowOptions,
 ) -> RunIdentity:
     from redraft.weights.fetch import resolve
 
@@ -213,7 +228,7 @@ def _identify(
             "--device": model_options.device,
             "--precision": model_options.precision,
             "--adapter": model_options.adapter,
-            **{f"--{name.replace('_', '-')}": value for name, value in model_options.settings.items()},
+            **{f"--{name.replace('_', '-')}": value for name, value in settings.items()},
         },
         digests={
             "the content of the file of rows": checked.digest,

@@ -4,13 +4,12 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from redraft.async_engine import Mode
 from redraft.cli import options
 from redraft.cli.output import show_table, summary_rows
 from redraft.evaluation.cases import Case, read_rows
@@ -20,15 +19,7 @@ from redraft.evaluation.scores import score_answer
 from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
 from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
 from redraft.evaluation.tasks import SCORES, TASKS, WIDE_SETS, EvaluationTask, Score
-
-ModeOption = Annotated[
-    str,
-    typer.Option(
-        "--mode",
-        help="diffusion; autoregressive: the same weights token by token; verified: the same answers as that, drafted "
-        "on canvases.",
-    ),
-]
+from redraft.generation.modes import Mode
 
 ExamplesOption = Annotated[int, typer.Option(help="Examples with seen wording, and as many with unseen wording.")]
 
@@ -47,20 +38,13 @@ class EvaluationOptions:
         """Returns the subject that is named; refuses incompatible options before a model is loaded."""
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
-        if mode not in (modes := get_args(Mode)):
-            raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(modes)}")
-        is_autoregressive = mode == "autoregressive"
-        if is_autoregressive and (others := sorted(self.model.given_settings.keys() - {"max_new_tokens"})):
-            raise ValueError(f"--mode autoregressive uses no setting but max_new_tokens; leave out {', '.join(others)}")
+        settings = self.model.settings_in(mode)
         if mode != "diffusion" and self.endpoint is not None:
             raise ValueError(f"--mode {mode} requires a model in this process; leave out --endpoint")
-        if is_constrained and (mode != "diffusion" or self.endpoint is not None):
-            other = f"--mode {mode}" if mode != "diffusion" else "--endpoint"
-            raise ValueError(f"--constrained holds the canvases of a model in this process; leave out {other}")
+        if is_constrained and self.endpoint is not None:
+            raise ValueError("--constrained holds the answers of a model in this process; leave out --endpoint")
         # One seed for all examples, and unless it is given the same every time.
-        settings = {"seed": 0} | self.model.settings
-        if is_autoregressive:
-            settings = {name: value for name, value in settings.items() if name == "max_new_tokens"}
+        settings = {"seed": 0} | settings
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
             return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
@@ -114,7 +98,7 @@ def _constrainable_command(task: EvaluationTask) -> Callable[..., None]:
         evaluation: EvaluationOptions,
         *,
         examples: ExamplesOption = 250,
-        mode: ModeOption = "diffusion",
+        mode: options.ModeOption = "diffusion",
         constrained: Annotated[
             bool, typer.Option("--constrained", help="Hold each answer to the fields or the form it is asked for.")
         ] = False,
@@ -129,7 +113,9 @@ extract, normalize = (_constrainable_command(TASKS[name]) for name in ("extract"
 
 
 @with_evaluation_options
-def repair(evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, mode: ModeOption = "diffusion") -> None:
+def repair(
+    evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, mode: options.ModeOption = "diffusion"
+) -> None:
     _run_task(TASKS["repair"], evaluation, examples, mode=mode, constrained=False)
 
 
@@ -143,7 +129,7 @@ def wide(
         list[str] | None, typer.Argument(help=f"The sets, all by default: {', '.join(WIDE_SETS)}.", metavar="SET...")
     ] = None,
     *,
-    mode: ModeOption = "diffusion",
+    mode: options.ModeOption = "diffusion",
 ) -> None:
     """The test sets of the next bundled model, a line of JSON each; not what today's is for."""
     for name in names or ():
@@ -162,7 +148,7 @@ def rows(
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
-    mode: ModeOption = "diffusion",
+    mode: options.ModeOption = "diffusion",
 ) -> None:
     """Any prompts with their right answers."""
     if score not in SCORES:

@@ -15,7 +15,7 @@ from redraft.generation.autoregressive import TokenRecord
 from redraft.generation.result import AnswerRecord, check_prompt, not_finite
 from redraft.model.config import ModelConfig
 from redraft.model.head import OutputHead
-from redraft.model.readout.query import ReadoutQuery, TopTokens
+from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 
 
@@ -32,7 +32,7 @@ class Scoring:
         return 0
 
     def record(self, request: Request) -> AnswerRecord:
-        return TokenRecord(len(request.prompt), request.settings.replace(max_new_tokens=1), self._config)
+        return TokenRecord(request.prompt, request.settings.replace(max_new_tokens=1), self._config)
 
     def max_cached(self, request: Request) -> int:
         return 0
@@ -51,7 +51,7 @@ class Scoring:
         )
         assert readout.log_probs is not None
         assert readout.top is not None
-        scores = _as_listed(ids, readout.log_probs, readout.top)
+        scores = readout.top.as_listed(ids, readout.log_probs)[:, 0].tolist()
         is_finite = readout.entropy.isfinite().tolist()
         outcomes, end = [], 0
         for item, tokens in zip(items, behind, strict=True):
@@ -89,14 +89,3 @@ def _tokens_behind(item: WorkItem) -> list[int | None]:
     """Returns the prompt's token behind each of those that are read; None behind the last of all."""
     start, prompt = item.sequence.cache.length, item.sequence.request.prompt
     return [*prompt[start + 1 : start + len(item.encode) + 1], *([None] if item.chunk.is_last else [])]
-
-
-def _as_listed(ids: Tensor, log_probs: Tensor, top: TopTokens) -> list[float]:
-    """Returns the log-probabilities [N, 1] of the ids [N, 1], as `top` has them of a token that is in it.
-
-    The two are rounded differently, and whoever compares them asks whether a token is the likeliest.
-    """
-    matches = top.ids == ids
-    listed = top.log_probs.gather(1, matches.long().argmax(dim=1, keepdim=True))
-    found: list[float] = torch.where(matches.any(dim=1, keepdim=True), listed, log_probs)[:, 0].tolist()
-    return found

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 from redraft.answers import Failure, writing_of
 from redraft.api import Model
-from redraft.async_engine import Engine, Mode
+from redraft.async_engine import Engine
 from redraft.evaluation.cases import Case
 from redraft.evaluation.tasks import TASKS, WIDE_SETS, Score
+from redraft.generation.modes import Mode
 from redraft.text.trust.evidence import answer_facts, value_facts
 from redraft.text.trust.places import leaves
 from redraft.utils.files import write_whole

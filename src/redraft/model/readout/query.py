@@ -68,6 +68,15 @@ class TopTokens:
         """Returns those of some rows, or of some rows and ranks."""
         return TopTokens(self.ids[at], self.log_probs[at])
 
+    def as_listed(self, ids: Tensor, log_probs: Tensor) -> Tensor:
+        """Returns log_probs [N, 1] of the ids [N, 1], but those in this list as they stand there.
+
+        The two are rounded differently, and whoever compares them asks whether a token is the likeliest.
+        """
+        matches = self.ids == ids
+        listed = self.log_probs.gather(1, matches.long().argmax(dim=1, keepdim=True))
+        return torch.where(matches.any(dim=1, keepdim=True), listed, log_probs)
+
 
 @dataclass(frozen=True)
 class Readout:

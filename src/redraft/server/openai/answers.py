@@ -14,11 +14,20 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from redraft.server.constraints import BuiltConstraint, Wanted
-from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest, StepUpdate
+from redraft.server.generation import GenerationSession, PreparedRequest
 from redraft.server.middleware.sse import DONE, EventStream, event, run_until_disconnect
 from redraft.server.openai.errors import ApiError
 from redraft.server.openai.requests import GenerationRequest, StreamOptions
-from redraft.server.openai.responses import ChatChunk, DraftChunk, DraftStep, TextCompletion, Usage
+from redraft.server.openai.responses import (
+    ChatChunk,
+    DraftChunk,
+    DraftStep,
+    TextCompletion,
+    Usage,
+    VerifiedChunk,
+    VerifiedRound,
+)
+from redraft.server.progress import ChoiceUpdate, RoundUpdate, StepUpdate
 from redraft.server.service import Service
 from redraft.text import Delta, End
 
@@ -32,7 +41,7 @@ def stream_responses(*events: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"text/event-stream": {"itemSchema": item}}, "description": "With stream=true, events"}}
 
 
-STREAM_RESPONSES = stream_responses("draft", "message")
+STREAM_RESPONSES = stream_responses("draft", "message", "verified")
 """Those of completions."""
 
 
@@ -93,6 +102,8 @@ class Serializer(ResponseWriter):
                     case StepUpdate() as step:
                         draft = self.draft(update.index, step, prepared.alternatives)
                         yield event(draft.model_dump_json(exclude_none=True), "draft")
+                    case RoundUpdate() as one:
+                        yield event(self.verified(update.index, one).model_dump_json(exclude_none=True), "verified")
                     case End() as end:
                         yield sent(self.end(update.index, end, session))
         except ApiError as error:
@@ -115,6 +126,13 @@ class Serializer(ResponseWriter):
     def last_chunk(self, choice: Any, session: GenerationSession) -> Chunk:
         """Returns the chunk that ends a choice; the last of all has the warnings."""
         return self.chunk(choice, warnings=session.warnings if session.has_ended else None)
+
+    def verified(self, index: int, update: RoundUpdate) -> VerifiedChunk:
+        found = VerifiedRound(
+            index=index, **{name: [self.text_of(token) for token in ids] for name, ids in vars(update).items()}
+        )
+        name: Any = self.draft_object.replace(".draft", ".verified")
+        return VerifiedChunk(id=self.id, object=name, created=self.created, model=self.model, verified=found)
 
     def draft(self, index: int, update: StepUpdate, alternatives: int) -> DraftChunk:
         step, text_of = update.step, self.text_of

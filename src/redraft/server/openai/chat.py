@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from redraft.server.constraints import BuiltConstraint
-from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
+from redraft.server.generation import GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
@@ -28,6 +28,7 @@ from redraft.server.openai.responses import (
     TokenLogprob,
     TopLogprob,
 )
+from redraft.server.progress import ChoiceUpdate
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End, Reasoning, ScoredToken, ToolCall
 

@@ -10,13 +10,14 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from redraft.server.constraints import BuiltConstraint
-from redraft.server.generation import ChoiceUpdate, Echo, GenerationSession, PreparedRequest
+from redraft.server.generation import Echo, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
 from redraft.server.openai.preparation import check_length, encode, prepare, sampler_settings
 from redraft.server.openai.requests import CompletionRequest, StreamOptions
 from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
+from redraft.server.progress import ChoiceUpdate
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End, ReadPrompt, ScoredToken
 
@@ -107,7 +108,11 @@ def _check_scoring(request: CompletionRequest) -> None:
         raise bad_request(message, "max_tokens", "unsupported_value")
     canvas = request.canvas.model_dump(exclude_unset=True, exclude_none=True)
     # Of `canvas`, what is false or 0 by default says nothing.
-    unused = {f"canvas.{name}": value for name, value in canvas.items() if name != "autoregressive" and value != 0}
+    unused = {
+        f"canvas.{name}": value
+        for name, value in canvas.items()
+        if name not in ("autoregressive", "mode") and value != 0
+    }
     unused |= {"n": request.num_choices > 1, "ignore_eos": request.ignore_eos}
     unused |= {"temperature": request.max_tokens == 1 and bool(request.temperature)}
     for name, value in unused.items():

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from redraft.api import Model
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.engine import Request
+from redraft.generation.modes import UNUSED_SETTINGS, Mode, settings_of_mode
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import PreparedRequest
 from redraft.server.openai.errors import bad_request
@@ -17,20 +18,8 @@ from redraft.text import ReadPrompt
 
 Encoded = TypeVar("Encoded")
 
-AR_UNSUPPORTED = ("seed", "temperature", "n", "logprobs", "top_logprobs", "ignore_eos")
-"""Fields that mean nothing to an autoregressive answer, and neither does any of `canvas`."""
-
-AR_ALLOWED_NOOPS = {
-    "ignore_eos": False,
-    "n": 1,
-    "temperature": 0.0,
-    "logprobs": False,
-    "seed": -1,
-    "top_logprobs": 0,
-    "canvas.alternatives": 0,
-    "canvas.stream_drafts": False,
-}
-"""Values that these fields may have all the same, because they say what happens anyway."""
+DRAFT_FIELDS = ("alternatives", "stream_drafts")
+"""Fields of `canvas` that ask for drafts."""
 
 
 def check_length(service: Service, text: str, param: str) -> None:
@@ -70,13 +59,12 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
         raise bad_request("canvas.stream_drafts requires stream=true", "canvas.stream_drafts")
     if canvas.alternatives and not canvas.stream_drafts:
         raise bad_request("canvas.alternatives requires canvas.stream_drafts=true", "canvas.alternatives")
-    if canvas.autoregressive:
-        _check_autoregressive(request)
-    elif request.sampler_seed is None:
+    _check_mode(request, mode := mode_of(service, request))
+    if request.sampler_seed is None:
         # One for all choices, and reported, so that each can be had again.
         settings["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
     try:
-        service.model(request.model).defaults.replace(**settings)
+        service.model(request.model).defaults.replace(**settings_of_mode(mode, settings))
     except ValueError as error:
         name = str(error).split(" ", 1)[0]
         prefix = "canvas." if any(name == setting.name for setting in CANVAS_SETTINGS) else ""
@@ -105,11 +93,11 @@ def prepare(
         warnings = [*warnings, *constraint.warnings]
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
-    canvas, model = request.canvas, service.model(request.model)
+    canvas, mode, model = request.canvas, mode_of(service, request), service.model(request.model)
     requests: list[Request] = []
     limit = model.defaults.replace(**settings).max_new_tokens
     for prompt in prompts:
-        room = _max_new_tokens(service, model, prompt.ids, settings, param, autoregressive=canvas.autoregressive)
+        room = _max_new_tokens(service, model, prompt.ids, settings, param, mode)
         if constraint is not None:
             _check_shortest(constraint.automaton, room, is_asked=room == limit)
         fitting = settings | {"max_new_tokens": room}
@@ -119,7 +107,7 @@ def prepare(
                 prompt.ids,
                 drafts=canvas.stream_drafts,
                 top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
-                mode="autoregressive" if canvas.autoregressive else "diffusion",
+                mode=mode,
                 stop_ids=() if request.ignore_eos else None,
                 constraint=None if constraint is None else constraint.automaton,
                 adapter=model.adapter,
@@ -141,13 +129,9 @@ def prepare(
 
 def _check_constrained(request: GenerationRequest, constraint: BuiltConstraint) -> None:
     """Refuses what does not go with a constraint."""
-    for name, is_given in (
-        ("canvas.autoregressive", request.canvas.autoregressive),
-        ("ignore_eos", request.ignore_eos),
-    ):
-        if is_given:
-            message = f"{name} does not go with {constraint.param}: leave one of them out"
-            raise bad_request(message, name, "unsupported_value")
+    if request.ignore_eos:
+        message = f"ignore_eos does not go with {constraint.param}: leave one of them out"
+        raise bad_request(message, "ignore_eos", "unsupported_value")
 
 
 def _check_shortest(automaton: TokenAutomaton, room: int, *, is_asked: bool) -> None:
@@ -168,14 +152,14 @@ def refuse_if_strict(is_strict: bool, warnings: Sequence[str], param: str) -> No
 
 
 def _max_new_tokens(
-    service: Service, model: Model, prompt: list[int], settings: dict[str, Any], param: str, *, autoregressive: bool
+    service: Service, model: Model, prompt: list[int], settings: dict[str, Any], param: str, mode: Mode
 ) -> int:
     """Returns how long the answer may be: as long as asked for and as fits, in whole canvases where it has any."""
     chosen = model.defaults.replace(**settings)
-    canvas = 1 if autoregressive else chosen.canvas_length or model.transformer.config.canvas_length
+    canvas = 1 if mode != "diffusion" else chosen.canvas_length or model.transformer.config.canvas_length
     room = (service.max_context - len(prompt)) // canvas * canvas
     if room <= 0:
-        has, either = ("", "") if autoregressive else (f" and a canvas {canvas}", " or the canvas")
+        has, either = ("", "") if mode != "diffusion" else (f" and a canvas {canvas}", " or the canvas")
         raise bad_request(
             f"the prompt has {len(prompt)} tokens{has}; the context holds {service.max_context}: shorten the "
             f"prompt{either}", param, "context_length_exceeded",
@@ -183,16 +167,21 @@ def _max_new_tokens(
     return min(room, chosen.max_new_tokens)
 
 
-def _check_autoregressive(request: GenerationRequest) -> None:
-    """Refuses what an autoregressive answer cannot obey: it takes the likeliest token each time."""
-    given = request.model_dump(exclude_unset=True)
-    fields = {f"canvas.{name}": value for name, value in given.get("canvas", {}).items() if name != "autoregressive"}
-    fields |= {name: given[name] for name in AR_UNSUPPORTED if name in given}
-    for name, value in fields.items():
-        allowed = AR_ALLOWED_NOOPS.get(name)
-        # The type too: `logprobs: 0` of a text completion asks for log-probabilities, `false` does not.
-        is_noop = name in AR_ALLOWED_NOOPS and value == allowed and type(value) is type(allowed)
-        if value is not None and not is_noop:
-            raise bad_request(
-                f"{name} has no effect with canvas.autoregressive; leave one of them out", name, "unsupported_value"
-            )
+def mode_of(service: Service, request: GenerationRequest) -> Mode:
+    """Returns how a request is answered."""
+    canvas = request.canvas
+    return "autoregressive" if canvas.autoregressive else canvas.mode or service.settings.mode
+
+
+def _check_mode(request: GenerationRequest, mode: Mode) -> None:
+    """Refuses what has no effect in the mode that a request is answered in."""
+    given = request.canvas.model_dump(exclude_unset=True, exclude_none=True)
+    if given.get("autoregressive") and given.get("mode", mode) != mode:
+        message = f"canvas.autoregressive contradicts canvas.mode {given['mode']!r}; leave it out"
+        raise bad_request(message, "canvas.autoregressive", "unsupported_value")
+    unused = set(UNUSED_SETTINGS[mode])
+    if mode == "autoregressive":
+        unused |= {name for name in DRAFT_FIELDS if given.get(name)}
+    if names := [name for name in given if name in unused]:
+        message = f"canvas.{names[0]} has no effect in mode {mode!r}; leave it out"
+        raise bad_request(message, f"canvas.{names[0]}", "unsupported_value")

@@ -10,6 +10,7 @@ from pydantic import Field, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from redraft import SETTINGS, Setting
+from redraft.generation.modes import Mode
 from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
 from redraft.server.openai.fields.structured import Choice, Json, ResponseFormat, StructuredOutputs
 from redraft.server.settings import (
@@ -61,11 +62,13 @@ class Canvas(CanvasSettings):  # type: ignore[misc]
     """How the canvas is denoised, and what is sent about it. A setting that is left out is the checkpoint's own.
 
     stream_drafts: send an event for every denoising step. alternatives: with each draft, this many likeliest tokens of
-    each position. autoregressive: write token by token instead, greedily, for comparison.
+    each position. mode: how the answer is written, by default as the server has it; "verified" writes the same tokens
+    as "autoregressive". autoregressive: true is an older name of that mode.
     """
 
     stream_drafts: bool = False
     alternatives: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
+    mode: Mode | None = None
     autoregressive: bool = False
 
 

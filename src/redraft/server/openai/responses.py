@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from redraft.generation.result import Verification
+
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
@@ -14,13 +16,17 @@ class PromptTokensDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens, and what they took: denoiser passes, and answer tokens (the EOS included) per pass."""
+    """Tokens, and what they took: denoiser passes, and answer tokens (the EOS included) per pass.
+
+    causal_passes: of answers that are written causally; they count as passes too.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     denoising_steps: int
+    causal_passes: int | None = None
     tokens_per_forward: float
 
 
@@ -33,10 +39,16 @@ class ConstraintInfo(BaseModel):
 
 
 class CanvasInfo(BaseModel):
-    """How an answer was written. The same seed and settings give it again. seconds: from admission to the end."""
+    """How an answer was written. The same mode, seed and settings give it again. seconds: from admission to the end.
 
+    steps_per_canvas: in mode "verified" the steps of each draft. verification: of a drafted answer, the causal passes
+    (rounds), those over a draft, the denoiser passes, and the tokens kept per round.
+    """
+
+    mode: str
     seed: int | None
     steps_per_canvas: list[int]
+    verification: Verification | None = None
     seconds: float
     constraint: ConstraintInfo | None = None
 
@@ -234,6 +246,26 @@ class DraftChunk(Reply):
     object: Literal["chat.completion.draft", "text_completion.draft"]
     choices: list[Any] = Field(default=[], max_length=0)
     draft: DraftStep
+
+
+class VerifiedRound(BaseModel):
+    """What a causal pass made of a draft, as the texts of tokens.
+
+    kept: those of the draft that it would have written too; written: its own behind them; rejected: the draft's rest.
+    """
+
+    index: int
+    kept: list[str]
+    written: list[str]
+    rejected: list[str]
+
+
+class VerifiedChunk(Reply):
+    """The typed event of a verified draft. Its `choices` are empty, as those of a draft are."""
+
+    object: Literal["chat.completion.verified", "text_completion.verified"]
+    choices: list[Any] = Field(default=[], max_length=0)
+    verified: VerifiedRound
 
 
 class TokenizeResponse(BaseModel):

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from redraft.api import pick_device
 from redraft.model.transformer import Transformer
 from redraft.training.loop import train
 from redraft.training.recipe import Recipe
 from redraft.training.run.log import is_stale, read_rows
 from redraft.training.run.report import REPORT_FILE, summarize, write_report
 from redraft.training.run.state import RunFolder
+from redraft.weights.placement import pick_device
 
 
 @dataclass(frozen=True)

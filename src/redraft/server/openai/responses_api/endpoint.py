@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from redraft.server.constraints import BuiltConstraint
-from redraft.server.generation import ChoiceUpdate, GenerationSession, PreparedRequest
+from redraft.server.generation import GenerationSession, PreparedRequest
 from redraft.server.middleware.sse import event
 from redraft.server.openai.answers import Asked, ResponseWriter, by_choice, generate, stream_responses
 from redraft.server.openai.chat import prepare_chat
@@ -29,6 +29,7 @@ from redraft.server.openai.responses_api.protocol import (
     ResponsesRequest,
     ResponseUsage,
 )
+from redraft.server.progress import ChoiceUpdate
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End
 

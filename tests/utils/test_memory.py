@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from redraft.server import memory
+from redraft.utils import memory
 
 
 def run(trim: Callable[[int], object] | None, seconds: float) -> None:

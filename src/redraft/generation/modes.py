@@ -1,0 +1,31 @@
+"""The ways in which an answer is written, and what each of them has no use for. Imports no torch."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+Mode = Literal["diffusion", "autoregressive", "verified"]
+"""How an answer is written; of all but the first the tokens are the same."""
+
+ANSWERING_MODES = get_args(Mode)
+DRAFTED_MODES = ("verified",)
+"""Those whose answers are written causally, and may be drafted on canvases."""
+
+_STOPPING = frozenset({"stopping", "stability_threshold", "confidence_threshold", "entropy_limit"})
+_CANVAS = _STOPPING | {
+    "canvas_length", "steps", "t_min", "t_max", "schedule", "acceptance", "entropy_bound",
+}  # fmt: skip
+UNUSED_SETTINGS = {"diffusion": frozenset[str](), "autoregressive": _CANVAS, "verified": _STOPPING}
+"""Sampler settings that a mode has no use for. When a draft is verified does not change the answer."""
+
+
+def settings_of_mode(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the sampler settings that a mode has for those that were given, by their flat names.
+
+    An answer that is written causally is greedy unless a temperature is given. Raises ValueError for a mode that is
+    unknown, and for a setting that has no effect in it.
+    """
+    if mode not in ANSWERING_MODES:
+        raise ValueError(f"mode is {mode!r}, must be {' or '.join(ANSWERING_MODES)}")
+    if unused := [name for name in given if name in UNUSED_SETTINGS[mode]]:
+        raise ValueError(f"{', '.join(unused)} has no effect in mode {mode!r}; leave it out")
+    return dict(given) if mode == "diffusion" else {"temperature": 0.0, **given}

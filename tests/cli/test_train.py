@@ -118,10 +118,10 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     seen = written(tmp_path / "seen.jsonl", [{"prompt": "Say gamma", "answer": "GAMMA"}])
     other = written(tmp_path / "other.jsonl", [{"prompt": " Say gamma", "answer": "GAMMA"}])
     out = tmp_path / "my run"
-    arguments = ("--out", out, "--batch-size", 4, "--learning-rate", 1e-3)
-    code, _, err = run("train", "rows", file, *arguments, "--validation", seen)
+    arguments = ("--out", out, "--batch-size", 4, "--learning-rate", 1e-3, "--method", "full")
+    code, _, err = run("finetune", file, *arguments, "--validation", seen)
     assert (code, err) == (2, f"redraft: {file} has 1 prompt of {seen} too, for instance 'Say gamma'\n")
-    code, said, err = run("train", "rows", file, *arguments, "--validation", other, "--steps", 30)
+    code, said, err = run("finetune", file, *arguments, "--validation", other, "--steps", 30)
     assert (code, err) == (0, "")
     plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from bundled, validation on 1 rows "
     assert said.startswith(plan)
@@ -138,12 +138,12 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     del older["settings"]["unrolling_shown"]  # as of a run that is older than the setting
     state.write_text(json.dumps(older))
     changes = ("--set", "seed=1", "--set", "unrolling_shown=0.5")
-    more = ("train", "rows", file, *arguments, "--validation", other, "--steps", 31, *changes)
+    more = ("finetune", file, *arguments, "--validation", other, "--steps", 31, *changes)
     code, said, _ = run(*more)
     assert "resuming at step 30" in said
     assert "seed was 0 and is 1 from here on" in said
     assert "unrolling_shown was 0.0 and is 0.5 from here on" in said
-    code, _, err = run("train", "rows", other, *arguments, "--steps", 40)
+    code, _, err = run("finetune", other, *arguments, "--steps", 40)
     assert code == 2
     assert f"{out} holds a run with rows of 4 lines (sha256" in err
     assert "choose another folder" in err
@@ -151,7 +151,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
 
 def test_rows_that_are_held_out_are_written_down_to_be_tested_on(run, tmp_path):
     file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": "x"} for word in range(40)])
-    code, said, err = run("train", "rows", file, "--out", tmp_path / "run", "--batch-size", 2, "--steps", 1)
+    code, said, err = run("finetune", file, "--out", tmp_path / "run", "--batch-size", 2, "--steps", 1)
     assert (code, err) == (0, "")
     held_out = tmp_path / "run" / "held_out.jsonl"
     assert len(held_out.read_text().splitlines()) == 8
@@ -165,14 +165,14 @@ def start(tmp_path_factory):
 
 def test_a_run_whose_time_is_over_prints_the_command_that_continues_it(run, start, tmp_path):
     file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": "x"} for word in range(19)])
-    command = ("train", "rows", file, "--out", tmp_path / "my run", "--start", start, "--steps", 3)
+    command = ("finetune", file, "--out", tmp_path / "my run", "--base", start, "--steps", 3)
     code, said, err = run(*command, "--minutes", 1e-6)
     assert (code, err) == (0, "")
     lines = said.splitlines()
     at = lines.index("stopped by the time limit at step 1 of 3; to go on, run it again")
     assert (
         lines[at + 2]
-        == f"redraft train rows {file} --out '{tmp_path / 'my run'}' --start {start} --steps 3 --minutes 1e-06"
+        == f"redraft finetune {file} --out '{tmp_path / 'my run'}' --base {start} --steps 3 --minutes 1e-06"
     )
     code, said, _ = run(*command)
     assert code == 0
@@ -181,16 +181,17 @@ def test_a_run_whose_time_is_over_prints_the_command_that_continues_it(run, star
     assert "time limit" not in said
     # Nothing was held out of so few, so there is no file to recommend.
     assert "redraft eval rows" not in said
-    code, answer, err = run("generate", "Say 1", "--model", tmp_path / "my run", "--json", "--seed", 0)
+    ask = ("generate", "Say 1", "--model", start, "--json", "--seed", 0, "--adapter")
+    code, answer, err = run(*ask, tmp_path / "my run")
     assert (code, err) == (0, "")
-    _, same, _ = run("generate", "Say 1", "--model", tmp_path / "my run" / "step-0000003", "--json", "--seed", 0)
+    _, same, _ = run(*ask, tmp_path / "my run" / "step-0000003")
     assert json.loads(answer)["token_ids"] == json.loads(same)["token_ids"]
 
 
 @pytest.mark.parametrize("replay", [-0.1, 1])
 def test_a_share_of_replay_that_is_out_of_range_is_refused(run, tmp_path, replay):
     file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
-    code, _, err = run("train", "rows", file, "--out", tmp_path / "run", "--replay", replay)
+    code, _, err = run("finetune", file, "--out", tmp_path / "run", "--replay", replay)
     assert (code, err) == (2, f"redraft: replay is {float(replay)}, must be at least 0 and at most 0.9\n")
 
 
@@ -201,15 +202,18 @@ def test_a_share_of_replay_that_is_out_of_range_is_refused(run, tmp_path, replay
         ('{"prompt": "a", "answer": "b"}\n{"prompt": "a"}\n', (), '{file}, line 2: "answer" is null, must be text'),
         ("{\n", (), "{file}, line 1 is not JSON"),
         ('{"prompt": "a", "answer": "' + "long " * 3000 + '"}', (), "{file}, line 1: a prompt of"),
+        ('{"prompt": "a", "answer": "b"}', ("--method", "x"), "--method is 'x', must be lora or full"),
+        ('{"prompt": "a", "answer": "b"}', ("--rank", 0), "rank is 0, must lie between 1 and 256"),
+        ('{"prompt": "a", "answer": "b"}', ("--targets", "qkv"), "targets has 'qkv', which names no matrix"),
         ('{"prompt": "a", "answer": "b"}', ("--epochs", 0), "epochs is 0.0, must be above 0"),
         ('{"prompt": "a", "answer": "b"}', ("--validate-every", 2), "there are no rows to validate on"),
-        ('{"prompt": "a", "answer": "b"}', ("--start", "no/where/"), "there is no folder 'no/where/'"),
+        ('{"prompt": "a", "answer": "b"}', ("--base", "no/where/"), "there is no folder 'no/where/'"),
     ],
 )
 def test_bad_rows_are_refused_before_any_work(run, tmp_path, content, arguments, message):
     file = tmp_path / "rows.jsonl"
     file.write_text(content)
-    code, out, err = run("train", "rows", file, "--out", tmp_path / "run", *arguments)
+    code, out, err = run("finetune", file, "--out", tmp_path / "run", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"redraft: {message.format(file=file)}")
     assert not (tmp_path / "run").exists()
@@ -218,7 +222,7 @@ def test_bad_rows_are_refused_before_any_work(run, tmp_path, content, arguments,
 def test_a_model_that_memory_cannot_train_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10**8)
     file = written(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b"}])
-    code, _, err = run("train", "rows", file, "--out", tmp_path / "run")
+    code, _, err = run("finetune", file, "--out", tmp_path / "run", "--method", "full")
     assert code == 2
     assert (
         "training this model, with gradients and optimizer, needs 0.22 GB of memory, but only 0.10 GB are free" in err

@@ -36,7 +36,9 @@ def write_rows(path: Path, count: int) -> Path:
 
 def tune(rows: Path, out: Path, start: Path, **changes: Any) -> tuple[TrainingResult, list[str]]:
     lines: list[str] = []
-    result = finetune(rows, out, start=str(start), report=lines.append, **{"steps": 2, "batch_size": 2} | changes)
+    result = finetune(
+        rows, out, base=str(start), lora=None, report=lines.append, **{"steps": 2, "batch_size": 2} | changes
+    )
     return result, lines
 
 
@@ -155,7 +157,7 @@ def test_a_runs_folder_is_its_best_step_as_a_model(start, tmp_path):
     assert by_run.token_ids == by_step.token_ids
     # It can be trained further from there.
     again, _ = tune(rows, tmp_path / "again", run, steps=1)
-    assert json.loads((tmp_path / "again" / "run.json").read_text())["start"] == str(result.checkpoint)
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["base"] == str(result.checkpoint)
     assert again.checkpoint.is_dir()
 
 

@@ -31,6 +31,7 @@ from redraft.training.optimizer import make_optimizer
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import read_rows
 from redraft.training.run.state import RunFolder
+from redraft.training.run.trained import WholeModel
 from redraft.training.settings import TrainingSettings
 from redraft.training.validation import Scores
 from redraft.weights.checkpoint import Checkpoint
@@ -124,7 +125,7 @@ def test_compiled_training_is_the_same_training(run, seen, tmp_path):
     assert seen == pytest.approx(before, rel=1e-3)
     # Its checkpoints are anybody's.
     loaded = Transformer(plain.config)
-    assert compiled.resume(loaded, make_optimizer(loaded, recipe().settings)) == 6
+    assert compiled.resume(WholeModel(loaded), make_optimizer(loaded, recipe().settings)) == 6
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-2, rtol=1e-2, msg=name)
 
@@ -182,7 +183,7 @@ def test_ctrl_c_in_the_middle_of_an_update_waits_for_its_end(run, tmp_path):
     assert lines[-1] == "interrupted at step 2 of 6; to go on, run it again"
     assert [path.name for path in run.checkpoints()] == ["step-0000002"]
     stopped = Transformer(recipe().model)
-    run.resume(stopped, make_optimizer(stopped, recipe().settings))
+    run.resume(WholeModel(stopped), make_optimizer(stopped, recipe().settings))
     rate = recipe().settings.learning_rate_at
     assert [rate(0), rate(1)] == [recipe(steps=2).settings.learning_rate_at(step) for step in (0, 1)]
     assert_same_weights(stopped, whole)
@@ -373,7 +374,7 @@ def test_killed_anywhere_during_a_save_the_last_checkpoint_can_be_loaded(tmp_pat
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(step)
-        run.save(model, optimizer, step, plan.settings)
+        run.save(WholeModel(model), optimizer, step, plan.settings)
 
     (tmp_path / "before").mkdir()
     for step in there:
@@ -389,12 +390,12 @@ def test_killed_anywhere_during_a_save_the_last_checkpoint_can_be_loaded(tmp_pat
             except Killed:
                 pass
         after = f"killed before change {operation} of the file system, after {made}"
-        step = run.resume(model, optimizer)
+        step = run.resume(WholeModel(model), optimizer)
         assert step in ({saved} if finished else {max(there, default=0), saved}), after
         assert step == 0 or all((parameter == step).all() for parameter in model.parameters()), after
         # And the run goes on from there.
         make(run, saved + 1)
-        assert run.resume(model, optimizer) == saved + 1, after
+        assert run.resume(WholeModel(model), optimizer) == saved + 1, after
         assert not list(run.path.glob(".*")), after
         operation += 1
     assert operation > 5 or saved in there
@@ -407,20 +408,20 @@ def test_on_a_full_disk_the_last_checkpoint_stays_and_nothing_of_the_new_one(tmp
     (companions / "tokenizer.json").write_text("{}")
     model = Transformer(plan.model)
     optimizer, run = make_optimizer(model, plan.settings), RunFolder(tmp_path / "run", companions)
-    run.save(model, optimizer, 1, plan.settings)
+    run.save(WholeModel(model), optimizer, 1, plan.settings)
     # No file may be longer than so many bytes, as on a disk with so much room: what is written first still fits.
     for room in (1, 4000, 40_000):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
         try:
             with pytest.raises(OSError, match=r"cannot save step 2 in .*; the newest checkpoint is .*step-0000001"):
-                run.save(model, optimizer, 2, plan.settings)
+                run.save(WholeModel(model), optimizer, 2, plan.settings)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert [path.name for path in run.path.iterdir()] == ["step-0000001"]
-        assert run.resume(model, optimizer) == 1
-    run.save(model, optimizer, 2, plan.settings)
-    assert run.resume(model, optimizer) == 2
+        assert run.resume(WholeModel(model), optimizer) == 1
+    run.save(WholeModel(model), optimizer, 2, plan.settings)
+    assert run.resume(WholeModel(model), optimizer) == 2
 
 
 # --- losses that are no longer finite -----------------------------------------------------------------------------

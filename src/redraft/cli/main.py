@@ -60,6 +60,8 @@ app = lazy_app(
             "redraft.cli.eval.trust:calibrate",
             "Fit the number of a checkpoint's trust marks on tuning sets, and write it beside its weights.",
         ),
+        "finetune": ("redraft.cli.finetune:command", "Fine-tune a checkpoint on rows of your own."),
+        "merge": ("redraft.cli.checkpoint.merge:merge", "Write a model and its adapter as one checkpoint."),
         "train": ("redraft.cli.train:app", "Train a model from a recipe."),
         "eval": ("redraft.cli.eval:app", "Measure how good a checkpoint is."),
         "bench": ("redraft.cli.bench:app", "Measure and predict speed; each command ends in one JSON line."),

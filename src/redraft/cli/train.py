@@ -1,4 +1,4 @@
-"""`redraft train`: runs a training recipe, fine-tunes on rows, and reports on runs."""
+"""`redraft train`: runs a training recipe, and reports on runs."""
 
 import contextlib
 import json
@@ -13,9 +13,7 @@ import typer
 
 from redraft.bundled.recipe import RECIPES
 from redraft.cli import options
-from redraft.training import TrainingResult, TrainingSettings, finetune, run_recipe
-from redraft.training.finetuning import HELD_OUT_FILE
-from redraft.training.plan import REPLAY_SHARE
+from redraft.training import TrainingResult, TrainingSettings, run_recipe
 from redraft.training.run.report import summarize, write_comparison, write_report
 from redraft.weights.fetch import resolve
 from redraft.weights.placement import pick_device
@@ -116,56 +114,26 @@ def _add_recipe(name: str) -> None:
         for package in ("faker", "codespell_lib", "matplotlib"):
             options.require_package(package, "train")
         recipe = RECIPES[name](easy_start=start is None, **run.settings)
-        _print_result(run_recipe(recipe, out, start=None if start is None else resolve(start), **run.run), ["extract"])
+        print_result(run_recipe(recipe, out, start=None if start is None else resolve(start), **run.run), ["extract"])
 
 
 for _name in RECIPES:
     _add_recipe(_name)
 
 
-@app.command("rows")
-@with_training_options
-def rows(
-    run: TrainingOptions,
-    *,
-    file: Annotated[Path, typer.Argument(help='JSON lines, each an object with "prompt" and "answer".')],
-    out: OutOption = Path("runs/rows"),
-    start: Annotated[
-        str, typer.Option(help='The checkpoint to fine-tune: "bundled", a folder, or a name on the hub.')
-    ] = "bundled",
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="How often each row is trained on, unless --steps is given; by default, by their number."),
-    ] = None,
-    replay: Annotated[
-        float,
-        typer.Option(help="Share of the examples from the checkpoint's own data, against forgetting. 0: none."),
-    ] = REPLAY_SHARE,
-    validation: Annotated[
-        Path | None, typer.Option(help="Rows to validate on; by default, some of 20 or more rows are held out.")
-    ] = None,
-) -> None:
-    """Fine-tune a checkpoint on rows of your own: all its weights, in float32.
+def print_result(result: TrainingResult, tested: list[str] | None, *, base: str | None = None) -> None:
+    """Prints the commands that continue a run that was cut and that test the checkpoint, and the summary of its log.
 
-    Steps, batch, learning rate and validation follow from the number of rows, unless you give them.
+    base: what it is an adapter for; None: it is a whole model.
     """
-    for package in ("matplotlib", *(("faker", "codespell_lib") if replay else ())):
-        options.require_package(package, "train")
-    result = finetune(
-        file, out, start=start, validation=validation, epochs=epochs, replay=replay, **run.run, **run.settings
-    )
-    tested = validation or out / HELD_OUT_FILE
-    _print_result(result, ["rows", str(tested)] if tested.exists() else None)
-
-
-def _print_result(result: TrainingResult, tested: list[str] | None) -> None:
-    """Prints the commands that continue a run that was cut and that test the checkpoint, and the summary of its log."""
+    checkpoint = str(result.checkpoint)
+    chosen = ["--model", checkpoint] if base is None else ["--model", base, "--adapter", checkpoint]
     if result.is_cut:
         print(shlex.join(["redraft", *sys.argv[1:]]))
     if tested:
-        print(shlex.join(["redraft", "eval", *tested, "--model", str(result.checkpoint)]))
+        print(shlex.join(["redraft", "eval", *tested, *chosen]))
     if result.summary:
-        print(json.dumps(result.summary | {"checkpoint": str(result.checkpoint), "report": str(result.report)}))
+        print(json.dumps(result.summary | {"checkpoint": checkpoint, "report": str(result.report)}))
 
 
 @app.command("report")

@@ -3,6 +3,8 @@
 N tokens, D hidden, H query heads, G key-value heads, d head size, E experts, K experts per token, M expert size.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -120,12 +122,15 @@ class Experts(nn.Module):
     `row_block`: each expert's rows are filled up with zeros to a multiple of it, so that a token's result does not
     depend on how many others its expert was chosen for. In training, where every step sends other numbers of rows to
     an expert, products of a few sizes find the kernels that were built for them before.
+
+    `added`: what training adds to a product, by the name of its matrices: x [n, I] and the expert → [n, O].
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         e, m, d = config.num_experts, config.expert_size, config.hidden_size
         self.row_block = ROW_MULTIPLE
+        self.added: dict[str, Callable[[Tensor, int], Tensor]] = {}
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 
@@ -143,10 +148,14 @@ class Experts(nn.Module):
         outputs = []
         for expert, share in enumerate(torch.split(rows, shares)):
             if share.shape[0]:
-                gate, up = F.linear(share, self.gate_up_proj[expert]).chunk(2, dim=-1)
-                outputs.append(F.linear(F.gelu(gate, approximate="tanh") * up, self.down_proj[expert]))
+                gate, up = self._multiply("gate_up_proj", share, expert).chunk(2, dim=-1)
+                outputs.append(self._multiply("down_proj", F.gelu(gate, approximate="tanh") * up, expert))
         by_choice = torch.cat(outputs).index_select(0, place[order.argsort()]).view(n, k, -1)
         return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
+
+    def _multiply(self, name: str, x: Tensor, expert: int) -> Tensor:
+        out = F.linear(x, self.get_parameter(name)[expert])
+        return out + self.added[name](x, expert) if name in self.added else out
 
 
 class Layer(nn.Module):

@@ -3,6 +3,6 @@
 from redraft.training.finetuning import finetune
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.session import TrainingResult, run_recipe
-from redraft.training.settings import TrainingSettings
+from redraft.training.settings import LoRASettings, TrainingSettings
 
-__all__ = ["Recipe", "TrainingData", "TrainingResult", "TrainingSettings", "finetune", "run_recipe"]
+__all__ = ["LoRASettings", "Recipe", "TrainingData", "TrainingResult", "TrainingSettings", "finetune", "run_recipe"]

@@ -13,12 +13,21 @@ from redraft.diffusion.settings import SamplerSettings
 from redraft.evaluation.cases import read_rows
 from redraft.text import TextTokenizer
 from redraft.training.data.examples import ExampleSource
-from redraft.training.data.rows import Replay, RowExamples, hold_out, make_examples, write_companions, write_rows
+from redraft.training.data.rows import (
+    Replay,
+    RowExamples,
+    hold_out,
+    make_examples,
+    write_adapter_card,
+    write_companions,
+    write_rows,
+)
 from redraft.training.loop import check_memory
 from redraft.training.plan import REPLAY_SHARE, check_replay, describe_plan, plan_settings
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
+from redraft.training.settings import LoRASettings
 from redraft.utils.words import counted
 from redraft.weights.card import read_card
 from redraft.weights.config.file import read_config, read_generation_config
@@ -27,6 +36,7 @@ from redraft.weights.placement import pick_device
 
 ReplaySources = Mapping[str, Callable[[int, TextTokenizer], ExampleSource]]
 """By a recipe's name, what makes the examples of its data for steps of so many."""
+LORA = LoRASettings()
 HELD_OUT_FILE = "held_out.jsonl"
 """In the run's folder: the rows that are held out for validation, if no others are given."""
 
@@ -35,10 +45,11 @@ def finetune(
     rows: Path | str,
     out: Path | str,
     *,
-    start: Path | str = "bundled",
+    base: Path | str = "bundled",
+    lora: LoRASettings | None = LORA,
     validation: Path | str | None = None,
     epochs: float | None = None,
-    replay: float = REPLAY_SHARE,
+    replay: float | None = None,
     replay_sources: ReplaySources | None = None,
     stop_after: float = math.inf,
     device: torch.device | str = "cpu",
@@ -47,14 +58,18 @@ def finetune(
 ) -> TrainingResult:
     """Fine-tunes a checkpoint on the rows of a file, in the folder `out`; a run that is there is resumed.
 
-    rows: JSON lines with "prompt" and "answer". start: "bundled", a folder, or a name on the hub. validation: rows to
-    validate on; None holds some of the rows out. epochs: how often each row is trained on unless `steps` is given; None
-    goes by the number of rows. replay: share of the examples that come from the data of the checkpoint's own recipe,
-    against forgetting; nothing is replayed if its card names none. replay_sources: that data by the recipe's name;
+    rows: JSON lines with "prompt" and "answer". base: "bundled", a folder, or a name on the hub. lora: the adapter that
+    is trained beside its weights; None: all of them are trained. validation: rows to validate on;
+    None holds some of the rows out. epochs: how often each row is trained on unless `steps` is given; None goes by the
+    number of rows. replay: share of the examples that come from the data of the checkpoint's own recipe, against
+    forgetting; None is a fifth, or with an adapter, which leaves the checkpoint as it is, 0; nothing is replayed if its
+    card names none. replay_sources: that data by the recipe's name;
     None: of redraft's own recipes. stop_after: seconds. device: also "auto". report: receives the lines of progress.
     settings: any of TrainingSettings; what is not given follows from the number of rows. ValueError for bad rows and
     settings, and if the model does not fit into memory, before any work.
     """
+    if replay is None:
+        replay = REPLAY_SHARE if lora is None else 0.0
     check_replay(replay)
     file, other = Path(rows), None if validation is None else Path(validation)
     trained, held_out = read_rows(file), read_rows(other) if other else []
@@ -65,11 +80,11 @@ def finetune(
     if both := {row.prompt for row in trained} & {row.prompt for row in held_out}:
         prompts = counted(len(both), "prompt")
         raise ValueError(f"{file} has {prompts} of {other} too, for instance {min(both)[:60]!r}")
-    config = read_config(fetch_config(start))
+    config = read_config(fetch_config(base))
     device = pick_device(device) if device == "auto" else torch.device(device)
     if device.type == "cpu":
-        check_memory(config)
-    folder = resolve(start)
+        check_memory(config, lora)
+    folder = resolve(base)
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(config.vocab_size, folder)
     if not held_out:
@@ -78,7 +93,9 @@ def finetune(
     known = read_card(folder).recipe
     source = _own_sources().get(known) if replay_sources is None else replay_sources.get(known)
     share = 0.0 if source is None else replay
-    chosen = plan_settings(len(examples), held_out=len(held_out), replay=share, epochs=epochs, **settings)
+    chosen = plan_settings(
+        len(examples), held_out=len(held_out), replay=share, epochs=epochs, is_lora=lora is not None, **settings
+    )
     # The rows of a file are often sorted.
     validated = random.Random("validation").sample(held_out, min(chosen.validation_examples, len(held_out)))
     unseen = make_examples(validated, other or file, tokenizer, config)
@@ -88,11 +105,16 @@ def finetune(
         if share:
             told = f"{share:.0%} of them replayed from {known}"
         else:
-            told = "none replayed" if source or not replay else f"none replayed: nothing is known of {start}'s own data"
+            told = "none replayed" if source or not replay else f"none replayed: nothing is known of {base}'s own data"
         report(describe_plan(len(examples), chosen, validated=len(unseen), replay=told))
         if other is None and held_out:
             write_rows(run.path / HELD_OUT_FILE, held_out)
-        write_companions(folder, run.companions, f"Fine-tuned from {start} on {file.name}.", trained, recipe=known)
+        purpose = f"Fine-tuned from {base} on {file.name}."
+        if lora is None:
+            write_companions(folder, run.companions, purpose, trained, recipe=known)
+        else:
+            report(str(lora))
+            write_adapter_card(run.companions, purpose, trained)
         mixed = None
         if source is not None and share:
             mixed = Replay(share, source(math.ceil(chosen.batch_size * share), tokenizer))
@@ -100,8 +122,8 @@ def finetune(
         drawn = RowExamples(examples, lines, batch_size=chosen.batch_size, seed=chosen.seed, replay=mixed)
         return TrainingData(drawn, unseen, drawn.describe)
 
-    identity |= {"start": str(folder.resolve()), "replay": f"{share:g}"}
-    recipe = Recipe(model=config, settings=chosen, data=data, sampler=sampler, identity=identity)
+    identity |= {"base": str(folder.resolve()), "replay": f"{share:g}", "weights": "all" if lora is None else str(lora)}
+    recipe = Recipe(model=config, settings=chosen, data=data, sampler=sampler, lora=lora, identity=identity)
     return run_recipe(recipe, out, start=folder, stop_after=stop_after, device=device, report=report)
 
 

@@ -26,20 +26,29 @@ from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
+from redraft.training.run.trained import LoRA, Trained, WholeModel
+from redraft.training.settings import LoRASettings, lora_targets
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.utils.words import counted
+from redraft.weights.adapters import fingerprint
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.memory import check_available
 
 
-def check_memory(config: ModelConfig) -> None:
+def check_memory(config: ModelConfig, lora: LoRASettings | None = None) -> None:
     """Raises ValueError if what training keeps of every weight, in float32, exceeds the free memory.
 
-    That is the weight, its gradient, the optimizer's two averages and the copy that is validated; the activations of a
-    step come on top.
+    That is the weight and the copy that is validated; of what is trained its gradient and the optimizer's two averages
+    too. The activations of a step come on top.
     """
-    needed = 5 * 4 * sum(math.prod(shape) for shape in config.parameter_shapes().values())
-    check_available(needed, "training this model, with gradients and optimizer,", "choose a smaller model")
+    weights = sum(math.prod(shape) for shape in config.parameter_shapes().values())
+    if lora is None:
+        needed, way_out = 5 * 4 * weights, "train an adapter, or choose a smaller model"
+    else:
+        shapes = lora_targets(config, lora.targets).values()
+        ranks = sum(math.prod(stack) * lora.rank * (rows + columns) for *stack, rows, columns in shapes)
+        needed, way_out = 2 * 4 * weights + 4 * 4 * ranks, "choose a smaller model"
+    check_available(needed, "training this model, with gradients and optimizer,", way_out)
 
 
 def train(
@@ -57,7 +66,9 @@ def train(
     which raise KeyboardInterrupt. ValueError if a loss is not finite (the last checkpoint is untouched), if another
     process trains in the folder, or if it holds another recipe's run.
     """
-    checkpoint = None if start is None or run.checkpoints() else open_start(start, recipe.model)
+    # What an adapter is trained beside is not in its checkpoints.
+    is_needed = start is not None and (recipe.lora is not None or not run.checkpoints())
+    checkpoint = open_start(start, recipe.model) if start is not None and is_needed else None
     with run.locked(), treat_sigterm_as_interrupt():
         if recipe.identity:
             run.claim(**recipe.identity)
@@ -98,20 +109,27 @@ class _Training:
         for module in self.model.modules():
             if isinstance(module, Experts):
                 module.row_block = self.settings.row_block
+        self.trained: Trained = WholeModel(self.model)
+        if recipe.lora is not None:
+            assert start is not None, "an adapter has a base"
+            self.trained = LoRA(
+                self.model, recipe.lora, base=str(start.folder), fingerprint=fingerprint(start),
+                seed=self.settings.seed,
+            )  # fmt: skip
         if self.settings.compile:
             _compile_layers(self.model)
         self.autocast = self.settings.autocast and is_bfloat16_fast(device)
         if self.settings.autocast and not self.autocast:
             report("this CPU has no instructions for bfloat16: training in float32")
-        self.optimizer = recipe.optimizer(self.model, self.settings)
-        self.average = WeightAverage(self.model, self.settings.ema) if self.settings.ema else None
+        self.optimizer = recipe.optimizer(self.trained.module, self.settings)
+        self.average = WeightAverage(self.trained.module, self.settings.ema) if self.settings.ema else None
         self.validate = None
         if data.held_out:
             self.validate = recipe.validation(
                 data.held_out, recipe.sampler, answers=self.settings.validation_answers,
                 prompt_weight=self.settings.prompt_weight,
             )  # fmt: skip
-        self.step = self.resumed = run.resume(self.model, self.optimizer, self.average)
+        self.step = self.resumed = run.resume(self.trained, self.optimizer, self.average)
         self.log = RunLog(run.path, self.step)
         if self.step:
             report(f"resuming at step {self.step} from {run.path}")
@@ -139,6 +157,7 @@ class _Training:
 
     def update(self) -> None:
         settings = self.settings
+        self.trained.begin(self.step)
         batch = self._make_batch()
         rate = settings.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
@@ -157,13 +176,13 @@ class _Training:
             self._check_finite("loss", canvas + encoder)
             torch.autograd.backward(canvas + encoder)
             means += torch.stack((canvas.detach(), encoder.detach()))
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained.module.parameters(), settings.clip_norm)
         self._check_finite("gradient", norm)
         # Half an update must not be saved as a step.
         with delay_interrupt():
             self.optimizer.step()
             if self.average is not None:
-                self.average.update(self.model, self.step)
+                self.average.update(self.trained.module, self.step)
             self.step += 1
         self.optimizer.zero_grad()
         self.sums += means
@@ -197,7 +216,9 @@ class _Training:
         self.save()
         # A plain copy: the model that trains may be compiled and pads its rows.
         copy = Transformer(self.recipe.model).to(self.device)
-        copy.load_state_dict(self.model.state_dict() if self.average is None else self.average.state_dict(self.model))
+        module = self.trained.module
+        weights = module.state_dict() if self.average is None else self.average.state_dict(module)
+        copy.load_state_dict(self.trained.merged(weights))
         scores = self.validate(copy.requires_grad_(False))
         seconds = time.monotonic() - started
         self.log.add("validation", self.step, **dataclasses.asdict(scores), seconds=seconds)
@@ -212,7 +233,7 @@ class _Training:
                 # A resumed run does not repeat these steps, so they are logged now.
                 self.report_progress()
             best = self._best_step()
-            self.run.save(self.model, self.optimizer, self.step, self.settings, self.average, keep=best)
+            self.run.save(self.trained, self.optimizer, self.step, self.settings, self.average, keep=best)
             self.run.choose(best)
             self.saved = time.monotonic()
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from redraft.model.linear.methods import is_bfloat16_fast
-from redraft.model.transformer import Transformer
 from redraft.training.settings import TrainingSettings
 
 MOMENTUM = 0.95
@@ -110,7 +109,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def make_optimizer(model: Transformer, settings: TrainingSettings) -> MuonAdamW:
+def make_optimizer(model: nn.Module, settings: TrainingSettings) -> MuonAdamW:
     """Returns an optimizer with three groups: the layers' matrices, other matrices, and vectors without weight decay.
 
     The layers' matrices use Muon if `settings.matrix_factor` is given. The learning rate of a group is the step's times

@@ -24,10 +24,20 @@ FINETUNING = {
 }  # fmt: skip
 """What fine-tuning changes of the settings that the bundled model was trained with. Their four canvases of an example,
 Muon and unrolling stay: without them the encoder learns the task as fast, but the denoiser does not."""
+LORA_FINETUNING = {
+    **FINETUNING, "learning_rate": 2e-3, "matrix_factor": None, "betas": (0.95, 0.99), "weight_decay": 0.0,
+}  # fmt: skip
+"""The same for an adapter, whose matrices train with AdamW."""
 
 
 def plan_settings(
-    rows: int, *, held_out: int, replay: float = 0.0, epochs: float | None = None, **overrides: Any
+    rows: int,
+    *,
+    held_out: int,
+    replay: float = 0.0,
+    epochs: float | None = None,
+    is_lora: bool = False,
+    **overrides: Any,
 ) -> TrainingSettings:
     """Returns the settings for training on `rows` rows and validating on at most `held_out` others.
 
@@ -39,7 +49,7 @@ def plan_settings(
         raise ValueError(f"epochs is {epochs}, must be above 0 and at most {MAX_EPOCHS:,}")
     if not held_out and (overrides.get("validate_every") or overrides.get("patience")):
         raise ValueError("there are no rows to validate on: give others to validate on, or at least 20 rows")
-    settings = {**FINETUNING, **overrides}
+    settings = {**(LORA_FINETUNING if is_lora else FINETUNING), **overrides}
     # A batch size that is out of range is refused below.
     size = max(1, settings["batch_size"])
     if epochs is None:

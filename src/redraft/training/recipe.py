@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import nn
 from torch.optim import Optimizer
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.model.config import ModelConfig
-from redraft.model.transformer import Transformer
 from redraft.training.data.examples import DEFAULT_SAMPLER, Example, ExampleSource
 from redraft.training.objective import Losses, losses
 from redraft.training.optimizer import make_optimizer
 from redraft.training.run.state import RunFolder
-from redraft.training.settings import TrainingSettings
+from redraft.training.settings import LoRASettings, TrainingSettings
 from redraft.training.validation import Validator, make_validator
 
 
@@ -35,8 +35,9 @@ class Recipe:
     data: writes the companion files of the run's checkpoints into its folder and returns the data. settings: learning
     rate, noise, batch and so on. sampler: the settings that unrolling and validation generate with. objective: called
     as `losses` is. validation: called as `make_validator` is, with the held-out examples. optimizer: makes an optimizer
-    whose groups have a `factor` for the learning rate. identity: what a run's folder is reserved for; a folder that
-    holds a run with other values is refused.
+    whose groups have a `factor` for the learning rate. lora: the adapter that is trained beside the model, whose
+    weights then stay as they are; None: all weights are trained. identity: what a run's folder is reserved for; a
+    folder that holds a run with other values is refused.
     """
 
     model: ModelConfig
@@ -45,5 +46,6 @@ class Recipe:
     sampler: SamplerSettings = DEFAULT_SAMPLER
     objective: Callable[..., Losses] = losses
     validation: Callable[..., Validator] = make_validator
-    optimizer: Callable[[Transformer, TrainingSettings], Optimizer] = make_optimizer
+    optimizer: Callable[[nn.Module, TrainingSettings], Optimizer] = make_optimizer
+    lora: LoRASettings | None = None
     identity: Mapping[str, str] = field(default_factory=dict)

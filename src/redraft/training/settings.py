@@ -1,8 +1,12 @@
 """Training settings: what a recipe can choose and the command line can change."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from redraft.model.config import ModelConfig
 
 MAX_SEED = 2**63 - 1
 LOWEST_COUNTS = {
@@ -101,6 +105,70 @@ class TrainingSettings:
         decay_steps = self.decay_share * self.steps
         fall = min(1.0, (self.steps - step) / decay_steps) if decay_steps else 1.0
         return self.learning_rate * min(rise, fall)
+
+
+TARGET_GROUPS = {
+    "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    "dense": ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    "experts": ("experts.gate_up_proj", "experts.down_proj"),
+}
+TARGET_GROUPS["all"] = tuple(name for group in TARGET_GROUPS.values() for name in group)
+"""What LoRA may be asked to adapt at once. The router and self-conditioning have to be named."""
+MAX_RANK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRASettings:
+    """The settings of a low-rank adapter (arXiv 2106.09685). Raises ValueError for values out of range.
+
+    It adds alpha / rank times its product, with `rslora` alpha / √rank times (arXiv 2312.03732). dropout: share of its
+    inputs that a step of training leaves out. targets: groups of matrices ("attention", "dense", "experts", "all"), or
+    their names as "mlp.up_proj" or "q_proj".
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    rslora: bool = False
+    targets: tuple[str, ...] = ("all",)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= MAX_RANK:
+            raise ValueError(f"rank is {self.rank}, must lie between 1 and {MAX_RANK}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha is {self.alpha}, must be above 0 and finite")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, must be at least 0 and below 1")
+        if not self.targets:
+            raise ValueError(f"targets is empty: name some of {', '.join(TARGET_GROUPS)}, or matrices")
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def __str__(self) -> str:
+        parts = [f"rank {self.rank}", f"alpha {self.alpha:g}", *(["rsLoRA"] if self.rslora else [])]
+        parts += [f"dropout {self.dropout:g}"] if self.dropout else []
+        return f"LoRA on {', '.join(self.targets)}: {', '.join(parts)}"
+
+
+def lora_targets(config: ModelConfig, targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the matrices that `LoRASettings.targets` means, with their shapes. ValueError for one that is not there.
+
+    Names end where the matrices' own do: "up_proj" is that of the dense branch and of self-conditioning.
+    """
+    shapes = {name: shape for name, shape in config.parameter_shapes().items() if len(shape) > 1}
+    del shapes["embed_tokens.weight"]
+    kinds = {name: re.sub(r"^layers\.\d+\.|\.weight$", "", name) for name in shapes}
+    chosen: set[str] = set()
+    for target in targets:
+        wanted = TARGET_GROUPS.get(target, (target,))
+        found = {kind for kind in kinds.values() if any(f".{kind}".endswith(f".{one}") for one in wanted)}
+        if not found:
+            known = ", ".join((*TARGET_GROUPS, *dict.fromkeys(kinds.values())))
+            raise ValueError(f"targets has {target!r}, which names no matrix of the model; known: {known}")
+        chosen |= found
+    return {name: shape for name, shape in shapes.items() if kinds[name] in chosen}
 
 
 def proven_settings(**overrides: Any) -> TrainingSettings:

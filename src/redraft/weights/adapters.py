@@ -23,6 +23,7 @@ from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.weights.checkpoint import Checkpoint, all_finite
+from redraft.weights.fetch import resolve
 from redraft.weights.memory import check_available
 from redraft.weights.storage.header import read_header
 from redraft.weights.storage.names import DECODER, ENCODER, is_unused
@@ -102,8 +103,23 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
-    """Reads an adapter for a model of shape `config`.
+def find_adapter(name_or_path: str | Path) -> Path | None:
+    """Returns the folder of a local adapter, or of a run that trains one; None if the name stands for anything else."""
+    path = Path(name_or_path).expanduser()
+    if not path.is_dir():
+        return None
+    folder = resolve(path)
+    return folder if (folder / ADAPTER_CONFIG).is_file() else None
+
+
+def adapter_base(folder: Path) -> str | None:
+    """Returns the name or folder of the model that an adapter was trained on, as it says itself."""
+    found = read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return found if isinstance(found, str) and found else None
+
+
+def read_adapter(folder: Path | str, config: ModelConfig, *, scaled: bool = True) -> Adapter:
+    """Reads an adapter for a model of shape `config`; without `scaled` its B as it is stored.
 
     Raises ValueError, with file and name, for what does not fit that model, is not finite, or asks for more than LoRA,
     and, before it is read, for what does not fit into the memory.
@@ -129,7 +145,9 @@ def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
     shapes = config.parameter_shapes()
     with safe_open(path, framework="pt") as file:
         for (stack, name), (a, b) in _pairs(path, stored, shapes).items():
-            passes[stack][name] = _low_rank(path, shapes[name], file.get_tensor(a), file.get_tensor(b), a, scales)
+            passes[stack][name] = _low_rank(
+                path, shapes[name], file.get_tensor(a), file.get_tensor(b), a, scales if scaled else None
+            )
         metadata = file.metadata() or {}
     encoder, denoiser = passes[ENCODER], passes[DECODER]
     both = {**encoder, **denoiser}
@@ -246,7 +264,7 @@ def _pairs(
     return pairs
 
 
-def _low_rank(path: Path, shape: tuple[int, ...], a: Tensor, b: Tensor, name: str, scales: _Scales) -> LowRank:
+def _low_rank(path: Path, shape: tuple[int, ...], a: Tensor, b: Tensor, name: str, scales: _Scales | None) -> LowRank:
     *stack, outputs, inputs = shape
     count = math.prod(stack)
     rank = a.shape[0] // count
@@ -261,7 +279,7 @@ def _low_rank(path: Path, shape: tuple[int, ...], a: Tensor, b: Tensor, name: st
         if not one.is_floating_point() or not all_finite(one):
             raise ValueError(f"{path}: {name} or its B holds NaN, infinite or integer values; the adapter is damaged")
     module = name.removeprefix(_PREFIX).split(".lora_")[0].replace(".base_layer", "")
-    scaled = b.float() * scales.factor(module, rank)
+    scaled = b.float() if scales is None else b.float() * scales.factor(module, rank)
     if not stack:
         return LowRank(a.float(), scaled)
     return LowRank(a.float().view(count, rank, inputs), scaled.view(outputs, rank, count).permute(2, 0, 1).contiguous())

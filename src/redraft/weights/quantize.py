@@ -5,7 +5,6 @@ They have the released layout, with integers in place of the matrices, their sca
 memory-mapped.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from redraft.weights.config.file import (
 from redraft.weights.save import copy_companions, record_dtype
 from redraft.weights.storage.header import StoredTensor
 from redraft.weights.storage.names import checkpoint_name, scale_name
-from redraft.weights.storage.publish import SAVING, staged, write_synced
+from redraft.weights.storage.publish import check_disk, check_new_folder, staged, write_synced
 from redraft.weights.storage.shards import TensorGroup, TensorSpec, write_shards
 
 TARGETS = {one.stored: one.weight_bits for one in PRECISIONS if one.is_quantized}
@@ -74,7 +73,7 @@ def write_quantized(
 ) -> None:
     """Publishes a quantized checkpoint of `groups` in `target`; `companions` writes its other files into a folder."""
     total = sum(group.num_bytes for group in groups)
-    _check_disk(target, total)
+    check_disk(target, total)
     written = 0
 
     def count(num_bytes: int) -> None:
@@ -126,20 +125,4 @@ def check_quantize(target: Path, to: str) -> None:
     """Raises the errors of `quantize_checkpoint` that do not depend on the source."""
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}, must be {' or '.join(TARGETS)}")
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file; name a new folder")
-    # Leftovers of a killed run may be overwritten.
-    if target.is_dir() and (there := sorted({path.name for path in target.iterdir()} - {SAVING})):
-        raise ValueError(f"{target} is not empty, it holds {there[0]}: name a new folder, or empty it first")
-
-
-def _check_disk(target: Path, needed: int) -> None:
-    there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
-    # Leftovers of a killed run are deleted before anything is written.
-    left = sum(path.stat().st_blocks * 512 for path in (target / SAVING).glob("*"))
-    free = shutil.disk_usage(there).free + left
-    if needed > free:
-        raise ValueError(
-            f"{target} needs {needed / 1e9:.2f} GB, but the disk has only {free / 1e9:.2f} GB free: make room, or "
-            "name a folder on another disk"
-        )
+    check_new_folder(target)

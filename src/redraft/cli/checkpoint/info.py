@@ -1,6 +1,7 @@
 """`redraft info`: a checkpoint's size and what it takes to run it, before anything large is downloaded."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +10,10 @@ from redraft.cli import options
 from redraft.cli.output import show_table
 from redraft.model.precision import Precision
 from redraft.utils.words import counted
+from redraft.weights.adapters import ADAPTER_WEIGHTS, adapter_base, find_adapter, read_adapter
+from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.config.file import parse_quantization, read_config, read_config_json
-from redraft.weights.fetch import fetch_config
+from redraft.weights.fetch import fetch_config, resolve
 from redraft.weights.memory import machine_memory
 from redraft.weights.sizes import ModelSizes
 
@@ -20,10 +23,13 @@ def info(
         str,
         typer.Argument(
             envvar=options.MODEL_VARIABLE,
-            help='"bundled", "26b-a4b" (the released shape, built in), a folder, or a name on the hub.',
+            help='"bundled", "26b-a4b" (the released shape, built in), a folder, a name on the hub, or an adapter.',
         ),
     ] = "bundled",
     *,
+    base: Annotated[
+        str | None, typer.Option(help="Of an adapter: the checkpoint that it is to fit, instead of its own.")
+    ] = None,
     context: Annotated[int, typer.Option(help="Tokens of context that cache, step and fit are computed for.")] = 1000,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -32,6 +38,11 @@ def info(
     Parameters, memory and the work of a denoising step; only config.json is read or downloaded.
     """
     options.check_at_least(0, context=context)
+    if (adapter := find_adapter(model)) is not None:
+        _describe_adapter(adapter, base, as_json=as_json)
+        return
+    if base is not None:
+        raise ValueError(f"--base is for adapters, and {model} is none; leave it out")
     folder = fetch_config(model)
     config = read_config(folder)
     bits = parse_quantization(read_config_json(folder), folder=folder)
@@ -78,6 +89,44 @@ def info(
         verdict = "fits" if fits[precision] else "does not fit"
         rows[precision] = f"{_bytes(weights)} of weights; {verdict} into the {_bytes(memory.available)} free here"
     show_table((name, value) for name, value in rows.items() if value is not None)
+
+
+def _describe_adapter(folder: Path, base: str | None, *, as_json: bool) -> None:
+    """Reads it for its base, whose name it holds itself unless one is given."""
+    named = adapter_base(folder) if base is None else base
+    if named is None:
+        raise ValueError(f"{folder} does not say which model it was trained on; name it by --base")
+    checkpoint = Checkpoint.open(resolve(named))
+    adapter = read_adapter(folder, checkpoint.config)
+    adapter.check_base(checkpoint)
+    changed = sum(one.delta_shape.numel() for one in {**adapter.encoder, **adapter.denoiser}.values())
+    facts = {
+        "adapter": str(folder),
+        "base": named,
+        "base_is_known": adapter.base_fingerprint is not None,
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "targets": list(adapter.targets),
+        "passes": "both alike" if adapter.is_shared else "each its own",
+        "parameters": adapter.num_bytes // 4,
+        "of_weights": changed,
+        "bytes": (folder / ADAPTER_WEIGHTS).stat().st_size,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    fits = "has its fingerprint" if adapter.base_fingerprint else "fits; it has no fingerprint that would prove more"
+    show_table(
+        {
+            "adapter": str(folder),
+            "base": f"{named} ({fits})",
+            "rank, alpha": f"{adapter.rank}, {adapter.alpha:g}",
+            "targets": ", ".join(adapter.targets),
+            "passes": str(facts["passes"]),
+            "parameters": f"{_count(adapter.num_bytes // 4)}, beside {_count(changed)} that they change",
+            "file": _bytes((folder / ADAPTER_WEIGHTS).stat().st_size),
+        }.items()
+    )
 
 
 def _count(number: int) -> str:

@@ -6,7 +6,7 @@ I inputs, O outputs, r rank, E experts.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Size, Tensor
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class LowRank:
     @property
     def rank(self) -> int:
         return self.a.shape[-2]
+
+    @property
+    def delta_shape(self) -> Size:
+        return Size((*self.b.shape[:-1], self.a.shape[-1]))
 
     def delta(self) -> Tensor:
         """Returns the change of the weights, [O, I] or [E, O, I]."""

@@ -150,9 +150,19 @@ def write_companions(start: Path, folder: Path, purpose: str, rows: Sequence[Cas
             write_whole(folder / name, (start / name).read_bytes())
         else:
             (folder / name).unlink(missing_ok=True)
-    examples = tuple(row.prompt for row in rows if len(row.prompt) <= MAX_CARD_PROMPT)[:3]
     limits = "It may have forgotten what it was not fine-tuned on."
-    write_card(folder, Card(purpose=purpose, limits=limits, examples=examples, single_turn=True, recipe=recipe))
+    write_card(folder, Card(purpose=purpose, limits=limits, examples=_shown(rows), single_turn=True, recipe=recipe))
+
+
+def write_adapter_card(folder: Path, purpose: str, rows: Sequence[Case]) -> None:
+    """Writes the card that goes into a run's adapters, and no other file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    limits = "It answers what it was fine-tuned on; for all else ask its base."
+    write_card(folder, Card(purpose=purpose, limits=limits, examples=_shown(rows), single_turn=True))
+
+
+def _shown(rows: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(row.prompt for row in rows if len(row.prompt) <= MAX_CARD_PROMPT)[:3]
 
 
 def write_rows(path: Path, rows: Sequence[Case]) -> None:

@@ -20,15 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from redraft.model.transformer import Transformer
 from redraft.training.optimizer import WeightAverage
+from redraft.training.run.trained import Trained
 from redraft.training.settings import TrainingSettings
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.utils.locks import lock_folder
-from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.fetch import CHOSEN_FILE
-from redraft.weights.save import save_checkpoint
 
 KEPT_CHECKPOINTS = 2
 """Older checkpoints are deleted once a newer one is complete."""
@@ -64,7 +62,7 @@ class RunFolder:
 
     def save(
         self,
-        model: Transformer,
+        trained: Trained,
         optimizer: Optimizer,
         step: int,
         settings: TrainingSettings,
@@ -88,8 +86,8 @@ class RunFolder:
             partial.mkdir(parents=True)
             for file in self.companions.glob("[!.]*"):
                 shutil.copy(file, partial)
-            raw = _on_cpu(model.state_dict())
-            save_checkpoint(partial, model.config, raw if average is None else _on_cpu(average.state_dict(model)))
+            raw = _on_cpu(trained.module.state_dict())
+            trained.write(partial, raw if average is None else _on_cpu(average.state_dict(trained.module)))
             _write_state(partial / STATE_FOLDER, optimizer, step, settings, raw=None if average is None else raw)
             partial.rename(target)
         except (OSError, SafetensorError) as error:
@@ -110,19 +108,17 @@ class RunFolder:
             return found if isinstance(found, dict) else {}
         return {}
 
-    def resume(self, model: Transformer, optimizer: Optimizer, average: WeightAverage | None = None) -> int:
-        """Loads the newest checkpoint into model, optimizer and average; returns its step, 0 if there is none.
+    def resume(self, trained: Trained, optimizer: Optimizer, average: WeightAverage | None = None) -> int:
+        """Loads the newest checkpoint into what is trained, optimizer and average; its step, 0 if there is none.
 
-        ValueError if it belongs to another model or optimizer, or cannot be read.
+        ValueError if it belongs to something else or to another optimizer, or cannot be read.
         """
         checkpoints = self.checkpoints()
         if not checkpoints:
             return 0
         newest = checkpoints[-1]
-        checkpoint = Checkpoint.open(newest)
-        if checkpoint.config != model.config:
-            raise ValueError(f"{newest} holds a model of a different shape than the recipe's; choose another folder")
-        model.load_state_dict(checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
+        trained.read(newest)
+        model = trained.module
         slots: dict[int, dict[str, Tensor]] = {}
         try:
             if average is not None:

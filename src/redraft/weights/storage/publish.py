@@ -57,6 +57,28 @@ def staged(folder: Path) -> Iterator[Path]:
         _move_into_place(folder)
 
 
+def check_new_folder(target: Path) -> None:
+    """Raises ValueError unless `target` can be a new checkpoint's folder: it does not exist, or is empty."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; name a new folder")
+    # Leftovers of a killed run may be overwritten.
+    if target.is_dir() and (there := sorted({path.name for path in target.iterdir()} - {SAVING})):
+        raise ValueError(f"{target} is not empty, it holds {there[0]}: name a new folder, or empty it first")
+
+
+def check_disk(target: Path, needed: int) -> None:
+    """Raises ValueError, with the numbers, where the disk of a new folder has less than `needed` bytes left."""
+    there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    # Leftovers of a killed run are deleted before anything is written.
+    left = sum(path.stat().st_blocks * 512 for path in (target / SAVING).glob("*"))
+    free = shutil.disk_usage(there).free + left
+    if needed > free:
+        raise ValueError(
+            f"{target} needs {needed / 1e9:.2f} GB, but the disk has only {free / 1e9:.2f} GB free: make room, or "
+            "name a folder on another disk"
+        )
+
+
 def finish_interrupted(folder: Path) -> None:
     """Finishes a save that was killed after its commit; does nothing if there is none."""
     if (folder / SAVED).is_dir():

@@ -30,7 +30,7 @@ from redraft.text.prompts.conversation import check_conversation, check_read, jo
 from redraft.text.trust.calibration import Calibration, read_calibration
 from redraft.utils.forks import check_not_forked, mark_loaded
 from redraft.utils.threads import requested_threads
-from redraft.weights.adapters import read_adapter
+from redraft.weights.adapters.files import read_adapter
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
 from redraft.weights.checkpoint import Checkpoint, load_model

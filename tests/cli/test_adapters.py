@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import redraft
-from redraft.weights.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from redraft.weights.adapters.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from redraft.weights.quantize import quantize_checkpoint
 from tests.fakes.adapters import adapter_folder
 from tests.fakes.checkpoints import tiny_checkpoint

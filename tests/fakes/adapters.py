@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redraft.model.config import ModelConfig
 from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
-from redraft.weights.adapters import fingerprint, write_adapter
+from redraft.weights.adapters.files import fingerprint, write_adapter
 from redraft.weights.checkpoint import Checkpoint
 
 DENSE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

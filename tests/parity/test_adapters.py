@@ -11,7 +11,7 @@ from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.cache import KVCache
 from redraft.model.preparation import hold_adapters, prepare
 from redraft.model.transformer import Transformer
-from redraft.weights.adapters import Adapter, read_adapter, write_adapter
+from redraft.weights.adapters.files import Adapter, read_adapter, write_adapter
 from tests.fakes.adapters import random_adapter
 from tests.parity.reference import Pair, Theirs, build_pair, make_config, max_difference
 

@@ -15,7 +15,7 @@ from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
 from redraft.training.run.trained import LoRA
 from redraft.training.settings import lora_targets
-from redraft.weights.adapters import ADAPTER_WEIGHTS
+from redraft.weights.adapters.files import ADAPTER_WEIGHTS
 from redraft.weights.checkpoint import load_model
 from tests.fakes.checkpoints import trainable_checkpoint
 from tests.fakes.models import tiny_config, tiny_model

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from redraft.model.linear.low_rank import LowRank, Matrices
-from redraft.weights.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fingerprint, read_adapter, write_adapter
+from redraft.weights.adapters.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fingerprint, read_adapter, write_adapter
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.quantize import quantize_checkpoint
 from redraft.weights.save import save_checkpoint

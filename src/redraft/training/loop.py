@@ -30,7 +30,7 @@ from redraft.training.run.trained import LoRA, Trained, WholeModel
 from redraft.training.settings import LoRASettings, lora_targets
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.utils.words import counted
-from redraft.weights.adapters import fingerprint
+from redraft.weights.adapters.files import fingerprint
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.memory import check_available
 

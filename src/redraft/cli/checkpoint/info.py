@@ -10,7 +10,7 @@ from redraft.cli import options
 from redraft.cli.output import show_table
 from redraft.model.precision import Precision
 from redraft.utils.words import counted
-from redraft.weights.adapters import ADAPTER_WEIGHTS, adapter_base, find_adapter, read_adapter
+from redraft.weights.adapters.files import ADAPTER_WEIGHTS, adapter_base, find_adapter, read_adapter
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.config.file import parse_quantization, read_config, read_config_json
 from redraft.weights.fetch import fetch_config, resolve

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from redraft.cli.output import bytes_progress
+from redraft.weights.adapters.merge import merge_adapter
 from redraft.weights.fetch import resolve
-from redraft.weights.merge import merge_adapter
 
 
 def merge(

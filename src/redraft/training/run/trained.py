@@ -17,7 +17,7 @@ from redraft.model.layers import Experts
 from redraft.model.linear.low_rank import LowRank
 from redraft.model.transformer import Transformer
 from redraft.training.settings import LoRASettings, lora_targets
-from redraft.weights.adapters import read_adapter, write_adapter
+from redraft.weights.adapters.files import read_adapter, write_adapter
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.save import save_checkpoint
 

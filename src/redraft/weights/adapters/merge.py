@@ -8,7 +8,7 @@ from torch import Tensor
 
 from redraft.model.linear.low_rank import LowRank
 from redraft.utils.json_files import json_bytes
-from redraft.weights.adapters import read_adapter
+from redraft.weights.adapters.files import read_adapter
 from redraft.weights.card import CARD_FILE
 from redraft.weights.checkpoint import Checkpoint, check_unchanged
 from redraft.weights.config.file import CONFIG_FILE, GENERATION_CONFIG_FILE

@@ -12,10 +12,15 @@ from redraft.engine.scheduler import Scheduler
 from redraft.engine.sequence import Chunk, Phase, Sequence
 
 
-def sequence(pending: int = 0, *, canvas: int = 8, most: int = 100, phase: Phase = Phase.PREFILL, branch=None):
+def sequence(
+    pending: int = 0, *, canvas: int = 8, most: int = 100, phase: Phase = Phase.PREFILL, branch=None, background=False
+):
     """A sequence with no more to it than the scheduler looks at."""
     nothing = dict.fromkeys(("request", "mode", "record", "cache"))
-    return Sequence(canvas_length=canvas, max_tokens=most, phase=phase, pending=[0] * pending, branch=branch, **nothing)
+    return Sequence(
+        canvas_length=canvas, max_tokens=most, phase=phase, pending=[0] * pending, branch=branch,
+        is_background=background, **nothing,
+    )  # fmt: skip
 
 
 def scheduler(*sequences: Sequence, **limits: int) -> Scheduler:
@@ -141,3 +146,21 @@ def test_a_short_answer_does_not_wait_for_a_long_prompt():
     assert chunks[short] == Chunk(short, 5, True)
     # And a long prompt is not put off by those that denoise: what they leave is its own.
     assert chunks[long].encode == 64 - 13
+
+
+def test_background_waits_behind_others_and_has_a_turn_beside_them():
+    slow = [sequence(background=True) for _ in range(2)]
+    quick = [sequence(), sequence()]
+    made = Scheduler(Limits(admitted_requests=3))
+    for one in (slow[0], quick[0], slow[1], quick[1]):
+        made.submit(one)
+    assert list(made.waiting) == [*quick, *slow]
+    assert made.admit() == [*quick, slow[0]]
+    made.remove(quick[1])
+    made.admit()
+    served = [{chunk.sequence for chunk in made.plan()} for _ in range(8)]
+    assert all(quick[0] in one for one in served)
+    # One of them at a time, in turn, in every fourth forward.
+    assert [[one for one in slow if one in some] for some in served] == [[slow[0]], [], [], [], [slow[1]], [], [], []]
+    made.remove(quick[0])
+    assert {chunk.sequence for chunk in made.plan()} == set(slow)

@@ -122,6 +122,12 @@ class Job:
                 self._write_results(journal)
         return self.progress
 
+    def write_finished(self) -> None:
+        """Writes the results of a job that is given up: they have the rows that are finished. For unordered ones."""
+        assert self.settings.unordered
+        with lock_folder(self.folder, busy=f"{self.folder} is in use"), self._open_journal() as journal:
+            self._write_results(journal)
+
     def _check_folder(self) -> None:
         """Raises ValueError for a folder that has something else in it."""
         if not self.folder.is_dir() or self.journal_path.exists():

@@ -32,6 +32,12 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(help=f"Key that clients must send; by default the value of {API_KEY_VARIABLE}.")
     ] = None,
+    owner_key: Annotated[
+        list[str] | None, typer.Option(help="Another key; each key has files and batches of its own; repeatable.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep files and batches here: /v1/files and /v1/batches.")
+    ] = None,
     served_model_name: Annotated[
         str | None, typer.Option(help="The model's name in the API; by default its own.")
     ] = None,
@@ -67,7 +73,8 @@ def serve(
         # Not left to typer, which takes an empty variable for a missing one: that would be a server without a key.
         api_key = os.environ.get(API_KEY_VARIABLE)
     settings = ServerSettings(
-        host=host, port=port, api_key=api_key, served_name=served_model_name, max_concurrent=max_concurrent,
+        host=host, port=port, api_key=api_key, owner_keys=tuple(owner_key or ()), state=state,
+        served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds, adapter_root=allow_adapter_changes,
         mode=cast(Mode, mode),

@@ -58,6 +58,7 @@ class EngineCore:
             cache=KVCache(config),
             canvas_length=length,
             max_tokens=min(longest, config.max_context),
+            is_background=request.is_background,
             adapter=self.model.adapter(request.adapter),
         )
         self.scheduler.check(sequence)

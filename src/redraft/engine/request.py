@@ -34,8 +34,8 @@ class Request:
     or "scoring": the log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the
     answer is to be of, built for the model's vocabulary and with the stop ids as its end. adapter: the name of one that
     the model holds, None for the base alone. start: what its first canvas begins as, of which tokens may be pinned;
-    None for noise. is_scored: whether the encoder pass reads an answer of mode "diffusion" once it is written, for the
-    log-probabilities of its tokens.
+    None for noise. is_background: whether it gives way to all that are not. is_scored: whether the encoder pass reads
+    an answer of mode "diffusion" once it is written, for the log-probabilities of its tokens.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Request:
     constraint: "TokenAutomaton | None" = None
     adapter: str | None = None
     start: "CanvasStart | None" = None
+    is_background: bool = False
     is_scored: bool = False
 
     def __post_init__(self) -> None:

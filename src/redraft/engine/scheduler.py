@@ -2,7 +2,8 @@
 
 Sequences wait in one queue and are admitted in its order, as long as the caches of those admitted may come to hold no
 more than the limit. Of the admitted, the one that was served longest ago comes first, and every forward serves it. So
-none starves: a sequence waits no longer than the others take to be served once.
+none starves: a sequence waits no longer than the others take to be served once. Background requests stand behind all
+others in the queue, and beside others they have a turn now and then.
 """
 
 from collections import deque
@@ -14,6 +15,9 @@ from redraft.utils.words import counted
 
 MAX_PROMPT_FRACTION = 1 / 4
 """While others wait, one prompt takes at most this part of a forward: long prompts and short answers run together."""
+
+BACKGROUND_TURN = 4
+"""In one of so many forwards a background request is served beside others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,12 @@ class Scheduler:
         if len(self.waiting) >= self.limits.queued_requests:
             held, limit = counted(len(self.waiting), "request"), self.limits.queued_requests
             raise QueueFull(f"the queue holds {held}, the limit is {limit}")
-        self.waiting.append(sequence)
+        # Behind its own kind: whoever has time waits behind all who have none.
+        behind = len(self.waiting)
+        if not sequence.is_background:
+            kinds = (waiting.is_background for waiting in self.waiting)
+            behind = next((at for at, is_background in enumerate(kinds) if is_background), behind)
+        self.waiting.insert(behind, sequence)
 
     def remove(self, sequence: Sequence) -> None:
         if sequence in self.admitted:
@@ -95,14 +104,15 @@ class Scheduler:
         left = self.limits.forward_tokens
         share = max(1, int(left * MAX_PROMPT_FRACTION))
         chunks: dict[Sequence, Chunk] = {}
-        order = sorted(self.admitted, key=lambda sequence: sequence.last_served)
+        served = self._served()
+        order = sorted(served, key=lambda sequence: sequence.last_served)
         for sequence in order:
             chunk = _chunk(sequence, left, share)
             if chunk.tokens:
                 chunks[sequence] = chunk
                 left -= chunk.tokens
         # What is left goes to prompts, the oldest first, so that its first canvas starts soonest.
-        for sequence in self.admitted:
+        for sequence in served:
             if sequence.pending and left:
                 before = chunks.get(sequence, Chunk(sequence, 0, False))
                 chunks[sequence] = _chunk(sequence, left + before.tokens, left + before.tokens)
@@ -111,6 +121,20 @@ class Scheduler:
             sequence.last_served = self.forwards
         self.forwards += 1
         return list(chunks.values())
+
+    def _served(self) -> list[Sequence]:
+        """Returns the sequences that the next forward may serve.
+
+        Beside others one background sequence has a turn, in one of BACKGROUND_TURN forwards: it costs them little, and
+        none of them starves.
+        """
+        others = [sequence for sequence in self.admitted if not sequence.is_background]
+        if not others or len(others) == len(self.admitted):
+            return self.admitted
+        if self.forwards % BACKGROUND_TURN:
+            return others
+        background = (sequence for sequence in self.admitted if sequence.is_background)
+        return [*others, min(background, key=lambda sequence: sequence.last_served)]
 
 
 def _chunk(sequence: Sequence, room: int, share: int) -> Chunk:

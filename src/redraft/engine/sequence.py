@@ -47,6 +47,7 @@ class Sequence:
     cache: "KVCache"
     canvas_length: int
     max_tokens: int
+    is_background: bool = False
     adapter: "AdapterMatrices | None" = None
     phase: Phase = Phase.PREFILL
     pending: list[int] = field(default_factory=list)

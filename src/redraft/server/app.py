@@ -13,6 +13,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from redraft.server import adapters, health
+from redraft.server.batches import endpoint as batch_endpoint
+from redraft.server.batches.store import BatchStore
+from redraft.server.batches.worker import BatchWorker
 from redraft.server.middleware.access import AccessControl, Readiness
 from redraft.server.middleware.body import BodyReader, StrictRoute
 from redraft.server.middleware.request_log import RequestLog
@@ -41,20 +44,20 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service) -> ASGIApp:
-    app: ASGIApp = BodyReader(create_routes(service), service.settings.body_seconds)
+def create_app(service: Service, batches: tuple[BatchStore, BatchWorker] | None = None) -> ASGIApp:
+    app: ASGIApp = BodyReader(create_routes(service, batches), service.settings.body_seconds)
     app = Readiness(app, service.unavailable_reason)
     app = AccessControl(app, service.settings)
     app = RequestLog(app, service.metrics)
     if service.settings.cors_origins:
         app = CORSMiddleware(
-            app, allow_origins=service.settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Retry-After"],
+            app, allow_origins=service.settings.cors_origins, allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"], expose_headers=["X-Request-Id", "Retry-After"],
         )  # fmt: skip
     return app
 
 
-def create_routes(service: Service) -> FastAPI:
+def create_routes(service: Service, batches: tuple[BatchStore, BatchWorker] | None = None) -> FastAPI:
     app = FastAPI(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERROR_RESPONSES,
         redirect_slashes=False,
@@ -66,6 +69,8 @@ def create_routes(service: Service) -> FastAPI:
     app.add_exception_handler(Exception, _raise_on)
     for endpoint in (chat, completions, responses, tokenize, models, adapters, health, pages):
         endpoint.add_routes(app, service)
+    if batches is not None:
+        batch_endpoint.add_routes(app, *batches)
     _remove_422(app)
     _allow_head(app)
     return app

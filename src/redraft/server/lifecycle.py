@@ -18,6 +18,8 @@ import uvicorn
 from redraft.api import Model
 from redraft.async_engine import Engine
 from redraft.server.app import create_app
+from redraft.server.batches.store import BatchStore
+from redraft.server.batches.worker import BatchWorker
 from redraft.server.middleware.request_log import JsonFormatter
 from redraft.server.middleware.timeouts import TimedProtocol
 from redraft.server.service import Service, served_name
@@ -61,6 +63,9 @@ class ModelServer:
         self._settings, self._load = settings, load
         self.service = Service(settings)
         self.is_loading = False
+        self._store = None if settings.state is None else BatchStore(settings.state)
+        self._worker = None if self._store is None else BatchWorker(self._store, self.service)
+        batches = None if self._store is None or self._worker is None else (self._store, self._worker)
         self._socket = _bind(settings)
         # Not asked of the socket later: that may have been closed.
         self.host, self.port = self._socket.getsockname()[:2]
@@ -69,8 +74,8 @@ class ModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         protocol: Any = functools.partial(TimedProtocol, settings)
         config = uvicorn.Config(
-            create_app(self.service), http=protocol, ws="none", loop="asyncio", lifespan="off", access_log=False,
-            log_config=None, server_header=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            create_app(self.service, batches), http=protocol, ws="none", loop="asyncio", lifespan="off",
+            access_log=False, log_config=None, server_header=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_graceful_shutdown=CLOSING_SECONDS, proxy_headers=False,
         )  # fmt: skip
         self._uvicorn = _DrainingUvicorn(config, self._drain)
@@ -93,6 +98,7 @@ class ModelServer:
             for task in (loading, *background):
                 task.cancel()
             await asyncio.gather(loading, *background, return_exceptions=True)
+            await self._stop_batches()
             self.service.close()
             if self._engine is not None:
                 await _run_in_thread(self._shut_down)
@@ -121,6 +127,8 @@ class ModelServer:
             self._engine = Engine(model, **Engine.context_limits(model, {}) | held)
             self.is_loading = False
             self.service.attach_engine(self._engine, served_name(model.name))
+            if self._worker is not None:
+                self._worker.start(asyncio.get_running_loop())
         except asyncio.CancelledError:
             raise
         # A panic of a Rust library is not an Exception.
@@ -137,6 +145,12 @@ class ModelServer:
             flush=True,
         )
 
+    async def _stop_batches(self) -> None:
+        if self._worker is not None and self._store is not None:
+            await _run_in_thread(self._worker.stop)
+            self._store.close()
+            self._store = None
+
     def _shut_down(self) -> None:
         assert self._engine is not None
         self._engine.shutdown(finish=False)
@@ -150,6 +164,7 @@ class ModelServer:
             async with asyncio.timeout(self._settings.drain_seconds):
                 while self.service.slots.taken:
                     await asyncio.sleep(POLL_SECONDS)
+        await self._stop_batches()
         if self._engine is not None:
             # Cancelling what is left tells its clients.
             await _run_in_thread(self._shut_down)

@@ -11,6 +11,7 @@ from redraft.generation.modes import ANSWERING_MODES, Mode
 LOG_FORMATS = ("text", "json")
 
 MAX_BODY_BYTES = 4 * 2**20
+MAX_UPLOAD_BYTES = 200 * 2**20
 MAX_HEADER_BYTES = 64 * 2**10
 
 MAX_FIELDS = 1024
@@ -30,17 +31,21 @@ MAX_DRAWN_SEED = 2**53 - 1
 class ServerSettings:
     """The settings of one server. ValueError, naming value and range, for one that is out of range.
 
-    api_key: the key that every route but /health/live requires; None requires none. served_name: the model's name in
-    the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context: tokens of prompt and
-    answer together, at most the model's. adapter_root: the folder below which clients may load adapters from; None:
-    they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets running requests go on.
-    mode: how answers are written where a request does not say. port 0 picks a free one. header_seconds, body_seconds,
-    send_seconds: how long a client may take to send its head, to send its body, and to receive what it is sent.
+    api_key: the key that every route but /health/live requires; None requires none. owner_keys: others that are as
+    good; each key has files and batches of its own. state: where those are kept, None for none. served_name: the
+    model's name in the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context: tokens
+    of prompt and answer together, at most the model's. adapter_root: the folder below which clients may load adapters
+    from; None: they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets running
+    requests go on. mode: how answers are written where a request does not say. port 0 picks a free one. header_seconds,
+    body_seconds, send_seconds: how long a client may take to send its head, to send its body, and to receive what it is
+    sent.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = field(default=None, repr=False)
+    owner_keys: tuple[str, ...] = field(default=(), repr=False)
+    state: Path | None = None
     served_name: str | None = None
     max_concurrent: int = 16
     max_queue: int = 128
@@ -69,7 +74,9 @@ class ServerSettings:
             raise ValueError(f"log_format is {self.log_format!r}, must be {' or '.join(LOG_FORMATS)}")
         if self.mode not in ANSWERING_MODES:
             raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
-        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+        if self.owner_keys and self.api_key is None:
+            raise ValueError("owner_keys need an api_key: without one nobody needs a key")
+        if not all(re.fullmatch(r"[!-~]+", key) for key in self.keys):
             raise ValueError("the API key must consist of visible ASCII characters, without spaces, and not be empty")
         if self.served_name is not None and not self.served_name.strip():
             raise ValueError("served_name is empty; leave it out, or give the model a name")
@@ -80,6 +87,11 @@ class ServerSettings:
         for origin in self.cors_origins:
             if origin != "*" and not origin.startswith(("http://", "https://")):
                 raise ValueError(f"the origin {origin!r} must be like https://example.org, or *")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys that let a request in; none where no key is asked for."""
+        return () if self.api_key is None else (self.api_key, *self.owner_keys)
 
     @property
     def is_loopback(self) -> bool:

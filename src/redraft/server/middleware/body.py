@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redraft.server.middleware.sse import ClientDisconnected
 from redraft.server.openai.errors import ApiError, bad_request
-from redraft.server.settings import MAX_BODY_BYTES, MAX_FIELDS
+from redraft.server.settings import MAX_BODY_BYTES, MAX_FIELDS, MAX_UPLOAD_BYTES
+
+UPLOAD_PATH = "/v1/files"
 
 
 class BodyReader:
@@ -23,10 +25,35 @@ class BodyReader:
         self._app, self._seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
+        if scope["method"] == "POST" and scope["path"] == UPLOAD_PATH:
+            receive = self._limited(Headers(scope=scope), receive)
+        elif scope["method"] == "POST":
             body = await self._read(Headers(scope=scope), receive)
             receive = _replay(body, receive)
         await self._app(scope, receive, send)
+
+    def _limited(self, headers: Headers, receive: Receive) -> Receive:
+        """Returns what receives an upload part by part, up to its limit; each part has the time that a body has."""
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+            raise ApiError(415, "a file must be sent as multipart/form-data")
+        size = 0
+
+        async def limited() -> Message:
+            nonlocal size
+            try:
+                async with asyncio.timeout(self._seconds):
+                    part = await receive()
+            except TimeoutError:
+                late = f"no part of the upload arrived within {self._seconds:.0f} s"
+                raise ApiError(408, late, headers={"Connection": "close"}) from None
+            size += len(part.get("body", b""))
+            if size > MAX_UPLOAD_BYTES:
+                raise ApiError(
+                    413, f"the upload is longer than {MAX_UPLOAD_BYTES} bytes, the limit", code="body_too_long"
+                )
+            return part
+
+        return limited
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

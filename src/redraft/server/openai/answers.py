@@ -1,6 +1,7 @@
 """What both generating endpoints share: one request's life from slots to response, drafts, and streams."""
 
 import asyncio
+import dataclasses
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -214,9 +215,11 @@ async def generate(service: Service, http: Request, asked: Asked) -> Response:
 
 
 async def answer_whole(service: Service, asked: Asked, request_id: str) -> BaseModel:
-    """Returns the whole response to a request that does not come over HTTP. Raises ApiError."""
+    """Returns the whole response to a request that nobody waits for: it gives way to all others. Raises ApiError."""
     with service.using(service.model(asked.request.model).adapter):
         prepared = await _prepare(service, asked)
+        patient = tuple(dataclasses.replace(request, is_background=True) for request in prepared.requests)
+        prepared = dataclasses.replace(prepared, requests=patient)
         with GenerationSession(service.engine, prepared, service.metrics, request_id) as session:
             return await _collect(asked.writer, session)
 

@@ -48,9 +48,8 @@ class RequestFields:
         for name, value in self.fields.items():
             if isinstance(value, Mapping) and isinstance(given := own.get(name), Mapping):
                 body[name] = {**value, **given}
-        canvas = body.get("canvas")
-        is_drawn = not (isinstance(canvas, Mapping) and canvas.get("autoregressive"))
-        if url in SEEDED_URLS and body.get("seed") is None and is_drawn:
+        # -1 asks for one to be drawn, as no seed does.
+        if url in SEEDED_URLS and body.get("seed") in (None, -1):
             body["seed"] = row_seed(self.seed, line)
         return body
 

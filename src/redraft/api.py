@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from redraft.answers import AnswerArguments, AnswerReader, Committed, Draft, Result, json_schema_of
 from redraft.constraints.build import AutomatonCache, spec_of
+from redraft.constraints.language.marks import BYTES_OF_MARKS, LAST_IN_UTF8
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
@@ -24,7 +25,7 @@ from redraft.generation.result import check_prompt
 from redraft.model.precision import Precision, check_precision
 from redraft.model.preparation import hold_adapters, prepare
 from redraft.model.transformer import Transformer
-from redraft.text import ReadPrompt, TextTokenizer
+from redraft.text import ReadPrompt, TextTokenizer, part_tokens
 from redraft.text.checks import brief, check_controls
 from redraft.text.prompts.conversation import check_conversation, check_read, joined, text_of
 from redraft.text.trust.calibration import Calibration, read_calibration
@@ -183,8 +184,12 @@ class Model:
         if self._base is not self:
             return self._base.vocabulary
         config = self.transformer.config
-        tokens = self.tokenizer.all_token_bytes(config.vocab_size)
-        return Vocabulary(tokens.tokens, end_ids=config.eos_ids, strips_first_space=tokens.strips_first_space)
+        found = self.tokenizer.all_token_bytes(config.vocab_size)
+        # Some tokens are single bytes: those that no text has stand for control tokens here.
+        tokens = [None if token and max(token) > LAST_IN_UTF8 else token for token in found.tokens]
+        for name, token_id in part_tokens(self.tokenizer).items():
+            tokens[token_id] = BYTES_OF_MARKS[name]
+        return Vocabulary(tokens, end_ids=config.eos_ids, strips_first_space=found.strips_first_space)
 
     def generate_autoregressive(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Result:
         """Answers one prompt in mode "autoregressive", without the engine: what the engine's answers have to equal.

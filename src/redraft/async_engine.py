@@ -34,6 +34,12 @@ MAX_HELD_FACTOR = 8
 POLL_SECONDS = 0.01
 
 
+class EngineArguments(SamplerArguments, total=False):
+    """The keyword arguments of an answer by the engine: sampler settings, and what it is held to."""
+
+    constraint: TokenAutomaton | None
+
+
 class Answer(Awaitable[Result]):
     """An answer in progress, made by `Engine.submit`: await it for its Result, or iterate over its events.
 
@@ -148,12 +154,13 @@ class Engine:
         stop_ids: Sequence[int] | None = None,
         mode: Mode = "diffusion",
         adapter: str | None = None,
-        **settings: Unpack[SamplerArguments],
+        **settings: Unpack[EngineArguments],
     ) -> Answer:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
         stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: as `Model.generate` has it;
-        "autoregressive" has no drafts. adapter: the name of one that the model has loaded.
+        "autoregressive" has no drafts. adapter: the name of one that the model has loaded. constraint: what
+        `Model.constraint` has built, to hold the answer to it.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
@@ -225,7 +232,7 @@ class Engine:
         *,
         mode: Mode = "diffusion",
         adapter: str | None = None,
-        **settings: Unpack[SamplerArguments],
+        **settings: Unpack[EngineArguments],
     ) -> AsyncIterator[AnswerEvent]:
         """Yields drafts (but of an autoregressive answer), text and result. Leaving the loop cancels the answer."""
         answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, adapter=adapter, **settings)
@@ -245,7 +252,7 @@ class Engine:
         *,
         mode: Mode = "diffusion",
         adapter: str | None = None,
-        **settings: Unpack[SamplerArguments],
+        **settings: Unpack[EngineArguments],
     ) -> Iterator[Result | Failure]:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 

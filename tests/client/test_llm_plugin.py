@@ -227,3 +227,16 @@ def test_a_stream_that_fails_is_a_models_error(here, monkeypatch, prompt, messag
 
         with pytest.raises(llm.ModelError, match=message):
             asyncio.run(run())
+
+
+def test_a_schema_holds_the_answer(ask):
+    code, out, err = ask("-m", "redraft/tiny", "hello", "--schema", "name, age int", "-o", "max_tokens", 60)
+    assert code == 0, err
+    answer = json.loads(out)
+    assert list(answer) == ["name", "age"]
+    assert isinstance(answer["age"], int)
+    code, _, err = ask(
+        "-m", "redraft/tiny", "hello", "--schema", '{"type": "object", "contains": {}, "if": {}, "then": {}}'
+    )
+    assert code != 0
+    assert "JSON Schema, #/if" in err

@@ -15,10 +15,10 @@ CARD = {
 }
 
 
-def tiny_checkpoint(folder: Path, **changes: object) -> Path:
+def tiny_checkpoint(folder: Path, *, max_context: int = 256, **changes: object) -> Path:
     """Answers are noise, but the same for the same seed, and all of 24 tokens unless an EOS comes first."""
     tokenizer = gemma_tokenizer()
-    model = tiny_model(vocab_size=tokenizer.get_vocab_size(), max_context=256, **changes)
+    model = tiny_model(vocab_size=tokenizer.get_vocab_size(), max_context=max_context, **changes)
     save_weights(folder, model.config, model.state_dict())
     save_checkpoint(folder, tokenizer)
     settings = {"max_new_tokens": 24, "max_denoising_steps": 6, "confidence_threshold": 0.2, "eos_token_id": 1}

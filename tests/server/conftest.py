@@ -133,7 +133,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def thinking_folder(tmp_path_factory) -> Path:
     """The same with a template that knows tools and thoughts."""
-    path = tiny_checkpoint(tmp_path_factory.mktemp("thinking") / "thinking")
+    path = tiny_checkpoint(tmp_path_factory.mktemp("thinking") / "thinking", max_context=1024)
     save_checkpoint(path, thinking_tokenizer(), chat_template=THINKING_TEMPLATE)
     return path
 

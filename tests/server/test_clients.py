@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import openai
 import pytest
+from pydantic import BaseModel
 
 from redraft.benchmark.load.serving import Serving, serving
 from redraft.cli import main
@@ -190,6 +191,26 @@ def test_settings_of_the_canvas_and_its_drafts(client):
     assert all(len(place) == 2 for draft in drafts for place in draft["alternatives"])
     plain = client.chat.completions.create(**ASKED, extra_body={"canvas": {"steps": 2, "canvas_length": 4}})
     assert text_of(chunks) == plain.choices[0].message.content
+
+
+class City(BaseModel):
+    city: str
+    size: Literal["small", "large"]
+    founded: int | None
+
+
+def test_answers_are_parsed_into_the_class_that_was_asked_for(client):
+    asked: Any = ASKED | {"max_tokens": 64}
+    message = client.chat.completions.parse(**asked, response_format=City).choices[0].message
+    assert isinstance(message.parsed, City)
+    with client.chat.completions.stream(**asked, response_format=City) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == message.parsed
+    response = client.responses.parse(model="tiny", input="say hello", text_format=City, max_output_tokens=64)
+    assert isinstance(response.output_parsed, City)
+    chosen = client.chat.completions.create(**asked, extra_body={"structured_outputs": {"choice": ["yes", "no"]}})
+    assert chosen.choices[0].message.content in ("yes", "no")
+    with pytest.raises(openai.BadRequestError, match="does not support tools"):
+        client.chat.completions.parse(**asked, tools=[openai.pydantic_function_tool(City)])
 
 
 def test_text_completions(client):

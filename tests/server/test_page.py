@@ -670,3 +670,33 @@ def test_a_number_and_its_noun_agree(server: FakeServer, visit: Open):
     page = visit(server.address)
     counted = "async (n) => (await import('/page/stage.js')).counted(n, 'step')"
     assert [page.evaluate(counted, n) for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+
+
+def test_an_answer_is_held_to_the_schema_of_the_example(bundled: str, visit: Open):
+    page = visit(bundled)
+    expect(page.locator("#model")).to_contain_text("model ")
+    expect(page.locator("#schema-box")).to_be_hidden()
+    page.check("#hold")
+    schema = json.loads(page.input_value("#schema"))
+    assert schema["required"] == list(schema["properties"])
+    page.select_option("#pace", "0")
+    generate(page)
+    answer = json.loads(page.locator("#diffusion .answer").text_content() or "")
+    assert list(answer) == schema["required"]
+    # Keys and signs are forced, values are not.
+    assert 0 < page.locator("#diffusion .cell.forced").count() < page.locator("#diffusion .cell").count()
+    expect(page.locator("#diffusion .figures")).to_contain_text("forced tokens")
+    expect(page.locator("#diffusion .figures")).to_contain_text("guided steps")
+    page.click("#as-python")
+    expect(page.locator("#code")).to_contain_text('response_format={"type":"json_schema"')
+
+    page.click("#share")
+    shared = page.evaluate("location.href")
+    opened = visit(shared)
+    expect(opened.locator("#hold")).to_be_checked()
+    assert json.loads(opened.input_value("#schema")) == schema
+
+    page.fill("#schema", "{")
+    page.click("#generate")
+    expect(page.locator("#notice-text")).to_contain_text("not a JSON object")
+    expect(page.locator("#schema")).to_have_attribute("aria-invalid", "true")

@@ -98,7 +98,7 @@ def test_unknown_fields_are_refused_by_name_and_so_is_another_template(client, p
 def test_what_others_have_and_we_do_not_is_refused_by_name(client):
     for name, value in {
         "top_p": 0.5, "presence_penalty": 1, "logit_bias": {"1": 1},
-        "service_tier": "flex", "parallel_tool_calls": False,
+        "service_tier": "flex",
     }.items():  # fmt: skip
         told = detail(client.post(CHAT, json={"messages": HELLO, name: value}))
         assert (told["param"], told["code"]) == (name, "unsupported_value")

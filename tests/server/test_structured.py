@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 
 import httpx2
 import pytest
@@ -13,6 +14,8 @@ import redraft
 from redraft.constraints.automaton import DEAD, build_automaton
 from redraft.constraints.build import ConstraintSpec
 from redraft.constraints.language.expression import Expressions
+from redraft.constraints.process.builder import Builder
+from redraft.server import constraints
 from redraft.server.app import create_app
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
@@ -211,3 +214,44 @@ def test_what_was_built_is_kept_and_counted(ask, service):
     (choice,) = ask(CHAT, guided_regex="[xyz]{7}").json()["choices"]
     assert metric("guided_steps_total") == guided + choice["canvas"]["constraint"]["guided_steps"]
     assert all(mass <= 0 for mass in choice["canvas"]["constraint"]["log_mass"])
+
+
+def test_nobody_waits_for_the_constraints_of_others(send, service, monkeypatch):
+    said = {"messages": [{"role": "user", "content": "say hello"}], "seed": 1, "max_tokens": 8}
+    known = (CHAT, {**said, "guided_regex": "[xyz]{6}"})
+    assert send(known)[0].status_code == 200
+    builder, held = service.constraints._builder, threading.Event()
+
+    def slow(spec):
+        held.wait(60)
+        return Builder.build(builder, spec)
+
+    monkeypatch.setattr(builder, "build", slow)
+    monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 0.2)
+    new = [(CHAT, {**said, "guided_regex": f"[ghi]{{{n}}}"}) for n in range(2, 7)]
+    *late, plain, found = send(*new, (CHAT, said), known)
+    for response in late:
+        assert response.status_code == 429
+        assert response.headers["Retry-After"] == "1"
+        assert response.json()["error"]["code"] == "constraints_busy"
+    assert (plain.status_code, found.status_code) == (200, 200)
+    held.set()
+    monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 60)
+    # The one that was being built is there now.
+    assert [response.status_code for response in send(*new)] == [200] * len(new)
+
+
+def test_many_new_schemas_at_once_and_hostile_ones_among_them(send, monkeypatch):
+    monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 60)
+    said = {"messages": [{"role": "user", "content": "say hello"}], "seed": 1, "max_tokens": 24, "canvas": {"steps": 2}}
+    fields = [{"guided_json": {"enum": [f"n{n}", n]}} for n in range(60)]
+    fields += [
+        {"guided_json": {"enum": ["x" * 50] * 50_000}}, {"guided_json": {"$ref": "#"}},
+        {"guided_regex": "(a{1,1000}){1,1000}"}, {"guided_choice": ["y" * 100] * 30_000},
+    ]  # fmt: skip
+    responses = send(*((CHAT, {**said, **one}) for one in fields))
+    for n, response in enumerate(responses[:60]):
+        assert json.loads(response.json()["choices"][0]["message"]["content"]) in (f"n{n}", n)
+    for response in responses[60:]:
+        assert response.status_code == 400
+        assert len(response.json()["error"]["message"]) < 500

@@ -141,6 +141,81 @@ def test_what_a_user_spells_is_no_control_token(service, writes, model):
     assert [token for token in ids if token in special] == [token for token in plain if token in special]
 
 
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 9}}, "required": ["city"]}
+TOOLS = [
+    {"type": "function", "function": {"name": "find", "parameters": CITY}},
+    {"type": "function", "function": {"name": "now"}},
+    {"type": "function", "function": {"name": "odd", "parameters": {"properties": {"n": {"multipleOf": 2}}}}},
+]
+
+
+@pytest.fixture(scope="module")
+def sampled(model):
+    """The same model with its own engine: its weights are random, so all form is the constraint's."""
+    service = Service(ServerSettings())
+    with redraft.Engine(model) as engine:
+        service.attach_engine(engine, "thinking")
+        yield service
+        service.close()
+
+
+def strict(tool: dict) -> dict:
+    return {**tool, "function": {**tool["function"], "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("body", "names", "most"),
+    [
+        ({"tools": TOOLS[:2], "tool_choice": "required"}, {"find", "now"}, 99),
+        ({"tools": TOOLS[:2], "tool_choice": "required", "parallel_tool_calls": False}, {"find", "now"}, 1),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "find"}}}, {"find"}, 1),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "odd"}}}, {"odd"}, 1),
+        ({"tools": [strict(TOOLS[0])]}, {"find"}, 99),
+        ({"tools": TOOLS[:2], "response_format": {"type": "json_object"}}, {"find", "now"}, 99),
+    ],
+)
+def test_calls_are_held_to_their_form(sampled, body, names, most):
+    stream = most == 99
+    thinks = {"chat_template_kwargs": {"enable_thinking": True}} if most == 99 else {}
+    response = ask(sampled, seed=3, max_tokens=60, canvas={"steps": 2}, stream=stream, **thinks, **body)
+    assert response.status_code == 200, response.text
+    message = gathered(response.text) if stream else response.json()["choices"][0]["message"]
+    calls = message.get("tool_calls") or []
+    assert len(calls) <= most
+    for call in calls:
+        assert call["function"]["name"] in names
+        arguments = json.loads(call["function"]["arguments"])
+        assert isinstance(arguments, dict)
+        if call["function"]["name"] == "find":
+            assert len(arguments["city"]) <= 9
+        if call["function"]["name"] == "now":
+            assert arguments == {}
+    if "tool_choice" in body:
+        assert calls
+        assert not message["content"]
+    if "response_format" in body and not calls:
+        assert isinstance(json.loads(message["content"]), dict)
+    if "odd" in names and not stream:
+        assert "tools is kept only in part" in response.json()["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "reason"),
+    [
+        ({"tool_choice": "required"}, "tool_choice", "requires tools"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "lost"}}}, "tool_choice", "'lost'"),
+        ({"tools": [strict(TOOLS[2])]}, "tools", "#/properties/n/multipleOf"),
+        ({"tools": TOOLS[:1], "tool_choice": "required", "max_tokens": 3}, "max_tokens", "the shortest answer"),
+    ],
+)
+def test_calls_that_cannot_be_held_are_refused(sampled, body, param, reason):
+    response = ask(sampled, **body)
+    assert response.status_code == 400
+    told = response.json()["error"]
+    assert told["param"] == param
+    assert reason in told["message"]
+
+
 UNREADABLE = ["{", "[1]", "3", '"x"', '{city:"Por']
 
 

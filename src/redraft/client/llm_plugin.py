@@ -52,6 +52,7 @@ class _Shared:
     needs_key: str | None = KEY_NAME
     key_env_var: str | None = KEY_VARIABLE
     can_stream = True
+    supports_schema = True
 
     Options = AnswerOptions
 
@@ -68,6 +69,10 @@ class _Shared:
         fields = prompt.options.model_dump(exclude_none=True)
         if canvas := {name: fields.pop(name) for name in CANVAS_OPTIONS if name in fields}:
             fields["canvas"] = canvas
+        if prompt.schema is not None:
+            # Strict: an answer that only nearly fits is none.
+            named = {"name": "answer", "schema": prompt.schema, "strict": True}
+            fields["response_format"] = {"type": "json_schema", "json_schema": named}
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         try:
             check_url(_server_url(), name=URL_VARIABLE, example=DEFAULT_URL)

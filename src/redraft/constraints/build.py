@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from redraft.constraints.automaton import build_automaton
 from redraft.constraints.json_schema.compiler import (
@@ -26,6 +26,13 @@ from redraft.constraints.vocabulary import Vocabulary
 
 Kind = Literal["json_schema", "json_object", "regex", "choice", "grammar"]
 MAX_TEXT = 256 * 1024
+
+
+class Spec(Protocol):
+    """What an answer must be, hashable: a `ConstraintSpec`, or a `tool_calls.ChatSpec`."""
+
+    def language(self, table: Expressions) -> Expression:
+        """Returns the language of the answers. ValueError for what is malformed or not supported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +97,7 @@ def spec_of(
     return None if schema is None else ConstraintSpec(kind="json_schema", text=write_schema(schema))
 
 
-def build(spec: ConstraintSpec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:
+def build(spec: Spec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:
     """Builds the automaton of a constraint. ValueError where it is refused, LimitExceeded where it takes too much."""
     table = Expressions(budget)
     return token_automaton(build_automaton(table, spec.language(table)), vocabulary, table.budget)
@@ -105,7 +112,7 @@ class AutomatonCache:
     def __init__(
         self,
         *,
-        build: Callable[[ConstraintSpec, Vocabulary, Budget], TokenAutomaton] = build,
+        build: Callable[[Spec, Vocabulary, Budget], TokenAutomaton] = build,
         limits: BuildLimits | None = None,
         max_automata: int = 128,
         max_bytes: int = 256 * MIB,
@@ -114,9 +121,9 @@ class AutomatonCache:
         self._build, self._limits = build, limits or BuildLimits()
         self._max_automata, self._max_bytes = max_automata, max_bytes
         self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[ConstraintSpec, str], Future[TokenAutomaton]] = OrderedDict()
+        self._held: OrderedDict[tuple[Spec, str], Future[TokenAutomaton]] = OrderedDict()
 
-    def find(self, spec: ConstraintSpec, vocabulary: Vocabulary) -> TokenAutomaton | None:
+    def find(self, spec: Spec, vocabulary: Vocabulary) -> TokenAutomaton | None:
         """Returns the automaton if it is there, and does not wait for one that is being built."""
         key = (spec, vocabulary.hash)
         with self._lock:
@@ -127,7 +134,7 @@ class AutomatonCache:
             self.hits += 1
         return future.result()
 
-    def get(self, spec: ConstraintSpec, vocabulary: Vocabulary) -> TokenAutomaton:
+    def get(self, spec: Spec, vocabulary: Vocabulary) -> TokenAutomaton:
         """Returns the automaton, built if need be. A refusal is raised to all who wait for it, and is not kept."""
         key = (spec, vocabulary.hash)
         with self._lock:

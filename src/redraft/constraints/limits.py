@@ -1,6 +1,7 @@
 """How much a build may take: states, seconds, memory. What is over is refused with the limit that it met."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
@@ -28,11 +29,15 @@ class LimitExceeded(ValueError):
 
 
 class Budget:
-    """What is left to one build of its limits. `cancel`, from any thread, ends the build at its next check."""
+    """What is left to one build of its limits. `cancel`, from any thread, ends the build at its next check.
 
-    def __init__(self, limits: BuildLimits | None = None) -> None:
+    clock: what the seconds are counted by.
+    """
+
+    def __init__(self, limits: BuildLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits or BuildLimits()
-        self._ends = time.monotonic() + self.limits.seconds
+        self._clock = clock
+        self._ends = clock() + self.limits.seconds
         self._bytes = 0
         self._until_check = CHECK_EVERY
         self._is_cancelled = False
@@ -52,7 +57,7 @@ class Budget:
         """Raises LimitExceeded if the time or the memory is spent, or the build was cancelled."""
         if self._is_cancelled:
             raise LimitExceeded("seconds", "the build of this constraint was cancelled")
-        if time.monotonic() > self._ends:
+        if self._clock() > self._ends:
             raise LimitExceeded(
                 "seconds",
                 f"this constraint takes longer than {self.limits.seconds:g} s to build: {_WAY_OUT}",

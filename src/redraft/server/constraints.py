@@ -6,16 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from redraft.api import Model
-from redraft.constraints.build import AutomatonCache, ConstraintSpec
+from redraft.constraints.build import AutomatonCache, ConstraintSpec, Spec
+from redraft.constraints.forced import ForcedTokens
 from redraft.constraints.limits import BuildLimits
 from redraft.constraints.process.builder import Builder, BuildRefused
 from redraft.constraints.tokens import TokenAutomaton
+from redraft.constraints.tool_calls import ChatSpec
+from redraft.engine import Request
+from redraft.generation.result import ConstraintReport
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import bad_request, retry_later
+from redraft.server.openai.responses import ConstraintInfo
 
 BUILD_SECONDS = BuildLimits().seconds
 MAX_WAIT_SECONDS = BUILD_SECONDS + 0.4
-"""What a request waits for its constraint at most, the builds of others included."""
+"""What a request waits for its constraint at most, the builds of others included. What it waited for is still built."""
+
+MIN_LOG_MASS = -1e9
 
 CODES = {"schema": "invalid_json_schema", "too_large": "constraint_too_large"}
 """Of the errors that say why a constraint was not built."""
@@ -29,9 +36,9 @@ class Wanted:
     OpenAI's clients expect so of a schema that is not strict: an answer as good as can be.
     """
 
-    spec: ConstraintSpec
+    spec: ConstraintSpec | ChatSpec
     param: str
-    fallback: ConstraintSpec | None = None
+    fallback: ConstraintSpec | ChatSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Constraints:
         self._model, self._metrics = model, metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="constraints")
         self._builder: Builder | None = None
-        self._cache = AutomatonCache(build=lambda spec, *_: self._build(spec))
+        self._cache = AutomatonCache(build=self._build)
         metrics.watch("constraint_hits", "Constraints that were there already", lambda: self._cache.hits)
 
     @property
@@ -81,7 +88,7 @@ class Constraints:
             message = "other constraints are being built: try again later, or send one that was sent before"
             raise retry_later(429, message, 1, "constraints_busy") from None
 
-    async def _find_or_build(self, spec: ConstraintSpec) -> TokenAutomaton:
+    async def _find_or_build(self, spec: ConstraintSpec | ChatSpec) -> TokenAutomaton:
         loop = asyncio.get_running_loop()
         if self._builder is None:
             await loop.run_in_executor(self._thread, self._start)
@@ -102,7 +109,8 @@ class Constraints:
             builder.start()
             self._builder = builder
 
-    def _build(self, spec: ConstraintSpec) -> TokenAutomaton:
+    def _build(self, spec: Spec, *_: object) -> TokenAutomaton:
+        assert isinstance(spec, ConstraintSpec | ChatSpec)
         assert self._builder is not None
         started = time.perf_counter()
         try:
@@ -112,3 +120,19 @@ class Constraints:
             raise
         finally:
             self._metrics.constraint_builds.observe(time.perf_counter() - started)
+
+
+def forced_tokens(request: Request, model: Model) -> ForcedTokens | None:
+    """Returns what tells the tokens that a request's constraint forces; None without one, or where no draft is sent."""
+    if request.constraint is None or not request.drafts:
+        return None
+    return ForcedTokens(request.constraint, model.vocabulary)
+
+
+def constraint_info(report: ConstraintReport | None) -> ConstraintInfo | None:
+    """Returns what a constraint had to do as it is sent."""
+    if report is None:
+        return None
+    # JSON has no infinity: a model may give a language no probability at all.
+    log_mass = [max(round(mass, 2), MIN_LOG_MASS) for mass in report.log_mass]
+    return ConstraintInfo(log_mass=log_mass, guided_steps=report.guided_steps, states=report.states)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from redraft import engine
 from redraft.async_engine import Engine
-from redraft.generation.result import ConstraintReport
+from redraft.server.constraints import constraint_info, forced_tokens
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import ApiError, bad_request, retry_later
-from redraft.server.openai.responses import CanvasInfo, ConstraintInfo, PromptTokensDetails, TrustInfo, Usage
+from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, TrustInfo, Usage
 from redraft.server.progress import ChoiceProgress, ChoiceUpdate, NewsOfAnswer
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt
 
@@ -24,9 +24,6 @@ DELTA_TOKENS = 8
 
 MAX_QUEUED_EVENTS = 256
 """Events that wait for a client that receives slowly: beyond it, drafts are dropped, and nothing else."""
-
-
-MIN_LOG_MASS = -1e9
 
 
 class AdmissionSlots:
@@ -117,6 +114,7 @@ class GenerationSession:
                 within.model.with_adapter(request.adapter),
                 answer_stream(within, request, prompt, prepared),
                 prepared.top_logprobs,
+                forced=forced_tokens(request, within.model),
             )
             for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
@@ -220,7 +218,7 @@ class GenerationSession:
             steps_per_canvas=choice.steps,
             verification=choice.verification,
             seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
-            constraint=_constraint_info(choice.constraint),
+            constraint=constraint_info(choice.constraint),
         )
 
     def _cancel(self) -> None:
@@ -268,14 +266,6 @@ class GenerationSession:
         """Prompt tokens that had been read before, each prompt counted once, as its own tokens are."""
         # The first of a prompt's choices is admitted first: what the others find cached is its doing.
         return sum(choice.cached_tokens for choice in self.choices[:: self._prepared.num_choices])
-
-
-def _constraint_info(report: ConstraintReport | None) -> ConstraintInfo | None:
-    if report is None:
-        return None
-    # JSON has no infinity: a model may give a language no probability at all.
-    log_mass = [max(round(mass, 2), MIN_LOG_MASS) for mass in report.log_mass]
-    return ConstraintInfo(log_mass=log_mass, guided_steps=report.guided_steps, states=report.states)
 
 
 def _repeat(prompts: tuple[ReadPrompt, ...], count: int) -> Iterator[ReadPrompt]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from redraft import engine
 from redraft.answers import writing_of
 from redraft.api import Model
+from redraft.constraints.forced import ForcedTokens
 from redraft.generation.modes import DRAFTED_MODES
 from redraft.generation.result import ConstraintReport, DenoisingStep, Generation, Verification
 from redraft.text import AnswerStream, Delta, End, ReadPrompt, ScoredToken
@@ -15,11 +16,15 @@ from redraft.text.trust.evidence import Trust, Writing, assess
 
 @dataclass(frozen=True)
 class StepUpdate:
-    """A denoising step, numbered from 1, and the text that the answer's canvas would be if it stopped there."""
+    """A denoising step, numbered from 1, and the text that the answer's canvas would be if it stopped there.
+
+    forced: of each position, whether a constraint leaves nothing else there; None without one.
+    """
 
     step: DenoisingStep
     number: int
     text: str
+    forced: list[bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class ChoiceProgress:
     whether the model ended it by itself, with an EOS. steps: of each canvas, or of each draft. causal_passes: those
     that wrote tokens, drafted_rounds of them over a draft. admitted_at, ended_at: times of time.perf_counter(), None
     until then. Once it has ended, warnings, trust: what may be wrong with it, and what is known about it; constraint:
-    what one had to do; generation: None of one that a stop text ends.
+    what one had to do; generation: None of one that a stop text ends. forced: tells which tokens of a draft a
+    constraint forces.
     """
 
     request: engine.Request
@@ -72,6 +78,7 @@ class ChoiceProgress:
     constraint: ConstraintReport | None = None
     trust: Trust | None = None
     generation: Generation | None = None
+    forced: ForcedTokens | None = None
 
     @property
     def tokens_written(self) -> int:
@@ -106,11 +113,15 @@ class ChoiceProgress:
         if isinstance(event, engine.Admitted):
             self.cached_tokens, self.admitted_at = event.cached_tokens, event.at
         elif isinstance(event, engine.StepTaken):
-            yield StepUpdate(event.step, event.step.number, self.stream.draft(event.step.draft.tolist()))
+            draft = event.step.draft.tolist()
+            forced = None if self.forced is None else self.forced.of_draft(draft)
+            yield StepUpdate(event.step, event.step.number, self.stream.draft(draft), forced)
         elif isinstance(event, engine.TokensScored):
             self.scores += scored_tokens(event, self.top_logprobs)
         elif isinstance(event, engine.CanvasCommitted):
             self._count(event)
+            if self.forced is not None:
+                self.forced.commit(event.token_ids)
             if event.draft and self.request.drafts:
                 yield _round_of(event)
             yield from self.stream.commit(event.token_ids, scored_tokens(event, self.top_logprobs))

@@ -4,7 +4,7 @@ from redraft.text.answer import AnswerStream, Delta, End, ScoredToken
 from redraft.text.calls import ToolCall
 from redraft.text.prompts.reading import ReadPrompt
 from redraft.text.tokenizer import TextTokenizer
-from redraft.text.transcript import Content, Part, Reasoning
+from redraft.text.transcript import Content, Part, Reasoning, part_tokens
 
 __all__ = [
     "AnswerStream",
@@ -17,4 +17,5 @@ __all__ = [
     "ScoredToken",
     "TextTokenizer",
     "ToolCall",
+    "part_tokens",
 ]

@@ -121,8 +121,12 @@ class Transcript:
         return [read_call(["".join(texts) for texts in self._texts])] if self._open is _Mark.CALL else []
 
 
+def part_tokens(tokenizer: TextTokenizer) -> dict[str, int]:
+    """Returns the ids of the control tokens that mark parts, by name; pairs of which there is only one are left out."""
+    return {mark.value: token_id for token_id, mark in _marks(tokenizer).items()}
+
+
 def _marks(tokenizer: TextTokenizer) -> dict[int, _Mark]:
-    """Returns the marks that a tokenizer has as control tokens, by id; pairs of which it has only one are left out."""
     ids = {mark: tokenizer.token_id(mark.value) for mark in _Mark}
     found = {mark: token_id for mark, token_id in ids.items() if token_id in tokenizer.special_ids}
     for pair in ({_Mark.CHANNEL, _Mark.CHANNEL_END}, {_Mark.CALL, _Mark.CALL_END}):

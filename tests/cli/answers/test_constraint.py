@@ -93,12 +93,26 @@ def test_an_answer_matches_the_pattern_or_the_grammar(run, checkpoint, tmp_path)
         (("--regex", "(?=a)"), "pattern, character 1"),
         (("--regex", "a{100}", "--max-new-tokens", "3"), "the shortest answer of this constraint has"),
         (("--json-schema", "none.json"), "none.json"),
-        (("--regex", "a", "--rows", "rows.txt"), "rows are not held to constraints yet"),
     ],
 )
 def test_constraints_that_are_refused(run, checkpoint, schema, arguments, message):
     given = [schema if one == "SCHEMA" else one for one in arguments]
-    prompt = () if "--rows" in arguments else ("hello",)
-    code, _, err = run("generate", *prompt, "--model", checkpoint, *given)
+    code, _, err = run("generate", "hello", "--model", checkpoint, *given)
     assert code == 2
     assert message in err
+
+
+def test_every_row_is_held_to_the_constraint(run, checkpoint, schema, tmp_path):
+    rows, output = tmp_path / "rows.txt", tmp_path / "answers.jsonl"
+    rows.write_text("hello\na dog\nthe fox\n")
+    asked = ("generate", "--rows", rows, "--model", checkpoint, "--seed", 1)
+    code, out, _ = run(*asked, "--json-schema", schema)
+    assert code == 0
+    answers = [json.loads(json.loads(line)["text"]) for line in out.splitlines()]
+    assert [list(answer) for answer in answers] == [["name"]] * 3
+    code, _, err = run(*asked, "--regex", "a{30}", "--max-new-tokens", 8, "--output", output)
+    assert (code, "has 30 tokens, --max-new-tokens is 8" in err) == (2, True)
+    assert not output.exists()
+    code, _, _ = run(*asked, "--choice", "yes", "--choice", "no", "--output", output)
+    assert code == 0
+    assert {json.loads(line)["text"] for line in output.read_text().splitlines()} <= {"yes", "no"}

@@ -50,8 +50,6 @@ def generate(
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     if row_options.file is not None:
-        if constraint:
-            raise ValueError("--rows are not held to constraints yet: leave the constraint out, or give one prompt")
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
@@ -60,7 +58,7 @@ def generate(
         if min_trust is not None and row_options.output is None:
             raise ValueError("--min-trust of --rows requires --output FILE: rows below go into a file beside it")
         check_min_trust(model_options.model, min_trust)
-        answer_rows(model_options, row_options, mode, strict=strict, min_trust=min_trust, quiet=quiet)
+        answer_rows(model_options, row_options, mode, constraint, strict=strict, min_trust=min_trust, quiet=quiet)
         return
     if plain and as_json:
         raise ValueError("--plain cannot be combined with --json: the one prints the text, the other an object")

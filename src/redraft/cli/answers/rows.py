@@ -32,6 +32,9 @@ from redraft.utils.words import counted, counted_of
 MANY_ROWS = 100_000
 PREFETCH_FACTOR = 2
 """As many times the requests that the engine works on are given to it, so that it never runs dry."""
+CONSTRAINTS = ("schema", "regex", "choice", "grammar")
+OPTIONS = {"schema": "json_schema"}
+"""The options that are called otherwise in Python."""
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
@@ -39,6 +42,7 @@ def answer_rows(
     model_options: options.ModelOptions,
     chosen: RowOptions,
     mode: str,
+    constraint: Mapping[str, Any],
     *,
     strict: bool,
     quiet: bool,
@@ -46,11 +50,12 @@ def answer_rows(
 ) -> None:
     """Answers every row of a file. Exits with code 1 where some were bad or failed, else as `strict` has it.
 
-    The whole file is checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
+    constraint: what every answer is held to, as arguments of `Model.constraint`; empty for nothing. The whole file is
+    checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
     """
     assert chosen.file is not None
     kind = chosen.kind
-    settings = model_options.settings_in(mode) | ({} if mode == "diffusion" else {"mode": mode})
+    settings = {**model_options.settings_in(mode), **({} if mode == "diffusion" else {"mode": mode}), **constraint}
     file = RowFile(
         chosen.file,
         format=chosen.file_format,
@@ -136,7 +141,7 @@ def _print_answers(
     is_shown = not quiet and not sys.stdout.isatty()
     with _engine(model, model_options) as engine, _progress(checked.good, is_shown=is_shown) as advance:
         _print(writer.header())
-        for row, outcome in _in_order(engine, file, settings):
+        for row, outcome in _in_order(engine, file, _with_built(model, settings)):
             counts.add(row, outcome, writer.warnings(outcome))
             _print(writer.line(row, outcome))
             if isinstance(row, Row):
@@ -179,7 +184,8 @@ def _write_answers(
                 model = model_options.load(quiet=quiet)
                 progress = _progress(checked.good, done=len(journal), is_shown=not quiet)
                 with _engine(model, model_options) as engine, progress as advance:
-                    for outcome in answer_missing(file, journal, _as_completed(engine, settings)):
+                    answered = _as_completed(engine, _with_built(model, settings))
+                    for outcome in answer_missing(file, journal, answered):
                         advance(outcome)
             counts = _write_outputs(chosen.output, file, journal, writer, min_trust)
         except KeyboardInterrupt:
@@ -210,6 +216,21 @@ def _write_outputs(
     return counts
 
 
+def _with_built(model: "redraft.Model", settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings with their constraint built, once for all rows. ValueError if no answer can meet it."""
+    given = {name: value for name, value in settings.items() if name in CONSTRAINTS}
+    others = {name: value for name, value in settings.items() if name not in CONSTRAINTS}
+    if not given:
+        return others
+    built = model.constraint(**given)
+    limit = settings.get("max_new_tokens", model.defaults.max_new_tokens)
+    if built.min_tokens > limit:
+        raise ValueError(
+            f"the shortest answer of this constraint has {built.min_tokens} tokens, --max-new-tokens is {limit}"
+        )
+    return {**others, "constraint": built}
+
+
 def _identify(
     model_options: options.ModelOptions,
     settings: Mapping[str, Any],
@@ -228,7 +249,7 @@ def _identify(
             "--device": model_options.device,
             "--precision": model_options.precision,
             "--adapter": model_options.adapter,
-            **{f"--{name.replace('_', '-')}": value for name, value in settings.items()},
+            **{f"--{OPTIONS.get(name, name).replace('_', '-')}": value for name, value in settings.items()},
         },
         digests={
             "the content of the file of rows": checked.digest,

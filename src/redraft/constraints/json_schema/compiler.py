@@ -24,7 +24,8 @@ from redraft.constraints.json_schema.values import (
 from redraft.constraints.language.characters import Characters, JsonCharacters
 from redraft.constraints.language.expression import Expression, Expressions
 
-Whitespace = Literal["compact", "json"]
+Whitespace = Literal["none", "compact", "json"]
+Notation = Literal["json", "call"]
 OBJECT_DEPTH = 3
 """Levels of a document without a schema, the outermost object included."""
 FREE_DEPTH = 1
@@ -35,9 +36,11 @@ FREE_DEPTH = 1
 class SchemaOptions:
     """How a schema is written. whitespace: "compact" allows one space behind colons and commas, "json" also lines and
     indents. depth: how often a recursive $ref is followed into itself. text: what spans are taken from. is_grounded:
-    whether every string that is otherwise free is a span of it; at_words: whether spans keep words whole.
+    whether every string that is otherwise free is a span of it; at_words: whether spans keep words whole. notation:
+    "call" writes values as the arguments of tool calls are (`Strings`), and keys in alphabetical order.
     """
 
+    notation: Notation = "json"
     whitespace: Whitespace = "compact"
     depth: int = 3
     text: str | None = None
@@ -62,7 +65,7 @@ def schema_language(schema: object, table: Expressions, options: SchemaOptions |
 
 
 def any_object(table: Expressions, options: SchemaOptions | None = None) -> Expression:
-    """Returns the JSON objects of up to OBJECT_DEPTH levels."""
+    """Returns the objects of up to OBJECT_DEPTH levels."""
     compiler = _Compiler(Document(True), table, options or SchemaOptions())
     return compiler.free_object(OBJECT_DEPTH - 1)
 
@@ -93,12 +96,16 @@ def write_schema(schema: object) -> str:
 class _Compiler:
     def __init__(self, document: Document, table: Expressions, options: SchemaOptions) -> None:
         self._document, self._table = document, table
-        characters = JsonCharacters(table)
+        self._is_call = options.notation == "call"
         self._strings = Strings(
-            characters, text=options.text, is_grounded=options.is_grounded, at_words=options.at_words
+            Characters(table) if self._is_call else JsonCharacters(table),
+            is_call=self._is_call,
+            text=options.text,
+            is_grounded=options.is_grounded,
+            at_words=options.at_words,
         )
         self._numbers = Numbers(table)
-        self._separators = Separators(table, has_lines=options.whitespace == "json")
+        self._separators = Separators(table, options.whitespace)
         self._names = Characters(table)
         self._known: dict[tuple[object, ...], Expression] = {}
         self._free: dict[int, Expression] = {}
@@ -151,7 +158,7 @@ class _Compiler:
                     self._of_value(value) for value in values if not is_among(value, narrowed.forbidden)
                 )
             case "string":
-                texts = [_written(value) for value in narrowed.forbidden if isinstance(value, str)]
+                texts = [self._strings.written(value) for value in narrowed.forbidden if isinstance(value, str)]
                 others = self._table.complement(self._table.literals(texts))
                 return self._table.intersection([self._strings.of(parts), others])
             case "number" | "integer":
@@ -186,7 +193,7 @@ class _Compiler:
                 continue
             match type_of(value):
                 case "string":
-                    texts.append(_written(value))
+                    texts.append(self._strings.written(value))
                 case "integer" | "number" as kind:
                     if is_within(value, low, high) and (kind == "integer" or not is_whole):
                         others.append(self._of_value(value))
@@ -201,15 +208,14 @@ class _Compiler:
     def _of_value(self, value: Any) -> Expression:
         """Returns the ways to write a value."""
         if isinstance(value, dict):
-            pairs = [(self._of_value(name), self._of_value(held)) for name, held in value.items()]
+            names = self._strings.in_order(value)
+            pairs = [(self._strings.name(name), self._of_value(value[name])) for name in names]
             return self._separators.ordered(b"{}", [(self._separators.member(*pair), True) for pair in pairs])
         if isinstance(value, list):
             return self._separators.ordered(b"[]", [(self._of_value(item), True) for item in value])
-        return self._table.literal(_written(value))
-
-
-def _written(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+        if isinstance(value, str):
+            return self._table.literal(self._strings.written(value))
+        return self._table.literal(json.dumps(value).encode())
 
 
 def _is_whole(parts: tuple[Subschema, ...]) -> bool:

@@ -32,7 +32,7 @@ class SchemaRefused(ValueError):
     def __init__(self, pointer: str, keyword: str, reason: str) -> None:
         where = f"{pointer}/{_escaped(keyword)}" if keyword else pointer
         super().__init__(f"JSON Schema, #{where}: {reason}")
-        self.pointer, self.keyword = pointer, keyword
+        self.pointer, self.keyword, self.reason = pointer, keyword, reason
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,12 +1,18 @@
 """Strings: lengths, patterns and formats, inside their quotation marks."""
 
+import json
+import re
+from collections.abc import Iterable
+
 from redraft.constraints.json_schema.document import Subschema
-from redraft.constraints.language.characters import EVERY, JsonCharacters
+from redraft.constraints.language.characters import EVERY, Characters
 from redraft.constraints.language.expression import Expression
+from redraft.constraints.language.marks import QUOTE
 from redraft.constraints.language.regex import regex_language
 from redraft.constraints.language.spans import span_language
 
 MAX_LENGTH = 5_000
+_BARE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _DAYS = r"((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)|02-(0[1-9]|1\d|2[0-8]))"
 _LEAP = r"([12]\d(0[48]|[2468][048]|[13579][26])|(1[26]|2[048])00)-02-29"
 _DATE = rf"([12]\d{{3}}-{_DAYS}|{_LEAP})"
@@ -45,12 +51,24 @@ SPAN = "span"
 
 
 class Strings:
-    """Languages of JSON strings. text: what spans are taken from. is_grounded: whether every free string is a span."""
+    """Languages of strings. text: what spans are taken from. is_grounded: whether every free string is a span.
+
+    characters: how they are spelled inside. is_call: whether they stand in a tool call: between quote tokens, each
+    character as it is, and names without quotes where they can do without.
+    """
 
     def __init__(
-        self, characters: JsonCharacters, *, text: str | None = None, is_grounded: bool = False, at_words: bool = False
+        self,
+        characters: Characters,
+        *,
+        is_call: bool = False,
+        text: str | None = None,
+        is_grounded: bool = False,
+        at_words: bool = False,
     ) -> None:
         self.characters = characters
+        self._is_call = is_call
+        self._mark = QUOTE if is_call else b'"'
         self._table = characters.table
         self._text, self._is_grounded, self._at_words = text, is_grounded, at_words
         self._character = characters.any_of(EVERY)
@@ -61,8 +79,24 @@ class Strings:
         return self.quoted(self._table.repeat(self._character, 1))
 
     def quoted(self, content: Expression) -> Expression:
-        mark = self._table.literal(b'"')
+        mark = self._table.literal(self._mark)
         return self._table.sequence(mark, content, mark)
+
+    def written(self, text: str) -> bytes:
+        """Returns the one spelling of a string."""
+        return QUOTE + text.encode() + QUOTE if self._is_call else json.dumps(text, ensure_ascii=False).encode()
+
+    def name(self, text: str, among: Expression | None = None) -> Expression:
+        """Returns the one spelling of a member's name. among: strings, of which it must be one, if that is asked."""
+        quoted = self._table.literal(self.written(text))
+        if among is not None:
+            return self._table.intersection([quoted, among])
+        is_bare = self._is_call and _BARE_NAME.fullmatch(text)
+        return self._table.literal(text.encode()) if is_bare else quoted
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """Returns the names of an object's members in the order in which they are written."""
+        return sorted(names, key=str.lower) if self._is_call else list(names)
 
     def of(self, parts: tuple[Subschema, ...]) -> Expression:
         """Returns the strings that satisfy all parts."""

@@ -15,11 +15,12 @@ Compile = Callable[[tuple[Subschema | bool, ...]], Expression]
 
 
 class Separators:
-    """Lists between brackets. has_lines: whether there may be new lines and indents, and not only single spaces."""
+    """Lists between brackets. whitespace: that of `SchemaOptions`."""
 
-    def __init__(self, table: Expressions, *, has_lines: bool) -> None:
+    def __init__(self, table: Expressions, whitespace: str) -> None:
         self._table = table
-        one_space = table.optional(table.literal(b" "))
+        has_lines = whitespace == "json"
+        one_space = table.epsilon if whitespace == "none" else table.optional(table.literal(b" "))
         lines = table.sequence(
             table.repeat(table.literal(b"\n"), 0, MAX_LINES), table.repeat(table.literal(b" "), 0, MAX_INDENT)
         )
@@ -108,14 +109,14 @@ def object_language(
     highs = [high for part in parts if (high := part.count("maxProperties")) is not None]
     high = min(highs, default=None)
     key_parts = tuple(part.below("propertyNames") for part in parts if "propertyNames" in part.schema)
-    keys = language((*key_parts, _NAME)) if key_parts else strings.any_key()
+    named = language((*key_parts, _NAME)) if key_parts else None
+    keys = strings.any_key() if named is None else named
     plain = Characters(strings.characters.table)
-    table = strings.characters.table
     if not names:
         return _free_object(parts, language, strings, separators, free_value, keys, low, high)
     members = []
-    for name in names:
-        key = table.intersection([strings.quoted(strings.characters.text(name)), keys])
+    for name in strings.in_order(names):
+        key = strings.name(name, named)
         held = schemas_of(parts, name, plain)
         value = language(held) if held else free_value
         members.append((separators.member(key, value), name in required))

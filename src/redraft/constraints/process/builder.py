@@ -1,7 +1,6 @@
 """Building constraints in a process of its own: pure Python, it would hold up every other thread of this one."""
 
 import base64
-import dataclasses
 import json
 import sys
 import threading
@@ -13,12 +12,13 @@ from redraft.constraints.build import ConstraintSpec
 from redraft.constraints.limits import MIB, BuildLimits
 from redraft.constraints.process import worker
 from redraft.constraints.tokens import TokenAutomaton
+from redraft.constraints.tool_calls import ChatSpec
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.utils.line_process import LineProcess
 
 START_SECONDS = 60.0
-GRACE_SECONDS = 0.3
-"""How much longer than its limit a build may take before its process is ended."""
+PATIENCE = 5
+"""As many times the processor's seconds that a build may take it may last, before its process is ended."""
 MAX_MEMORY = 150 * MIB
 """What the process may take beyond its vocabulary."""
 MAX_REPLY = 64 * MIB
@@ -40,7 +40,7 @@ class BuildRefused(ValueError):
 class Builder:
     """A process that builds constraints with one vocabulary, one at a time; started at need, and again if it dies.
 
-    seconds: what one build may take. Safe to use from several threads.
+    seconds: the processor's time that one build may take. Safe to use from several threads.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, seconds: float = BuildLimits().seconds) -> None:
@@ -58,9 +58,9 @@ class Builder:
         """The process, while there is one."""
         return None if self._process is None or not self._process.alive else self._process.pid
 
-    def build(self, spec: ConstraintSpec) -> TokenAutomaton:
+    def build(self, spec: ConstraintSpec | ChatSpec) -> TokenAutomaton:
         """Returns the automaton of a constraint. BuildRefused if it is refused, RuntimeError without a process."""
-        given = {"spec": dataclasses.asdict(spec), "seconds": self._seconds}
+        given = {"spec": worker.spec_to_json(spec), "seconds": self._seconds}
         reply = self._ask(json.dumps(given).encode() + b"\n")
         if "refused" in reply:
             raise BuildRefused(reply["refused"], reply["reason"])
@@ -77,13 +77,14 @@ class Builder:
             # It may have been killed for what is not this constraint's doing: once more, and not again.
             for _ in range(2):
                 process = self._running()
-                reply = process.exchange(line, self._seconds + GRACE_SECONDS, MAX_REPLY)
+                reply = process.exchange(line, PATIENCE * self._seconds, MAX_REPLY)
                 if reply is not None:
                     found: dict[str, str] = json.loads(reply)
                     return found
                 process.stop()
                 if process.timed_out.is_set():
-                    raise BuildRefused(f"this constraint takes longer than {self._seconds:g} s to build", "too_large")
+                    told = f"this constraint is not built after {PATIENCE * self._seconds:g} s: shorten it"
+                    raise BuildRefused(told, "too_large")
         raise BuildRefused("the process that builds constraints died over this one, twice", "broken")
 
     def _running(self) -> LineProcess:

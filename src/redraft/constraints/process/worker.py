@@ -5,11 +5,13 @@ The first line on stdin is the setup, with the vocabulary; each later line a con
 """
 
 import base64
+import dataclasses
 import itertools
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from redraft.constraints.build import ConstraintSpec, build
 from redraft.constraints.json_schema.compiler import SchemaOptions
 from redraft.constraints.json_schema.document import SchemaRefused
 from redraft.constraints.limits import Budget, BuildLimits, LimitExceeded
+from redraft.constraints.tool_calls import ChatSpec, ToolSpec
 from redraft.constraints.vocabulary import Vocabulary
 
 NICENESS = 10
@@ -42,15 +45,28 @@ def vocabulary_from_json(given: Mapping[str, Any]) -> Vocabulary:
     return Vocabulary(tokens, end_ids=given["end_ids"], strips_first_space=given["strips_first_space"])
 
 
-def spec_from_json(given: Mapping[str, Any]) -> ConstraintSpec:
+def spec_to_json(spec: ConstraintSpec | ChatSpec) -> dict[str, Any]:
+    return dataclasses.asdict(spec)
+
+
+def spec_from_json(given: Mapping[str, Any]) -> ConstraintSpec | ChatSpec:
+    if "tools" in given:
+        tools = tuple(ToolSpec(**tool) for tool in given["tools"])
+        content = None if given["content"] is None else _constraint(given["content"])
+        return ChatSpec(**{**given, "tools": tools, "content": content})
+    return _constraint(given)
+
+
+def _constraint(given: Mapping[str, Any]) -> ConstraintSpec:
     options = SchemaOptions(**given["options"])
-    return ConstraintSpec(kind=given["kind"], text=given["text"], choices=tuple(given["choices"]), options=options)
+    return ConstraintSpec(**{**given, "choices": tuple(given["choices"]), "options": options})
 
 
 def reply_to(given: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
     """Returns what is answered to a constraint. Of those that are refused the reason is one of REASONS."""
     try:
-        budget = Budget(BuildLimits(seconds=given["seconds"]))
+        # On a busy machine this process waits: whether a constraint is refused must not depend on that.
+        budget = Budget(BuildLimits(seconds=given["seconds"]), time.process_time)
         automaton = build(spec_from_json(given["spec"]), vocabulary, budget)
         return {"automaton": base64.b64encode(automaton.to_bytes()).decode()}
     except LimitExceeded as error:

@@ -157,6 +157,7 @@ class Serializer(ResponseWriter):
             tokens=[text_of(token) for token in step.draft.tolist()],
             noisy=[text_of(token) for token in step.renoised.tolist()],
             alternatives=listed,
+            forced=None if update.forced is None else [int(one) for one in update.forced],
             text=update.text,
         )
         return DraftChunk(id=self.id, object=self.draft_object, created=self.created, model=self.model, draft=draft)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
-from redraft.server.openai.fields.constraint import wanted_constraint
+from redraft.server.openai.fields.constraint import wanted_of_chat
 from redraft.server.openai.messages import encode_conversation, template_variables
 from redraft.server.openai.preparation import prepare, sampler_settings
 from redraft.server.openai.requests import NOT_STORED, ChatRequest
@@ -43,7 +43,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
 def ask(service: Service, request: ChatRequest) -> Asked:
     serializer = ChatSerializer(service, request.model, logprobs=bool(request.logprobs))
     prepare = functools.partial(prepare_chat, service, request)
-    return Asked(request, serializer, prepare, request.num_choices, wanted_constraint(request))
+    return Asked(
+        request, serializer, prepare, request.num_choices, wanted_of_chat(request, service.engine.model.tokenizer)
+    )
 
 
 def prepare_chat(service: Service, request: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:

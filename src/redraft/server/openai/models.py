@@ -25,7 +25,11 @@ CanvasDefaults: Any = create_model(
 
 
 class ModelInfo(BaseModel):
-    """A model, its limits and defaults, and its own description. parent: the model whose adapter it is."""
+    """A model, its limits and defaults, and its own description.
+
+    parent: the model whose adapter it is. example_fields: of each example of the card, the keys of the JSON object that
+    it asks for.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -35,6 +39,7 @@ class ModelInfo(BaseModel):
     max_model_len: int
     canvas: CanvasDefaults
     card: Card
+    example_fields: list[tuple[str, ...]]
 
 
 class ModelList(BaseModel):
@@ -69,4 +74,5 @@ def model_info(service: Service, name: str) -> ModelInfo:
         max_model_len=service.max_context,
         canvas=CanvasDefaults(**defaults),
         card=model.card,
+        example_fields=[task.fields if (task := model.card.task_of(text)) else () for text in model.card.examples],
     )

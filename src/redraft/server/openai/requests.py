@@ -13,6 +13,7 @@ from redraft import SETTINGS, Setting
 from redraft.generation.modes import Mode
 from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
 from redraft.server.openai.fields.structured import Choice, Json, ResponseFormat, StructuredOutputs
+from redraft.server.openai.fields.tools import Tool, ToolChoice
 from redraft.server.settings import (
     MAX_ALTERNATIVES,
     MAX_CHOICES,
@@ -44,14 +45,12 @@ def setting_field(setting: Setting) -> Any:
     return kind | None, Field(default=None, description=setting.help)
 
 
-NOT_CONSTRAINED = "answers are not constrained to a form yet"
 WHOLE_DISTRIBUTION = "every step samples from the whole distribution"
 
 Metadata = Annotated[dict[Label, Label], Field(max_length=16)]
 """A client's own notes on a request, which no answer depends on."""
 NOT_STORED = "the answer is not stored, though store is true: send the whole conversation each time"
 Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
-FunctionName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1), FAIL_FAST]
 CanvasSettings: Any = create_model(
     "CanvasSettings", __base__=StrictModel, **{setting.name: setting_field(setting) for setting in CANVAS_SETTINGS}
@@ -195,22 +194,6 @@ class Message(StrictModel):
     annotations: no_op_field([])  # type: ignore[valid-type]
 
 
-class Function(StrictModel):
-    """A function that the model may call. parameters: a JSON schema, shown to the model and not enforced."""
-
-    name: FunctionName
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: no_op_field(False, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
-
-
-class Tool(StrictModel):
-    """A tool that the model may call."""
-
-    type: Literal["function"]
-    function: Function
-
-
 class TemplateOptions(StrictModel):
     """Options of the chat template. enable_thinking: let the model think first, if its template supports it."""
 
@@ -225,10 +208,10 @@ class ChatRequest(GenerationRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     tools: Annotated[list[Tool], FAIL_FAST] | None = None
-    tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
 
-    parallel_tool_calls: no_op_field(True, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
     functions: no_op_field([])  # type: ignore[valid-type]
     function_call: no_op_field("auto", "none")  # type: ignore[valid-type]
     verbosity: no_op_field("medium")  # type: ignore[valid-type]

@@ -222,7 +222,7 @@ class DraftStep(BaseModel):
     """A denoising step. Lists have one entry per position; entropies are in nats.
 
     step counts from 1. tokens: the likeliest. noisy: what the next step reads. text: the answer if it stopped here.
-    alternatives: texts with log-probabilities.
+    alternatives: texts with log-probabilities. forced: 1 where a constraint leaves nothing but this text.
     """
 
     index: int
@@ -237,6 +237,7 @@ class DraftStep(BaseModel):
     tokens: list[str]
     noisy: list[str]
     alternatives: list[list[tuple[str, float]]] | None = None
+    forced: list[int] | None = None
     text: str
 
 

@@ -30,7 +30,7 @@ export class Canvas {
 
   draw(tokens) {
     if (tokens.length !== this.cells.length) this.#resize(tokens.length);
-    tokens.forEach(({ text, state }, position) => {
+    tokens.forEach(({ text, state, forced }, position) => {
       const cell = this.cells[position];
       const previous = tokens[position - 1];
       const isControl = CONTROL.test(text);
@@ -38,12 +38,12 @@ export class Canvas {
       const isRepeated = isControl && state !== "noise" && previous?.text === text;
       const isTail = state === "beyond" && previous?.state === "beyond";
       const shown = isRepeated ? "" : visible(text);
-      const kind = `cell ${state}${isControl ? " control" : ""}${isTail ? " tail" : ""}`;
+      const kind = `cell ${state}${isControl ? " control" : ""}${isTail ? " tail" : ""}${forced ? " forced" : ""}`;
       if (cell.textContent === shown && cell.className === kind) return;
       cell.textContent = shown;
       cell.dataset.state = state;
       cell.className = kind;
-      cell.setAttribute("aria-label", `${position + 1}: ${visible(text) || "empty"}, ${SPOKEN[state]}`);
+      cell.setAttribute("aria-label", `${position + 1}: ${visible(text) || "empty"}, ${SPOKEN[state]}${forced ? ", forced" : ""}`);
     });
     const folded = tokens.filter(({ state }) => state === "beyond").length - 1;
     this.#fold(folded >= MIN_FOLDED ? folded : 0);

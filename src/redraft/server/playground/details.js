@@ -16,6 +16,7 @@ export function describeToken(recording, frame, position) {
     paragraph(settled ? `Settled at step ${settled}.` : "May still change."),
     paragraph(`At step ${frame.step}: ${decision}; entropy ${draft.entropies[position].toFixed(3)} nats.`),
   ];
+  if (draft.forced?.[position]) parts.push(paragraph("Forced: the schema leaves nothing else here, whatever the model says."));
   const alternatives = draft.alternatives?.[position] ?? [];
   if (alternatives.length) {
     parts.push(paragraph(`Likeliest at step ${frame.step}:`, "quiet"), table(alternatives));

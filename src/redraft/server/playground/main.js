@@ -59,11 +59,13 @@ async function askForModel() {
   showCard(model, (text) => {
     form.elements.prompt.value = text;
     growPrompt();
+    showSchema();
     start();
   });
   settings.showDefaults(form, model);
   if (!form.elements.prompt.value) form.elements.prompt.value = model.card?.examples?.[0] ?? "";
   growPrompt();
+  if (!form.elements.schema.value) showSchema();
   if (run.shown < 0) blank();
 }
 
@@ -290,6 +292,14 @@ async function copy(element) {
   }
 }
 
+// The schema of the fields that the prompt asks for, where the server knows them.
+function showSchema() {
+  const { prompt, schema } = form.elements;
+  const at = model?.card?.examples?.indexOf(prompt.value) ?? -1;
+  const fields = model?.example_fields?.[at] ?? [];
+  if (fields.length) schema.value = settings.schemaOf(fields);
+}
+
 // Where the style sheet cannot make the box as high as its text.
 function growPrompt() {
   const { prompt } = form.elements;
@@ -315,6 +325,9 @@ form.addEventListener("change", ({ target }) => {
   const message = settings.problemOf(target);
   notice.clear();
   if (message) notice.show({ message, param: target.name }, { focus: false });
+});
+form.elements.hold.addEventListener("change", ({ target }) => {
+  byId("schema-box").hidden = !target.checked;
 });
 form.elements.prompt.addEventListener("input", growPrompt);
 form.elements.prompt.addEventListener("keydown", (event) => {

@@ -7,6 +7,7 @@ export class Recording {
     this.pieces = []; // committed text: {at, text}
     this.text = "";
     this.usage = null;
+    this.constraint = null; // what a constraint had to do, of an answer that was held to one
     this.warnings = []; // what the server says may be wrong with prompt and answer
     this.trust = null; // what it says is known about the answer
     this.total = null; // ms; null while it runs
@@ -37,8 +38,9 @@ export class Recording {
     }
     if (data.usage) this.usage = data.usage;
     if (data.warnings) this.warnings = data.warnings;
-    for (const { delta, finish_reason: reason, trust } of data.choices) {
+    for (const { delta, finish_reason: reason, trust, canvas } of data.choices) {
       if (trust) this.trust = trust;
+      if (canvas?.constraint) this.constraint = canvas.constraint;
       const text = textOf(delta);
       if (text) {
         this.pieces.push({ at, text });
@@ -80,16 +82,17 @@ function textOf(delta) {
   return [delta.reasoning_content, delta.content, ...calls].map((text) => text ?? "").join("");
 }
 
-// How a step's canvas looks: {text, state} for each position.
+// How a step's canvas looks: {text, state, forced} for each position. forced: the schema leaves nothing else there.
 export function cellsOf(frame, previous) {
   const { draft } = frame;
   const before = previous?.canvas === frame.canvas ? previous.draft.tokens : [];
   const length = draft.finished ? tokensWithin(draft.tokens, draft.text) : Infinity;
   return draft.tokens.map((token, position) => {
     // The last step's canvas is what gets committed: no noise is left in it, whatever was accepted.
-    if (draft.finished) return { text: token, state: position < length ? "settled" : "beyond" };
-    if (!draft.accepted[position]) return { text: draft.noisy[position], state: "noise" };
-    return { text: draft.noisy[position], state: before[position] === token ? "settled" : "accepted" };
+    const forced = Boolean(draft.forced?.[position]);
+    if (draft.finished) return { text: token, state: position < length ? "settled" : "beyond", forced };
+    if (!draft.accepted[position]) return { text: draft.noisy[position], state: "noise", forced: false };
+    return { text: draft.noisy[position], state: before[position] === token ? "settled" : "accepted", forced };
   });
 }
 

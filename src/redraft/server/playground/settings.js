@@ -1,15 +1,17 @@
 // The form's values: into a request, into a link's fragment, and out of one that anybody may have written.
 
 const MAX_PROMPT = 50_000;
+const MAX_SCHEMA = 20_000;
 const ALTERNATIVES = 5;
 
 // The server writes a field for each sampler setting into the form; its data-attributes say where it goes and its limits.
 const settingsOf = (form) => [...form.elements].filter(({ dataset }) => dataset.setting);
 const isNumber = (field) => field.type === "number";
 
-// {prompt, compare, and the settings that were given}
+// {prompt, compare, the schema if the answer is to be held to it, and the settings that were given}
 export function readForm(form) {
   const values = { prompt: form.elements.prompt.value, compare: form.elements.compare.checked };
+  if (form.elements.hold.checked) values.schema = form.elements.schema.value;
   for (const field of settingsOf(form)) {
     if (field.value !== "") values[field.name] = isNumber(field) ? Number(field.value) : field.value;
   }
@@ -19,6 +21,8 @@ export function readForm(form) {
 export function fillForm(form, values) {
   if (values.prompt !== undefined) form.elements.prompt.value = values.prompt;
   form.elements.compare.checked = Boolean(values.compare);
+  form.elements.hold.checked = values.schema !== undefined;
+  if (values.schema !== undefined) form.elements.schema.value = values.schema;
   for (const field of settingsOf(form)) field.value = values[field.name] ?? "";
 }
 
@@ -59,7 +63,8 @@ export function plainRequest(model, form, values) {
       .map(({ name }) => [name, values[name]]),
   );
   const canvas = pick("canvas");
-  return { ...asked(model, values), ...pick("top"), ...(Object.keys(canvas).length ? { canvas } : {}) };
+  const held = values.schema === undefined ? {} : { response_format: formatOf(values.schema) };
+  return { ...asked(model, values), ...held, ...pick("top"), ...(Object.keys(canvas).length ? { canvas } : {}) };
 }
 
 export function autoregressiveRequest(model, values) {
@@ -75,10 +80,24 @@ export function autoregressiveRequest(model, values) {
 
 const asked = (model, { prompt }) => ({ model: model.id, messages: [{ role: "user", content: prompt }] });
 
+const formatOf = (schema) => ({
+  type: "json_schema",
+  json_schema: { name: "answer", schema: JSON.parse(schema), strict: true },
+});
+
+// The schema of an object with these fields, each a text or null.
+export function schemaOf(fields) {
+  const properties = Object.fromEntries(fields.map((name) => [name, { type: ["string", "null"] }]));
+  return JSON.stringify({ type: "object", properties, required: fields, additionalProperties: false }, null, 2);
+}
+
 // What is wrong with the form before it is sent: {param, message} of its first problem, or undefined.
 export function firstProblem(form) {
-  const { prompt } = form.elements;
+  const { prompt, hold, schema } = form.elements;
   if (!prompt.value.trim()) return { param: "messages", message: "The prompt is empty: write what the model should do." };
+  if (hold.checked && !isObject(schema.value)) {
+    return { param: "response_format", message: "The schema is not a JSON object: mend it, or do not hold the answer to it." };
+  }
   return settingsOf(form).map((field) => ({ param: field.name, message: problemOf(field) }))
     .find(({ message }) => message);
 }
@@ -93,6 +112,15 @@ export function problemOf(field) {
   const said = [min > -Infinity && `at least ${min}`, above > -Infinity && `above ${above}`, `at most ${max}`];
   const limits = said.slice(0, field.dataset.max ? 3 : 2).filter(Boolean).join(" and ");
   return `${field.name} must be ${isWhole ? "a whole number" : "a number"}${limits && `, ${limits}`}.`;
+}
+
+function isObject(text) {
+  try {
+    const value = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
 }
 
 export function toFragment(values) {
@@ -110,6 +138,7 @@ export function fromFragment(form, hash) {
     const field = fields.get(name);
     if (name === "prompt" && text.length <= MAX_PROMPT) values.prompt = text;
     else if (name === "compare" && text === "1") values.compare = true;
+    else if (name === "schema" && text.length <= MAX_SCHEMA) values.schema = text;
     else if (field && fits(text, field)) values[name] = isNumber(field) ? Number(text) : text;
     else refused.push(name.slice(0, 40));
   }

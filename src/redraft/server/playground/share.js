@@ -29,7 +29,8 @@ export function openLink(form) {
   if (location.hash.length < 2) return;
   const { values, refused } = fromFragment(form, location.hash);
   fillForm(form, values);
-  byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare"].includes(name));
+  byId("schema-box").hidden = !form.elements.hold.checked;
+  byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare", "schema"].includes(name));
   byId("shared").textContent = refused.length ?
     `Not understood in this link and left out: ${refused.join(", ")}` : "";
 }

@@ -58,6 +58,7 @@ export function diffusionView(recording, at, finished) {
       recording.ended ? total : `at most ${frame.step + draft.steps_left}`}`,
     figures: [
       ["steps", recording.ended ? stepsOf(recording) : String(at + 1)],
+      ...constraintFigures(recording, draft),
       ...figuresOf(recording),
     ],
   };
@@ -100,6 +101,13 @@ function figuresOf({ usage, total, firstText }) {
     ["tokens/s", fixed(usage && usage.completion_tokens / (total / 1000), 0)],
     ["first text", firstText === null ? "–" : seconds(firstText)],
   ];
+}
+
+// Of an answer that is held to a schema: tokens that it forced in this draft, steps that it guided in all.
+function constraintFigures({ constraint }, { forced }) {
+  const figures = forced ? [["forced tokens", String(forced.filter(Boolean).length)]] : [];
+  if (constraint) figures.push(["guided steps", String(constraint.guided_steps)]);
+  return figures;
 }
 
 function stepsOf(recording) {

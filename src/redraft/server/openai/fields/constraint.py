@@ -2,26 +2,68 @@
 
 from typing import Any
 
+from redraft.constraints import tool_calls
 from redraft.constraints.build import ConstraintSpec, spec_of
+from redraft.constraints.json_schema.compiler import write_schema
+from redraft.constraints.tool_calls import ChatSpec
 from redraft.server.constraints import Wanted
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.structured import JsonObjectFormat, JsonSchemaFormat, TextFormat
-from redraft.server.openai.requests import GenerationRequest
+from redraft.server.openai.fields.tools import Function, NamedTool
+from redraft.server.openai.requests import ChatRequest, GenerationRequest
+from redraft.text import TextTokenizer, part_tokens
 
 OLD_NAMES = ("json", "regex", "choice", "grammar")
 """Fields of structured_outputs that were fields of the request itself, guided_json and so on."""
 
+CALL_TOKENS = {"<|tool_call>", "<tool_call|>", '<|"|>'}
+NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def wanted_of_chat(
+    request: ChatRequest, tokenizer: TextTokenizer, format_name: str = "response_format"
+) -> Wanted | None:
+    """Returns the constraint that a conversation asks for: on its content, its tool calls, or both; or None.
+
+    format_name: what the endpoint calls the field response_format. ApiError for what contradicts itself or is too long.
+    """
+    content = wanted_constraint(request, format_name)
+    options = request.chat_template_kwargs
+    thinks = options is not None and bool(options.enable_thinking)
+    functions, must_call = _callable(request)
+    if not functions or not tokenizer.template_reads("tools"):
+        # What the template does not read is refused with the prompt.
+        return _behind_thought(content) if content is not None and thinks else content
+    is_single = request.parallel_tool_calls is False or isinstance(request.tool_choice, NamedTool)
+    if not (must_call or is_single or content is not None or any(function.strict for function in functions)):
+        return None
+    if not part_tokens(tokenizer).keys() >= CALL_TOKENS:
+        raise bad_request("this model has no tokens for tool calls, so they cannot be held to a form", "tools")
+
+    def spec(*, is_least: bool) -> ChatSpec:
+        least = None if content is None or not is_least else content.fallback
+        return ChatSpec(
+            content=None if content is None else _checked(least or content.spec),
+            tools=tuple(_tool(function, is_free=is_least and not function.strict) for function in functions),
+            must_call=must_call,
+            max_calls=1 if is_single else None,
+            thinks=thinks,
+        )
+
+    try:
+        whole, least = spec(is_least=False), spec(is_least=True)
+    except ValueError as error:
+        raise bad_request(str(error), "tools", "invalid_value") from error
+    return Wanted(whole, "tools" if content is None else content.param, None if least == whole else least)
+
 
 def wanted_constraint(request: GenerationRequest, format_name: str = "response_format") -> Wanted | None:
-    """Returns the constraint that a request asks for, or None. ApiError for two of them, and for one that is too long.
-
-    format_name: what the endpoint calls the field response_format.
-    """
+    """Returns the constraint on an answer's content, or None. ApiError for two, and for one that is too long."""
     outputs = request.structured_outputs
-    given: dict[str, Any] = {} if outputs is None else {
-        f"structured_outputs.{name}": getattr(outputs, "json_" if name == "json" else name)
-        for name in (*OLD_NAMES, "json_object")
-    }  # fmt: skip
+    given: dict[str, Any] = {}
+    if outputs is not None:
+        given = {f"structured_outputs.{name}": getattr(outputs, name) for name in (*OLD_NAMES[1:], "json_object")}
+        given["structured_outputs.json"] = outputs.json_
     given |= {f"guided_{name}": getattr(request, f"guided_{name}") for name in OLD_NAMES}
     given[format_name] = None if isinstance(request.response_format, TextFormat) else request.response_format
     named = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -36,6 +78,40 @@ def wanted_constraint(request: GenerationRequest, format_name: str = "response_f
         return Wanted(_spec(param.replace("guided_", "structured_outputs.").partition(".")[2], value), param)
     except ValueError as error:
         raise bad_request(str(error), param, "invalid_value") from error
+
+
+def _callable(request: ChatRequest) -> tuple[list[Function], bool]:
+    """Returns the functions that may be called, and whether there must be a call."""
+    choice, functions = request.tool_choice, [tool.function for tool in request.tools or ()]
+    if choice == "none":
+        return [], False
+    if isinstance(choice, NamedTool):
+        name = choice.function.name
+        functions = [function for function in functions if function.name == name]
+        if not functions:
+            raise bad_request(f"tool_choice names {name!r}, which is not among tools", "tool_choice", "invalid_value")
+    elif choice == "required" and not functions:
+        raise bad_request('tool_choice "required" requires tools', "tool_choice", "invalid_value")
+    return functions, choice not in (None, "auto")
+
+
+def _tool(function: Function, *, is_free: bool) -> tool_calls.ToolSpec:
+    """Returns a function as calls are held to it. is_free: whatever its arguments are."""
+    parameters = function.parameters or {}
+    # A function that has no parameters gets none, though its schema may not rule them out.
+    is_empty = not parameters.get("properties") and parameters.keys() <= {*NO_PARAMETERS, "required"}
+    text = write_schema(NO_PARAMETERS if is_empty else parameters)
+    return tool_calls.ToolSpec(name=function.name, parameters=None if is_free else text)
+
+
+def _behind_thought(content: Wanted) -> Wanted:
+    fallback = None if content.fallback is None else ChatSpec(content=_checked(content.fallback), thinks=True)
+    return Wanted(ChatSpec(content=_checked(content.spec), thinks=True), content.param, fallback)
+
+
+def _checked(spec: ConstraintSpec | ChatSpec) -> ConstraintSpec:
+    assert isinstance(spec, ConstraintSpec)
+    return spec
 
 
 def _of_format(given: JsonObjectFormat | JsonSchemaFormat, param: str) -> Wanted:

@@ -18,7 +18,7 @@ from redraft.server.middleware.sse import event
 from redraft.server.openai.answers import Asked, ResponseWriter, by_choice, generate, stream_responses
 from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
-from redraft.server.openai.fields.constraint import wanted_constraint
+from redraft.server.openai.fields.constraint import wanted_of_chat
 from redraft.server.openai.requests import ChatRequest, StreamOptions
 from redraft.server.openai.responses_api.protocol import (
     IncompleteDetails,
@@ -54,7 +54,8 @@ def ask(service: Service, request: ResponsesRequest) -> Asked:
         raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
     chat = request.to_chat()
     prepare = functools.partial(prepare_response, service, chat)
-    return Asked(chat, ResponsesWriter(served, request), prepare, 1, wanted_constraint(chat, "text.format"))
+    wanted = wanted_of_chat(chat, service.engine.model.tokenizer, "text.format")
+    return Asked(chat, ResponsesWriter(served, request), prepare, 1, wanted)
 
 
 def prepare_response(service: Service, chat: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:

@@ -11,13 +11,14 @@ from redraft.server.openai.requests import (
     MAX_SEED,
     MAX_TEMPERATURE,
     MIN_SEED,
-    NOT_CONSTRAINED,
     WHOLE_DISTRIBUTION,
     Canvas,
     ChatRequest,
     Metadata,
 )
 from redraft.server.openai.responses import CanvasInfo, TrustInfo
+
+NO_TOOLS = "only /v1/chat/completions has tools"
 
 
 class FlatSchemaFormat(NamedSchema):
@@ -84,9 +85,9 @@ class ResponsesRequest(StrictModel):
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
     reasoning: no_op_field({}, {"effort": None}, {"effort": "none"})  # type: ignore[valid-type]
-    tools: no_op_field([], because="only /v1/chat/completions has tools")  # type: ignore[valid-type]
-    tool_choice: no_op_field("auto", "none", because=NOT_CONSTRAINED)  # type: ignore[valid-type]
-    parallel_tool_calls: no_op_field(True, because=NOT_CONSTRAINED)  # type: ignore[valid-type]
+    tools: no_op_field([], because=NO_TOOLS)  # type: ignore[valid-type]
+    tool_choice: no_op_field("auto", "none", because=NO_TOOLS)  # type: ignore[valid-type]
+    parallel_tool_calls: no_op_field(True, because=NO_TOOLS)  # type: ignore[valid-type]
     top_logprobs: no_op_field(0)  # type: ignore[valid-type]
     include: no_op_field([])  # type: ignore[valid-type]
     truncation: no_op_field("disabled")  # type: ignore[valid-type]

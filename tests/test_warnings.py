@@ -66,6 +66,17 @@ def test_an_answer_to_a_prompt_with_fields_is_checked(engine, text, warnings):
     assert result.to_json()["warnings"] == list(result.warnings)
 
 
+def test_a_field_that_the_model_does_not_know_is_told_with_the_nearest_and_comes_with_no_other_seed(engine):
+    result = answered(engine, "Extract City of birth, size, Name 2 as JSON: the dog", '{"name": "dog"}')
+    unknown, lacks, other = result.warnings
+    assert unknown == (
+        "this model was not trained on the fields 'City of birth', 'size', 'Name 2': `redraft fields` lists what it "
+        "knows; the nearest are 'city', 'name'"
+    )
+    assert lacks == "the answer lacks the fields 'City of birth', 'size', 'Name 2'"
+    assert other == "the answer has the field 'name', not asked for"
+
+
 def test_another_prompt_may_be_answered_with_any_text(engine):
     assert answered(engine, QUESTION["content"], "the dog").warnings == ()
 

@@ -29,10 +29,11 @@ def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[in
         yield f"{which} took all of {steps} and may be unfinished: allow more steps, or try another seed"
 
 
-def check_fields(answer: str, fields: Sequence[str], text: str) -> Iterator[str]:
+def check_fields(answer: str, fields: Sequence[str], text: str, *, is_known: bool = True) -> Iterator[str]:
     """Yields a sentence for each thing in which an answer is not a JSON object of `fields` with values from `text`.
 
-    A field that is asked for twice may be answered twice.
+    A field that is asked for twice may be answered twice. is_known: whether the model was trained on such prompts;
+    where it was not, no seed brings a field.
     """
     try:
         pairs = json.loads(answer, object_pairs_hook=_Pairs, parse_constant=_refuse)
@@ -44,7 +45,7 @@ def check_fields(answer: str, fields: Sequence[str], text: str) -> Iterator[str]
         return
     found, expected = Counter(key for key, _ in pairs), Counter(fields)
     if missing := [field for field in expected if field not in found]:
-        yield f"the answer lacks the {fields_in_words(missing)}: try another seed"
+        yield f"the answer lacks the {fields_in_words(missing)}" + (": try another seed" if is_known else "")
     if others := [key for key in found if key not in expected]:
         yield f"the answer has the {fields_in_words(others)}, not asked for"
     if repeated := [key for key in expected if found[key] > expected[key]]:

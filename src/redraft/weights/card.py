@@ -1,13 +1,14 @@
 """The optional `redraft.json` of a checkpoint: its purpose, its limits and prompts to try."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from redraft.text.checks import fields_in_words
+from redraft.text.checks import MAX_LISTED, fields_in_words
 from redraft.text.prompts.conversation import Message, last_request
 from redraft.text.prompts.forms import PromptForm, PromptTask
 from redraft.utils.files import write_whole
@@ -69,9 +70,22 @@ class Card:
             yield "the prompt names no field: keys of an answer are made up; name those that you want"
         asked = Counter(() if task is None else task.fields)
         if self._known_fields and (unknown := [name for name in asked if name not in self._known_fields]):
-            yield f"this model was not trained on the {fields_in_words(unknown)}: `redraft fields` lists what it knows"
+            near = self._near(unknown)
+            meant = f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(map(repr, near))}" if near else ""
+            listed = "`redraft fields` lists what it knows"
+            yield f"this model was not trained on the {fields_in_words(unknown)}: {listed}{meant}"
         if repeated := [name for name, count in asked.items() if count > 1]:
             yield f"the prompt asks more than once for the {fields_in_words(repeated)}: once is enough"
+
+    def _near(self, names: Sequence[str]) -> list[str]:
+        """Returns the known fields that share most words with each of some names, 'order_id' for "order number"."""
+        known = [(field, _words(field)) for field in sorted(self._known_fields, key=lambda field: (len(field), field))]
+        found: dict[str, None] = {}
+        for words in map(_words, names[:MAX_LISTED]):
+            nearest, shared = max(known, key=lambda one: len(one[1] & words))
+            if shared & words:
+                found[nearest] = None
+        return list(found)
 
     @property
     def says_what_is_known(self) -> bool:
@@ -132,6 +146,10 @@ def read_card(folder: Path) -> Card:
         max_prompt_tokens=longest,
         recipe=recipe,
     )
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W_]+", name.lower()))
 
 
 def _strings(value: object, where: str) -> tuple[str, ...]:

@@ -32,5 +32,5 @@ class ReadPrompt:
         """
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
         if self.task is not None and (self.task.fields or self.task.names_missing):
-            found += check_fields(answer, self.task.fields, self.task.text)
+            found += check_fields(answer, self.task.fields, self.task.text, is_known=self.is_known is not False)
         return tuple(found)

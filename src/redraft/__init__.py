@@ -14,12 +14,13 @@ from redraft.utils.threads import configure_threads
 
 if TYPE_CHECKING:
     from redraft.answers import AnswerArguments, CancelledAnswer, Committed, Draft, Failure, Result
-    from redraft.api import Model, load, read_card
+    from redraft.api import Model
     from redraft.async_engine import Answer, Engine
     from redraft.diffusion.settings import SETTINGS, SamplerArguments, SamplerSettings, Setting
     from redraft.diffusion.start import CanvasStart
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation.result import DenoisingStep, Generation
+    from redraft.loading import load, read_card
     from redraft.weights.card import Card
 
 configure_threads()  # before anything imports torch
@@ -62,9 +63,9 @@ def __getattr__(name: str) -> object:
         return getattr(settings, name)
     if name in __all__:
         with delay_interrupt():
-            from redraft import answers, api, async_engine
+            from redraft import answers, api, async_engine, loading
 
-        globals()[name] = found = (vars(answers) | vars(api) | vars(async_engine))[name]
+        globals()[name] = found = (vars(answers) | vars(api) | vars(async_engine) | vars(loading))[name]
         return found
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")
 

@@ -14,6 +14,7 @@ from redraft.generation.modes import Mode
 from redraft.generation.result import DenoisingStep, Generation
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
+from redraft.text.prompts.grounding import SourceText, Span, ground
 from redraft.text.trust.calibration import Calibration
 from redraft.text.trust.evidence import Trust, Writing, assess
 
@@ -28,7 +29,9 @@ class AnswerArguments(SamplerArguments, total=False):
     adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
     be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
     of which tokens may be pinned. is_scored: whether the causal pass reads the answer once it is written, which its
-    trust mark gains from; by default where the checkpoint is calibrated, which needs it.
+    trust mark gains from; by default where the checkpoint is calibrated, which needs it. schema_from_prompt: hold the
+    answer to the fields that the prompt asks for. grounded: hold each text of the answer to the prompt's own, whose
+    places are then in the result; at_words: to whole words of it.
     """
 
     mode: Mode
@@ -40,6 +43,9 @@ class AnswerArguments(SamplerArguments, total=False):
     constraint: TokenAutomaton | None
     start: CanvasStart | None
     is_scored: bool | None
+    schema_from_prompt: bool
+    grounded: bool
+    at_words: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Result:
 
     parsed: of an answer that was held to a schema, its value, or an object of the pydantic class; None of others.
     trust: what is known about it beside.
+    spans: of a grounded answer, where each of its texts stands in the prompt, in characters from the first to behind
+    the last; None of others.
     """
 
     text: str
@@ -71,6 +79,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     parsed: Any = None
     trust: Trust = dataclasses.field(default_factory=Trust)
+    spans: Mapping[str, Span] | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -108,6 +117,7 @@ class Result:
             "model": self.model,
             "warnings": list(self.warnings),
             "trust": self.trust.to_json(),
+            **({} if self.spans is None else {"spans": self.spans}),
             **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
         }
 
@@ -116,7 +126,8 @@ class AnswerText:
     """The façade's events of one answer, from its denoising steps and finished canvases.
 
     name, tokenizer, calibration: the model's. stop_ids: tokens that end the answer. mode: as a Request has it. schema:
-    what it was held to, if its value is wanted; is_held: whether it was held to anything.
+    what it was held to, if its value is wanted; is_held: whether it was held to anything. source: the text that its
+    values are from.
     """
 
     def __init__(
@@ -131,9 +142,11 @@ class AnswerText:
         schema: Any = None,
         is_held: bool = False,
         calibration: Calibration | None = None,
+        source: SourceText | None = None,
     ) -> None:
         self._name, self._tokenizer, self._prompt, self._settings = name, tokenizer, prompt, settings
         self._mode, self._schema, self._is_held, self._calibration = mode, schema, is_held, calibration
+        self._source = source
         self._stream = AnswerStream(
             tokenizer, stop_ids=stop_ids, max_tokens=settings.max_new_tokens, forms=prompt.forms
         )
@@ -158,11 +171,21 @@ class AnswerText:
             steps_per_canvas=writing.steps_per_canvas,
             max_steps=self._settings.steps,
         )
-        parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, self._text)
+        text, spans = self._text, None
+        if self._source is not None:
+            text, spans = self._grounded(generation, self._source)
+        parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, text)
         trust = assess(
-            self._prompt, self._text, writing, self._tokenizer, calibration=self._calibration, is_held=self._is_held
+            self._prompt, text, writing, self._tokenizer, calibration=self._calibration, is_held=self._is_held
         )
-        yield Result(self._text, generation, self._name, (*self._prompt.warnings, *found, *refusal), parsed, trust)
+        yield Result(text, generation, self._name, (*self._prompt.warnings, *found, *refusal), parsed, trust, spans)
+
+    def _grounded(self, generation: Generation, source: SourceText) -> tuple[str, dict[str, Span]]:
+        """Returns the answer with its values as they were sent, and where they stand."""
+        written = json.loads(self._tokenizer.decode(generation.token_ids))
+        value, spans = ground(written, source)
+        is_same = value == json.loads(self._text)
+        return self._text if is_same else json.dumps(value, ensure_ascii=False), spans
 
     def result_of(self, generation: Generation) -> Result:
         """The result of an answer that is there at once."""

@@ -1,4 +1,4 @@
-"""The façade: `load` returns a Model, which answers text with text."""
+"""The façade: a Model answers text with text. `load` makes it (`loading.py`)."""
 
 import copy
 import dataclasses
@@ -10,35 +10,40 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from redraft.answers import AnswerArguments, AnswerReader, Committed, Draft, Result, json_schema_of
-from redraft.constraints.build import AutomatonCache, spec_of
+from redraft.constraints.build import AutomatonCache, ConstraintSpec, spec_of
+from redraft.constraints.language.blanks import BLANK
 from redraft.constraints.language.marks import BYTES_OF_MARKS, LAST_IN_UTF8
+from redraft.constraints.limits import BuildLimits
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineCore, Limits, Request
+from redraft.filling import BLANK_LIMIT, FilledText, fill_blanks, rewrite_span
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.loop import denoising_steps, generate
 from redraft.generation.modes import Mode, settings_of_mode
 from redraft.generation.result import check_prompt
-from redraft.model.precision import Precision, check_precision
-from redraft.model.preparation import hold_adapters, prepare
+from redraft.held import held_answer
+from redraft.model.preparation import hold_adapters
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
-from redraft.text.checks import brief, check_controls
-from redraft.text.prompts.conversation import check_conversation, check_read, joined, text_of
+from redraft.text.checks import check_controls
+from redraft.text.prompts.conversation import check_conversation, check_prompts, check_read, joined, text_of
+from redraft.text.prompts.grounding import SourceText
 from redraft.text.trust.calibration import Calibration, read_calibration
-from redraft.utils.forks import check_not_forked, mark_loaded
-from redraft.utils.threads import requested_threads
+from redraft.utils.forks import check_not_forked
 from redraft.weights.adapters.files import read_adapter
 from redraft.weights.card import Card
 from redraft.weights.card import read_card as _read_card
-from redraft.weights.checkpoint import Checkpoint, load_model
+from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.config.file import read_generation_config
 from redraft.weights.fetch import resolve
-from redraft.weights.memory import check_available, check_fits
-from redraft.weights.placement import choose_precision, pick_device
+from redraft.weights.memory import check_available
+
+BUILD_SECONDS = 20.0
+"""What a constraint may take to be built: longer than in a server, since nobody else waits for it."""
 
 Prompt = str | Sequence[Mapping[str, object]]
 """A user's text, or a conversation as a list of {"role": ..., "content": ...}."""
@@ -74,7 +79,7 @@ class Model:
         self.adapter: str | None = None
         self._base = self
         self._adapted: dict[str, Model] = {}
-        self._automata = AutomatonCache()
+        self._automata = AutomatonCache(limits=BuildLimits(seconds=BUILD_SECONDS))
 
     def __repr__(self) -> str:
         config = self.transformer.config
@@ -130,16 +135,7 @@ class Model:
         ValueError for an empty prompt, one beyond the context, settings that are unknown or out of range, and a
         constraint that is refused or not to be met; RuntimeError in a process forked after the model was loaded.
         """
-        asked = self._ask(prompt, arguments)
-        if asked.mode != "diffusion":
-            *_, result = self._engine_events(asked, drafts=False)
-            assert isinstance(result, Result)
-            return result
-        generation = generate(
-            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start,
-            is_scored=asked.is_scored,
-        )  # fmt: skip
-        return asked.answer().result_of(generation)
+        return self._ask(prompt, arguments).result()
 
     def stream(self, prompt: Prompt, **arguments: Unpack[AnswerArguments]) -> Iterator[Draft | Committed | Result]:
         """Yields a Draft for each step, Committed text for each canvas or causal pass, and finally the Result.
@@ -173,10 +169,11 @@ class Model:
         pattern that the whole answer matches. choice: the texts that it may be. grammar: rules, one of them named start
         or root. ValueError unless just one is given, and for what is refused or too large (docs/constraints.md).
         """
-        built = self._constraint(schema=schema, regex=regex, choice=choice, grammar=grammar)
-        if built is None:
+        described = None if schema is None else json_schema_of(schema)
+        spec = spec_of(schema=described, regex=regex, choice=choice, grammar=grammar)
+        if spec is None:
             raise ValueError("there is no constraint: give one of schema, regex, choice, grammar")
-        return built
+        return self._automata.get(spec, self.vocabulary)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -201,6 +198,44 @@ class Model:
             self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter
         )
         return asked.answer().result_of(generation)
+
+    def fill(
+        self,
+        text: str,
+        *,
+        prompt: Prompt | None = None,
+        blank: str = BLANK,
+        limit: int | None = BLANK_LIMIT,
+        **settings: Unpack[SamplerArguments],
+    ) -> FilledText:
+        """Writes the blanks of a text; the rest of it stays as it is, byte for byte.
+
+        blank: what marks them. limit: the characters that each has at most; none has control characters or several
+        lines. prompt: what the text answers; without one the model is asked to fill it. ValueError for a text without
+        blanks or with two side by side, and what `generate` raises.
+        """
+        return fill_blanks(self, text, settings, prompt=prompt, blank=blank, limit=limit)
+
+    def edit(
+        self,
+        text: str,
+        start: int,
+        end: int,
+        *,
+        instruction: str | None = None,
+        limit: int | None = None,
+        strength: float | None = None,
+        **settings: Unpack[SamplerArguments],
+    ) -> FilledText:
+        """Writes the characters `start` to `end` of a text anew; all others stay as they are.
+
+        instruction: what the model is asked, about the text around the span; without one, to fill the gap. limit: the
+        characters that take the place of the span, by default twice as many as it has, and at least 40. strength:
+        start from the span itself, this share of it noised, and keep its number of tokens. The model sees what its
+        context has room for, to the right no more than a quarter of a canvas. ValueError for a span that is not in the
+        text, and what `fill` raises.
+        """
+        return rewrite_span(self, text, start, end, settings, instruction=instruction, limit=limit, strength=strength)
 
     def map(self, prompts: Iterable[Prompt], **arguments: Unpack[AnswerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
@@ -259,33 +294,35 @@ class Model:
             return self.with_adapter(name)._ask(prompt, {**arguments, "adapter": None})
         arguments = {key: value for key, value in arguments.items() if key != "adapter"}
         given = {name: arguments[name] for name in _OTHERS if name in arguments}
-        mode, start = given.pop("mode", "diffusion"), given.pop("start", None)
+        mode, start, read = given.pop("mode", "diffusion"), given.pop("start", None), self.read(prompt)
         is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
         named = {name: value for name, value in arguments.items() if name not in _OTHERS}
         settings = self.defaults.replace(**settings_of_mode(mode, named))
-        held = self._constraint(**given)
-        return _Asked(self, self.read(prompt), settings, held, given.get("schema"), mode, start, is_scored)
+        automaton, held = given.pop("constraint", None), held_answer(prompt, read.task, self.tokenizer, **given)
+        if held.spec is not None:
+            if automaton is not None:
+                raise ValueError("a constraint is given twice: leave out one of them")
+            automaton = self._automata.get(held.spec, self.vocabulary)
+        return _Asked(self, read, settings, automaton, held.schema, mode, start, is_scored, held.source)
 
     def is_scored(self, asked: bool | None) -> bool:
         """Returns whether answers are scored, which calibrated checkpoints need, where nothing else is asked for."""
         return self.calibration is not None if asked is None else asked
 
-    def _constraint(
+    def answer(
         self,
+        prompt: ReadPrompt,
+        spec: ConstraintSpec | None = None,
         *,
-        schema: Any = None,
-        regex: str | None = None,
-        choice: Sequence[str] | None = None,
-        grammar: str | None = None,
-        constraint: TokenAutomaton | None = None,
-    ) -> TokenAutomaton | None:
-        described = None if schema is None else json_schema_of(schema)
-        spec = spec_of(schema=described, regex=regex, choice=choice, grammar=grammar)
-        if spec is None:
-            return constraint
-        if constraint is not None:
-            raise ValueError("a constraint is given twice: leave out one of them")
-        return self._automata.get(spec, self.vocabulary)
+        start: CanvasStart | None = None,
+        **settings: Unpack[SamplerArguments],
+    ) -> Result:
+        """Answers a prompt that has been read. spec: what the answer is held to; start: what it begins as."""
+        check_not_forked()
+        held = None if spec is None else self._automata.get(spec, self.vocabulary)
+        return _Asked(
+            self, prompt, self.defaults.replace(**settings), held, None, "diffusion", start, is_scored=False
+        ).result()
 
     def _engine_events(self, asked: "_Asked", *, drafts: bool) -> Iterator[Draft | Committed | Result]:
         rows, room = asked.settings.canvas_length or 1, self.transformer.config.max_context
@@ -335,6 +372,7 @@ class _Asked:
     mode: Mode
     start: CanvasStart | None
     is_scored: bool
+    source: SourceText | None = None
 
     def answer(self) -> AnswerReader:
         """Returns what tells of the answer."""
@@ -342,58 +380,18 @@ class _Asked:
         return AnswerReader(
             model.name, model.tokenizer, self.prompt, self.settings, stop_ids=model.transformer.config.eos_ids,
             mode=self.mode, schema=self.schema, is_held=self.constraint is not None, calibration=model.calibration,
+            source=self.source,
         )  # fmt: skip
 
-
-def check_prompts(name: str, prompts: object) -> None:
-    """Raises ValueError unless `prompts`, given to the method called `name`, can be a list of prompts."""
-    if isinstance(prompts, str | bytes | Mapping):
-        kind = "one string" if isinstance(prompts, str) else f"a {type(prompts).__name__}"
-        raise ValueError(f"{name} takes a list of prompts, got {kind}; use generate, or put it into a list")
-    if not isinstance(prompts, Iterable):
-        raise ValueError(f"{name} takes a list of prompts, got {brief(prompts)}")
-
-
-def load(
-    name_or_path: str | os.PathLike[str] = "bundled",
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    adapters: Mapping[str, str | os.PathLike[str]] | None = None,
-) -> Model:
-    """Loads a checkpoint: "bundled", a folder, or a name on the Hugging Face hub (fetched, or taken from its cache).
-
-    device: "auto" (CUDA where there is one, untested here), "cpu" or "cuda". precision: "float32"; "bf16"; "int8"
-    (integer products, the rest in bf16); "int8-weight-only" or "int4-weight-only" (the layers' matrices in so many
-    bits, products in bf16: for memory); "auto" is float32 on a CPU where the weights take less than 4 GB, else bf16,
-    and of a quantized checkpoint what it is stored in. adapters: by name, the folders that `Model.load_adapter` loads;
-    a call then asks for one by `adapter=`. ValueError says what is wrong with it, before anything is read
-    where it would not fit into memory.
-    """
-    if not isinstance(name_or_path, str | os.PathLike):
-        raise ValueError(f"the model is {name_or_path!r}, must be 'bundled', a folder, or a name on the hub")
-    mark_loaded()
-    requested_threads()  # a bad REDRAFT_THREADS is refused before anything is read
-    place = pick_device(device)
-    check_precision(precision)
-    folder = resolve(os.fspath(name_or_path))
-    checkpoint = Checkpoint.open(folder)
-    chosen = choose_precision(checkpoint, place, precision)
-    if place.type == "cpu":
-        check_fits(checkpoint, chosen)
-    transformer = prepare(load_model(checkpoint, dtype=Precision.named(chosen).dtype, device=place), chosen)
-    tokenizer = TextTokenizer.load(folder)
-    tokenizer.check_fits(transformer.config.vocab_size, folder)
-    defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
-    model = Model(
-        os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder), folder=folder,
-        calibration=read_calibration(folder),
-    )  # fmt: skip
-    for name, adapter in (adapters or {}).items():
-        model.load_adapter(adapter, name)
-    return model
-
-
-def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
-    """Returns a checkpoint's own description, without loading it."""
-    return _read_card(resolve(os.fspath(name_or_path)))
+    def result(self) -> Result:
+        """Answers it."""
+        model = self.model
+        if self.mode != "diffusion":
+            *_, result = model._engine_events(self, drafts=False)
+            assert isinstance(result, Result)
+            return result
+        generation = generate(
+            model.transformer, self.prompt.ids, self.settings, self.constraint, model.adapter, self.start,
+            is_scored=self.is_scored,
+        )  # fmt: skip
+        return self.answer().result_of(generation)

@@ -14,13 +14,16 @@ from typing import Any, Unpack
 
 from redraft import engine
 from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
-from redraft.api import Model, Prompt, check_prompts, load
+from redraft.api import Model, Prompt
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
+from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.generation.modes import Mode, settings_of_mode
+from redraft.loading import load
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt
+from redraft.text.prompts.conversation import check_prompts
 from redraft.utils.forks import check_not_forked, is_forked
 
 AnswerEvent = Draft | Committed | Result
@@ -183,6 +186,7 @@ class Engine:
         constraint: TokenAutomaton | None = None,
         adapter: str | None = None,
         is_scored: bool | None = None,
+        start: CanvasStart | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
         """Returns a request for the engine from token ids; the fields are redraft.engine.Request's.
@@ -202,6 +206,7 @@ class Engine:
             constraint=constraint,
             adapter=model.adapter,
             is_scored=mode == "diffusion" and model.is_scored(is_scored),
+            start=start,
         )
 
     def events(

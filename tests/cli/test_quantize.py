@@ -76,7 +76,7 @@ def test_info_of_a_quantized_checkpoint(run, quantized):
 
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(run, checkpoint, monkeypatch):
     monkeypatch.setattr("redraft.weights.memory.available_memory", lambda: 10_000)
-    monkeypatch.setattr("redraft.api.load_model", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("redraft.loading.load_model", lambda *_, **__: pytest.fail("read"))
     code, out, err = run("generate", "hello", "-m", checkpoint)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "GB are free: choose a precision of fewer bits; quantizing it to int8 or int4 makes a smaller" in err

@@ -36,6 +36,8 @@ app = lazy_app(
     {
         "generate": ("redraft.cli.answers.generate:generate", "Answer one prompt, or every row of a file."),
         "batch": ("redraft.cli.batch:app", "Answer files of any size, as jobs that survive whatever interrupts them."),
+        "fill": ("redraft.cli.answers.fill:fill", "Fill the blanks of a text."),
+        "edit": ("redraft.cli.answers.fill:edit", "Write a span of a file anew."),
         "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
         "examples": (
             "redraft.cli.answers.chat:examples",

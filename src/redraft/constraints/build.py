@@ -15,6 +15,7 @@ from redraft.constraints.json_schema.compiler import (
     schema_language,
     write_schema,
 )
+from redraft.constraints.language.blanks import filled_language
 from redraft.constraints.language.characters import Characters
 from redraft.constraints.language.expression import Expression, Expressions
 from redraft.constraints.language.grammar import grammar_language
@@ -24,7 +25,7 @@ from redraft.constraints.product import token_automaton
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
 
-Kind = Literal["json_schema", "json_object", "regex", "choice", "grammar"]
+Kind = Literal["json_schema", "json_object", "regex", "choice", "grammar", "filled"]
 MAX_TEXT = 256 * 1024
 
 
@@ -37,20 +38,23 @@ class Spec(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintSpec:
-    """What an answer must be. text: the schema as JSON, the pattern or the grammar. choices: the texts of a choice.
-    options: of "json_schema" and "json_object"; the depth also of "grammar".
+    """What an answer must be. text: the schema as JSON, the pattern or the grammar. choices: the texts of a choice, or
+    of "filled" those between which there are blanks; limit: the characters that a blank has at most; has_lines: whether
+    it may have several lines. options: of "json_schema" and "json_object"; the depth also of "grammar".
     """
 
     kind: Kind
     text: str = ""
     choices: tuple[str, ...] = ()
+    limit: int | None = None
+    has_lines: bool = False
     options: SchemaOptions = field(default_factory=SchemaOptions)
 
     def __post_init__(self) -> None:
         size = len(self.text) + sum(map(len, self.choices))
         if size > MAX_TEXT:
             raise ValueError(f"the constraint has {size:,} characters, the limit is {MAX_TEXT:,}: shorten it")
-        if (self.kind == "choice") != bool(self.choices):
+        if (self.kind in ("choice", "filled")) != bool(self.choices):
             raise ValueError(
                 "a choice needs at least one text" if self.kind == "choice" else "only a choice has choices"
             )
@@ -68,6 +72,8 @@ class ConstraintSpec:
                 return grammar_language(self.text, Characters(table), depth=self.options.depth)
             case "choice":
                 return table.literals(choice.encode() for choice in self.choices)
+            case "filled":
+                return filled_language(self.choices, Characters(table), limit=self.limit, has_lines=self.has_lines)
 
 
 def spec_of(
@@ -76,11 +82,12 @@ def spec_of(
     regex: str | None = None,
     choice: Sequence[str] | None = None,
     grammar: str | None = None,
+    options: SchemaOptions | None = None,
 ) -> ConstraintSpec | None:
     """Returns the constraint that is given, None where none is. ValueError for more than one.
 
     schema: a JSON Schema. regex: a pattern that the whole answer matches. choice: the texts that it may be. grammar:
-    rules, one of them named start or root.
+    rules, one of them named start or root. options: of a schema.
     """
     given = {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar}
     names = [name for name, value in given.items() if value is not None]
@@ -94,7 +101,9 @@ def spec_of(
         return ConstraintSpec(kind="choice", choices=tuple(choice))
     if grammar is not None:
         return ConstraintSpec(kind="grammar", text=grammar)
-    return None if schema is None else ConstraintSpec(kind="json_schema", text=write_schema(schema))
+    if schema is None:
+        return None
+    return ConstraintSpec(kind="json_schema", text=write_schema(schema), options=options or SchemaOptions())
 
 
 def build(spec: Spec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:

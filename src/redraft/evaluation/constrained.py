@@ -44,8 +44,7 @@ def constraint_of(task: PromptTask | None, prompt: str) -> dict[str, Any]:
     Raises ValueError for a prompt that asks for neither.
     """
     if task is not None and task.fields:
-        properties = {name: {"type": ["string", "null"]} for name in task.fields}
-        return {"schema": {"type": "object", "properties": properties, "required": list(properties)}}
+        return {"schema": task.schema}
     if (found := _AS.match(prompt)) and found[1] in FORMS:
         return {"regex": form_pattern(found[1], found[2])}
     if found := _IN.match(prompt):

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from redraft.api import Model, load
+from redraft.api import Model
 from redraft.diffusion.settings import SamplerSettings
 from redraft.evaluation.evaluate import Outcome, evaluate, summarise
 from redraft.evaluation.subject import ModelSubject
 from redraft.evaluation.tasks import EvaluationTask
+from redraft.loading import load
 from redraft.utils.files import write_whole
 from redraft.weights.config.file import read_generation_config, write_generation_config
 from redraft.weights.fetch import resolve

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 
 from redraft.evaluation.cases import Case
+from redraft.text.checks import is_in
 
 RUN_LENGTH = 4
 Fields = tuple[tuple[str, object], ...]
@@ -43,6 +44,13 @@ def score_fields(case: Case, text: str) -> dict[str, float]:
         "field_f1": 2 * len(answered & wanted) / size if size else is_valid,
         "valid_json": is_valid,
     }
+
+
+def score_extraction(case: Case, text: str) -> dict[str, float]:
+    """Scores a JSON object as `score_fields` does, and counts its texts that do not stand in the prompt's text."""
+    given = case.prompt.partition(": ")[2]
+    values = [value for _, value in _fields(text) or () if isinstance(value, str)]
+    return score_fields(case, text) | {"values_not_in_text": sum(not is_in(value, given) for value in values)}
 
 
 def score_answer(case: Case, text: str) -> dict[str, float]:

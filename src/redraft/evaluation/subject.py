@@ -79,15 +79,24 @@ class Subject(Protocol):
 class ModelSubject:
     """A model in this process, with sampler settings that are the same for every prompt.
 
-    mode: how it answers, as `Model.generate` has it. is_constrained: each answer is held to what its prompt asks for.
+    mode: how it answers, as `Model.generate` has it. is_constrained: each answer is held to what its prompt asks for;
+    is_grounded: and its values to the prompt's text.
     """
 
     def __init__(
-        self, model: Model, settings: Mapping[str, Any], *, mode: Mode = "diffusion", is_constrained: bool = False
+        self,
+        model: Model,
+        settings: Mapping[str, Any],
+        *,
+        mode: Mode = "diffusion",
+        is_constrained: bool = False,
+        is_grounded: bool = False,
     ) -> None:
         self._model, self._settings, self._mode = model, dict(settings), mode
-        self._is_constrained = is_constrained
-        named = ({"mode": mode} if mode != "diffusion" else {}) | ({"constrained": True} if is_constrained else {})
+        self._is_constrained, self._is_grounded = is_constrained or is_grounded, is_grounded
+        named: dict[str, Any] = {"mode": mode} if mode != "diffusion" else {}
+        named |= {"constrained": True} if self._is_constrained else {}
+        named |= {"grounded": True} if is_grounded else {}
         self.facts = {"model": model.name, "settings": named | self._settings}
 
     def check(self, prompt: Prompt) -> None:
@@ -101,7 +110,8 @@ class ModelSubject:
         if not self._is_constrained:
             return {}
         text = prompt if isinstance(prompt, str) else text_of(prompt[-1])
-        return constraint_of(self._model.card.task_of(text), text)
+        held = constraint_of(self._model.card.task_of(text), text)
+        return held | {"grounded": True} if self._is_grounded else held
 
     def encode(self, text: str) -> Sequence[int]:
         return self._model.tokenizer.encode(text)

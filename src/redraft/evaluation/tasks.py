@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redraft.bundled import TEST_SETS
 from redraft.evaluation.cases import Case, read_cases
-from redraft.evaluation.scores import score_answer, score_fields, score_repair, score_text
+from redraft.evaluation.scores import score_answer, score_extraction, score_fields, score_repair, score_text
 
 Score = Callable[[Case, str], dict[str, float]]
 """A case and an answer → numbers, whose means are the result."""
@@ -41,7 +41,7 @@ TASKS = {
     for task in (
         EvaluationTask(
             "extract",
-            score_fields,
+            score_extraction,
             "Extraction of named fields as JSON: 500 examples, half phrased as training never saw.",
         ),
         EvaluationTask(

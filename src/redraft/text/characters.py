@@ -31,6 +31,8 @@ _PLAIN = {
 """What is read instead of a character, or of a line's end, without a token."""
 
 _NOT_PLAIN = re.compile(f"\r\n|[{''.join(own for own in _PLAIN if len(own) == 1)}]")
+CHANGED = re.compile(f"{_DECOMPOSED.pattern}|{_NOT_PLAIN.pattern}")
+"""What may become plainer."""
 _GIVEN_BACK = "'"
 """Of the plain characters only this one stands for the prompt's own in an answer: all others are also JSON's, or what
 somebody asks for in a format."""

@@ -22,6 +22,7 @@ from redraft.text.detokenizer import (
     streaming,
 )
 from redraft.text.markers import Finder, Markers, replace, strings
+from redraft.text.prompts.grounding import SourceText
 from redraft.text.template import ChatTemplate, TemplateLimits
 
 MIB = 1024 * 1024
@@ -183,6 +184,10 @@ class TextTokenizer:
     def spelled_controls(self, texts: Iterable[str]) -> list[str]:
         """Returns the control tokens that are spelled out in texts, where they are nothing but text."""
         return sorted(set().union(*map(self._finder.find, texts)))
+
+    def source(self, text: str, offset: int = 0) -> SourceText:
+        """Returns a text as `encode_chat` reads it, and where each of its characters stands."""
+        return SourceText.of(text, self._has_token, offset)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Returns the text of ids, without control tokens by default. ValueError for an id outside the vocabulary."""

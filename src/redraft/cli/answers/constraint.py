@@ -42,6 +42,24 @@ def make_constraint_options(
 with_constraint_options = options.receives(make_constraint_options)
 
 
+def make_grounding_options(
+    *,
+    schema_from_prompt: Annotated[
+        bool, typer.Option("--schema-from-prompt", help="Hold the answer to the fields that the prompt asks for.")
+    ] = False,
+    grounded: Annotated[
+        bool, typer.Option("--grounded", help="Hold each text of the answer to the prompt's own; needs a schema.")
+    ] = False,
+    at_words: Annotated[bool, typer.Option("--at-words", help="With --grounded: to whole words of it.")] = False,
+) -> dict[str, Any]:
+    """Returns what beside a constraint an answer is held to, as arguments of `Model.generate`."""
+    given = {"schema_from_prompt": schema_from_prompt, "grounded": grounded, "at_words": at_words}
+    return {name: True for name, value in given.items() if value}
+
+
+with_grounding_options = options.receives(make_grounding_options)
+
+
 @with_constraint_options
 def constraint(
     given: dict[str, Any],

@@ -16,7 +16,7 @@ from redraft.cli.answers.answer_warnings import (
     end_with_warnings,
     is_below,
 )
-from redraft.cli.answers.constraint import with_constraint_options
+from redraft.cli.answers.constraint import with_constraint_options, with_grounding_options
 from redraft.cli.answers.live import answer
 from redraft.cli.answers.row_options import RowOptions, with_row_options
 from redraft.cli.answers.rows import answer_rows
@@ -28,7 +28,9 @@ MAX_STEP_DELAY = 60
 @options.with_model_options
 @with_row_options
 @with_constraint_options
+@with_grounding_options
 def generate(
+    grounding: dict[str, Any],
     constraint: dict[str, Any],
     row_options: RowOptions,
     model_options: options.ModelOptions,
@@ -47,6 +49,7 @@ def generate(
 
     On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order, or go into a file.
     """
+    constraint |= grounding
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     if row_options.file is not None:

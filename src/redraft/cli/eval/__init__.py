@@ -12,6 +12,7 @@ app = lazy_app(
             "Try sampler settings: which give how much quality at what speed, and which nothing else beats.",
         ),
         **{name: (f"{MODULE}:{name}", task.description) for name, task in TASKS.items()},
+        "fill": (f"{MODULE}:fill", "Records of the extract task with one value open, all others given."),
         "wide": (
             f"{MODULE}:wide",
             "The test sets of the next bundled model, a line of JSON each; not what today's is for.",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -14,6 +13,7 @@ from redraft.cli import options
 from redraft.cli.output import show_table, summary_rows
 from redraft.evaluation.cases import Case, read_rows
 from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
+from redraft.evaluation.filling import FillSubject, with_one_open
 from redraft.evaluation.needle import check_needle, needle_cases, score_needle
 from redraft.evaluation.scores import score_answer
 from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
@@ -34,21 +34,24 @@ class EvaluationOptions:
     as_json: bool
     failures: Path | None
 
-    def subject(self, mode: str = "diffusion", *, is_constrained: bool = False) -> Subject:
+    def subject(self, mode: str = "diffusion", *, is_constrained: bool = False, is_grounded: bool = False) -> Subject:
         """Returns the subject that is named; refuses incompatible options before a model is loaded."""
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
         settings = self.model.settings_in(mode)
         if mode != "diffusion" and self.endpoint is not None:
             raise ValueError(f"--mode {mode} requires a model in this process; leave out --endpoint")
-        if is_constrained and self.endpoint is not None:
-            raise ValueError("--constrained holds the answers of a model in this process; leave out --endpoint")
+        if (is_constrained or is_grounded) and self.endpoint is not None:
+            option = "--grounded" if is_grounded else "--constrained"
+            raise ValueError(f"{option} holds the answers of a model in this process; leave out --endpoint")
         # One seed for all examples, and unless it is given the same every time.
         settings = {"seed": 0} | settings
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
             return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
-        return ModelSubject(self.model.load(), settings, mode=cast(Mode, mode), is_constrained=is_constrained)
+        return ModelSubject(
+            self.model.load(), settings, mode=cast(Mode, mode), is_constrained=is_constrained, is_grounded=is_grounded
+        )
 
     def run(self, name: str, cases: list[Case], score: Score, subject: Subject) -> None:
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -83,33 +86,52 @@ with_evaluation_options = options.receives(_make_options)
 
 
 def _run_task(
-    task: EvaluationTask, evaluation: EvaluationOptions, examples: int, *, mode: str, constrained: bool
+    task: EvaluationTask,
+    evaluation: EvaluationOptions,
+    examples: int,
+    *,
+    mode: str,
+    constrained: bool,
+    grounded: bool = False,
 ) -> None:
     options.check_at_least(1, examples=examples)
     if task.name != "extract":
         options.require_package("rapidfuzz", "eval")
-    subject = evaluation.subject(mode=mode, is_constrained=constrained)
+    subject = evaluation.subject(mode=mode, is_constrained=constrained, is_grounded=grounded)
     evaluation.run(task.name, task.cases(examples), task.score, subject)
 
 
-def _constrainable_command(task: EvaluationTask) -> Callable[..., None]:
-    @with_evaluation_options
-    def command(
-        evaluation: EvaluationOptions,
-        *,
-        examples: ExamplesOption = 250,
-        mode: options.ModeOption = "diffusion",
-        constrained: Annotated[
-            bool, typer.Option("--constrained", help="Hold each answer to the fields or the form it is asked for.")
-        ] = False,
-    ) -> None:
-        _run_task(task, evaluation, examples, mode=mode, constrained=constrained)
-
-    command.__doc__ = task.description
-    return command
+ConstrainedOption = Annotated[
+    bool, typer.Option("--constrained", help="Hold each answer to the fields or the form it is asked for.")
+]
 
 
-extract, normalize = (_constrainable_command(TASKS[name]) for name in ("extract", "normalize"))
+@with_evaluation_options
+def extract(
+    evaluation: EvaluationOptions,
+    *,
+    examples: ExamplesOption = 250,
+    mode: options.ModeOption = "diffusion",
+    constrained: ConstrainedOption = False,
+    grounded: Annotated[
+        bool, typer.Option("--grounded", help="Hold each answer to the fields, and its values to the prompt's text.")
+    ] = False,
+) -> None:
+    _run_task(TASKS["extract"], evaluation, examples, mode=mode, constrained=constrained, grounded=grounded)
+
+
+@with_evaluation_options
+def normalize(
+    evaluation: EvaluationOptions,
+    *,
+    examples: ExamplesOption = 250,
+    mode: options.ModeOption = "diffusion",
+    constrained: ConstrainedOption = False,
+) -> None:
+    _run_task(TASKS["normalize"], evaluation, examples, mode=mode, constrained=constrained)
+
+
+extract.__doc__, normalize.__doc__ = TASKS["extract"].description, TASKS["normalize"].description
 
 
 @with_evaluation_options
@@ -120,6 +142,19 @@ def repair(
 
 
 repair.__doc__ = TASKS["repair"].description
+
+
+@with_evaluation_options
+def fill(evaluation: EvaluationOptions, *, examples: ExamplesOption = 250) -> None:
+    """Records of the extract task with one value open, all others given."""
+    options.check_at_least(1, examples=examples)
+    if evaluation.endpoint is not None:
+        raise ValueError("the blanks are filled by a model in this process; leave out --endpoint")
+    task = TASKS["extract"]
+    cases = task.cases(examples)
+    texts = with_one_open(cases)
+    subject = FillSubject(evaluation.model.load(), {"seed": 0} | evaluation.model.settings, texts)
+    evaluation.run("fill", [case for case in cases if case.prompt in texts], task.score, subject)
 
 
 @with_evaluation_options

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from redraft.server.constraints import BuiltConstraint
+from redraft.constraints.build import ConstraintSpec
+from redraft.constraints.language.blanks import MAX_MARK
+from redraft.filling import head
+from redraft.server.constraints import BuiltConstraint, Wanted
 from redraft.server.generation import Echo, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
@@ -20,6 +23,7 @@ from redraft.server.openai.responses import CompletionLogprobs, TextChoice, Text
 from redraft.server.progress import ChoiceUpdate
 from redraft.server.service import Service
 from redraft.text import Content, Delta, End, ReadPrompt, ScoredToken
+from redraft.utils.words import counted
 
 WITHOUT_TEMPLATE = (
     "the prompt was continued as plain text, without the chat template that this model was trained with: send a task "
@@ -39,6 +43,10 @@ def ask(service: Service, request: CompletionRequest) -> Asked:
     num_answers = request.num_choices * len(request.prompts)
     serializer = CompletionSerializer(service, request)
     wanted = wanted_constraint(request)
+    if request.suffix:
+        if wanted is not None:
+            raise bad_request(f"suffix does not go with {wanted.param}: leave one of them out", "suffix")
+        wanted = Wanted(_between(service, request), "suffix")
     if wanted is not None and request.scores_prompt:
         raise bad_request(f"{wanted.param} has no effect where {SCORING}; leave it out", wanted.param)
     return Asked(request, serializer, functools.partial(prepare_completion, service, request), num_answers, wanted)
@@ -53,6 +61,9 @@ def prepare_completion(
         raise bad_request("max_tokens is 0, must be at least 1, or echo must be true", "max_tokens", "invalid_value")
     settings = sampler_settings(service, request, request.max_tokens or None)
     model = service.model(request.model)
+    shown = _shown_suffix(service, request) if request.suffix else ""
+    if shown and "max_new_tokens" in settings:
+        settings["max_new_tokens"] += len(model.tokenizer.encode(shown))
     prompts = []
     for prompt in request.prompts:
         if isinstance(prompt, str):
@@ -66,15 +77,35 @@ def prepare_completion(
         # Token ids may be of the template's making; a text cannot.
         is_bare = model.tokenizer.has_chat_template and any(isinstance(prompt, str) for prompt in request.prompts)
         warnings = [WITHOUT_TEMPLATE] if is_bare else []
+        if shown != request.suffix:
+            warnings.append(f"of the suffix the model sees the first {counted(len(shown), 'character')} only")
         prepared = prepare(
             service, request, prompts, settings, top_logprobs=request.logprobs, param="prompt", constraint=constraint,
             warnings=warnings,
         )  # fmt: skip
+    if shown:
+        # Where it begins the answer ends; that is what tells a blank from what follows it.
+        prepared = dataclasses.replace(prepared, stop_texts=(*prepared.stop_texts, shown[:MAX_MARK]))
     if not request.echo:
         return prepared
     # After the prompts have been found to fit, since each token is looked up.
     echoes = (_echo(service, request, at, prompt.ids) for at, prompt in enumerate(prompts))
     return dataclasses.replace(prepared, echoes=tuple(echoes))
+
+
+def _between(service: Service, request: CompletionRequest) -> ConstraintSpec:
+    """Returns the constraint of an answer that a suffix follows."""
+    shown = _shown_suffix(service, request)
+    if not shown:
+        raise bad_request("the tokens of this model cannot write the suffix: send another", "suffix", "invalid_value")
+    return ConstraintSpec(kind="filled", choices=("", shown), has_lines=True)
+
+
+def _shown_suffix(service: Service, request: CompletionRequest) -> str:
+    """Returns what of the suffix stands behind the answer in its canvas: at most a quarter of that."""
+    model = service.model(request.model)
+    length = request.canvas.canvas_length or model.transformer.config.canvas_length
+    return head(request.suffix, max(1, length // 4), model.tokenizer, model.vocabulary)
 
 
 def prepare_scoring(service: Service, request: CompletionRequest, prompts: Sequence[ReadPrompt]) -> PreparedRequest:

@@ -1,9 +1,11 @@
 """From a generation request to requests for the engine: sampler settings, token limits, and all refusals."""
 
+import functools
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from redraft import CanvasStart
 from redraft.api import Model
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.engine import Request
@@ -94,6 +96,7 @@ def prepare(
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
     canvas, mode, model = request.canvas, mode_of(service, request), service.model(request.model)
+    start = _start(service, request)
     requests: list[Request] = []
     limit = model.defaults.replace(**settings).max_new_tokens
     for prompt in prompts:
@@ -101,6 +104,10 @@ def prepare(
         if constraint is not None:
             _check_shortest(constraint.automaton, room, is_asked=room == limit)
         fitting = settings | {"max_new_tokens": room}
+        if start is not None:
+            config = service.engine.model.transformer.config
+            length = settings.get("canvas_length") or config.canvas_length
+            encode(functools.partial(start.check, length, config.vocab_size, room), "canvas.start")
         # Each choice has its own draws, and each prompt the ones that it would have alone.
         requests += [
             service.engine.request(
@@ -111,6 +118,7 @@ def prepare(
                 stop_ids=() if request.ignore_eos else None,
                 constraint=None if constraint is None else constraint.automaton,
                 adapter=model.adapter,
+                start=start,
                 index=index,
                 **fitting,
             )
@@ -125,6 +133,31 @@ def prepare(
         alternatives=canvas.alternatives,
         warnings=warnings,
     )
+
+
+def _start(service: Service, request: GenerationRequest) -> CanvasStart | None:
+    """Returns what the first canvas of the answers begins as."""
+    canvas = request.canvas
+    if canvas.start is None:
+        for name, is_given in (("pinned", bool(canvas.pinned)), ("strength", canvas.strength is not None)):
+            if is_given:
+                raise bad_request(f"canvas.{name} requires canvas.start", f"canvas.{name}", "invalid_value")
+        return None
+    if request.ignore_eos:
+        raise bad_request("ignore_eos does not go with canvas.start: leave one of them out", "ignore_eos")
+    given: str | list[int | None] = canvas.start
+    if isinstance(given, str):
+        check_length(service, given, "canvas.start")
+        tokens: list[int | None] = [
+            *encode(functools.partial(service.engine.model.tokenizer.encode, given), "canvas.start")
+        ]
+    else:
+        tokens = given
+    pinned = canvas.pinned or ()
+    if pinned is True:
+        pinned = [at for at, token in enumerate(tokens) if token is not None]
+    start = functools.partial(CanvasStart, tokens=tuple(tokens), pinned=frozenset(pinned), strength=canvas.strength)
+    return encode(start, "canvas.pinned")
 
 
 def _check_constrained(request: GenerationRequest, constraint: BuiltConstraint) -> None:

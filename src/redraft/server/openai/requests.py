@@ -51,7 +51,8 @@ Metadata = Annotated[dict[Label, Label], Field(max_length=16)]
 """A client's own notes on a request, which no answer depends on."""
 NOT_STORED = "the answer is not stored, though store is true: send the whole conversation each time"
 Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1), FAIL_FAST]
+TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1), FAIL_FAST]
 CanvasSettings: Any = create_model(
     "CanvasSettings", __base__=StrictModel, **{setting.name: setting_field(setting) for setting in CANVAS_SETTINGS}
 )
@@ -62,9 +63,14 @@ class Canvas(CanvasSettings):  # type: ignore[misc]
 
     stream_drafts: send an event for every denoising step. alternatives: with each draft, this many likeliest tokens of
     each position. mode: how the answer is written, by default as the server has it; "verified" writes the same tokens
-    as "autoregressive". autoregressive: true is an older name of that mode.
+    as "autoregressive". autoregressive: true is an older name of that mode. start: what the first canvas
+    begins as, token ids, null for noise, or a text; pinned: the positions that keep their token, or whether all do;
+    strength: the share of the others that is noised, and of the steps that are run.
     """
 
+    start: str | Annotated[list[TokenId | None], FAIL_FAST] | None = None
+    pinned: bool | Annotated[list[TokenId], FAIL_FAST] = False
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
     stream_drafts: bool = False
     alternatives: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
     mode: Mode | None = None
@@ -228,6 +234,7 @@ class CompletionRequest(GenerationRequest):
     """The request of POST /v1/completions: plain text, without the chat template.
 
     echo: give the prompt back before the answer; with logprobs, or without an answer, the prompt is scored instead.
+    suffix: what follows the answer, which is the text between the two.
     """
 
     prompt: (
@@ -240,7 +247,7 @@ class CompletionRequest(GenerationRequest):
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False
 
-    suffix: no_op_field("")  # type: ignore[valid-type]
+    suffix: str = ""
 
     @field_validator("prompt", mode="before")
     @classmethod

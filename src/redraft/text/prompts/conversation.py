@@ -1,6 +1,6 @@
 """Conversations: what a list of messages must be, and what of it a model of single turns can answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from redraft.text.checks import brief
@@ -105,3 +105,12 @@ def _check_message(at: int, message: object) -> None:
             raise ValueError(
                 f'message {at} has the part {brief(part)}, must be {{"type": "text", "text": ...}}: only text is read'
             )
+
+
+def check_prompts(name: str, prompts: object) -> None:
+    """Raises ValueError unless `prompts`, given to the method called `name`, can be a list of prompts."""
+    if isinstance(prompts, str | bytes | Mapping):
+        kind = "one string" if isinstance(prompts, str) else f"a {type(prompts).__name__}"
+        raise ValueError(f"{name} takes a list of prompts, got {kind}; use generate, or put it into a list")
+    if not isinstance(prompts, Iterable):
+        raise ValueError(f"{name} takes a list of prompts, got {brief(prompts)}")

@@ -6,6 +6,7 @@ between commas, asks for a JSON object that has these keys, with values copied f
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 SLOTS = {"fields": r"(?P<fields>[^\n:{}]+?)", "text": r"(?P<text>(?s:.*))"}
 _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
@@ -23,6 +24,12 @@ class PromptTask:
     text: str
     names_missing: bool = False
     start: int = field(default=0, compare=False)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of an answer with its fields, each of which is a text or null."""
+        properties = {name: {"type": ["string", "null"]} for name in self.fields}
+        return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 class PromptForm:

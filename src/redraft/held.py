@@ -1,0 +1,64 @@
+"""What an answer is held to, by the arguments of `Model.generate`: a constraint, and the text that values are from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redraft.answers import json_schema_of
+from redraft.constraints.build import ConstraintSpec, spec_of
+from redraft.constraints.json_schema.compiler import SchemaOptions, write_schema
+from redraft.text import TextTokenizer
+from redraft.text.prompts.conversation import text_of
+from redraft.text.prompts.forms import PromptTask
+from redraft.text.prompts.grounding import SourceText
+
+
+@dataclass(frozen=True)
+class HeldAnswer:
+    """spec: the constraint, None without one. schema: what its value is of. source: what its texts are stretches of."""
+
+    spec: ConstraintSpec | None
+    schema: Any = None
+    source: SourceText | None = None
+
+
+def held_answer(
+    prompt: str | Sequence[Mapping[str, object]],
+    task: PromptTask | None,
+    tokenizer: TextTokenizer,
+    *,
+    schema: Any = None,
+    schema_from_prompt: bool = False,
+    grounded: bool = False,
+    at_words: bool = False,
+    **others: Any,
+) -> HeldAnswer:
+    """Returns what the answer to a prompt is held to. task: what it asks for; others: as `spec_of` takes them.
+
+    Raises ValueError for arguments that contradict, and for a grounded answer without a schema.
+    """
+    if schema_from_prompt:
+        if schema is not None:
+            raise ValueError("schema and schema_from_prompt are given: leave out one of them")
+        if task is None or not task.fields:
+            raise ValueError("the prompt asks for no fields in a form of this model: give a schema")
+        schema = task.schema
+    is_grounded = grounded or at_words
+    if schema is None:
+        if is_grounded:
+            raise ValueError("a grounded answer needs a schema: give one, or schema_from_prompt")
+        return HeldAnswer(spec_of(**others))
+    described, options, source = json_schema_of(schema), None, None
+    if is_grounded or '"span"' in write_schema(described):
+        source = source_of(prompt, task, tokenizer)
+        options = SchemaOptions(text=source.read, is_grounded=is_grounded, at_words=at_words)
+    return HeldAnswer(spec_of(schema=described, options=options, **others), schema, source)
+
+
+def source_of(
+    prompt: str | Sequence[Mapping[str, object]], task: PromptTask | None, tokenizer: TextTokenizer
+) -> SourceText:
+    """Returns what values are taken from: of a prompt in a known form its text, else all of the last message."""
+    whole = prompt if isinstance(prompt, str) else text_of(prompt[-1])
+    text = whole if task is None or not task.text else task.text
+    return tokenizer.source(text, whole.rindex(text))

@@ -1,0 +1,63 @@
+"""`redraft fill` and `redraft edit`: what is printed, written and refused."""
+
+import json
+
+import pytest
+
+TEXT = "Dear Ana,\r\nsee you on Mnoday.\r\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_bytes(TEXT.encode())
+    path.chmod(0o640)
+    return path
+
+
+def test_fill_prints_the_text_and_its_values(run, checkpoint):
+    code, out, _ = run("fill", "Dear ___, on ___ we met.", "--model", checkpoint, "--limit", 5, "--seed", 1, "--json")
+    told = json.loads(out)
+    assert code == 0
+    first, second = told["values"]
+    assert told["text"] == f"Dear {first}, on {second} we met."
+    assert max(len(first), len(second)) <= 5
+    assert (
+        run("fill", "Dear ___, on ___ we met.", "--model", checkpoint, "--limit", 5, "--seed", 1)[1]
+        == told["text"] + "\n"
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--strength", "0.5", "--canvas-length", "24"], ["--instruction", "Fix typos"]])
+def test_edit_changes_no_byte_outside_the_span(run, checkpoint, file, more):
+    start = TEXT.index("Mnoday")
+    arguments = ("edit", file, "--find", "Mnoday", "--model", checkpoint, "--seed", 1, *more)
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert file.read_bytes() == TEXT.encode()
+    code, again, _ = run(*arguments, "--in-place")
+    assert (code, again) == (0, out)
+    after = file.read_bytes().decode()
+    assert after.startswith(TEXT[:start])
+    assert after.endswith(TEXT[start + 6 :])
+    assert after == TEXT or "-see you on Mnoday." in out
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in file.parent.iterdir()] == ["note.txt"]
+
+
+def test_what_cannot_be_done_is_refused_before_the_model_is_loaded(run, file):
+    for message, *arguments in (
+        ("give --span A:B or --find TEXT, one of the two", "edit", file),
+        ("give --span A:B or --find TEXT, one of the two", "edit", file, "--span", "1:2", "--find", "a"),
+        ("--find 'n' stands 3 times in the file", "edit", file, "--find", "n"),
+        ("--find 'Bob' stands 0 times", "edit", file, "--find", "Bob"),
+        ("--span is '3:99', must be A:B within the file's 31 characters", "edit", file, "--span", "3:99"),
+        ("--span is '3-5', must be A:B", "edit", file, "--span", "3-5"),
+        ("--limit cannot be combined with --strength", "edit", file, "--span", "1:2", "--limit", 3, "--strength", 1),
+        ("--limit is 0, must be at least 1", "fill", "a ___", "--limit", 0),
+        ("two blanks stand side by side", "fill", "a [][] b", "--blank", "[]"),
+        ("the text has no blank: mark it with ___", "fill", "a b"),
+    ):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert message in err

@@ -94,6 +94,16 @@ def test_load_where_some_fail_and_where_all_do(run, checkpoint):
     assert "none of 16 requests was answered: ValueError (16): the prompt has" in err
 
 
+def test_a_job_beside_its_engine(run, checkpoint):
+    asked = ("bench", "batch", "-m", checkpoint, "--rows", 6, "--rounds", 1, "--words", 5, "--max-new-tokens", 8)
+    code, out, err = run(*asked, "--steps", 2)
+    found = line(out)
+    assert code == 0
+    assert "rows/s" in err
+    rates = {name: one["median"] for name, one in found["rows_per_second"].items()}
+    assert found["ratio"]["median"] == pytest.approx(rates["job"] / rates["engine"], rel=1e-2)
+
+
 def test_load_against_the_step(run, checkpoint):
     asked = ("bench", "load", "--against-step", "-m", checkpoint, "--words", "2-9", "--concurrency", 2)
     code, out, err = run(*asked, "--seconds", 0.1, "--rounds", 2)

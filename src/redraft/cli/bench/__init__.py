@@ -17,6 +17,10 @@ app = lazy_app(
             "redraft.cli.bench.load:load",
             "Throughput and percentiles under load: of our engine, or with --endpoint of a server.",
         ),
+        "batch": (
+            "redraft.cli.bench.batch:batch",
+            "Rows a second of a job with its journal and its results, over those of the engine alone.",
+        ),
         "memory": (
             "redraft.cli.bench.memory:memory",
             "Write random weights of a shape, load them in a fresh process and denoise one canvas.",

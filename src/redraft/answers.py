@@ -23,8 +23,9 @@ class AnswerArguments(SamplerArguments, total=False):
     """The keyword arguments of an answer: sampler settings, a mode, an adapter, what it is held to, a start.
 
     mode: "diffusion" denoises canvases, "autoregressive" writes token by token with the causal pass of the same
-    weights, and "verified" writes the same tokens as that, drafted on canvases. The latter two take the likeliest token
-    unless a temperature is given, which is that of softmax(logits / temperature).
+    weights, "verified" writes the same tokens as that, drafted on canvases, and "auto" the same again, drafted while
+    that is faster. The latter three take the likeliest token unless a temperature is given, which is that of
+    softmax(logits / temperature).
 
     adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
     be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,

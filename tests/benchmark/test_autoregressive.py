@@ -31,10 +31,16 @@ def test_at_the_break_even_a_canvas_takes_as_long_as_its_tokens():
     assert found.break_even.median * found.step.median + found.commit.median == pytest.approx(c * found.token.median)
 
 
-def test_verified_answers_are_counted_as_equal():
+@pytest.mark.parametrize("mode", ["verified", "auto"])
+def test_verified_answers_are_counted_as_equal(mode):
     model = tiny_model(eos_ids=())
     prompts = random_prompts(61, 5, 7).tolist()
-    found = compare_verified(model, prompts, SamplerSettings(max_new_tokens=9), 2, rounds=1)
+    found = compare_verified(model, prompts, SamplerSettings(max_new_tokens=9), 2, rounds=1, mode=mode)
     assert (found.equal, found.answers, found.tokens) == (5, 5, 9.0)
     assert found.rounds >= 1
-    assert found.ratio.median == pytest.approx(found.verified.median / found.autoregressive.median)
+    speed = {one: spread.median for one, spread in found.tokens_per_second.items()}
+    assert found.ratio.median == pytest.approx(speed[mode] / speed["autoregressive"])
+    assert (found.ratio_to_best is None) == (mode == "verified")
+    if found.ratio_to_best is not None:
+        best = max(speed["autoregressive"], speed["verified"])
+        assert found.ratio_to_best.median == pytest.approx(speed["auto"] / best)

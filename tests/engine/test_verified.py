@@ -69,11 +69,16 @@ class OtherDrafts(Drafting):
         return canvas, draft
 
 
-def requests_of(rng: random.Random, count: int, constraints: list[TokenAutomaton] | None = None) -> list[Request]:
+def requests_of(
+    rng: random.Random,
+    count: int,
+    constraints: list[TokenAutomaton] | None = None,
+    modes: tuple[str, ...] = ("verified", "verified", "autoregressive"),
+) -> list[Request]:
     found = []
     for i in range(count):
         mode, constraint = (
-            rng.choice(("verified", "verified", "autoregressive")),
+            rng.choice(modes),
             rng.choice([None, *(constraints or [])]),
         )
         shortest = 0 if constraint is None else constraint.min_tokens
@@ -87,7 +92,7 @@ def requests_of(rng: random.Random, count: int, constraints: list[TokenAutomaton
                 seed=i,
                 index=rng.choice((0, 1)),
             ),
-            drafts=mode == "verified" and rng.random() < 0.3,
+            drafts=mode != "autoregressive" and rng.random() < 0.3,
             top=rng.choice((0, 0, 2)),
             mode=mode,
             constraint=constraint,

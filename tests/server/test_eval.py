@@ -55,7 +55,7 @@ def test_generated_tasks_of_a_server(server):
             ("--endpoint", "http://127.0.0.1:9/v1", "--constrained"),
             "--constrained holds the answers of a model in this process; leave out --endpoint",
         ),
-        (("--mode", "greedy"), "--mode is 'greedy', must be one of diffusion, autoregressive, verified"),
+        (("--mode", "greedy"), "--mode is 'greedy', must be one of diffusion, autoregressive, verified, auto"),
         (("--endpoint", "http://127.0.0.1:9/v1", "--index", "3"), "--index has no field in a request to a server"),
         (("--endpoint", "http://127.0.0.1:9/v1"), "is the server running?"),
         (("--endpoint", "nowhere"), "must be like http://localhost:8000/v1"),

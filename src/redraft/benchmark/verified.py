@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from redraft.benchmark.timing import Spread, alternate, ratio
 from redraft.diffusion.settings import SamplerSettings
@@ -13,15 +14,16 @@ from redraft.model.transformer import Transformer
 
 @dataclass(frozen=True)
 class VerifiedComparison:
-    """Answer tokens a second of both ways, prompts included, and the ratio round by round: verified over the other.
+    """Answer tokens a second of each mode, prompts included, and of a drafted one the ratio, round by round.
 
-    equal: answers with the same tokens and the same end, of `answers`. rounds, denoiser_passes and tokens: means of an
-    answer, as `Verification` has them.
+    ratio: over token by token; ratio_to_best, of mode "auto": over the better of the two pure ways. equal: answers with
+    the same tokens and the same end, of `answers`. rounds, denoiser_passes and tokens: means of an answer, as
+    `Verification` has them.
     """
 
-    verified: Spread
-    autoregressive: Spread
+    tokens_per_second: dict[str, Spread]
     ratio: Spread
+    ratio_to_best: Spread | None
     equal: int
     answers: int
     rounds: float
@@ -30,37 +32,46 @@ class VerifiedComparison:
 
 
 def compare_verified(
-    model: Transformer, prompts: Sequence[Sequence[int]], settings: SamplerSettings, batch: int, *, rounds: int
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplerSettings,
+    batch: int,
+    *,
+    rounds: int,
+    mode: str = "verified",
 ) -> VerifiedComparison:
-    """Answers all prompts in both ways by turns, `batch` at a time."""
+    """Answers all prompts token by token, drafted, and in `mode`, by turns and `batch` at a time."""
     greedy = settings.replace(temperature=0.0, seed=0)
     last: dict[str, list[Generation]] = {}
+    # An engine of its own for each, whose costs are learned once.
+    modes = list(dict.fromkeys(("autoregressive", "verified", mode)))
+    cores = {one: EngineCore(model, Limits(prefix_tokens=0, admitted_requests=max(32, batch))) for one in modes}
 
-    def seconds(mode: str) -> float:
+    def seconds(one: str) -> float:
         start = time.perf_counter()
-        last[mode] = _answers(model, prompts, greedy, batch, mode)
+        last[one] = _answers(cores[one], prompts, greedy, batch, one)
         return time.perf_counter() - start
 
-    ours, theirs = alternate(rounds, lambda: seconds("verified"), lambda: seconds("autoregressive"))
-    pairs = list(zip(last["verified"], last["autoregressive"], strict=True))
+    measured = dict(zip(modes, alternate(rounds, *(partial(seconds, one) for one in modes)), strict=True))
+    pure = list(map(min, measured["autoregressive"], measured["verified"]))
+    pairs = list(zip(last[mode], last["autoregressive"], strict=True))
     tokens, count = sum(len(other.token_ids) for _, other in pairs), len(prompts)
-    found = [one.verification for one, _ in pairs if one.verification is not None]
+    reports = [one.verification for one, _ in pairs if one.verification is not None]
     return VerifiedComparison(
-        verified=Spread.of([tokens / one for one in ours]),
-        autoregressive=Spread.of([tokens / one for one in theirs]),
-        ratio=ratio(theirs, ours),
+        tokens_per_second={one: Spread.of([tokens / s for s in found]) for one, found in measured.items()},
+        ratio=ratio(measured["autoregressive"], measured[mode]),
+        ratio_to_best=ratio(pure, measured[mode]) if mode == "auto" else None,
         equal=sum((a.token_ids, a.finish_reason) == (b.token_ids, b.finish_reason) for a, b in pairs),
         answers=count,
-        rounds=sum(one.rounds for one in found) / count,
-        denoiser_passes=sum(one.denoiser_passes for one in found) / count,
+        rounds=sum(one.rounds for one in reports) / count,
+        denoiser_passes=sum(one.denoiser_passes for one in reports) / count,
         tokens=tokens / count,
     )
 
 
 def _answers(
-    model: Transformer, prompts: Sequence[Sequence[int]], settings: SamplerSettings, batch: int, mode: str
+    core: EngineCore, prompts: Sequence[Sequence[int]], settings: SamplerSettings, batch: int, mode: str
 ) -> list[Generation]:
-    core = EngineCore(model, Limits(prefix_tokens=0))
     found: dict[str, Generation] = {}
     waiting = [
         Request(id=str(i), prompt=tuple(prompt), settings=settings, mode=mode) for i, prompt in enumerate(prompts)

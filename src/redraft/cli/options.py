@@ -54,7 +54,7 @@ ModeOption = Annotated[
     typer.Option(
         "--mode",
         help="diffusion; autoregressive: the same weights token by token; verified: the same answers as that, drafted "
-        "on canvases.",
+        "on canvases; auto: the same again, drafted while that is faster.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

@@ -1,7 +1,9 @@
 """The engine without a thread: requests go in, each `step` runs one forward, events come out."""
 
 import time
+from collections.abc import Callable
 
+from redraft.engine.costs import Load
 from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
 from redraft.engine.modes.causal import Causal
 from redraft.engine.modes.diffusion import Diffusion
@@ -21,18 +23,19 @@ class EngineCore:
     For one caller at a time; `EngineThread` gives it a thread.
     """
 
-    def __init__(self, model: Transformer, limits: Limits | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, model: Transformer, limits: Limits | None = None, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.model, self._clock = model, clock
         self.limits = limits or Limits()
         self.prefixes = PrefixCache(self.limits.prefix_tokens)
         self.scheduler = Scheduler(self.limits)
         config, device = model.config, model.embed_tokens.weight.device
-        causal = Causal(config, device)
+        self._causal = Causal(config, device)
         # By the names that requests have for them (`request.MODE_NAMES`).
         self._modes: dict[str, DecodingMode] = {
             "diffusion": Diffusion(config, device),
-            "autoregressive": causal,
-            "verified": causal,
+            **dict.fromkeys(("autoregressive", "verified", "auto"), self._causal),
             "scoring": Scoring(config, device),
         }
         self._held: dict[str, Sequence] = {}
@@ -94,8 +97,18 @@ class EngineCore:
             prompt = request.prompt[: sequence.mode.max_cached(request)]
             sequence.begin(*self.prefixes.find(prompt, sequence.adapter_digest))
             events.append(Admitted(request.id, time.perf_counter(), sequence.cache.length))
+        admitted = self.scheduler.admitted
+        for mode in {sequence.mode for sequence in admitted}:
+            if isinstance(mode, Causal):
+                mode.prepare(admitted)
         chunks = self.scheduler.plan()
-        return events + (self._run(chunks) if chunks else [])
+        if not chunks:
+            return events
+        load = Load(len(chunks), sum(chunk.tokens for chunk in chunks), sum(chunk.canvas_rows for chunk in chunks))
+        start = self._clock()
+        events += self._run(chunks)
+        self._causal.choice.costs.observe(load, self._clock() - start)
+        return events
 
     def _run(self, chunks: list[Chunk]) -> list[Event]:
         try:

@@ -26,16 +26,17 @@ class Request:
     """One answer that is asked for.
 
     id: the caller's name for it, unlike that of any other request the engine holds; nothing is computed from it.
-    prompt: token ids. settings: sampler settings, seed and index among them. stop_ids: tokens that end the answer as
-    an EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many
-    of each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion";
+    prompt: token ids. settings: sampler settings, seed and index among them. stop_ids: tokens that end the answer as an
+    EOS does (None: the model's EOS ids). drafts: whether an event is wanted for every denoising step. top: how many of
+    each position's likeliest tokens are wanted, with every draft and with what is committed. mode: "diffusion";
     "autoregressive": one token after the other by encoder passes, the likeliest each or, at a temperature, one that is
     drawn; "verified": the same answer, drafted on canvases and kept as far as the encoder pass would have written it;
-    or "scoring": the log-probabilities of the prompt's own tokens, by encoder passes. constraint: the language that the
-    answer is to be of, built for the model's vocabulary and with the stop ids as its end. adapter: the name of one that
-    the model holds, None for the base alone. start: what its first canvas begins as, of which tokens may be pinned;
-    None for noise. is_background: whether it gives way to all that are not. is_scored: whether the encoder pass reads
-    an answer of mode "diffusion" once it is written, for the log-probabilities of its tokens.
+    "auto": the same again, drafted while that is faster; or "scoring": the log-probabilities of the prompt's own
+    tokens, by encoder passes. constraint: the language that the answer is to be of, built for the model's vocabulary
+    and with the stop ids as its end. adapter: the name of one that the model holds, None for the base alone. start:
+    what its first canvas begins as, of which tokens may be pinned; None for noise. is_background: whether it gives way
+    to all that are not. is_scored: whether the encoder pass reads an answer of mode "diffusion" once it is written, for
+    the log-probabilities of its tokens.
     """
 
     id: str

@@ -103,7 +103,12 @@ class Chunk:
     @property
     def tokens(self) -> int:
         """Rows of the forward."""
-        return self.encode + self.denoises * self.sequence.canvas_rows
+        return self.encode + self.canvas_rows
+
+    @property
+    def canvas_rows(self) -> int:
+        """Those of them that are of its canvas."""
+        return self.denoises * self.sequence.canvas_rows
 
     @property
     def is_last(self) -> bool:

@@ -151,6 +151,11 @@ class TokenRecord(AnswerRecord):
         """The number of tokens so far, with one that has ended the answer."""
         return len(self._written)
 
+    @property
+    def last(self) -> int:
+        """The last token so far."""
+        return self._written[-1]
+
     def write(self, token: int, entropy: float) -> str | None:
         """Adds a token, read out with so many nats; returns why the answer ends there, or None.
 

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-Mode = Literal["diffusion", "autoregressive", "verified"]
+Mode = Literal["diffusion", "autoregressive", "verified", "auto"]
 """How an answer is written; of all but the first the tokens are the same."""
 
 ANSWERING_MODES = get_args(Mode)
-DRAFTED_MODES = ("verified",)
+DRAFTED_MODES = ("verified", "auto")
 """Those whose answers are written causally, and may be drafted on canvases."""
 
 _STOPPING = frozenset({"stopping", "stability_threshold", "confidence_threshold", "entropy_limit"})
 _CANVAS = _STOPPING | {
     "canvas_length", "steps", "t_min", "t_max", "schedule", "acceptance", "entropy_bound",
 }  # fmt: skip
-UNUSED_SETTINGS = {"diffusion": frozenset[str](), "autoregressive": _CANVAS, "verified": _STOPPING}
+UNUSED_SETTINGS = {"diffusion": frozenset[str](), "autoregressive": _CANVAS, "verified": _STOPPING, "auto": _STOPPING}
 """Sampler settings that a mode has no use for. When a draft is verified does not change the answer."""
 
 

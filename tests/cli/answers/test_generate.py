@@ -65,7 +65,7 @@ def test_modes(run, checkpoint, tmp_path):
     code, _, err = run("generate", "hello", "-m", checkpoint, "--mode", "autoregressive", "--steps", 3)
     assert (code, err) == (2, "redraft: --mode autoregressive has no use for --steps: leave it out\n")
     code, _, err = run("generate", "hello", "-m", checkpoint, "--mode", "greedy")
-    assert (code, err) == (2, "redraft: --mode is 'greedy', must be one of diffusion, autoregressive, verified\n")
+    assert (code, err) == (2, "redraft: --mode is 'greedy', must be one of diffusion, autoregressive, verified, auto\n")
 
 
 def test_options_are_obeyed(run, checkpoint):

@@ -20,6 +20,7 @@ from redraft.benchmark.timing import describe_machine
 from redraft.benchmark.verified import compare_verified
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, format_ms, report
+from redraft.generation.modes import DRAFTED_MODES
 from redraft.model.precision import Precision, precision_choices
 from redraft.model.preparation import prepare
 from redraft.model.transformer import Transformer
@@ -28,7 +29,7 @@ from redraft.utils.words import counted
 Noun = tuple[str, str]
 CANVASES, REQUESTS = ("canvas", "canvases"), ("request", "requests")
 PEERS = ("transformers", "autoregressive")
-COMPARED_MODES = ("diffusion", "verified")
+COMPARED_MODES = ("diffusion", *DRAFTED_MODES)
 
 RoundsOption = Annotated[int, typer.Option(help="How often everything is measured.")]
 
@@ -131,10 +132,13 @@ def compare(
     *,
     peer: Annotated[str, typer.Option("--with", help="transformers or autoregressive.")] = "transformers",
     mode: Annotated[
-        str, typer.Option(help="What is beside autoregressive decoding: diffusion (steps) or verified (whole answers).")
+        str,
+        typer.Option(
+            help="What is beside autoregressive decoding: diffusion (steps), verified or auto (whole answers)."
+        ),
     ] = "diffusion",
-    prompts: Annotated[str | None, typer.Option(help="Of --mode verified: a test set, extract by default.")] = None,
-    requests: Annotated[int | None, typer.Option(help="Of --mode verified: prompts of the set, 32 by default.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Of whole answers: a test set, extract by default.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Of whole answers: prompts of the set, 32 by default.")] = None,
     rounds: RoundsOption = 7,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps of a canvas: 4 are run beside transformers; 12 are assumed.")
@@ -144,21 +148,21 @@ def compare(
 
     transformers runs in bf16, or in float32 where that is our precision. autoregressive decodes the weights token by
     token; the break-even is the number of denoising steps per canvas at which both are as fast. With --mode verified
-    whole answers of a model with a tokenizer are compared, which are the same.
+    and auto whole answers of a model with a tokenizer are compared, which are the same.
     """
     if peer not in PEERS:
         raise ValueError(f"--with is {peer!r}, must be one of {', '.join(PEERS)}")
     options.check_at_least(1, rounds=rounds, context=chosen.context)
     if mode not in COMPARED_MODES:
         raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(COMPARED_MODES)}")
-    if mode == "verified":
+    if mode in DRAFTED_MODES:
         if peer != "autoregressive" or steps is not None:
-            raise ValueError("--mode verified requires --with autoregressive, and no --steps")
+            raise ValueError(f"--mode {mode} requires --with autoregressive, and no --steps")
         options.check_at_least(1, requests=requests)
-        _verified(chosen, rounds, prompts or "extract", requests or 32)
+        _verified(chosen, mode, rounds, prompts or "extract", requests or 32)
         return
     if prompts is not None or requests is not None:
-        raise ValueError("--prompts and --requests require --mode verified")
+        raise ValueError("--prompts and --requests require --mode verified or auto")
     if peer == "transformers":
         options.require_package("transformers", "compare")
         options.check_at_least(2, steps=steps)
@@ -211,23 +215,25 @@ def _with_autoregressive(chosen: StepOptions, rounds: int, steps: int) -> None:
     )  # fmt: skip
 
 
-def _verified(chosen: StepOptions, rounds: int, task: str, requests: int) -> None:
+def _verified(chosen: StepOptions, mode: str, rounds: int, task: str, requests: int) -> None:
     texts, machine = sample_prompts(task, requests), describe_machine()
     model = redraft.load(chosen.config, precision=chosen.precision)
     prompts = [model.encode(text) for text in texts]
-    found = compare_verified(model.transformer, prompts, model.defaults, chosen.batch, rounds=rounds)
-    sides = {"verified": found.verified, "autoregressive": found.autoregressive}
+    found = compare_verified(model.transformer, prompts, model.defaults, chosen.batch, rounds=rounds, mode=mode)
+    sides, best = found.tokens_per_second, found.ratio_to_best
     chosen.report(
         {
-            "bench": "compare", "with": "autoregressive", "mode": "verified", "prompts": task, "requests": requests,
-            "ratio": found.ratio, "tokens_per_second": sides, "equal": found.equal, "tokens": round(found.tokens, 2),
+            "bench": "compare", "with": "autoregressive", "mode": mode, "prompts": task, "requests": requests,
+            "ratio": found.ratio, "ratio_to_best": best,
+            "tokens_per_second": sides, "equal": found.equal, "tokens": round(found.tokens, 2),
             "rounds": round(found.rounds, 2), "denoiser_passes": round(found.denoiser_passes, 2), "machine": machine,
         },
         f"{found.equal} of {found.answers} answers are equal; an answer of {found.tokens:.1f} tokens took "
         f"{found.rounds:.1f} causal and {found.denoiser_passes:.1f} denoiser passes",
+        *([] if best is None else [f"{best.median:.2f} x as fast as the better of the two others in each round"]),
         noun=REQUESTS, columns=("decoding", "tokens/s", "ratio"),
         rows=[
-            ("verified", f"{found.verified.median:.0f}", f"{found.ratio.median:.2f} x"),
-            ("token by token", f"{found.autoregressive.median:.0f}", ""),
+            (name, f"{one.median:.0f}", f"{found.ratio.median:.2f} x" if name == mode else "")
+            for name, one in sides.items()
         ],
     )  # fmt: skip

@@ -1,17 +1,19 @@
 """Decoding by the causal reading of the one stack of weights: an encoder pass for each token, or for several.
 
 In mode "autoregressive" each forward writes one token. In mode "verified" canvases draft (`modes/drafting.py`), and a
-forward over a draft keeps what it would have written itself. The answer is that of `generation/autoregressive.py`,
-token for token, whatever the drafts are: a row of the encoder pass is computed with the same bits in a pass over many
-rows and over one; the number that draws a token belongs to its place in the answer; and a draft's token that is kept is
-the one that was written behind tokens that had been kept. The cache then holds what was kept, as if nothing else had
-been encoded.
+forward over a draft keeps what it would have written itself. In mode "auto" each turn of the engine decides for each
+sequence between the two, by what forwards cost and what drafts have given (`costs.py`).
+
+The answer is that of `generation/autoregressive.py`, token for token, whatever the drafts are: a row of the encoder
+pass is computed with the same bits in a pass over many rows and over one; the number that draws a token belongs to its
+place in the answer; and a draft's token that is kept is the one that was written behind tokens that had been kept. The
+cache then holds what was kept, as if nothing else had been encoded.
 
 C rows of a canvas, D hidden size, R rows that are read out.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Tokens
 from dataclasses import replace
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from redraft.diffusion.sampler import CanvasState
+from redraft.engine.costs import DraftChoice, Load
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.modes.drafting import DraftedRecord, Drafting, DraftingPolicy
 from redraft.engine.request import Request
@@ -31,6 +34,9 @@ from redraft.model.head import OutputHead
 from redraft.model.readout.query import Readout, ReadoutQuery, TopTokens
 from redraft.model.readout.streamed import streamed_readout
 
+TYPICAL_CHUNK = 64
+"""Of other requests' pending tokens, no more count for the choice: prompts are read once and gone."""
+
 
 class Causal:
     """The decoding mode of answers whose tokens are those of the causal pass.
@@ -42,6 +48,7 @@ class Causal:
     def __init__(self, config: ModelConfig, device: torch.device, policy: DraftingPolicy | None = None) -> None:
         self._config, self._device = config, device
         self._drafting = Drafting(config, device, policy or DraftingPolicy())
+        self.choice = DraftChoice()
 
     def check(self, request: Request) -> None:
         config = self._config
@@ -57,6 +64,34 @@ class Causal:
         return kind(
             request.prompt, request.settings, self._config, stop_ids=request.stop_ids, constraint=request.constraint
         )
+
+    def prepare(self, admitted: Iterable[Sequence]) -> None:
+        """Decides, before each forward, which of its sequences draft. admitted: all that may be in the forward."""
+        others, count, canvas_rows = Load(), 0, 0
+        for sequence in admitted:
+            if sequence.mode is self and sequence.request.mode == "auto" and sequence.canvas_length:
+                count, canvas_rows = count + 1, max(canvas_rows, sequence.canvas_length)
+            else:
+                rows = min(len(sequence.pending), TYPICAL_CHUNK) + sequence.canvas_rows
+                others += Load(1, rows, sequence.canvas_rows)
+        if count:
+            self.choice.begin(count, canvas_rows, others)
+        for sequence in admitted:
+            record, is_own = sequence.record, sequence.mode is self and sequence.canvas_length > 0
+            if is_own and isinstance(record, DraftedRecord):
+                drafts = sequence.request.mode == "verified" or self.choice.pays(record.yielded)
+                self._choose(sequence, record, drafts)
+
+    def _choose(self, sequence: Sequence, record: DraftedRecord, drafts: bool) -> None:
+        """Begins a canvas where a sequence is to draft and has none, and gives one up that is not to be denoised."""
+        if sequence.phase is Phase.PREFILL:
+            sequence.canvas_rows = sequence.canvas_length if drafts else 0
+        elif drafts and sequence.pending == [record.last] and sequence.canvas is None:
+            if self._drafting.has_room(sequence):
+                sequence.canvas = self._drafting.first(sequence, record.last)
+                sequence.pending, sequence.canvas_rows = [], sequence.canvas_length
+        elif not drafts and not sequence.pending:
+            sequence.canvas, sequence.pending, sequence.canvas_rows = None, [record.last], 0
 
     def max_cached(self, request: Request) -> int:
         # The first token comes from the row of the prompt's last.
@@ -120,6 +155,8 @@ class Causal:
         assert isinstance(record, TokenRecord)
         record.lap("denoising" if step is not None else sequence.phase.value)
         record.count(is_step=step is not None, has_draft=bool(outcome.draft), has_tokens=bool(kept))
+        if kept and sequence.phase is Phase.COMMIT and isinstance(record, DraftedRecord):
+            self.choice.note(record.yielded, record.round(len(outcome.draft), len(kept)))
         if kept:
             told, finish_reason = [], None
             for token, entropy in zip(kept, outcome.entropies, strict=True):
@@ -142,18 +179,13 @@ class Causal:
         if step is not None and request.drafts:
             yield StepTaken(request.id, step)
         sequence.phase, sequence.canvas = Phase.COMMIT, outcome.canvas
-        self._go_on(sequence, kept[-1] if kept else None, outcome.verify)
+        self._go_on(sequence, record.last, outcome.verify)
 
-    def _go_on(self, sequence: Sequence, last: int | None, draft: Tokens[int] | None) -> None:
-        """Says what the next forward is to do: verify, or denoise where there is nothing to verify and room for it."""
+    def _go_on(self, sequence: Sequence, last: int, draft: Tokens[int] | None) -> None:
+        """Says what the next forward is to do: to denoise a canvas there is, or to verify a draft or write a token."""
         canvas, record = sequence.canvas, sequence.record
         assert isinstance(record, TokenRecord)
-        if last is None:
-            assert canvas is not None
-            last = int(canvas.tokens[0, 0])
-        if draft is None and self._drafting.has_room(sequence):
-            if canvas is None:
-                sequence.canvas = self._drafting.first(sequence, last)
+        if draft is None and canvas is not None and self._drafting.has_room(sequence):
             sequence.pending, sequence.canvas_rows = [], sequence.canvas_length
             return
         # An answer of `room` tokens needs no row behind them.

@@ -9,6 +9,7 @@ C rows of a canvas, D hidden size.
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from redraft.diffusion.schedule import LinearTemperature
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.diffusion.stopping import EveryPositionConfident
+from redraft.engine.costs import DraftYield
 from redraft.engine.request import Request
 from redraft.engine.sequence import Phase, Sequence
 from redraft.generation.autoregressive import TokenRecord
@@ -44,12 +46,16 @@ class DraftingPolicy:
 
 
 class DraftedRecord(TokenRecord):
-    """The record of an answer that may be drafted. rounds, drafted_rounds, denoiser_passes: see `Verification`."""
+    """The record of an answer that may be drafted. rounds, drafted_rounds, denoiser_passes: see `Verification`.
 
-    rounds = 0
-    drafted_rounds = 0
-    denoiser_passes = 0
-    _told_steps = 0
+    yielded: what its rounds of drafts took and gave.
+    """
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        self.rounds = self.drafted_rounds = self.denoiser_passes = 0
+        self.yielded = DraftYield()
+        self._told_steps = self._noted_passes = 0
 
     def count(self, *, is_step: bool, has_draft: bool, has_tokens: bool) -> None:
         super().count(is_step=is_step, has_draft=has_draft, has_tokens=has_tokens)
@@ -60,6 +66,14 @@ class DraftedRecord(TokenRecord):
     def take_steps(self) -> int:
         before, self._told_steps = self._told_steps, self.denoiser_passes
         return self.denoiser_passes - before
+
+    def round(self, draft: int, kept: int) -> DraftYield | None:
+        """Returns what the round took and gave that kept so many tokens, one without drafts: None.
+
+        draft: how many tokens were verified.
+        """
+        passes, self._noted_passes = self.denoiser_passes - self._noted_passes, self.denoiser_passes
+        return DraftYield(1.0, passes, draft, kept) if passes or draft else None
 
     def generation(self, finish_reason: str) -> Generation:
         found = Verification(self.rounds, self.drafted_rounds, self.denoiser_passes, self.written / self.rounds)

@@ -1,14 +1,27 @@
 """Conditioning against the list of all canvases: random automata, any start, any ends, masses 200 nats apart."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
-from redraft.constraints.conditioning import Conditioned
+from redraft.constraints.conditioning import Conditioned, PlainRecursions, Recursions
 from redraft.constraints.tokens import TokenAutomaton
+from redraft.model.native.build import load_kernels
 
 AUTOMATA = 1100
+
+
+@pytest.fixture(params=["plain", "native"], scope="module")
+def recursions(request) -> Recursions:
+    if request.param == "plain":
+        return PlainRecursions()
+    if shutil.which("g++") is None:
+        pytest.skip("no compiler here")
+    kernels = load_kernels()
+    assert kernels is not None
+    return kernels.recursions
 
 
 def random_automaton(rng: np.random.Generator) -> TokenAutomaton:
@@ -39,7 +52,7 @@ def members_of(automaton: TokenAutomaton, state: int, ends: np.ndarray, length: 
     return found
 
 
-def test_it_is_what_enumeration_says():
+def test_it_is_what_enumeration_says(recursions):
     rng, empty = np.random.default_rng(0), 0
     for _ in range(AUTOMATA):
         automaton = random_automaton(rng)
@@ -49,7 +62,7 @@ def test_it_is_what_enumeration_says():
         masses[rng.random(masses.shape) < 0.1] = -np.inf
         members = members_of(automaton, state, ends, length)
         weights = np.array([masses[range(length), canvas].sum() for canvas in members])
-        given = Conditioned(automaton, masses, state, ends)
+        given = Conditioned(automaton, masses, state, ends, recursions)
         if not (weights > -np.inf).any():
             empty += 1
             assert given.log_mass == -np.inf
@@ -77,14 +90,14 @@ def test_it_is_what_enumeration_says():
     assert 100 < empty < AUTOMATA - 500
 
 
-def test_samples_come_as_often_as_they_are_probable():
+def test_samples_come_as_often_as_they_are_probable(recursions):
     rng, draws = np.random.default_rng(1), 3000
     for _ in range(5):
         automaton, length = random_automaton(rng), 3
         ends = np.ones(automaton.num_states, dtype=bool)
         masses = np.log(rng.dirichlet(np.ones(automaton.num_classes), length))
         members = members_of(automaton, 0, ends, length)
-        given = Conditioned(automaton, masses, 0, ends)
+        given = Conditioned(automaton, masses, 0, ends, recursions)
         expected = np.array([np.exp(masses[range(length), one].sum() - given.log_mass) for one in members]) * draws
         counts = dict.fromkeys(members, 0)
         for uniforms in rng.random((draws, length)):
@@ -95,3 +108,31 @@ def test_samples_come_as_often_as_they_are_probable():
         freedom = max(1, common.sum() - 1)
         # Five standard deviations of chi square with so many degrees of freedom.
         assert chi < freedom + 5 * np.sqrt(2 * freedom)
+
+
+def test_both_ways_go_alike_along_a_canvas_of_any_size(recursions):
+    """What cannot be enumerated: 64 positions, many states and arcs, masses hundreds of nats apart."""
+    rng, plain = np.random.default_rng(2), PlainRecursions()
+    for spread in (3.0, 30.0, 400.0):
+        states, classes, length = 300, 40, 64
+        counts = rng.integers(1, 21, states)
+        arc_class = np.concatenate([np.sort(rng.choice(classes, count, replace=False)) for count in counts])
+        first = np.append(0, np.cumsum(counts)).astype(np.int32)
+        # Most go a little further, some anywhere.
+        source = np.repeat(np.arange(states), counts)
+        jump = np.where(rng.random(len(source)) < 0.02, *rng.integers(0, [[states], [12]], (2, len(source))))
+        target = ((source + jump) % states).astype(np.int32)
+        arcs = first, arc_class.astype(np.int32), target
+        ends = rng.random(states) < 0.05
+        masses = rng.random((length, classes)) * -spread
+        masses[rng.random(masses.shape) < 0.3] = -np.inf
+        after, probs = recursions.condition(arcs, masses, 7, ends)
+        wanted_after, wanted_probs = plain.condition(arcs, masses, 7, ends)
+        is_reached = np.arange(states) == 7
+        for found, wanted in zip(after, wanted_after, strict=True):
+            np.testing.assert_allclose(found[is_reached], wanted[is_reached], rtol=1e-12, atol=1e-9)
+            is_reached[target[is_reached[source]]] = True
+        np.testing.assert_allclose(probs, wanted_probs, atol=1e-10)
+        np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-9)
+        found, wanted = recursions.likeliest(arcs, masses, 7, ends), plain.likeliest(arcs, masses, 7, ends)
+        assert (found[0].tolist(), found[1]) == (wanted[0].tolist(), wanted[1])

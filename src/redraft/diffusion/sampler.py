@@ -56,16 +56,18 @@ class Overruling:
 
     draft int64 [N] takes the place of the argmax, entropy float32 [N] that of the entropy in stopping only, and sample
     int64 [N] that of the sample where it is not KEPT. Acceptance and soft embeddings stay the model's. Rows without a
-    constraint repeat what the readout says.
+    constraint repeat what the readout says. unchanged int64 [N], the same for all rows of a canvas: its draft counts as
+    unchanged for at most so many steps.
     """
 
     sample: Tensor
     draft: Tensor
     entropy: Tensor
+    unchanged: Tensor
 
     def select(self, rows: Tensor) -> "Overruling":
         """Returns what is said of some rows."""
-        return Overruling(sample=self.sample[rows], draft=self.draft[rows], entropy=self.entropy[rows])
+        return Overruling(**{name: value[rows] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +238,12 @@ class Sampler:
         accepted = accepted if state.pinned is None else accepted | state.pinned
         same = (draft == state.draft).all(dim=-1) & (state.unchanged != NO_DRAFT)
         unchanged = torch.where(same, state.unchanged + 1, 0)
+        at_rest = unchanged
+        if overruling is not None:
+            at_rest = torch.minimum(unchanged, overruling.unchanged.view(shape)[:, 0])
         stopped = _decide(
             [settings.stopping for settings in state.settings],
-            lambda rule, rows: rule.stops(stop_entropy[rows], unchanged[rows]),
+            lambda rule, rows: rule.stops(stop_entropy[rows], at_rest[rows]),
             torch.empty(0, dtype=torch.float64, device=device),
         )
 

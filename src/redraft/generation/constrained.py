@@ -1,9 +1,13 @@
 """An answer that is held to a language: what its constraint decides in each denoising step.
 
-The rest rule. The model accepts, samples and conditions itself, as without a constraint; the drafts, the stop and the
-result are the constraint's: the likeliest canvas of the language, and the entropies under the condition that the canvas
-belongs to it. Only when the model's own draft comes to rest outside the language, or is outside when half of the steps
-are spent, is the canvas *guided* to its end: its tokens are then one joint sample of that conditional distribution.
+The rest rule. The model accepts, samples and conditions itself, as without a constraint; the drafts and the result are
+the constraint's: the likeliest canvas of the language. Only when the model's own draft is at rest outside the language,
+or is outside when half of the steps are spent, is the canvas *guided* to its end: its tokens are then one joint sample
+of the distribution under the condition that the canvas belongs to the language.
+
+A canvas stops by the entropies under that condition, but not before the model's own draft is at rest too, and in the
+language, or the canvas is guided. By themselves they would stop it too early: what is independent at each position
+counts the same evidence many times.
 
 C canvas length, K classes of tokens, S states of the automaton, N rows.
 """
@@ -22,7 +26,7 @@ from redraft.constraints.tokens import NEVER, TokenAutomaton
 from redraft.diffusion.randomness import Purpose
 from redraft.diffusion.sampler import KEPT, CanvasState, Overruling
 from redraft.model.head import OutputHead
-from redraft.model.readout.classes import ClassReadout, read_classes
+from redraft.model.readout.classes import ClassMap, ClassReadout, RowClasses
 from redraft.model.readout.query import AllowedTokens, Readout, ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 
@@ -30,8 +34,13 @@ Ints = NDArray[np.int64]
 NOTHING_LEFT = -1
 """Tokens left behind a canvas that has to hold the end of the answer: the end itself costs none."""
 MAX_CANVAS_ARCS = 2**22
-"""Arcs times positions of a canvas. In a step the condition takes 8 bytes and some 100 ns of each, for which all that
-the engine answers has to wait."""
+"""Arcs times positions of a canvas. In a step the condition takes some 4 ns of each, without our kernels 25, for which
+all that the engine answers has to wait."""
+PATIENCE = 3
+"""How often the model's own draft, outside the language, repeats itself before the canvas is guided: until then the
+model often mends it. Chosen on the tuning sets of `redraft eval extract` and `normalize`."""
+MANY = 2**62
+"""Steps that a draft counts as unchanged for where nothing is to keep it from stopping."""
 TIE = 1e-9
 """Nats between two canvases that are equally likely but for rounding."""
 
@@ -40,18 +49,21 @@ TIE = 1e-9
 class ConstrainedCanvas:
     """A canvas under a constraint, between two denoising steps. A step makes a new one and changes none.
 
-    state: of the automaton, where the canvas begins. end_classes [k]: the classes of the tokens that end the answer;
-    from position `limit` on there may be no others. ends bool [S]: the states that the canvas may end in. own int64
-    [C]: the model's own draft of the last step, None before the first. is_guided: whether tokens are drawn from the
+    classes: those of the automaton, as the readout reads them. state: of the automaton, where the canvas begins.
+    end_classes [k]: the classes of the tokens that end the answer; from position `limit` on there may be no others.
+    ends bool [S]: the states that the canvas may end in. own int64 [C]: the model's own draft of the last step, None
+    before the first; rested: for how many steps it has been the same. is_guided: whether tokens are drawn from the
     language, log_mass: as in `DenoisingStep`, of the last step.
     """
 
     automaton: TokenAutomaton
+    classes: ClassMap
     state: int
     end_classes: Ints
     limit: int
     ends: NDArray[np.bool_]
     own: Tensor | None = None
+    rested: int = 0
     is_guided: bool = False
     log_mass: float = 0.0
 
@@ -67,6 +79,7 @@ class ConstrainedCanvas:
         left = max(NOTHING_LEFT, min(room - length, further * length))
         return cls(
             automaton=automaton,
+            classes=ClassMap(torch.from_numpy(automaton.class_of_token), automaton.num_classes),
             state=state,
             end_classes=end_classes(automaton, stop_ids),
             limit=room,
@@ -86,7 +99,7 @@ class ConstrainedCanvas:
         forbidden = torch.zeros_like(read.log_mass, dtype=torch.bool)
         if state.pinned is not None:
             pinned, tokens = state.pinned[0].cpu(), state.tokens[0].cpu()
-            at = torch.from_numpy(self.automaton.class_of_token)[tokens]
+            at = self.classes.columns[tokens]
             forbidden = pinned[:, None] & (at[:, None] != torch.arange(count))
             held = pinned[:, None].expand(-1, count)
             read = ClassReadout(
@@ -104,11 +117,15 @@ class ConstrainedCanvas:
             best_log_prob=read.best_log_prob.masked_fill(forbidden, -torch.inf),
         )
 
-    def rests(self, own: Tensor, state: CanvasState) -> bool:
+    def turns_to(self, own: Tensor) -> "ConstrainedCanvas":
+        """Returns this with the model's own draft of the step that is being taken."""
+        is_same = self.own is not None and torch.equal(own, self.own)
+        return dataclasses.replace(self, own=own, rested=self.rested + 1 if is_same else 0)
+
+    def gives_up(self, state: CanvasState) -> bool:
         """Tells whether the model's own draft, outside the language, is there to stay: the rest rule."""
         (begun,), (counter,) = state.begun, state.counters
-        is_at_rest = self.own is not None and torch.equal(own, self.own)
-        return is_at_rest or 2 * (counter.step - 1) <= begun
+        return self.rested >= PATIENCE or 2 * (counter.step - 1) <= begun
 
 
 def end_classes(automaton: TokenAutomaton, stop_ids: Collection[int]) -> Ints:
@@ -172,6 +189,16 @@ def check_constraint(
         )
 
 
+def classes_of(canvases: Sequence[ConstrainedCanvas | None], states: Sequence[CanvasState]) -> tuple[RowClasses, ...]:
+    """Returns what a readout of the canvases' rows, one canvas behind the other, is asked for their constraints."""
+    asked, end = [], 0
+    for canvas, state in zip(canvases, states, strict=True):
+        start, end = end, end + state.length
+        if canvas is not None:
+            asked.append(RowClasses(start, end, canvas.classes))
+    return tuple(asked)
+
+
 def constrain(
     canvases: Sequence[ConstrainedCanvas | None],
     states: Sequence[CanvasState],
@@ -181,36 +208,47 @@ def constrain(
 ) -> tuple[list[ConstrainedCanvas | None], Overruling | None]:
     """Takes canvases one step further, each under its constraint or under none.
 
-    states: each of one canvas, before the step; hidden [N, D] and readout: of their rows, one canvas behind the other.
+    states: each of one canvas, before the step; hidden [N, D] and readout, with the `classes_of` the canvases: of their
+    rows, one canvas behind the other.
     Returns what each constraint comes to, and what takes the place of the readout; None where none is constrained.
     """
     stepped = list(canvases)
     if all(canvas is None for canvas in canvases):
         return stepped, None
     overruling = Overruling(
-        sample=torch.full_like(readout.argmax, KEPT), draft=readout.argmax.clone(), entropy=readout.entropy.clone()
+        sample=torch.full_like(readout.argmax, KEPT),
+        draft=readout.argmax.clone(),
+        entropy=readout.entropy.clone(),
+        unchanged=torch.full_like(readout.argmax, MANY),
     )
-    end = 0
+    end, reads = 0, iter(readout.classes)
     for i, (canvas, state) in enumerate(zip(canvases, states, strict=True)):
         rows = slice(end, end + state.length)
         end = rows.stop
+        if canvas is None:
+            continue
+        read = next(reads)
         # What is not finite is the sampler's to report.
-        if canvas is not None and bool(readout.entropy[rows].isfinite().all()):
-            stepped[i], own = _step(canvas, state, head, hidden[rows], readout.argmax[rows])
-            for name in ("sample", "draft", "entropy"):
-                getattr(overruling, name)[rows] = getattr(own, name).to(readout.argmax.device)
+        if bool(readout.entropy[rows].isfinite().all()):
+            stepped[i], own = _step(canvas, state, read, head, hidden[rows], readout.argmax[rows])
+            for name, value in vars(own).items():
+                getattr(overruling, name)[rows] = value.to(readout.argmax.device)
     return stepped, overruling
 
 
 def _step(
-    canvas: ConstrainedCanvas, state: CanvasState, head: OutputHead, hidden: Tensor, argmax: Tensor
+    canvas: ConstrainedCanvas,
+    state: CanvasState,
+    read: ClassReadout,
+    head: OutputHead,
+    hidden: Tensor,
+    argmax: Tensor,
 ) -> tuple[ConstrainedCanvas, Overruling]:
     """Takes one canvas of C rows one step further."""
     automaton = canvas.automaton
-    of_token = torch.from_numpy(automaton.class_of_token).long()
-    read = read_classes(head, hidden, state.temperatures[0], of_token, automaton.num_classes)
     read = canvas.limited(read, state)
-    given = Conditioned(automaton, read.log_mass.numpy(), canvas.state, canvas.ends)
+    recursions = None if head.kernels is None else head.kernels.recursions
+    given = Conditioned(automaton, read.log_mass.numpy(), canvas.state, canvas.ends, recursions)
     if given.log_mass == -np.inf:
         raise ValueError("the pinned tokens do not fit the constraint: no answer of its language has them there")
     classes, log_prob = given.best(read.best_log_prob.numpy())
@@ -221,16 +259,24 @@ def _step(
     if not is_inside and log_prob >= likeliest - TIE and canvas.allows(own.numpy()):
         # Of several likeliest canvases the model's own is the draft.
         is_inside, draft = True, own
-    is_guided = canvas.is_guided or (not is_inside and canvas.rests(own, state))
+    canvas = canvas.turns_to(own)
+    is_guided = canvas.is_guided or (not is_inside and canvas.gives_up(state))
     sample = torch.full_like(draft, KEPT)
     if is_guided:
         sample = draft
         if state.settings[0].temperature:
             uniforms = state.counters[0].uniforms(state.length, Purpose.JOINT)
             sample = _sample_within(given.sample(uniforms.numpy()), automaton, read, state, head, hidden)
-    stepped = dataclasses.replace(canvas, own=own, is_guided=is_guided, log_mass=given.log_mass)
     entropy = torch.from_numpy(given.entropy(read.entropy.numpy())).float()
-    return stepped, Overruling(sample=sample, draft=draft, entropy=entropy)
+    if not is_inside and not is_guided:
+        entropy = torch.full_like(entropy, torch.inf)
+    overruling = Overruling(
+        sample=sample,
+        draft=draft,
+        entropy=entropy,
+        unchanged=torch.full_like(draft, MANY if is_guided else canvas.rested),
+    )
+    return dataclasses.replace(canvas, is_guided=is_guided, log_mass=given.log_mass), overruling
 
 
 def _likeliest(read: ClassReadout, classes: Ints) -> Tensor:

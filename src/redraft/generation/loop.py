@@ -20,7 +20,7 @@ from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.diffusion.start import CanvasStart
-from redraft.generation.constrained import ConstrainedCanvas, constrain
+from redraft.generation.constrained import ConstrainedCanvas, classes_of, constrain
 from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
 from redraft.generation.scoring import log_probs_of
@@ -132,7 +132,8 @@ def denoise(
         signal = None if state.soft_embedding is None else state.soft_embedding[0]
         batch = FlatBatch.single(state.tokens[0], cache.length, Pass.DENOISER, soft_embedding=signal, adapter=adapter)
         hidden = model.run(batch, (cache,)).hidden
-        readout = streamed_readout(model.head, hidden, ReadoutQuery(temperature, sampler.uniforms(state)))
+        query = ReadoutQuery(temperature, sampler.uniforms(state), classes=classes_of([held], [state]))
+        readout = streamed_readout(model.head, hidden, query)
         (held,), overruling = constrain([held], [state], model.head, hidden, readout)
         state = sampler.step(state, readout, overruling)
         ((is_finite, is_active),) = sampler.verdicts(state)

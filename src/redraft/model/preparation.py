@@ -22,7 +22,7 @@ from redraft.model.native.kernels import Kernels
 from redraft.model.native.layer import ExpertProducts, FusedMLP, KernelLayer, LinearMethod
 from redraft.model.native.linear import GroupedLinear, KernelLinear, PackedEmbedding
 from redraft.model.precision import Precision
-from redraft.model.readout.streamed import TILE
+from redraft.model.readout.classes import TILE
 from redraft.model.transformer import SelfConditioning, Transformer
 
 FindKernels = Callable[[], Kernels | None]

@@ -5,14 +5,20 @@ import torch
 
 from redraft.model.precision import Precision
 from redraft.model.preparation import prepare
-from redraft.model.readout import classes
-from redraft.model.readout.classes import read_classes
-from redraft.model.readout.query import ReadoutQuery
+from redraft.model.readout.classes import ClassMap, ClassReadout, RowClasses
+from redraft.model.readout.query import AllowedTokens, ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from tests.fakes.models import tiny_model
 
 VOCAB = 2500
 """Some tiles, the last of them not full."""
+
+
+def read_classes(head, hidden, temperature, of_token, count) -> ClassReadout:
+    asked = RowClasses(0, len(hidden), ClassMap(of_token, count))
+    query = ReadoutQuery(temperature, None, soft_embedding=False, classes=(asked,))
+    (read,) = streamed_readout(head, hidden, query).classes
+    return read
 
 
 @pytest.mark.parametrize("precision", ["plain", "float32", "bf16", "int8"])
@@ -59,11 +65,36 @@ def test_a_row_is_read_alone_as_beside_others():
         assert torch.equal(getattr(together, name)[3:4], getattr(alone, name)), name
 
 
-def test_nothing_of_the_size_of_rows_times_vocabulary_is_held(monkeypatch):
-    seen = []
-    original = classes.multiply
-    monkeypatch.setattr(classes, "multiply", lambda x, w: seen.append(len(w)) or original(x, w))
+@torch.inference_mode()
+@pytest.mark.parametrize("has_kernels", [False, True])
+def test_rows_beside_them_are_read_as_ever(has_kernels):
+    """Rows of two requests that are read by classes, over blocks of rows, beside some that are not."""
     model = tiny_model(vocab_size=VOCAB)
-    with torch.inference_mode():
-        read_classes(model.head, torch.zeros(3, 32), 1.0, torch.zeros(VOCAB, dtype=torch.int64), 1)
-    assert max(seen) <= classes.TILE
+    if has_kernels:
+        model = prepare(model, "float32")
+    rows, generator = 300, torch.Generator().manual_seed(2)
+    hidden, uniforms = torch.randn(rows, 32, generator=generator), torch.rand(rows, generator=generator).double()
+    temperature = 0.4 + torch.rand(rows, generator=generator).double()
+    maps = [ClassMap(torch.arange(VOCAB) % count - 1, count - 1) for count in (5, 70)]
+    asked = RowClasses(3, 140, maps[0]), RowClasses(200, 290, maps[1])
+    free = streamed_readout(model.head, hidden, ReadoutQuery(temperature, uniforms))
+    held = streamed_readout(model.head, hidden, ReadoutQuery(temperature, uniforms, classes=asked))
+    for name in ("sample", "argmax", "entropy", "soft_embedding"):
+        assert torch.equal(getattr(free, name), getattr(held, name)), name
+    for read, one in zip(held.classes, asked, strict=True):
+        rows_of = slice(one.start, one.stop)
+        alone = ReadoutQuery(
+            temperature[rows_of], uniforms[rows_of], classes=(RowClasses(0, one.stop - one.start, one.classes),)
+        )
+        (wanted,) = streamed_readout(model.head, hidden[rows_of], alone).classes
+        for name in ("log_mass", "entropy", "best_token", "best_log_prob"):
+            assert torch.equal(getattr(read, name), getattr(wanted, name)), name
+
+
+def test_limited_rows_are_not_read_by_classes():
+    model = tiny_model()
+    size = model.config.vocab_size
+    allowed = AllowedTokens(torch.ones(1, size, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
+    asked = RowClasses(0, 2, ClassMap(torch.zeros(size, dtype=torch.int64), 1))
+    with pytest.raises(ValueError, match="cannot be read by classes as well"):
+        streamed_readout(model.head, torch.zeros(2, 32), ReadoutQuery(1.0, None, allowed=allowed, classes=(asked,)))

@@ -16,9 +16,10 @@ from redraft.model.head import OutputHead
 from redraft.model.native.build import load_kernels
 from redraft.model.native.kernels import SHARE
 from redraft.model.native.linear import PackedEmbedding
+from redraft.model.readout.classes import TILE
 from redraft.model.readout.plain import plain_readout
 from redraft.model.readout.query import AllowedTokens, Readout, ReadoutQuery
-from redraft.model.readout.streamed import STREAM_ROWS, TILE, streamed_readout
+from redraft.model.readout.streamed import STREAM_ROWS, streamed_readout
 from tests.fakes.models import tiny_model
 
 VOCAB_SIZES = [1, 61, TILE, TILE + 1, 2 * TILE + SHARE // 2]

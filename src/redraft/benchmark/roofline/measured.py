@@ -23,7 +23,8 @@ from redraft.benchmark.timing import seconds_of
 from redraft.model.config import ModelConfig
 from redraft.model.native.build import load_kernels
 from redraft.model.precision import PRECISIONS
-from redraft.model.readout.streamed import KERNEL_STREAM_ROWS, STREAM_ROWS, TILE
+from redraft.model.readout.classes import TILE
+from redraft.model.readout.streamed import KERNEL_STREAM_ROWS, STREAM_ROWS
 from redraft.weights.memory import machine_memory
 
 MAX_ROWS, MAX_WIDTH = 512, 8192

@@ -16,7 +16,7 @@ from redraft.diffusion.settings import MAX_SEED
 from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
-from redraft.generation.constrained import constrain
+from redraft.generation.constrained import classes_of, constrain
 from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
 from redraft.generation.scoring import log_probs_of
@@ -101,15 +101,16 @@ class Diffusion:
             self._sampler.uniforms(*states) if any(request.settings.temperature for request in requests) else None,
             top=max(request.top if request.drafts else 0 for request in requests),
             soft_embedding=any(state.counters[0].step > 1 for state in states),
+            classes=classes_of(held := [item.held for item in items], states),
         )
         readout = streamed_readout(head, hidden, query)
-        constrained, overruling = constrain([item.held for item in items], states, head, hidden, readout)
+        constrained, overruling = constrain(held, states, head, hidden, readout)
         stepped = self._sampler.step_each(states, readout, overruling)
         verdicts = self._sampler.verdicts(*stepped)
         outcomes, end = [], 0
         for i, (request, state, (is_finite, is_active)) in enumerate(zip(requests, stepped, verdicts, strict=True)):
             at, rows = states[i].counters[0], slice(end, end + state.length)
-            end, held = rows.stop, constrained[i]
+            end, constraint = rows.stop, constrained[i]
             if not is_finite:
                 outcomes.append(DecodingOutcome(error=not_finite(f"in canvas {at.canvas}, step {at.step}")))
                 continue
@@ -129,10 +130,10 @@ class Diffusion:
                 entropy=state.entropy[0],
                 finished=not is_active,
                 top=top,
-                guided=held is not None and held.is_guided,
-                log_mass=None if held is None else held.log_mass,
+                guided=constraint is not None and constraint.is_guided,
+                log_mass=None if constraint is None else constraint.log_mass,
             )
-            outcomes.append(DecodingOutcome(step=step, canvas=state, held=held))
+            outcomes.append(DecodingOutcome(step=step, canvas=state, held=constraint))
         return outcomes
 
     def take(self, sequence: Sequence, outcome: DecodingOutcome) -> Iterator[Event]:

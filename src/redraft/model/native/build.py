@@ -1,4 +1,4 @@
-"""Building kernels.cpp for this machine's processor, once, with the compiler that is there."""
+"""Building what is written in C++ for this machine's processor, once, with the compiler that is there."""
 
 import ctypes
 import functools
@@ -17,7 +17,7 @@ import torch
 
 from redraft.model.native.kernels import Kernels
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "conditioning.cpp")]
 FLAGS = (
     "-O3",
     "-march=native",
@@ -61,7 +61,8 @@ def load_kernels() -> Kernels | None:
 def _cached(compiler: list[str], openmp: Path) -> Kernels:
     """From the user's cache if it is there, else built into it; without a place to write only for this process."""
     flags = [*FLAGS, *([X86_FLAG] if platform.machine() == "x86_64" else [])]
-    content = (SOURCE.read_text(encoding="utf-8"), *compiler, *flags, str(openmp), platform.machine(), _processor())
+    texts = [source.read_text(encoding="utf-8") for source in SOURCES]
+    content = (*texts, *compiler, *flags, str(openmp), platform.machine(), _processor())
     name = hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redraft"
@@ -76,11 +77,12 @@ def _cached(compiler: list[str], openmp: Path) -> Kernels:
                 if library.stem.endswith(_digest(library)):
                     return Kernels(ctypes.CDLL(str(library)))
                 library.unlink(missing_ok=True)
-        unlinked, linked = Path(work.name) / "kernels.o", Path(work.name) / "kernels.so"
+        unlinked = [Path(work.name) / f"{source.stem}.o" for source in SOURCES]
+        linked = Path(work.name) / "kernels.so"
         # In two steps: linking with -fopenmp would bring the compiler's own OpenMP.
         for command in (
-            [*compiler, *flags, "-c", str(SOURCE), "-o", str(unlinked)],
-            [*compiler, "-shared", str(unlinked), str(openmp), "-o", str(linked)],
+            *([*compiler, *flags, "-c", str(one), "-o", str(to)] for one, to in zip(SOURCES, unlinked, strict=True)),
+            [*compiler, "-shared", *map(str, unlinked), str(openmp), "-o", str(linked)],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         # What is mapped stays, also where its file goes with the folder.

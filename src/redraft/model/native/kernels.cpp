@@ -562,6 +562,62 @@ void read_tile(const T* logits, float softcap, const float* sharpness, float* hi
     }
 }
 
+// Takes a tile into the running sums of classes of tokens, each relative to the class's own highest z. Group g of the tile
+// are the tokens order[begin[g]] to order[begin[g + 1] - 1], in order, of class group_class[g]; highest, best, mass and
+// moment are [n, classes].
+template <class T>
+void read_classes(const T* logits, float softcap, const float* sharpness, const int32_t* order, const int32_t* begin,
+                  const int32_t* group_class, int64_t groups, float* highest, int64_t* best, double* mass,
+                  double* moment, int64_t n, int64_t t, int64_t first, int64_t classes) {
+#pragma omp parallel if (n * t > SMALL)
+    {
+        std::vector<float> natural(t), z(t), tops(t);
+#pragma omp for
+        for (int64_t row = 0; row < n; ++row) {
+            const T* from = logits + row * t;
+            float sharp = sharpness[row];
+#pragma omp simd
+            for (int64_t i = 0; i < t; ++i) natural[i] = tangent(load(from[i]) / softcap);
+#pragma omp simd
+            for (int64_t i = 0; i < t; ++i) z[i] = natural[order[i]];
+            for (int64_t group = 0; group < groups; ++group) {
+                int64_t at = row * classes + group_class[group], end = begin[group + 1];
+                float peak = -INFINITY, before = highest[at];
+#pragma omp simd reduction(max : peak)
+                for (int64_t i = begin[group]; i < end; ++i) peak = z[i] > peak ? z[i] : peak;
+                if (peak > before) {
+                    int64_t found = begin[group];
+                    while (z[found] != peak) ++found;
+                    best[at] = first + order[found];
+                    highest[at] = peak;
+                    // Where nothing has been summed yet, shift is infinite.
+                    float shift = before == -INFINITY ? 0 : (before - peak) * sharp;
+                    double kept = exponential(shift);
+                    moment[at] = (moment[at] + mass[at] * shift) * kept;
+                    mass[at] *= kept;
+                }
+                for (int64_t i = begin[group]; i < end; ++i) tops[i] = highest[at];
+            }
+#pragma omp simd
+            for (int64_t i = 0; i < t; ++i) {
+                float log_p = (z[i] - tops[i]) * sharp;
+                z[i] = exponential(log_p);
+                tops[i] = log_p * z[i];
+            }
+            for (int64_t group = 0; group < groups; ++group) {
+                double sum = 0, spread = 0;
+#pragma omp simd reduction(+ : sum, spread)
+                for (int64_t i = begin[group]; i < begin[group + 1]; ++i) {
+                    sum += z[i];
+                    spread += tops[i];
+                }
+                mass[row * classes + group_class[group]] += sum;
+                moment[row * classes + group_class[group]] += spread;
+            }
+        }
+    }
+}
+
 // soft = soft · shrunk + part
 template <class T>
 void accumulate(float* soft, const float* shrunk, const T* part, int64_t n, int64_t d) {
@@ -588,6 +644,7 @@ BOTH(route)
 BOTH(quantize)
 BOTH(scale_sums)
 BOTH(read_tile)
+BOTH(read_classes)
 BOTH(accumulate)
 
 int64_t redraft_panel = PANEL, redraft_rows = ROWS, redraft_share = SHARE;

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from redraft.model.native.recursions import NativeRecursions
+
 PANEL, ROWS = 32, 8
 """Outputs and rows that `multiply` computes together, as in kernels.cpp."""
 
@@ -32,6 +34,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "quantize": (*[POINTER] * 3, *[INTEGER] * 2),
     "scale_sums": (*[POINTER] * 4, *[INTEGER] * 2),
     "read_tile": (POINTER, REAL, *[POINTER] * 7, INTEGER, POINTER, *[INTEGER] * 3),
+    "read_classes": (POINTER, REAL, *[POINTER] * 4, INTEGER, *[POINTER] * 4, *[INTEGER] * 4),
     "accumulate": (*[POINTER] * 3, *[INTEGER] * 2),
     "multiply": (*[POINTER] * 4, *[INTEGER] * 3),
     "attend": (*[POINTER] * 4, INTEGER, POINTER, *[INTEGER] * 4, *[POINTER] * 4),
@@ -69,6 +72,7 @@ class Kernels:
 
         for name, value in (("panel", PANEL), ("rows", ROWS), ("share", SHARE)):
             assert INTEGER.in_dll(library, f"redraft_{name}").value == value
+        self.recursions = NativeRecursions(library)
         self._release_workers: Callable[[], int] = library.redraft_release_workers
         self._run = {name: of_both(name) for name in _SIGNATURES}
         # Of these a call may take seconds, and others shall not wait for so long.
@@ -191,6 +195,21 @@ class Kernels:
             n, t, first,
         )  # fmt: skip
         return probabilities, shrunk
+
+    def read_classes(
+        self, logits: Tensor, softcap: float, sharpness: Tensor, groups: tuple[Tensor, Tensor, Tensor],
+        highest: Tensor, best: Tensor, mass: Tensor, moment: Tensor, first: int,
+    ) -> None:  # fmt: skip
+        """Takes a tile of logits [N, t], before the softcap, into the running sums [N, classes], in place.
+
+        groups: the `order`, `begin` and `classes` of a `ClassTile`. sharpness, highest are float32.
+        """
+        order, begin, classes = groups
+        self._run["read_classes"][logits.dtype](
+            logits.data_ptr(), softcap, sharpness.data_ptr(), order.data_ptr(), begin.data_ptr(), classes.data_ptr(),
+            len(classes), highest.data_ptr(), best.data_ptr(), mass.data_ptr(), moment.data_ptr(), *logits.shape, first,
+            highest.shape[1],
+        )  # fmt: skip
 
     def accumulate(self, soft: Tensor, shrunk: Tensor, part: Tensor) -> None:
         """soft float32 [N, D] becomes soft · shrunk [N, 1] + part [N, D]."""

@@ -1,6 +1,6 @@
 """The readout by classes of tokens: what a constraint needs to know of a canvas, and no tensor of [N, V].
 
-N rows, D hidden, V vocabulary, t tokens of a tile, K classes.
+It is read off the same tiles as all else (`streamed.py`). N rows, V vocabulary, t tokens of a tile, K classes.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redraft.model.batch import pad_rows
 from redraft.model.head import OutputHead
-from redraft.model.linear.methods import multiply
-from redraft.model.readout.streamed import TILE
+
+TILE = 1024
+"""Tokens read at a time: with STREAM_ROWS rows a tile of bfloat16 logits is 0.5 MB, which stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -28,46 +28,91 @@ class ClassReadout:
     best_log_prob: Tensor
 
 
-def read_classes(
-    head: OutputHead, hidden: Tensor, temperature: float, class_of_token: Tensor, num_classes: int
-) -> ClassReadout:
-    """Reads hidden [N, D] by classes. class_of_token int64 [V]: −1 for tokens of no class; every class has a token.
+class ClassMap:
+    """The classes of a vocabulary's tokens, in the order in which tiles are read; made once for many readouts.
 
-    A running maximum of each class keeps its sums in range, as one of all does in the streamed readout. Those sums are
-    of float64: between the classes of a row lie up to two softcaps over the temperature.
+    of_token: integers [V] below `count`, negative for tokens of no class; every class has a token. Those of no class
+    are one more, the last: the whole vocabulary's mass needs them.
     """
-    rows, device = hidden.shape[0], hidden.device
-    padded = pad_rows(hidden)
-    # The last column is that of the tokens of no class: the whole vocabulary's mass needs them.
-    shape = (rows, num_classes + 1)
-    highest = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
-    mass, moment = torch.zeros_like(highest), torch.zeros_like(highest)
-    best = torch.zeros(shape, dtype=torch.int64, device=device)
-    columns = torch.where(class_of_token < 0, num_classes, class_of_token).to(device)
-    for start in range(0, head.vocab_size, TILE):
-        stop = min(start + TILE, head.vocab_size)
-        if head.packed is None:
-            logits = multiply(padded, head.embedding[start:stop])
+
+    def __init__(self, of_token: Tensor, count: int) -> None:
+        self.count = count
+        self.columns = torch.where(of_token < 0, count, of_token).long()
+        self.tiles: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Of each tile: its tokens int32 [t] by class; where each of its classes begins there, and the end; which."""
+        for tile in self.columns.split(TILE):  # type: ignore[no-untyped-call]
+            ordered, order = tile.sort(stable=True)
+            classes, sizes = ordered.unique_consecutive(return_counts=True)
+            begin = torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))
+            self.tiles.append((order.int(), begin.int(), classes.int()))
+
+
+@dataclass(frozen=True)
+class RowClasses:
+    """The classes that rows [start, stop) of a readout are read by."""
+
+    start: int
+    stop: int
+    classes: ClassMap
+
+
+class RunningClasses:
+    """What the tiles so far say of some rows' classes; sharpness float32 [N, 1] makes z a logit under its temperature.
+
+    highest z float32, best token int64, mass and moment float64, as in the streamed readout, but [N, K + 1]: of each
+    class its own, relative to its own highest, since between the classes of a row lie up to two softcaps over the
+    temperature.
+    """
+
+    def __init__(self, asked: RowClasses, head: OutputHead, sharpness: Tensor) -> None:
+        self.asked, self._head, self._sharpness = asked, head, sharpness
+        shape, device = (asked.stop - asked.start, asked.classes.count + 1), sharpness.device
+        self._columns = asked.classes.columns.to(device)
+        self._highest = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
+        self._best = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._mass = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._moment = torch.zeros_like(self._mass)
+
+    def read(self, rows: slice, tile: Tensor, start: int, *, is_capped: bool) -> None:
+        """Takes a tile [n, t] of some of the rows into account, whose first token is `start`.
+
+        is_capped: whether it holds z in units of the softcap, else it holds logits before it, for the kernels.
+        """
+        sharpness = self._sharpness[rows]
+        sums = self._highest[rows], self._best[rows], self._mass[rows], self._moment[rows]
+        if is_capped:
+            self._read_plainly(tile, sharpness, sums, start)
         else:
-            logits = head.packed.logits(padded, start // TILE)
-        capped = torch.tanh(logits[:rows, : stop - start].float() / head.softcap).double() * head.softcap / temperature
-        column = columns[start:stop].expand(rows, -1)
-        peak = torch.full_like(highest, -torch.inf).scatter_reduce_(1, column, capped, "amax")
-        ids = torch.arange(start, stop, device=device).expand(rows, -1)
-        ids = torch.where(capped == peak.gather(1, column), ids, head.vocab_size)
-        first = torch.full_like(best, head.vocab_size).scatter_reduce_(1, column, ids, "amin")
-        best = torch.where(peak > highest, first, best)
-        peak = torch.maximum(peak, highest)
-        shift = torch.where(highest.isfinite(), highest - peak, 0)
-        moment = shift.exp() * (moment + shift * mass)
-        mass = shift.exp() * mass
-        highest = peak
-        log_p = capped - peak.gather(1, column)
+            assert self._head.kernels is not None
+            groups = self.asked.classes.tiles[start // TILE]
+            self._head.kernels.read_classes(tile, self._head.softcap, sharpness, groups, *sums, start)
+
+    def _read_plainly(self, z: Tensor, sharpness: Tensor, sums: tuple[Tensor, ...], start: int) -> None:
+        """`Kernels.read_classes` for z [n, t]."""
+        highest, best, mass, moment = sums
+        stop = start + z.shape[1]
+        column = self._columns[start:stop].expand(z.shape)
+        peak = torch.full_like(highest, -torch.inf).scatter_reduce_(1, column, z, "amax")
+        ids = torch.arange(start, stop, device=z.device).expand(z.shape)
+        ids = torch.where(z == peak.gather(1, column), ids, stop)
+        first = torch.full_like(best, stop).scatter_reduce_(1, column, ids, "amin")
+        is_higher = peak > highest
+        best.copy_(torch.where(is_higher, first, best))
+        peak = torch.where(is_higher, peak, highest)
+        shift = torch.where(highest.isfinite(), (highest - peak) * sharpness, 0).double()
+        moment.copy_(shift.exp() * (moment + shift * mass))
+        mass.mul_(shift.exp())
+        highest.copy_(peak)
+        log_p = ((z - peak.gather(1, column)) * sharpness).double()
         p = log_p.exp()
         mass.scatter_add_(1, column, p)
         moment.scatter_add_(1, column, p * log_p)
-    log_mass = highest + mass.log()
-    whole = log_mass.logsumexp(dim=1, keepdim=True)
-    entropy = mass.log() - moment / mass
-    found = (log_mass - whole, entropy, best, highest - whole)
-    return ClassReadout(*(one[:, :num_classes].cpu() for one in found))
+
+    def readout(self) -> ClassReadout:
+        """Returns what they say when all tiles have been read."""
+        highest = self._highest.double() * self._sharpness.double()
+        log_mass = highest + self._mass.log()
+        whole = log_mass.logsumexp(dim=1, keepdim=True)
+        entropy = self._mass.log() - self._moment / self._mass
+        found = (log_mass - whole, entropy, self._best, highest - whole)
+        return ClassReadout(*(one[:, : self.asked.classes.count].cpu() for one in found))

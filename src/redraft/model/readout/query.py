@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redraft.model.readout.classes import ClassReadout, RowClasses
+
 Rows = slice | Tensor
 """A slice of rows, or their indices."""
 
@@ -42,7 +44,7 @@ class ReadoutQuery:
     temperature: above 0, one number or float [N]. uniforms: float64 [N] in [0, 1), which decide the samples by inverse
     CDF; without them the argmax is the sample. allowed: what rows are limited to (None: to nothing). token_ids: int64
     [N, A] whose log-probabilities are wanted. top: how many of the likeliest tokens are wanted. soft_embedding: whether
-    that is wanted.
+    that is wanted. classes: rows that are read by classes of tokens too; they cannot be limited as well.
     """
 
     temperature: Tensor | float
@@ -51,6 +53,7 @@ class ReadoutQuery:
     token_ids: Tensor | None = None
     top: int = 0
     soft_embedding: bool = True
+    classes: tuple[RowClasses, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class Readout:
     """What is learned of each row, under its temperature and of its allowed tokens.
 
     sample, argmax int64 [N]; entropy float32 [N] in nats; soft_embedding float32 [N, D]; log_probs float32 [N, A] of
-    the token ids that were asked for, −∞ for one that is not allowed. None for what was not asked.
+    the token ids that were asked for, −∞ for one that is not allowed. None for what was not asked. classes: those of
+    each `RowClasses` that was asked for; a selection of rows is without them.
     """
 
     sample: Tensor
@@ -92,10 +96,11 @@ class Readout:
     soft_embedding: Tensor | None = None
     log_probs: Tensor | None = None
     top: TopTokens | None = None
+    classes: tuple[ClassReadout, ...] = ()
 
     def select(self, rows: Rows) -> "Readout":
         """Returns that of some rows."""
-        chosen: dict[str, Any] = {name: None if one is None else one[rows] for name, one in vars(self).items()}
+        chosen: dict[str, Any] = {name: None if one is None else one[rows] for name, one in _by_row(self).items()}
         return Readout(**chosen)
 
 
@@ -103,8 +108,12 @@ def concatenate(parts: Sequence[Readout]) -> Readout:
     """Returns the readout of the rows of all parts, which answer the same query."""
     if len(parts) == 1:
         return parts[0]
-    joined: dict[str, Any] = {name: _joined([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    joined: dict[str, Any] = {name: _joined([getattr(part, name) for part in parts]) for name in _by_row(parts[0])}
     return Readout(**joined)
+
+
+def _by_row(readout: Readout) -> dict[str, Any]:
+    return {name: value for name, value in vars(readout).items() if name != "classes"}
 
 
 def _joined(values: list[Any]) -> Any:

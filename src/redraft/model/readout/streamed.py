@@ -8,6 +8,9 @@ share that holds a row's uniform number is computed again for that row.
 N rows, D hidden, V vocabulary, t tokens of a tile, q shares of a tile, A tokens asked for of each row.
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,11 +19,9 @@ from redraft.model.batch import pad_rows
 from redraft.model.head import OutputHead
 from redraft.model.linear.methods import multiply
 from redraft.model.native.kernels import SHARE
+from redraft.model.readout.classes import TILE, RunningClasses
 from redraft.model.readout.plain import NO_LOGIT
 from redraft.model.readout.query import Readout, ReadoutQuery, Rows, TopTokens, concatenate
-
-TILE = 1024
-"""Tokens read at a time: with STREAM_ROWS rows a tile of bfloat16 logits is 0.5 MB, which stays in a core's cache."""
 
 STREAM_ROWS, KERNEL_STREAM_ROWS = 128, 256
 """Rows that share one stream over the vocabulary, more where kernels do with fewer temporary tensors.
@@ -45,8 +46,15 @@ def streamed_readout(head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> R
     """
     size = STREAM_ROWS if head.kernels is None else KERNEL_STREAM_ROWS
     if query.allowed is None:
+        sharpness = _sharpness(head, hidden, query)
+        classes = [RunningClasses(asked, head, sharpness[asked.start : asked.stop]) for asked in query.classes]
         blocks = [slice(start, start + size) for start in range(0, hidden.shape[0], size)]
-        return concatenate([_VocabularyStream(head, hidden, query, rows).readout() for rows in blocks])
+        whole = concatenate(
+            [_VocabularyStream(head, hidden, query, rows, classes=classes).readout() for rows in blocks]
+        )
+        return dataclasses.replace(whole, classes=tuple(one.readout() for one in classes))
+    if query.classes:
+        raise ValueError("rows that are limited to allowed tokens cannot be read by classes as well")
     # Rows that are limited are read in another way, those beside them as ever.
     places, parts = [], []
     for limited in (False, True):
@@ -55,6 +63,12 @@ def streamed_readout(head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> R
                 places.append(rows)
                 parts.append(_VocabularyStream(head, hidden, query, rows, limited=limited).readout())
     return concatenate(parts).select(torch.cat(places).argsort())
+
+
+def _sharpness(head: OutputHead, hidden: Tensor, query: ReadoutQuery) -> Tensor:
+    """Returns float32 [N, 1]: z · sharpness is a logit under its row's temperature."""
+    temperature = torch.as_tensor(query.temperature, dtype=torch.float64, device=hidden.device)
+    return (head.softcap / temperature.expand(hidden.shape[0])).float()[:, None]
 
 
 class _RunningTop:
@@ -96,16 +110,22 @@ class _VocabularyStream:
     """
 
     def __init__(
-        self, head: OutputHead, hidden: Tensor, query: ReadoutQuery, rows: Rows, *, limited: bool = False
+        self,
+        head: OutputHead,
+        hidden: Tensor,
+        query: ReadoutQuery,
+        rows: Rows,
+        *,
+        limited: bool = False,
+        classes: Sequence[RunningClasses] = (),
     ) -> None:
         self._head, self._query, self._block = head, query, rows
-        temperature = torch.as_tensor(query.temperature, dtype=torch.float64, device=hidden.device)
-        temperature, hidden = temperature.expand(hidden.shape[0])[rows], hidden[rows]
+        sharpness, hidden = _sharpness(head, hidden, query)[rows], hidden[rows]
         self._rows, self._hidden = hidden.shape[0], pad_rows(hidden)
         count, device = self._hidden.shape[0], hidden.device
         filling = (0, count - self._rows)
-        # z · sharpness is a logit under its temperature.
-        self._sharpness = F.pad(head.softcap / temperature, filling, value=1.0).float()[:, None]
+        self._sharpness = F.pad(sharpness, (0, 0, *filling), value=1.0)
+        self._classes = classes
         # The set that each row is limited to; padding has one that is read anyway.
         self._sets: Tensor | None = None
         if limited and query.allowed is not None:
@@ -157,6 +177,7 @@ class _VocabularyStream:
         kernels, packed, keys = self._head.kernels, self._head.packed, self._head.embedding[start:stop]
         logits = multiply(self._hidden, keys) if packed is None else packed.logits(self._hidden, start // TILE)
         if kernels is not None and self._sets is None:
+            self._read_classes(logits, start)
             p, shrunk = kernels.read_tile(
                 logits, self._head.softcap, self._sharpness, self._highest, self._argmax, self._mass, self._moment,
                 shares, start,
@@ -165,6 +186,7 @@ class _VocabularyStream:
                 self._top.read(self._capped(logits), start)
         else:
             z = self._capped(logits)
+            self._read_classes(z, start, is_capped=True)
             if self._sets is not None and self._query.allowed is not None:
                 z.masked_fill_(~self._query.allowed.masks[:, start:stop][self._sets], NO_LOGIT)
             if self._top is not None:
@@ -177,6 +199,17 @@ class _VocabularyStream:
             kernels.accumulate(self._soft, shrunk, part)
         else:
             self._soft.mul_(shrunk).add_(part)
+
+    def _read_classes(self, tile: Tensor, start: int, *, is_capped: bool = False) -> None:
+        """Takes those rows of a tile [N, t] into their classes' sums that are read by classes."""
+        for running in self._classes:
+            assert isinstance(self._block, slice)
+            begin, end = max(running.asked.start, self._block.start), min(running.asked.stop, self._block.stop)
+            if begin < end:
+                rows = slice(begin - running.asked.start, end - running.asked.start)
+                running.read(
+                    rows, tile[begin - self._block.start : end - self._block.start], start, is_capped=is_capped
+                )
 
     def _read_capped(self, z: Tensor, start: int, shares: Tensor) -> tuple[Tensor, Tensor]:
         """`Kernels.read_tile` for z [N, t], which it overwrites."""

@@ -91,3 +91,11 @@ finally:
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["quantize", "imported:"], ended.stderr
+
+
+def test_a_model_answers_without_torchs_compiler(checkpoint):
+    """Importing it takes longer than all else of a start."""
+    code = """import sys, redraft
+redraft.load(sys.argv[1]).generate("hello", max_new_tokens=1, seed=1)
+assert not {"torch._dynamo", "sympy"} & sys.modules.keys()"""
+    subprocess.run([sys.executable, "-c", code, str(checkpoint)], check=True)

@@ -49,13 +49,22 @@ class ForwardResult:
     caches: tuple[KVCache, ...]
 
 
+class Embedding(nn.Embedding):
+    """An embedding that draws no weights where there are none to draw."""
+
+    def reset_parameters(self) -> None:
+        # On the meta device torch would import its compiler for it, which takes more time than all else of a start.
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Transformer(nn.Module):
     """One stack of weights, read causally (encoder pass) or bidirectionally over a canvas (denoiser pass)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.self_conditioning = SelfConditioning(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)

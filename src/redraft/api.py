@@ -285,8 +285,9 @@ class Model:
         """Returns a prompt with what the card says of it. text: of its last message."""
         task = self.card.task_of(text)
         found = tuple(self.card.prompt_warnings(task, role, len(read.ids)))
-        is_known = not found if self.card.says_what_is_known else None
-        return dataclasses.replace(read, warnings=(*read.warnings, *found), task=task, text=text, is_known=is_known)
+        known, refusal = self.card.knows(task, found), self.card.refusal
+        told = (*read.warnings, *found)
+        return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
         check_not_forked()

@@ -3,6 +3,8 @@
 from redraft.bundled.data import normalization
 from redraft.bundled.data.extraction.phrasings import KINDS
 from redraft.bundled.data.value_tables import UNITS
+from redraft.bundled.data.wide.grammar import read_table
+from redraft.bundled.data.wide.records import REFUSAL
 from redraft.weights.card import Card
 
 EXTRACTION_FORM = "Extract {fields} as JSON: {text}"
@@ -60,6 +62,21 @@ BUNDLED = Card(
     recipe="bundled",
 )
 
+
+def wide_forms() -> tuple[str, ...]:
+    """Returns the forms of all requests for fields that are trained, as the card has them."""
+    table, others = read_table("requests"), read_table("requests_other")
+    objects = [*table["object"], *table["after"], *(line for lines in others.values() for line in lines)]
+    lines = [
+        *(line.replace("{fields}", "{items}") for line in table["array"]),
+        *(line.replace("{fields}", "{names}") for line in objects),
+        *table["schema"],
+    ]
+    # What begins with its list is tried last: the others say more clearly where theirs begins.
+    forms = dict.fromkeys(line.replace("\\n", "\n") for line in lines)
+    return tuple(sorted(forms, key=lambda form: form.startswith("{names}")))
+
+
 WIDE = Card(
     purpose="Extracts the fields you name from a text as JSON, or from each of its items as a JSON array, and rewrites "
     "dates, times, amounts, phone numbers and quantities in the format you ask for.",
@@ -72,6 +89,10 @@ WIDE = Card(
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
         "Write the amount as 0.00 CUR: €1.234,50",
     ),
+    prompt_forms=wide_forms(),
+    open_wording=True,
+    max_prompt_tokens=1_536,  # no training example is longer
+    refusal=REFUSAL,
     recipe="wide",
 )
 """The card of the next bundled model."""

@@ -4,6 +4,7 @@ Each finding is one sentence with the value in it. Nothing here knows of a model
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -29,27 +30,40 @@ def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[in
         yield f"{which} took all of {steps} and may be unfinished: allow more steps, or try another seed"
 
 
-def check_fields(answer: str, fields: Sequence[str], text: str, *, is_known: bool = True) -> Iterator[str]:
+def check_fields(
+    answer: str, fields: Sequence[str], text: str, *, is_known: bool = True, is_array: bool = False
+) -> Iterator[str]:
     """Yields a sentence for each thing in which an answer is not a JSON object of `fields` with values from `text`.
 
     A field that is asked for twice may be answered twice. is_known: whether the model was trained on such prompts;
-    where it was not, no seed brings a field.
+    where it was not, no seed brings a field. is_array: whether the answer is to be an array of such objects.
     """
     try:
-        pairs = json.loads(answer, object_pairs_hook=_Pairs, parse_constant=_refuse)
+        found = json.loads(answer, object_pairs_hook=_Pairs, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         yield f"the answer {brief(answer)} is not valid JSON ({_reason(error)}): try another seed"
         return
-    if not isinstance(pairs, _Pairs):
-        yield f"the answer {brief(answer)} is JSON but not an object with the fields asked for: try another seed"
+    objects = found if is_array else [found]
+    if isinstance(found, _Pairs) is is_array or not all(isinstance(one, _Pairs) for one in objects):
+        wanted = "an array of objects" if is_array else "an object"
+        yield f"the answer {brief(answer)} is JSON but not {wanted} with the fields asked for: try another seed"
         return
-    found, expected = Counter(key for key, _ in pairs), Counter(fields)
-    if missing := [field for field in expected if field not in found]:
-        yield f"the answer lacks the {fields_in_words(missing)}" + (": try another seed" if is_known else "")
-    if others := [key for key in found if key not in expected]:
-        yield f"the answer has the {fields_in_words(others)}, not asked for"
+    for number, pairs in enumerate(objects, start=1):
+        name = f"item {number} of the answer" if is_array else "the answer"
+        yield from _check_object(pairs, Counter(fields), text, name, is_known=is_known)
+
+
+def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str, *, is_known: bool) -> Iterator[str]:
+    found = Counter(key for key, _ in pairs)
+    missing, others = [key for key in expected if key not in found], [key for key in found if key not in expected]
+    # A list does not tell "make and model", one name, from two.
+    joined = [(one, key) for one in others for key in missing if re.search(rf"\b{re.escape(key)}\b", one)]
+    if missing := [key for key in missing if all(key != part for _, part in joined)]:
+        yield f"{name} lacks the {fields_in_words(missing)}" + (": try another seed" if is_known else "")
+    if others := [key for key in others if all(key != whole for whole, _ in joined)]:
+        yield f"{name} has the {fields_in_words(others)}, not asked for"
     if repeated := [key for key in expected if found[key] > expected[key]]:
-        yield f"the answer has the {fields_in_words(repeated)} more than once: readers of JSON take one of the values"
+        yield f"{name} has the {fields_in_words(repeated)} more than once: readers of JSON take one of the values"
     for key, value in pairs:
         if key in expected and isinstance(value, str) and not is_in(value, text):
             yield f"the value {brief(value)} of the field {brief(key)} does not stand in the text: check it"

@@ -26,7 +26,8 @@ class Card:
     are the names of values that it can extract, by the kind of text that they are found in. A `single_turn` model was
     not trained on conversations of several turns. `prompt_forms` are the forms of all prompts that it was trained on,
     as `redraft.text.prompts.forms` reads them, and `max_prompt_tokens` the length of the longest; where there is none,
-    nothing is known. `recipe` names the recipe whose data it was trained on.
+    nothing is known. With `open_wording` a prompt in no form may be as good: what it asks for is not known then.
+    `refusal` is what it answers to prompts of other kinds, and `recipe` names the recipe whose data it was trained on.
     """
 
     purpose: str = ""
@@ -37,6 +38,8 @@ class Card:
     single_turn: bool = False
     prompt_forms: tuple[str, ...] = ()
     max_prompt_tokens: int | None = None
+    open_wording: bool = False
+    refusal: str = ""
     recipe: str = ""
 
     def select(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
@@ -59,7 +62,7 @@ class Card:
                 f"the prompt has {num_tokens} tokens: this model was trained on at most {self.max_prompt_tokens}; give "
                 "it a shorter text, or one part at a time"
             )
-        if self.prompt_forms and task is None:
+        if self.prompt_forms and task is None and not self.open_wording:
             yield (
                 f"the prompt has no form that this model was trained on, such as {self.prompt_forms[0]!r}: "
                 "`redraft examples` shows some"
@@ -87,10 +90,11 @@ class Card:
                 found[nearest] = None
         return list(found)
 
-    @property
-    def says_what_is_known(self) -> bool:
-        """Whether it tells which prompts the model was trained on."""
-        return bool(self.prompt_forms or self.fields or self.max_prompt_tokens)
+    def knows(self, task: PromptTask | None, warnings: Sequence[str]) -> bool | None:
+        """Returns whether a prompt is like those of training, by what the others tell of it; None if nobody knows."""
+        if warnings:
+            return False
+        return True if task is not None else None
 
     @cached_property
     def _forms(self) -> list[PromptForm]:
@@ -115,9 +119,10 @@ def read_card(folder: Path) -> Card:
     single_turn, fields = values.get("single_turn", False), values.get("fields", {})
     if not isinstance(purpose, str) or not isinstance(limits, str) or not isinstance(single_turn, bool):
         raise ValueError(f"{path}: purpose and limits must be strings and single_turn true or false")
-    recipe = values.get("recipe", "")
-    if not isinstance(recipe, str):
-        raise ValueError(f"{path}: recipe must be a string")
+    recipe, open_wording = values.get("recipe", ""), values.get("open_wording", False)
+    refusal = values.get("refusal", "")
+    if not isinstance(recipe, str) or not isinstance(refusal, str) or not isinstance(open_wording, bool):
+        raise ValueError(f"{path}: recipe and refusal must be strings and open_wording true or false")
     examples = _strings(values.get("examples", []), f"{path}: examples")
     names = _strings(values.get("example_names", []), f"{path}: example_names")
     if names and len(names) != len(examples):
@@ -144,6 +149,8 @@ def read_card(folder: Path) -> Card:
         single_turn=single_turn,
         prompt_forms=forms,
         max_prompt_tokens=longest,
+        open_wording=open_wording,
+        refusal=refusal,
         recipe=recipe,
     )
 

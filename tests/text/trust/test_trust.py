@@ -114,12 +114,22 @@ def test_values_have_places_and_the_entropies_of_their_tokens(tokenizer):
     [
         ('{"name": "Ana", "city": null}', True), ('{"city": null, "name": "Ana"}', True), ('{"name": "Ana"}', False),
         ('{"name": "Ana", "city": null, "x": 1}', False), ('{"name": "Ana", "name": 1, "city": null}', False),
-        ("Ana", False), ('{"name"', False), ('[{"name": 1, "city": {"a": 2}}]', True),
+        ("Ana", False), ('{"name"', False), ('{"name": 1, "city": {"a": 2}}', True),
+        ('[{"name": 1, "city": 2}]', False),
     ],
 )  # fmt: skip
 def test_validity_is_that_of_the_keys_asked_for(tokenizer, answer, valid):
     writing = Writing(mode="autoregressive", finish_reason="stop")
     assert assess(prompt_of(FIELDS), answer, writing, tokenizer).valid is valid
+
+
+def test_an_array_is_valid_where_one_is_asked_for(tokenizer):
+    text = "Extract name as a JSON array: Ana, Bo"
+    prompt = ReadPrompt([1], task=PromptForm("Extract {items} as a JSON array: {text}").read(text), text=text)
+    writing = Writing(mode="autoregressive", finish_reason="stop")
+    for answer, valid in (('[{"name": "Ana"}, {"name": null}]', True), ('[{"name": "Ana"}, {}]', False), ("{}", False)):
+        assert assess(prompt, answer, writing, tokenizer).valid is valid
+    assert assess(dataclasses.replace(prompt, refusal="no"), "no", writing, tokenizer).valid is None
 
 
 def test_validity_is_unknown_where_no_json_is_asked_for(tokenizer):
@@ -148,7 +158,10 @@ def test_the_number_is_that_of_the_calibration_of_the_mode(tokenizer):
     trust = assess(ReadPrompt([1]), '{"a": 1}', cut, tokenizer, calibration=made)
     assert trust.probability == pytest.approx(0.1192, abs=1e-4)
     assert 0 < trust.values[0].probability < 1
-    # A mode that it was not made for, and an answer of which nothing is known.
+    unlike = ReadPrompt([1], is_known=False)
+    assert assess(unlike, "x", cut, tokenizer, calibration=made).probability is None
+    assert assess(unlike, "x", cut, tokenizer, calibration=calibration(unknown_prompt=-1.0)).probability is not None
+    # A prompt like none of the cases, a mode that it was not made for, and an answer of which nothing is known.
     assert (
         assess(ReadPrompt([1]), "x", dataclasses.replace(cut, mode="verified"), tokenizer, calibration=made).probability
         is None

@@ -1,7 +1,7 @@
 """`redraft calibrate` and `redraft eval trust`: the number of the trust marks, made and measured."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +12,12 @@ from rich.progress import Progress
 import redraft
 from redraft.cli import options
 from redraft.cli.output import show_table, summary_rows
-from redraft.cli.streams import loading
+from redraft.cli.streams import loading, say
 from redraft.evaluation.cases import read_rows
 from redraft.evaluation.scores import score_answer
 from redraft.evaluation.trust.evidence import WAYS, Evidence, TrustSet, gather, shipped_sets
 from redraft.evaluation.trust.fitting import draw, fit, summarise
-from redraft.text.trust.calibration import TRUST_FILE, Calibration, write_calibration
+from redraft.text.trust.calibration import TRUST_FILE, Calibration, TrustModels, write_calibration
 from redraft.utils.files import write_whole
 from redraft.weights.fetch import resolve
 
@@ -48,7 +48,9 @@ def calibrate(
         loaded = redraft.load(model)
     # What an earlier calibration says is no matter: only facts are gathered.
     found = {way: _gather(loaded, sets, way, evidence) for way in WAYS}
-    calibration = Calibration({way: fit(one) for way, one in found.items()}, tuple(one.name for one in sets))
+    calibration = Calibration(dict(_fitted(found)), tuple(one.name for one in sets))
+    if not calibration.models:
+        raise ValueError(f"{model} cannot be calibrated on {', '.join(calibration.sets)}")
     write_calibration(folder, calibration)
     told = {
         way: summarise(found[way], models)["groups"]["all"]  # type: ignore[index]
@@ -85,6 +87,15 @@ def trust(
     if picture is not None:
         write_whole(picture, draw(found, models, f"{model}, {len(found)} answers"))
     print(json.dumps(summary)) if as_json else show_table(summary_rows(summary))
+
+
+def _fitted(found: Mapping[str, list[Evidence]]) -> Iterator[tuple[str, TrustModels]]:
+    """Yields the models of each way of writing; says why there are none of one."""
+    for way, evidence in found.items():
+        try:
+            yield way, fit(evidence)
+        except ValueError as error:
+            say(f"no number for {way} answers: {error}")
 
 
 def _sets(model: str, rows: Path | None, evidence: Path | None, *, is_tuning: bool) -> list[TrustSet]:

@@ -1,15 +1,31 @@
 """The forms of the prompts that a model was trained on, and what a prompt in one of them asks for.
 
 A form is a text with slots: "Extract {fields} as JSON: {text}". `{text}` is anything; a form with `{fields}`, names
-between commas, asks for a JSON object that has these keys, with values copied from the text.
+between commas, asks for a JSON object that has these keys, with values copied from the text. `{names}` is such a list
+as prose has it, `{items}` one for each object of a JSON array, `{schema}` a JSON schema or a template of the object.
+`{a|b|}` is a choice between texts.
 """
 
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-SLOTS = {"fields": r"(?P<fields>[^\n:{}]+?)", "text": r"(?P<text>(?s:.*))"}
+from redraft.text.prompts.names import find_schema, read_names
+
+SLOTS = {
+    "fields": r"(?P<fields>[^\n:{}]+?)",
+    "names": r"(?P<names>[^\s{}][^{}]{0,600}?)",
+    "items": r"(?P<items>[^\s{}][^{}]{0,600}?)",
+    "schema": "\0",
+    "text": r"(?P<text>(?s:.*))",
+}
+LISTS = SLOTS.keys() - {"text"}
+MAX_READ = 4_000
+"""Characters of a prompt beyond which only forms with `{fields}` are tried: the others take longer on long texts."""
 _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
+_GOES_ON = re.compile(r"\s*[a-z][^\n.:;]*,[^\n:]*:")
+"""How a text begins that may still be of the list: the description of its name, and further names."""
+_PART = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -17,52 +33,93 @@ class PromptTask:
     """What a prompt asks for. fields: keys of a JSON object whose values stand in the text; none for another answer.
 
     text: empty where the prompt ends after its request; start: its first character in the prompt. names_missing: its
-    list of fields names none.
+    list of fields names none. is_array: whether it asks for an array of such objects.
     """
 
     fields: tuple[str, ...]
     text: str
     names_missing: bool = False
+    is_array: bool = False
     start: int = field(default=0, compare=False)
 
     @property
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of an answer with its fields, each of which is a text or null."""
         properties = {name: {"type": ["string", "null"]} for name in self.fields}
-        return {"type": "object", "properties": properties, "required": list(properties)}
+        one = {"type": "object", "properties": properties, "required": list(properties)}
+        return {"type": "array", "items": one} if self.is_array else one
 
 
 class PromptForm:
-    """One form. Raises ValueError unless it has the slot {text} once, at most one {fields}, and no other."""
+    """One form. Raises ValueError unless it has the slot {text} once, at most one list of fields, and no other."""
 
     def __init__(self, template: str) -> None:
         self.template = template
         names = [match[1] for match in _SLOT.finditer(template)]
-        if names.count("text") != 1 or names.count("fields") > 1 or not SLOTS.keys() >= set(names):
+        lists = [name for name in names if name in LISTS]
+        if names.count("text") != 1 or len(lists) > 1 or not SLOTS.keys() >= set(names):
             raise ValueError(
-                f"a prompt form is {template!r}, must have {{text}} once, {{fields}} at most once, and no other slot"
+                f"a prompt form is {template!r}, must have {{text}} once, at most one of {{fields}}, {{names}}, "
+                "{items} and {schema}, and no other slot"
             )
+        self._list = lists[0] if lists else ""
         pattern, end = "", 0
         for match in _SLOT.finditer(template):
-            # Around the text line breaks are as good as spaces, or none.
-            space = r"\s*" if match[1] == "text" else r"\s+"
-            literal, around = template[end : match.start()], match[0].partition(f"{{{match[1]}}}")
-            pattern += _words(literal) + (space if around[0] else "") + SLOTS[match[1]] + (space if around[2] else "")
+            literal, (before, _, behind) = template[end : match.start()], match[0].partition(f"{{{match[1]}}}")
+            pattern += _words(literal) + self._space(before, match[1]) + SLOTS[match[1]] + self._space(behind, match[1])
             end = match.end()
         self._pattern = re.compile(pattern + _words(template[end:]))
 
+    def _space(self, space: str, slot: str) -> str:
+        """Returns the pattern of white space beside a slot."""
+        if not space:
+            return ""
+        if self._list not in ("names", "items"):
+            # Around the text line breaks are as good as spaces, or none.
+            return r"\s*" if slot != "fields" else r"\s+"
+        # Where a list in prose ends is told by line breaks too.
+        return r"\s*" + r"\n\s*" * min(2, space.count("\n")) if "\n" in space else r"\s+"
+
     def read(self, prompt: str) -> PromptTask | None:
-        """Returns what a prompt in this form asks for; None for any other prompt."""
-        match = self._pattern.fullmatch(prompt.strip())
+        """Returns what a prompt in this form asks for; None for any other prompt, and for a list that is not clear."""
+        before = len(prompt) - len(prompt.lstrip())
+        prompt = prompt.strip()
+        listed: tuple[str, ...] | None = ()
+        if self._list == "schema":
+            if len(prompt) > MAX_READ or (found := find_schema(prompt)) is None:
+                return None
+            begin, end, listed = found
+            prompt = f"{prompt[:begin]}\0{prompt[end:]}"
+        elif self._list in ("names", "items") and len(prompt) > MAX_READ:
+            return None
+        match = self._pattern.fullmatch(prompt)
         if match is None:
             return None
-        listed = match.groupdict().get("fields")
-        names = tuple(name.strip() for name in (listed or "").split(",") if name.strip())
-        before = prompt[: len(prompt) - len(prompt.lstrip())] + match.string[: match.start("text")]
+        if self._list == "fields":
+            listed = tuple(name.strip() for name in match["fields"].split(",") if name.strip())
+        elif self._list in ("names", "items"):
+            listed = read_names(match[self._list])
+        if listed is None or (self._list in ("names", "items") and _GOES_ON.match(match["text"])):
+            return None
         text = match["text"].lstrip()
-        start = len(before) + len(match["text"]) - len(text)
-        return PromptTask(names, text.rstrip(), names_missing=listed is not None and not names, start=start)
+        start = match.end("text") - len(text)
+        if self._list == "schema" and start > begin:
+            start += end - begin - 1
+        return PromptTask(
+            listed,
+            text.rstrip(),
+            names_missing=bool(self._list) and not listed,
+            is_array=self._list == "items",
+            start=before + start,
+        )
 
 
 def _words(literal: str) -> str:
+    """Returns the pattern of a text with choices, in which white space is as good as any other."""
+    parts = _PART.split(literal)
+    choices = ("|".join(map(_plain, part.split("|"))) if at % 2 else _plain(part) for at, part in enumerate(parts))
+    return "".join(f"(?:{choice})" if at % 2 else choice for at, choice in enumerate(choices))
+
+
+def _plain(literal: str) -> str:
     return r"\s+".join(re.escape(part) for part in re.split(r"\s+", literal))

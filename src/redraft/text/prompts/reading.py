@@ -13,7 +13,8 @@ class ReadPrompt:
 
     warnings: what of it the model does not read as it was sent, or was not trained on. forms: its own forms of letters,
     as AnswerStream takes them. task: what it asks for, where that is known. text: that of its last message. is_known:
-    whether it is like those that the model was trained on; None where that is not known.
+    whether it is like those that the model was trained on; None where that is not known. refusal: what the model
+    answers to prompts of other kinds.
     """
 
     ids: list[int]
@@ -22,6 +23,7 @@ class ReadPrompt:
     task: PromptTask | None = None
     text: str = ""
     is_known: bool | None = None
+    refusal: str = ""
 
     def check(
         self, answer: str, finish_reason: str, *, num_tokens: int, steps_per_canvas: Sequence[int], max_steps: int
@@ -31,6 +33,14 @@ class ReadPrompt:
         num_tokens: of the answer. steps_per_canvas: none where it was written without canvases.
         """
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
-        if self.task is not None and (self.task.fields or self.task.names_missing):
-            found += check_fields(answer, self.task.fields, self.task.text, is_known=self.is_known is not False)
+        task = self.task
+        if self.is_refused(answer):
+            found.append("the model says that this is not what it is for: `redraft examples` shows what is")
+        elif task is not None and (task.fields or task.names_missing):
+            is_known = self.is_known is not False
+            found += check_fields(answer, task.fields, task.text, is_known=is_known, is_array=task.is_array)
         return tuple(found)
+
+    def is_refused(self, answer: str) -> bool:
+        """Returns whether an answer is the one that the model gives to prompts of other kinds."""
+        return bool(self.refusal) and answer.strip() == self.refusal

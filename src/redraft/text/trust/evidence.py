@@ -46,11 +46,12 @@ class ValueTrust:
 class Trust:
     """What is known about an answer without knowing the truth; the reasons in words are its warnings.
 
-    probability: that all of it is right, where the checkpoint is calibrated on cases with known answers. settled:
-    whether each canvas came to rest before its steps ran out. mean_entropy, max_entropy: of its tokens when they became
-    final, in nats; log_prob, min_log_prob: their sum and the least as the causal reading has them. valid: whether it is
-    JSON with the keys that were asked for, or keeps to its constraint. known_prompt: whether the prompt has a form and
-    a length that the model was trained on. values: of a JSON answer. None where it is not known.
+    probability: that all of it is right, where the checkpoint is calibrated on cases like this with known answers.
+    settled: whether each canvas came to rest before its steps ran out. mean_entropy, max_entropy: of its tokens
+    when they became final, in nats; log_prob, min_log_prob: their sum and the least as the causal reading has them.
+    valid: whether it is JSON with the keys that were asked for, or keeps to its constraint. known_prompt: whether
+    the prompt has a form and a length that the model was trained on. values: of a JSON answer. None where it is not
+    known.
     """
 
     probability: float | None = None
@@ -114,6 +115,9 @@ def assess(
     )
     models = None if calibration is None else calibration.of_mode(writing.mode)
     if models is None or trust.max_entropy is None:
+        return trust
+    if trust.known_prompt is False and not models.answers.weights["unknown_prompt"]:
+        # No case that it was fitted on was like this one.
         return trust
     return replace(
         trust,
@@ -202,12 +206,16 @@ def _places(leaf: Leaf, answer: str, prompt: ReadPrompt) -> tuple[Place, ...] | 
 
 def _is_valid(answer: str, prompt: ReadPrompt) -> bool | None:
     """Tells whether an answer is JSON with the keys that the prompt asks for; None where it need not be any."""
+    if prompt.is_refused(answer):
+        return None
     fields = () if prompt.task is None else prompt.task.fields
     if not fields and not answer.lstrip().startswith(("{", "[")):
         return None
     try:
         value = json.loads(answer, object_pairs_hook=_keys)
     except (ValueError, RecursionError):
+        return False
+    if prompt.task is not None and fields and isinstance(value, list) is not prompt.task.is_array:
         return False
     asked, objects = Counter(fields), value if isinstance(value, list) else [value]
     return not fields or all(

@@ -55,7 +55,8 @@ def trust(measured: dict[str, Any]) -> Iterator[str]:
     yield f"|---|---|---|---|{'---|' * len(shares)}"
     for name, one in groups.items():
         right = " | ".join(share(one[f"right_at_{at}"]) for at in shares)
-        yield f"| {name} | {one['cases']} | {share(one['mean_probability'])} | {share(one['calibration_error'])} | {right} |"
+        said, error = share(one["mean_probability"]), share(one["calibration_error"])
+        yield f"| {name} | {one['cases']} | {said} | {error} | {right} |"
 
 
 def share(value: float) -> str:

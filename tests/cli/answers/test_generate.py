@@ -9,7 +9,7 @@ from tests.fakes.adapters import adapter_folder
 
 KEYS = {
     "text", "token_ids", "finish_reason", "steps_per_canvas", "tokens_per_forward", "seconds", "tokens_per_second",
-    "seed", "model", "warnings",
+    "seed", "model", "warnings", "trust",
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ ANSWER_FACTS = (
     "not_found", "unknown_prompt",
 )  # fmt: skip
 VALUE_FACTS = ("max_entropy", "mean_entropy", "surprise", "max_surprise", "not_found", "no_place")
-KINDS = {"diffusion": "diffusion", "autoregressive": "causal", "verified": "causal"}
+KINDS = {"diffusion": "diffusion", "autoregressive": "causal", "verified": "causal", "auto": "causal"}
 """The model for each mode: those that write causally write the same answers."""
 
 

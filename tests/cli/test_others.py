@@ -43,13 +43,17 @@ def test_examples_are_commands_that_run(run, checkpoint):
     assert (code, err) == (2, "redraft: there is no example 3; there are 1 to 2\n")
 
 
-def test_fields_are_listed_by_kind_of_text(run, checkpoint):
+def test_fields_are_listed_by_kind_of_text(run, checkpoint, tmp_path):
     code, out, _ = run("fields")
     assert code == 0
     assert "payment      name, amount, date, iban, invoice_id, company, email\n" in out
     assert len(out.splitlines()) == 14
     code, _, err = run("fields", "-m", checkpoint)
     assert (code, err) == (2, f"redraft: {checkpoint} lists no fields\n")
+    (tmp_path / "redraft.json").write_text(json.dumps(CARD | {"open_wording": True}))
+    code, out, _ = run("fields", "-m", tmp_path)
+    assert code == 0
+    assert "name any field in your own words" in out
 
 
 @pytest.mark.parametrize("asked", ["/help", "/?"])

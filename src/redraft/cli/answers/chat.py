@@ -99,7 +99,14 @@ def examples(
 
 def fields(*, model: options.ModelOption = "bundled") -> None:
     """List the fields that a checkpoint can extract, by kind of text."""
-    known = redraft.read_card(model).fields
+    card = redraft.read_card(model)
+    known = card.fields
+    if not known and card.open_wording:
+        print(
+            "It was trained on no fixed list: name any field in your own words, with a description in brackets where "
+            "its name is not clear. `redraft examples` shows some."
+        )
+        return
     if not known:
         raise ValueError(f"{model} lists no fields")
     print('Ask for any of them: "Extract name, date as JSON: <your text>"\n')

@@ -34,7 +34,13 @@ def serving() -> Iterator[str]:
 
 
 def answered(
-    browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False, compare: bool = False
+    browser: Browser,
+    address: str,
+    size: tuple[int, int],
+    *,
+    dark: bool = False,
+    compare: bool = False,
+    hold: bool = False,
 ) -> Page:
     """Returns a page whose first example was answered twice: the first time a cold server is slow."""
     page = browser.new_page(
@@ -47,6 +53,7 @@ def answered(
     page.wait_for_selector("#examples button")
     for last in (False, True):
         page.set_checked("#compare", compare and last)
+        page.set_checked("#hold", hold)
         page.click("#generate")
         page.wait_for_selector('#status:has-text("Finished"), #replay:not([hidden])')
     page.select_option("#pace", "4")
@@ -89,9 +96,18 @@ def draw(browser: Browser, address: str) -> None:
     page.evaluate("document.querySelector('section.card').scrollIntoView()")
     save(page, "playground-compare", whole=False)
 
+    draw_schema(browser, address)
+
     page = answered(browser, address, NARROW, dark=True)
     page.evaluate("document.querySelector('section.card').scrollIntoView()")
     save(page, "playground-narrow", whole=False)
+
+
+def draw_schema(browser: Browser, address: str) -> None:
+    """Draws the canvas of an answer that is held to a schema."""
+    page = answered(browser, address, WIDE, hold=True)
+    page.evaluate("document.querySelector('#diffusion').scrollIntoView()")
+    save(page, "playground-schema", whole=False)
 
 
 if __name__ == "__main__":

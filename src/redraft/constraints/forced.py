@@ -25,7 +25,12 @@ class ForcedTokens:
         """Returns for each token of the present canvas whether nothing else could stand there."""
         found, state = [], self._state
         for token_id in token_ids:
-            found.append(state is not None and self._forced_text(state).startswith(self._text_of(token_id)))
+            text = self._text_of(token_id)
+            # Behind the end there is no choice, and nothing that is written.
+            if state is None or state == self._automaton.done or not text:
+                found.append(False)
+            else:
+                found.append(self._forced_text(state).startswith(text))
             state = None if state is None else self._automaton.next_state(state, token_id)
         return found
 

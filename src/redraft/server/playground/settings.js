@@ -87,8 +87,10 @@ const formatOf = (schema) => ({
 
 // The schema of an object with these fields, each a text or null.
 export function schemaOf(fields) {
-  const properties = Object.fromEntries(fields.map((name) => [name, { type: ["string", "null"] }]));
-  return JSON.stringify({ type: "object", properties, required: fields, additionalProperties: false }, null, 2);
+  const properties = fields.map((name) => `    ${JSON.stringify(name)}: {"type": ["string", "null"]}`).join(",\n");
+  const required = fields.map((name) => JSON.stringify(name)).join(", ");
+  return `{\n  "type": "object",\n  "properties": {\n${properties}\n  },\n  "required": [${required}],\n` +
+    '  "additionalProperties": false\n}';
 }
 
 // What is wrong with the form before it is sent: {param, message} of its first problem, or undefined.

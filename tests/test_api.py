@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, field_validator
 from tokenizers import decoders
 
 import redraft
+from redraft.async_engine import EngineArguments
 from redraft.evaluation.tasks import TASKS
 from tests.fakes.adapters import adapter_folder
 from tests.fakes.checkpoints import tiny_checkpoint
@@ -196,7 +197,8 @@ def test_the_typed_arguments_are_those_of_the_settings_table():
         assert get_type_hints(getattr(redraft.Model, method))["arguments"] == Unpack[redraft.AnswerArguments]
     assert get_type_hints(redraft.AnswerArguments).items() > hints.items()
     for method in ("submit", "stream", "generate_many", "request"):
-        assert get_type_hints(getattr(redraft.Engine, method))["settings"] == Unpack[redraft.SamplerArguments]
+        assert get_type_hints(getattr(redraft.Engine, method))["settings"] == Unpack[EngineArguments]
+    assert get_type_hints(EngineArguments).items() > hints.items()
 
 
 def test_a_child_forked_after_loading_hears_so_at_once(tmp_path):

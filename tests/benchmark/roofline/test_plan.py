@@ -46,6 +46,19 @@ def test_at_the_break_even_both_ways_write_as_fast():
     assert found.tokens_per_second == pytest.approx(found.autoregressive_tokens_per_second)
 
 
+def test_at_its_break_even_verified_drafts_are_as_fast_as_token_by_token():
+    config = tiny_config(canvas_length=64)
+    found = plan(config, FAST, "bf16", tokens_per_forward=8, kept_per_round=3, passes_per_round=2)
+    assert found.verified_tokens_per_second == pytest.approx(
+        3 / found.verified_break_even * found.autoregressive_tokens_per_second
+    )
+    # Where reading the weights takes all the time, a round is its passes, with about as many bytes each.
+    assert 3 < found.verified_break_even < 3 * found.denoising_seconds / found.autoregressive_seconds
+    for bad in ({"kept_per_round": 0.5}, {"kept_per_round": 26}, {"passes_per_round": -1}):
+        with pytest.raises(ValueError, match="tokens kept of a round"):
+            plan(config, FAST, "bf16", tokens_per_forward=8, **bad)
+
+
 def test_without_a_break_even_a_plan_is_still_json():
     found = plan(tiny_config(), FAST, "bf16", tokens_per_forward=2)
     assert found.to_json()["break_even"] == found.break_even

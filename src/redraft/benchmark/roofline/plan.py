@@ -62,11 +62,19 @@ PUBLISHED = {
 """Published speeds of the 26B-A4B, to compare predictions with; with the precision where it is stated."""
 
 
+DRAFT_ROWS = 24
+"""Tokens of a canvas in mode "verified" (`DraftingPolicy`)."""
+
+KEPT_PER_ROUND = 6.3
+"""As measured with the bundled model on its extractions, with one denoiser pass per round."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A prediction for B requests. Seconds are of one forward, tokens per second of all requests together.
 
     break_even: the tokens per forward above which diffusion is faster than autoregressive decoding; it may be infinite.
+    verified_break_even: the tokens kept per round above which verified drafts are.
     """
 
     denoising_seconds: float
@@ -74,7 +82,9 @@ class Plan:
     autoregressive_seconds: float
     tokens_per_second: float
     autoregressive_tokens_per_second: float
+    verified_tokens_per_second: float
     break_even: float
+    verified_break_even: float
     weight_bytes: float
     cache_bytes: float
     fits: bool
@@ -93,12 +103,15 @@ def plan(
     requests: int = 1,
     context: int = 1000,
     tokens_per_forward: float,
+    kept_per_round: float = KEPT_PER_ROUND,
+    passes_per_round: float = 1.0,
     share: float = 1.0,
 ) -> Plan:
     """Predicts speed: a canvas of C answer tokens takes C / tokens_per_forward steps and one commit.
 
-    share: of the peaks that is reached. Raises ValueError for a precision that the device has no peak for, and for
-    numbers out of range.
+    A round of verified drafts takes `passes_per_round` denoiser passes over DRAFT_ROWS tokens and a causal pass over
+    them, and keeps so many. share: of the peaks that is reached. Raises ValueError for a precision that the device has
+    no peak for, and for numbers out of range.
     """
     if precision not in device.flops:
         raise ValueError(f"{device.name} has no peak for {precision!r}; it has {', '.join(device.flops)}")
@@ -120,7 +133,14 @@ def plan(
         moved = read * weights / sizes.parameters + caches
         return max(flops / device.flops[precision], moved / device.bandwidth) / share
 
+    rows = min(DRAFT_ROWS, canvas)
+    if not 1 <= kept_per_round <= rows + 1 or passes_per_round < 0:
+        raise ValueError(
+            f"{kept_per_round} tokens kept of a round with {passes_per_round} denoiser passes: at least 1 and at most "
+            f"{rows + 1} tokens, and at least 0 passes are possible"
+        )
     denoising, commit, autoregressive = seconds(canvas, 2), seconds(canvas, 0), seconds(1, 1)
+    round_seconds = passes_per_round * seconds(rows, 2) + seconds(rows, 1)
     steps = canvas / tokens_per_forward
     # Equal speed: C / (steps · denoising + commit) = 1 / autoregressive.
     free = canvas * autoregressive - commit
@@ -130,7 +150,9 @@ def plan(
         autoregressive_seconds=autoregressive,
         tokens_per_second=requests * canvas / (steps * denoising + commit),
         autoregressive_tokens_per_second=requests / autoregressive,
+        verified_tokens_per_second=requests * kept_per_round / round_seconds,
         break_even=canvas * denoising / free if free > 0 else math.inf,
+        verified_break_even=round_seconds / autoregressive,
         weight_bytes=weights,
         cache_bytes=caches,
         fits=weights + caches <= device.memory,

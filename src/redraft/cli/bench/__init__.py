@@ -27,7 +27,11 @@ app = lazy_app(
         ),
         "plan": (
             "redraft.cli.bench.plan:plan",
-            "Predict milliseconds of a step and tokens per second, with a canvas and token by token.",
+            "Predict milliseconds of a step and tokens per second of each way to decode.",
+        ),
+        "cost": (
+            "redraft.cli.bench.cost:cost",
+            "What a million answer tokens cost in each mode at a price per hour, with the quality of the answers.",
         ),
     },
 )

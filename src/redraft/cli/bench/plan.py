@@ -8,7 +8,7 @@ import typer
 
 from redraft.benchmark.models import benchmark_config, load_benchmark_model
 from redraft.benchmark.roofline.measured import measure_roofline
-from redraft.benchmark.roofline.plan import DEVICES, PUBLISHED
+from redraft.benchmark.roofline.plan import DEVICES, KEPT_PER_ROUND, PUBLISHED
 from redraft.benchmark.roofline.plan import plan as predict
 from redraft.benchmark.steps import Step
 from redraft.benchmark.timing import Spread, describe_machine
@@ -32,13 +32,17 @@ def plan(
     requests: Annotated[str, typer.Option(help="Concurrent requests, separated by commas.")] = "1,8,32",
     context: Annotated[int, typer.Option(help="Tokens of context of each.")] = 1000,
     tokens_per_forward: Annotated[float, typer.Option(help="Answer tokens per denoising step, as measured.")] = 19.7,
+    kept_per_round: Annotated[
+        float, typer.Option(help="Tokens that a round of verified drafts keeps, as measured.")
+    ] = KEPT_PER_ROUND,
+    passes_per_round: Annotated[float, typer.Option(help="Denoiser passes of a round.")] = 1.0,
     share: Annotated[float, typer.Option(help="Share of the device's peaks that is reached.")] = 1.0,
     check: Annotated[
         bool, typer.Option("--check", help="With --device here: measure the steps too, and print the ratio.")
     ] = False,
     as_json: JsonLineOption = False,
 ) -> None:
-    """Predict milliseconds of a step and tokens per second, with a canvas and token by token."""
+    """Predict milliseconds of a step and tokens per second of each way to decode."""
     if device and device not in (*DEVICES, "here"):
         raise ValueError(f"--device is {device!r}, must be one of {', '.join(DEVICES)}, here")
     if check and device != "here":
@@ -50,8 +54,9 @@ def plan(
     predicted: list[dict[str, Any]] = []
     for one, count in itertools.product(devices, counts):
         prediction = predict(
-            config, one, precision, requests=count, context=context, tokens_per_forward=tokens_per_forward, share=share
-        )
+            config, one, precision, requests=count, context=context, tokens_per_forward=tokens_per_forward, share=share,
+            kept_per_round=kept_per_round, passes_per_round=passes_per_round,
+        )  # fmt: skip
         row = {"device": one.name, "source": one.source, "requests": count, **prediction.to_json()}
         if model == RELEASED and one.name in PUBLISHED:
             row["published"] = PUBLISHED[one.name]
@@ -65,16 +70,18 @@ def plan(
     report(
         {
             "bench": "plan", "predicted": predicted, "model": model, "precision": precision, "context": context,
-            "tokens_per_forward": tokens_per_forward, "share": share, "machine": machine,
+            "tokens_per_forward": tokens_per_forward, "kept_per_round": kept_per_round,
+            "passes_per_round": passes_per_round, "share": share, "machine": machine,
         },
         *(f"published by others for {name}: {speed}" for name, speed in published.items()),
-        title=f"PREDICTED, not measured: {model}, {precision}, {tokens_per_forward} tokens per forward",
+        title=f"PREDICTED, not measured: {model}, {precision}, {tokens_per_forward} tokens per forward, "
+        f"{kept_per_round} kept per round",
         columns=columns, rows=rows, as_json=as_json,
     )  # fmt: skip
 
 
 def table_of(predicted: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    columns = ["device", "requests", "ms per step", "tokens/s", "token by token", "break-even", "fits"]
+    columns = ["device", "requests", "ms per step", "tokens/s", "token by token", "break-even", "verified", "fits"]
     if is_checked := "ratio" in predicted[0]:
         columns += ["measured ms", "ratio"]
     rows = []
@@ -83,7 +90,8 @@ def table_of(predicted: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
         rows.append([
             row["device"], str(row["requests"]), f"{row['denoising_seconds'] * 1000:.2f}",
             f"{row['tokens_per_second']:,.0f}", f"{row['autoregressive_tokens_per_second']:,.0f}",
-            "never" if even is None else f"{even:.1f}", "yes" if row["fits"] else "no",
+            "never" if even is None else f"{even:.1f}", f"{row['verified_tokens_per_second']:,.0f}",
+            "yes" if row["fits"] else "no",
         ])  # fmt: skip
         if is_checked:
             measured = {name: row["measured_seconds"][name] * 1000 for name in ("median", "low", "high")}

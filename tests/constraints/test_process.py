@@ -143,7 +143,13 @@ def test_the_death_of_the_process_is_survived():
         ended.set()
         killer.join()
     assert builder.build(pattern("abcd")).min_tokens == 3
-    builder.stop()
+
+    # A build that goes on when it is stopped does not start another process.
+    stopping = threading.Timer(0.2, builder.stop)
+    stopping.start()
+    with pytest.raises(BuildRefused, match="shutting down"):
+        builder.build(HOSTILE[0])
+    stopping.join()
     assert builder.pid is None
 
 

@@ -47,6 +47,7 @@ class Builder:
         self._vocabulary, self._seconds = vocabulary, seconds
         self._process: LineProcess | None = None
         self._lock = threading.Lock()
+        self._is_stopped = False
 
     def start(self) -> None:
         """Starts the process, unless it runs. RuntimeError if it does not start."""
@@ -67,8 +68,12 @@ class Builder:
         return TokenAutomaton.from_bytes(base64.b64decode(reply["automaton"]))
 
     def stop(self) -> None:
-        """Ends the process; a build that it is at is refused."""
+        """Ends the process for good; a build that it is at is refused."""
+        self._is_stopped = True
         # Without the lock, which that build holds.
+        self._end()
+
+    def _end(self) -> None:
         if (process := self._process) is not None:
             process.stop()
 
@@ -88,8 +93,10 @@ class Builder:
         raise BuildRefused("the process that builds constraints died over this one, twice", "broken")
 
     def _running(self) -> LineProcess:
+        if self._is_stopped:
+            raise BuildRefused("no more constraints are built: shutting down", "broken")
         if self._process is None or not self._process.alive:
-            self.stop()
+            self._end()
             process = LineProcess(_command(), ENVIRONMENT)
             setup = {"vocabulary": worker.vocabulary_to_json(self._vocabulary), "memory": MAX_MEMORY}
             if process.exchange(json.dumps(setup).encode() + b"\n", START_SECONDS, MAX_REPLY) is None:

@@ -99,6 +99,8 @@ def test_an_endpoint_answers(run, tmp_path, monkeypatch):
         ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),
         ('{"prompt": "x"}\n', ["--format", "xml"], "the format of the results is 'xml', must be one of jsonl, openai"),
         ('{"prompt": "x"}\n', ["--regex", "a", "--choice", "b"], "--regex and --choice are given: an answer has one"),
+        ('{"prompt": "x"}\n', ["--ray", "auto", "--actors", "0"], "actors is 0, must be above 0"),
+        ('{"prompt": "x"}\n', ["--ray", "auto", "--endpoint", "http://x"], "--ray and --endpoint are two places"),
         ("", [], "in.jsonl has no rows"),
     ],
 )

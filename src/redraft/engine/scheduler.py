@@ -16,7 +16,7 @@ from redraft.utils.words import counted
 MAX_PROMPT_FRACTION = 1 / 4
 """While others wait, one prompt takes at most this part of a forward: long prompts and short answers run together."""
 
-BACKGROUND_TURN = 4
+BACKGROUND_TURN = 16
 """In one of so many forwards a background request is served beside others."""
 
 

@@ -1,5 +1,6 @@
 """`redraft batch run`: a file of rows into a folder of answers."""
 
+import dataclasses
 import functools
 import shlex
 import sys
@@ -91,6 +92,13 @@ def run(
     api_key_env: options.KeyOption = None,
     concurrency: Annotated[int, typer.Option(help="Requests to --endpoint at a time, at most.")] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds that a request to --endpoint may take.")] = 600.0,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Answer on a Ray cluster: auto, local, or its address; see --actors."),
+    ] = None,
+    actors: Annotated[int, typer.Option(help="Engines on the cluster.")] = 1,
+    cpus_per_actor: Annotated[float, typer.Option(help="CPUs of each.")] = 1.0,
+    gpus_per_actor: Annotated[float, typer.Option(help="GPUs of each.")] = 0.0,
     price_prompt: Annotated[float, typer.Option(help="What a million tokens of prompts cost, for the estimate.")] = 0.0,
     price_answer: Annotated[float, typer.Option(help="What a million tokens of answers cost.")] = 0.0,
     quiet: options.QuietOption = False,
@@ -106,6 +114,10 @@ def run(
     fields = _fields(of_request, constraint, body)
     if endpoint is None:
         place = _local(model_options)
+        if ray is not None:
+            place = _on_ray(place, address=ray, actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
+    elif ray is not None:
+        raise ValueError("--ray and --endpoint are two places: leave one of them out")
     else:
         given = model_options.endpoint(endpoint, api_key_env, timeout)
         fields = {"model": given.model, **fields}
@@ -175,6 +187,13 @@ def _remote(endpoint: "Endpoint", concurrency: int, timeout: float) -> Place:
     settings = EndpointSettings(url=endpoint.url, key=endpoint.key, concurrency=concurrency, timeout=timeout)
     identity = RunIdentity({"the model": endpoint.model, "the place": "an endpoint"}, {})
     return Place(functools.partial(endpoint_executor, settings), identity)
+
+
+def _on_ray(place: Place, **settings: Any) -> Place:
+    """Returns a cluster whose actors do what the place does."""
+    from redraft.batch.executors.cluster import RaySettings, ray_executor
+
+    return dataclasses.replace(place, open=functools.partial(ray_executor, place.open, RaySettings(**settings)))
 
 
 def _tell_faults(file: JobFile, checked: CheckedJob, *, stops: bool) -> None:

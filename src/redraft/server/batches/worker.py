@@ -25,7 +25,7 @@ log = logging.getLogger("redraft.server")
 
 BATCHES_AT_ONCE = 4
 """Others wait. A long one shall not keep a short one from beginning."""
-IN_FLIGHT_FRACTION = 1 / 4
+IN_FLIGHT_FRACTION = 1 / 8
 """Of the requests that the engine works on, the part that one batch takes: who comes meanwhile waits for their step."""
 ENDED = ("completed", "failed", "cancelled", "expired")
 

@@ -123,7 +123,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     assert (code, err) == (2, f"redraft: {file} has 1 prompt of {seen} too, for instance 'Say gamma'\n")
     code, said, err = run("finetune", file, *arguments, "--validation", other, "--steps", 30)
     assert (code, err) == (0, "")
-    plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from bundled, validation on 1 rows "
+    plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from bundled, validation on 1 row "
     assert said.startswith(plan)
     assert "step 30/30  validation: exact 100.0%" in said
     checkpoint = out / "step-0000030"
@@ -199,7 +199,7 @@ def test_a_share_of_replay_that_is_out_of_range_is_refused(run, tmp_path, replay
     ("content", "arguments", "message"),
     [
         ("", (), "{file} has no rows"),
-        ('{"prompt": "a", "answer": "b"}\n{"prompt": "a"}\n', (), '{file}, line 2: "answer" is null, must be text'),
+        ('{"prompt": "a", "answer": "b"}\n{"prompt": "a"}\n', (), "{file}, line 2: no column 'answer'; there are"),
         ("{\n", (), "{file}, line 1 is not JSON"),
         ('{"prompt": "a", "answer": "' + "long " * 3000 + '"}', (), "{file}, line 1: a prompt of"),
         ('{"prompt": "a", "answer": "b"}', ("--method", "x"), "--method is 'x', must be lora or full"),
@@ -227,3 +227,16 @@ def test_a_model_that_memory_cannot_train_is_refused(run, tmp_path, monkeypatch)
     assert (
         "training this model, with gradients and optimizer, needs 0.22 GB of memory, but only 0.10 GB are free" in err
     )
+
+
+def test_a_table_is_described_before_anything_is_trained(run, start, tmp_path):
+    (file := tmp_path / "mails.csv").write_text("mail,team\nWhere is it?,delivery\nToo much,billing\n")
+    form = ("--template", "Route: {mail}", "--columns", "team")
+    code, out, err = run("finetune", file, *form, "--base", start, "--out", tmp_path / "run", "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith("2 rows, ")
+    assert "Route: Where is it?<turn|>" in out
+    assert "\u27e6delivery<turn|>\u27e7" in out
+    assert not (tmp_path / "run").exists()
+    code, _, err = run("finetune", file, "--template", "{male}", "--base", start, "--dry-run")
+    assert (code, err) == (2, f"redraft: {file}, line 2: no column 'male'; there are 'mail', 'team'\n")

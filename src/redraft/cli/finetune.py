@@ -1,15 +1,20 @@
 """`redraft finetune`: a checkpoint made good at what rows of your own show, by an adapter or in all its weights."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from redraft.cli import options
 from redraft.cli.train import TrainingOptions, print_result, with_training_options
+from redraft.text import TextTokenizer
 from redraft.training import LoRASettings, finetune
+from redraft.training.data.dataset import read_data
+from redraft.training.data.files import TURNS, RowFormat
 from redraft.training.finetuning import HELD_OUT_FILE
 from redraft.training.settings import TARGET_GROUPS
+from redraft.weights.config.file import read_config
+from redraft.weights.fetch import resolve
 
 METHODS = ("lora", "full")
 DEFAULTS = LoRASettings()
@@ -19,13 +24,34 @@ DEFAULTS = LoRASettings()
 def command(
     run: TrainingOptions,
     *,
-    file: Annotated[Path, typer.Argument(metavar="DATA", help='JSON lines, each with "prompt" and "answer".')],
+    files: Annotated[list[Path], typer.Argument(metavar="DATA...", help="JSON lines, CSV, TSV or Parquet.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")] = Path(
         "runs/finetune"
     ),
     base: Annotated[
         str, typer.Option(help='The checkpoint to fine-tune: "bundled", a folder, or a name on the hub.')
     ] = "bundled",
+    template: Annotated[
+        str | None, typer.Option(help='The prompt, with {columns} of a row; by default the column "prompt".')
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help='What the answer is: a column, or a JSON object of several; by default "answer" or "completion".'
+        ),
+    ] = None,
+    turns: Annotated[
+        str, typer.Option(help="Of a conversation: all turns of the assistant are supervised, or the last.")
+    ] = TURNS[0],
+    weights: Annotated[
+        str | None, typer.Option(help="How often an epoch has each row of a file: a number for each, with commas.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used, instead of ending with an error.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the rows are, show one as the model reads it, and stop.")
+    ] = False,
     method: Annotated[
         str, typer.Option(help="lora: a small adapter beside the checkpoint; full: all its weights.")
     ] = METHODS[0],
@@ -52,6 +78,7 @@ def command(
 ) -> None:
     """Fine-tune a checkpoint on rows of your own: a small adapter beside it, or all its weights, in float32.
 
+    A row has a prompt and an answer, or the messages of a conversation, or columns for --template and --columns.
     Steps, batch, learning rate and validation follow from the number of rows, unless you give them.
     """
     if method not in METHODS:
@@ -64,8 +91,19 @@ def command(
     for package in ("matplotlib", *(("faker", "codespell_lib") if needs_data else ())):
         options.require_package(package, "train")
     lora = chosen if method == "lora" else None
-    result = finetune(
-        file, out, base=base, lora=lora, validation=validation, epochs=epochs, replay=replay, **run.run, **run.settings
-    )
+    named_columns = tuple(filter(None, (one.strip() for one in (columns or "").split(","))))
+    data: dict[str, Any] = {
+        "form": RowFormat(template=template, columns=named_columns, turns=turns),
+        "weights": options.parse_numbers("weights", weights, float) if weights else (),
+        "skip_bad": skip_bad,
+        "validation": validation,
+    }
+    if dry_run:
+        folder = resolve(base)
+        tokenizer, config = TextTokenizer.load(folder), read_config(folder)
+        read = read_data(files, tokenizer, config, **data)
+        print(*read.describe(config.canvas_length), read.rendered(tokenizer), sep="\n")
+        return
+    result = finetune(files, out, base=base, lora=lora, epochs=epochs, replay=replay, **data, **run.run, **run.settings)
     tested = validation or out / HELD_OUT_FILE
     print_result(result, ["rows", str(tested)] if tested.exists() else None, base=None if lora is None else base)

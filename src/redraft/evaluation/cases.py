@@ -14,8 +14,9 @@ class Case:
     """A prompt and its right answer.
 
     seen: whether training had this wording or style (None: unknown); held_out_values: training never had values from
-    these lists; group: the kind of case it is counted with, where a task has several; line: its line in its file.
-    messages: the whole conversation, where it is more than the prompt, which is then its last message.
+    these lists; group: the kind of case it is counted with, where a task has several; line: its line in its file;
+    file: that, where it is known. messages: the whole conversation, where it is more than the prompt, which is then its
+    last message.
     """
 
     prompt: str
@@ -25,6 +26,7 @@ class Case:
     group: str | None = None
     line: int | None = None
     messages: tuple[Mapping[str, object], ...] = ()
+    file: str | None = None
 
     @property
     def conversation(self) -> str | Sequence[Mapping[str, object]]:
@@ -49,15 +51,23 @@ def _case(row: dict[str, Any]) -> Case:
 
 
 def read_rows(path: Path) -> list[Case]:
-    """Reads JSON lines, each an object with "prompt" and "answer". Raises ValueError with its line for a bad one."""
+    """Reads JSON lines, each an object with "prompt" and "answer". Raises ValueError with its line for a bad one.
+
+    In place of the prompt a row may have the "messages" of a conversation.
+    """
     cases = []
     for number, row in parse_json_lines(path, path.read_bytes().split(b"\n")):
         where = f"{path}, line {number}"
+        messages = row.get("messages")
+        if isinstance(messages, list) and messages and all(isinstance(one, dict) for one in messages):
+            row["prompt"] = messages[-1].get("content")
+        else:
+            messages = ()
         for key in ("prompt", "answer"):
             value = row.get(key)
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f'{where}: "{key}" is {json.dumps(value)[:40]}, must be text that is not empty')
-        cases.append(Case(row["prompt"], row["answer"], line=number))
+        cases.append(Case(row["prompt"], row["answer"], line=number, messages=tuple(messages)))
     if not cases:
         raise ValueError(f"{path} has no rows")
     return cases

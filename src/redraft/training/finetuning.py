@@ -1,23 +1,21 @@
 """Fine-tuning a checkpoint on rows of prompts and answers."""
 
-import hashlib
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from redraft.diffusion.settings import SamplerSettings
-from redraft.evaluation.cases import read_rows
 from redraft.text import TextTokenizer
+from redraft.training.data.dataset import read_data
 from redraft.training.data.examples import ExampleSource
+from redraft.training.data.files import RowFormat
 from redraft.training.data.rows import (
     Replay,
     RowExamples,
-    hold_out,
-    make_examples,
     write_adapter_card,
     write_companions,
     write_rows,
@@ -28,7 +26,6 @@ from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import LoRASettings
-from redraft.utils.words import counted
 from redraft.weights.card import read_card
 from redraft.weights.config.file import read_config, read_generation_config
 from redraft.weights.fetch import fetch_config, resolve
@@ -36,18 +33,21 @@ from redraft.weights.placement import pick_device
 
 ReplaySources = Mapping[str, Callable[[int, TextTokenizer], ExampleSource]]
 """By a recipe's name, what makes the examples of its data for steps of so many."""
-LORA = LoRASettings()
+LORA, ROW_FORMAT = LoRASettings(), RowFormat()
 HELD_OUT_FILE = "held_out.jsonl"
 """In the run's folder: the rows that are held out for validation, if no others are given."""
 
 
 def finetune(
-    rows: Path | str,
+    rows: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
     base: Path | str = "bundled",
     lora: LoRASettings | None = LORA,
     validation: Path | str | None = None,
+    form: RowFormat = ROW_FORMAT,
+    weights: Sequence[float] = (),
+    skip_bad: bool = False,
     epochs: float | None = None,
     replay: float | None = None,
     replay_sources: ReplaySources | None = None,
@@ -56,30 +56,22 @@ def finetune(
     report: Callable[[str], None] = print,
     **settings: Any,
 ) -> TrainingResult:
-    """Fine-tunes a checkpoint on the rows of a file, in the folder `out`; a run that is there is resumed.
+    """Fine-tunes a checkpoint on the rows of some files, in the folder `out`; a run that is there is resumed.
 
-    rows: JSON lines with "prompt" and "answer". base: "bundled", a folder, or a name on the hub. lora: the adapter that
-    is trained beside its weights; None: all of them are trained. validation: rows to validate on;
-    None holds some of the rows out. epochs: how often each row is trained on unless `steps` is given; None goes by the
-    number of rows. replay: share of the examples that come from the data of the checkpoint's own recipe, against
-    forgetting; None is a fifth, or with an adapter, which leaves the checkpoint as it is, 0; nothing is replayed if its
-    card names none. replay_sources: that data by the recipe's name;
-    None: of redraft's own recipes. stop_after: seconds. device: also "auto". report: receives the lines of progress.
-    settings: any of TrainingSettings; what is not given follows from the number of rows. ValueError for bad rows and
-    settings, and if the model does not fit into memory, before any work.
+    rows: JSON lines, CSV, TSV or Parquet. form: how rows are made of their columns. weights: how often an epoch has
+    each row of a file. skip_bad: rows that cannot be used are left out, and told, instead of being an error. base:
+    "bundled", a folder, or a name on the hub. lora: the adapter that is trained beside its weights; None: all of them
+    are trained. validation: rows to validate on; None holds some of the rows out. epochs: how often each row is trained
+    on unless `steps` is given; None goes by the number of rows. replay: share of the examples that come from the data
+    of the checkpoint's own recipe, against forgetting; None is a fifth, or with an adapter, which leaves the checkpoint
+    as it is, 0; nothing is replayed if its card names none. replay_sources: that data by the recipe's name; None: of
+    redraft's own recipes. stop_after: seconds. device: also "auto". report: receives the lines of progress. settings:
+    any of TrainingSettings; what is not given follows from the number of rows. ValueError for bad rows and settings,
+    and if the model does not fit into memory, before any work.
     """
     if replay is None:
         replay = REPLAY_SHARE if lora is None else 0.0
     check_replay(replay)
-    file, other = Path(rows), None if validation is None else Path(validation)
-    trained, held_out = read_rows(file), read_rows(other) if other else []
-    identity = {
-        "rows": _digest(file, len(trained)),
-        "validation": _digest(other, len(held_out)) if other else "some of the rows",
-    }
-    if both := {row.prompt for row in trained} & {row.prompt for row in held_out}:
-        prompts = counted(len(both), "prompt")
-        raise ValueError(f"{file} has {prompts} of {other} too, for instance {min(both)[:60]!r}")
     config = read_config(fetch_config(base))
     device = pick_device(device) if device == "auto" else torch.device(device)
     if device.type == "cpu":
@@ -87,18 +79,20 @@ def finetune(
     folder = resolve(base)
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(config.vocab_size, folder)
-    if not held_out:
-        trained, held_out = hold_out(trained)
-    examples = make_examples(trained, file, tokenizer, config)
+    files = [Path(rows)] if isinstance(rows, str | Path) else [Path(one) for one in rows]
+    read = read_data(
+        files, tokenizer, config, form=form, weights=weights, skip_bad=skip_bad,
+        validation=None if validation is None else Path(validation),
+    )  # fmt: skip
     known = read_card(folder).recipe
     source = _own_sources().get(known) if replay_sources is None else replay_sources.get(known)
     share = 0.0 if source is None else replay
     chosen = plan_settings(
-        len(examples), held_out=len(held_out), replay=share, epochs=epochs, is_lora=lora is not None, **settings
+        read.epoch_size, held_out=len(read.held_out), replay=share, epochs=epochs, is_lora=lora is not None, **settings
     )
     # The rows of a file are often sorted.
-    validated = random.Random("validation").sample(held_out, min(chosen.validation_examples, len(held_out)))
-    unseen = make_examples(validated, other or file, tokenizer, config)
+    count = min(chosen.validation_examples, len(read.held_out))
+    unseen = [example for _, example in random.Random("validation").sample(read.held_out, count)]
     sampler = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
 
     def data(run: RunFolder) -> TrainingData:
@@ -106,23 +100,31 @@ def finetune(
             told = f"{share:.0%} of them replayed from {known}"
         else:
             told = "none replayed" if source or not replay else f"none replayed: nothing is known of {base}'s own data"
-        report(describe_plan(len(examples), chosen, validated=len(unseen), replay=told))
-        if other is None and held_out:
-            write_rows(run.path / HELD_OUT_FILE, held_out)
-        purpose = f"Fine-tuned from {base} on {file.name}."
+        report(describe_plan(len(read.examples), chosen, validated=len(unseen), replay=told))
+        for line in read.describe(config.canvas_length):
+            report(line)
+        if read.is_split and read.held_out:
+            write_rows(run.path / HELD_OUT_FILE, [row for row, _ in read.held_out])
+        purpose = f"Fine-tuned from {base} on {', '.join(file.name for file in files)}."
         if lora is None:
-            write_companions(folder, run.companions, purpose, trained, recipe=known)
+            write_companions(folder, run.companions, purpose, read.rows, recipe=known)
         else:
             report(str(lora))
-            write_adapter_card(run.companions, purpose, trained)
+            write_adapter_card(run.companions, purpose, read.rows)
         mixed = None
         if source is not None and share:
             mixed = Replay(share, source(math.ceil(chosen.batch_size * share), tokenizer))
-        lines = [row.line for row in trained]
-        drawn = RowExamples(examples, lines, batch_size=chosen.batch_size, seed=chosen.seed, replay=mixed)
+        drawn = RowExamples(
+            read.examples, read.places, weights=read.weights, batch_size=chosen.batch_size, seed=chosen.seed,
+            replay=mixed,
+        )  # fmt: skip
         return TrainingData(drawn, unseen, drawn.describe)
 
-    identity |= {"base": str(folder.resolve()), "replay": f"{share:g}", "weights": "all" if lora is None else str(lora)}
+    identity = read.identity | {
+        "base": str(folder.resolve()),
+        "replay": f"{share:g}",
+        "weights": "all" if lora is None else str(lora),
+    }
     recipe = Recipe(model=config, settings=chosen, data=data, sampler=sampler, lora=lora, identity=identity)
     return run_recipe(recipe, out, start=folder, stop_after=stop_after, device=device, report=report)
 
@@ -132,8 +134,3 @@ def _own_sources() -> ReplaySources:
     from redraft.bundled.recipe import REPLAY_SOURCES
 
     return REPLAY_SOURCES
-
-
-def _digest(file: Path, count: int) -> str:
-    """Returns what tells the file's content from another's; its name and place do not matter."""
-    return f"of {count} lines (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]})"

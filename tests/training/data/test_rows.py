@@ -1,8 +1,9 @@
 """A user's rows as examples: what is trained on is what generation reads and stops at."""
 
 import dataclasses
+import re
 import shutil
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,13 @@ import redraft
 from redraft.evaluation.cases import Case, read_rows
 from redraft.text import TextTokenizer
 from redraft.training.data.examples import Example
+from redraft.training.data.files import TrainingRow
 from redraft.training.data.rows import (
     Replay,
     RowExamples,
+    encode_rows,
     end_of_answer,
     hold_out,
-    make_examples,
     write_companions,
     write_rows,
 )
@@ -26,7 +28,16 @@ from redraft.weights.save import COMPANION_FILES
 
 BUNDLED = resolve("bundled")
 CONFIG = Checkpoint.open(BUNDLED).config
-PATH = Path("rows.jsonl")
+
+
+def row(prompt: str, answer: str, **changes: Any) -> TrainingRow:
+    return TrainingRow(prompt, answer, file="rows.jsonl", **changes)
+
+
+def encoded(rows: list[TrainingRow], tokenizer: TextTokenizer) -> list[Example]:
+    found, faults = encode_rows(rows, tokenizer, CONFIG)
+    assert not faults
+    return [example for _, example in found]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +46,7 @@ def tokenizer() -> TextTokenizer:
 
 
 def test_an_example_is_what_generation_reads_and_where_it_stops(tokenizer):
-    (example,) = make_examples([Case("Fix: teh", "the")], PATH, tokenizer, CONFIG)
+    (example,) = encoded([row("Fix: teh", "the")], tokenizer)
     model = redraft.load("bundled")
     assert list(example.prompt) == model.encode("Fix: teh")
     assert tokenizer.decode(example.answer) == "the"
@@ -47,21 +58,22 @@ def test_without_a_template_it_is_plain_text_after_bos(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(BUNDLED / name, tmp_path)
     plain = TextTokenizer.load(tmp_path)
-    (example,) = make_examples([Case("ab", "cd")], PATH, plain, CONFIG)
+    (example,) = encoded([row("ab", "cd")], plain)
     assert example == Example((CONFIG.bos_id, *plain.encode("ab")), (*plain.encode("cd"), plain.eos_id))
 
 
 def test_a_row_beyond_the_context_is_named(tokenizer):
     small = dataclasses.replace(CONFIG, max_context=128)
-    good = Case("Fix: teh", "the", line=1)
-    message = "rows.jsonl, line 7: a prompt of .* tokens and an answer of 2 canvases of 64 exceed .* 128: shorten"
-    with pytest.raises(ValueError, match=message):
-        make_examples([good, Case("x", "word " * 40, line=7)], PATH, tokenizer, small)
+    rows = [row("Fix: teh", "the", line=1), row("x", "word " * 40, line=7)]
+    kept, (fault,) = encode_rows(rows, tokenizer, small)
+    assert [one for one, _ in kept] == rows[:1]
+    message = r"rows.jsonl, line 7: a prompt of .* tokens and an answer of 2 canvases of 64 exceed .* 128: shorten"
+    assert re.match(message, fault)
 
 
 def test_a_row_that_cannot_be_encoded_is_named(tokenizer):
-    with pytest.raises(ValueError, match=r"rows.jsonl, line 3: the text holds the lone surrogate"):
-        make_examples([Case("a \ud800", "b", line=3)], PATH, tokenizer, CONFIG)
+    _, (fault,) = encode_rows([row("a \ud800", "b", line=3)], tokenizer, CONFIG)
+    assert fault.startswith("rows.jsonl, line 3: the text holds the lone surrogate")
 
 
 def test_a_tokenizer_whose_answers_do_not_end_where_the_model_stops_is_refused(tokenizer):
@@ -74,22 +86,23 @@ def test_a_tokenizer_whose_answers_do_not_end_where_the_model_stops_is_refused(t
 
 def test_every_epoch_has_each_row_once_in_its_own_order():
     examples = [Example((index,), (1,)) for index in range(10)]
-    source = RowExamples(examples, range(100, 110), batch_size=4, seed=0)
+    places = [f"line {line}" for line in range(100, 110)]
+    source = RowExamples(examples, places, batch_size=4, seed=0)
     read = [example for step in range(10) for example in source(step)]
     epochs = [read[at : at + 10] for at in range(0, 40, 10)]
     for epoch in epochs:
         assert sorted(epoch, key=lambda example: example.prompt) == examples
     assert len({tuple(epoch) for epoch in epochs}) == 4
     # A resumed run reads what it would have read.
-    resumed = RowExamples(examples, range(100, 110), batch_size=4, seed=0)
+    resumed = RowExamples(examples, places, batch_size=4, seed=0)
     assert resumed(7) == read[28:32]
-    lines = ", ".join(str(100 + example.prompt[0]) for example in read[28:32])
-    assert resumed.describe(7) == f"the rows of lines {lines}"
+    lines = ", ".join(f"line {100 + example.prompt[0]}" for example in read[28:32])
+    assert resumed.describe(7) == f"the rows of {lines}"
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 0), (19, 0), (20, 4), (30, 6), (200, 10), (1000, 50), (100_000, 128)])
 def test_rows_that_are_held_out_are_not_trained_on(count, kept):
-    cases = [Case(str(index), "x") for index in range(count)]
+    cases = [row(str(index), "x") for index in range(count)]
     trained, held_out = hold_out(cases)
     assert len(held_out) == kept
     assert sorted(trained + held_out, key=lambda case: int(case.prompt)) == cases
@@ -97,7 +110,7 @@ def test_rows_that_are_held_out_are_not_trained_on(count, kept):
 
 
 def test_the_same_prompt_is_never_on_both_sides():
-    cases = [Case(str(index % 40), str(index)) for index in range(400)]
+    cases = [row(str(index % 40), str(index)) for index in range(400)]
     trained, held_out = hold_out(cases)
     assert len(held_out) == 80
     assert not {case.prompt for case in trained} & {case.prompt for case in held_out}
@@ -112,8 +125,8 @@ def test_rows_are_written_as_they_are_read(tmp_path):
 def test_replayed_examples_are_a_share_of_all_steps_together():
     rows = [Example((index,), (1,)) for index in range(10)]
     replay = Replay(0.3, lambda step: [Example((100 + step,), (1,))] * 2)
-    source = RowExamples(rows, range(10), batch_size=4, seed=0, replay=replay)
-    plain = RowExamples(rows, range(10), batch_size=4, seed=0)
+    source = RowExamples(rows, [str(row) for row in range(10)], batch_size=4, seed=0, replay=replay)
+    plain = RowExamples(rows, [str(row) for row in range(10)], batch_size=4, seed=0)
     steps = [source(step) for step in range(10)]
     assert [len(step) for step in steps] == [4] * 10
     replayed = [[example for example in step if example.prompt[0] >= 100] for step in steps]
@@ -122,7 +135,7 @@ def test_replayed_examples_are_a_share_of_all_steps_together():
     # The rows come in the order that they have by themselves, and a resumed run reads what it would have read.
     read = [example for step in steps for example in step if example.prompt[0] < 100]
     assert read == [example for step in range(7) for example in plain(step)]
-    again = RowExamples(rows, range(10), batch_size=4, seed=0, replay=replay)
+    again = RowExamples(rows, [str(row) for row in range(10)], batch_size=4, seed=0, replay=replay)
     assert again(4) == steps[4]
     assert source.describe(4).endswith(" and 2 replayed")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from redraft.answers import AnswerArguments, CancelledAnswer, Committed, Draft, Failure, Result
     from redraft.api import Model
     from redraft.async_engine import Answer, Engine
+    from redraft.decisions import Decision, TypedQuestion
     from redraft.diffusion.settings import SETTINGS, SamplerArguments, SamplerSettings, Setting
     from redraft.diffusion.start import CanvasStart
     from redraft.engine import Limits, QueueFull, Shutdown
@@ -34,6 +35,7 @@ __all__ = [
     "CanvasStart",
     "Card",
     "Committed",
+    "Decision",
     "DenoisingStep",
     "Draft",
     "Engine",
@@ -47,6 +49,7 @@ __all__ = [
     "SamplerSettings",
     "Setting",
     "Shutdown",
+    "TypedQuestion",
     "load",
     "read_card",
 ]

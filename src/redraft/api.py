@@ -5,25 +5,24 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from redraft.answers import AnswerArguments, AnswerReader, Committed, Draft, Result, json_schema_of
+from redraft.answers import AnswerArguments, Committed, Draft, Result, json_schema_of
+from redraft.asked import AskedAnswer
 from redraft.constraints.build import AutomatonCache, ConstraintSpec, spec_of
 from redraft.constraints.language.blanks import BLANK
 from redraft.constraints.language.marks import BYTES_OF_MARKS, LAST_IN_UTF8
 from redraft.constraints.limits import BuildLimits
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.constraints.vocabulary import Vocabulary
+from redraft.decisions import Decision, DecisionArguments, TypedQuestion, decide
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.diffusion.start import CanvasStart
-from redraft.engine import EngineCore, Limits, Request
 from redraft.filling import BLANK_LIMIT, FilledText, fill_blanks, rewrite_span
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
-from redraft.generation.loop import denoising_steps, generate
-from redraft.generation.modes import Mode, settings_of_mode
+from redraft.generation.modes import settings_of_mode
 from redraft.generation.result import check_prompt
 from redraft.held import held_answer
 from redraft.model.preparation import hold_adapters
@@ -31,7 +30,6 @@ from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
 from redraft.text.checks import check_controls
 from redraft.text.prompts.conversation import check_conversation, check_prompts, check_read, joined, text_of
-from redraft.text.prompts.grounding import SourceText
 from redraft.text.trust.calibration import Calibration, read_calibration
 from redraft.utils.forks import check_not_forked
 from redraft.weights.adapters.files import read_adapter
@@ -144,7 +142,7 @@ class Model:
         """
         asked, config = self._ask(prompt, arguments), self.transformer.config
         if asked.mode != "diffusion":
-            return self._engine_events(asked, drafts=asked.mode != "autoregressive")
+            return asked.engine_events(drafts=asked.mode != "autoregressive")
         length = asked.settings.canvas_length or config.canvas_length
         check_prompt(asked.prompt.ids, length, config.vocab_size, config.max_context)
         if asked.constraint is not None:
@@ -153,7 +151,7 @@ class Model:
                 prompt_length=len(asked.prompt.ids), canvas_length=length,
                 max_new_tokens=asked.settings.max_new_tokens, max_context=config.max_context,
             )  # fmt: skip
-        return self._events(asked)
+        return asked.events()
 
     def constraint(
         self,
@@ -197,7 +195,7 @@ class Model:
         generation = generate_autoregressive(
             self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter
         )
-        return asked.answer().result_of(generation)
+        return asked.reader().result_of(generation)
 
     def fill(
         self,
@@ -236,6 +234,18 @@ class Model:
         text, and what `fill` raises.
         """
         return rewrite_span(self, text, start, end, settings, instruction=instruction, limit=limit, strength=strength)
+
+    def decide(
+        self, text: str, questions: Mapping[str, TypedQuestion], **options: Unpack[DecisionArguments]
+    ) -> dict[str, Decision]:
+        """Decides questions about a text by the probabilities of their labels, without writing an answer.
+
+        passes: denoising passes, 1 to 4. orders, draws: over how many orders of the labels, and draws of the noise, it
+        averages. temperature: that the labels are read under. All questions share each forward. The same seed decides
+        the same, bit by bit. ValueError for labels that no canvas holds, and what `generate` raises of prompts.
+        """
+        check_not_forked()
+        return decide(self, text, questions, **options)
 
     def map(self, prompts: Iterable[Prompt], **arguments: Unpack[AnswerArguments]) -> Iterator[Result]:
         """Yields the results of prompts, lazily and in order, each the one that `generate` gives."""
@@ -289,7 +299,7 @@ class Model:
         told = (*read.warnings, *found)
         return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)
 
-    def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> "_Asked":
+    def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> AskedAnswer:
         check_not_forked()
         if (name := arguments.get("adapter")) is not None:
             return self.with_adapter(name)._ask(prompt, {**arguments, "adapter": None})
@@ -304,7 +314,7 @@ class Model:
             if automaton is not None:
                 raise ValueError("a constraint is given twice: leave out one of them")
             automaton = self._automata.get(held.spec, self.vocabulary)
-        return _Asked(self, read, settings, automaton, held.schema, mode, start, is_scored, held.source)
+        return AskedAnswer(self, read, settings, automaton, held.schema, mode, start, is_scored, held.source)
 
     def is_scored(self, asked: bool | None) -> bool:
         """Returns whether answers are scored, which calibrated checkpoints need, where nothing else is asked for."""
@@ -321,78 +331,6 @@ class Model:
         """Answers a prompt that has been read. spec: what the answer is held to; start: what it begins as."""
         check_not_forked()
         held = None if spec is None else self._automata.get(spec, self.vocabulary)
-        return _Asked(
+        return AskedAnswer(
             self, prompt, self.defaults.replace(**settings), held, None, "diffusion", start, is_scored=False
         ).result()
-
-    def _engine_events(self, asked: "_Asked", *, drafts: bool) -> Iterator[Draft | Committed | Result]:
-        rows, room = asked.settings.canvas_length or 1, self.transformer.config.max_context
-        limits = Limits(forward_tokens=max(2048, rows), admitted_tokens=room, prefix_tokens=0)
-        core = EngineCore(self.transformer, limits)
-        core.submit(
-            Request(
-                id="", prompt=tuple(asked.prompt.ids), settings=asked.settings, drafts=drafts, mode=asked.mode,
-                constraint=asked.constraint, start=asked.start, adapter=asked.model.adapter,
-            )
-        )  # fmt: skip
-        reader = asked.answer()
-
-        def events() -> Iterator[Draft | Committed | Result]:
-            while core.held:
-                for event in core.step():
-                    yield from reader.read(event)
-
-        return events()
-
-    def _events(self, asked: "_Asked") -> Iterator[Draft | Committed | Result]:
-        answer = asked.answer()
-        steps = denoising_steps(
-            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter, asked.start,
-            is_scored=asked.is_scored,
-        )  # fmt: skip
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                yield from answer.finish(end.value)
-                return
-            yield answer.draft(step)
-            if step.finished:
-                yield answer.commit(step.draft.tolist())
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A prompt as it was read, and what is asked of its answer."""
-
-    model: Model
-    prompt: ReadPrompt
-    settings: SamplerSettings
-    constraint: TokenAutomaton | None
-    schema: Any
-    mode: Mode
-    start: CanvasStart | None
-    is_scored: bool
-    source: SourceText | None = None
-
-    def answer(self) -> AnswerReader:
-        """Returns what tells of the answer."""
-        model = self.model
-        return AnswerReader(
-            model.name, model.tokenizer, self.prompt, self.settings, stop_ids=model.transformer.config.eos_ids,
-            mode=self.mode, schema=self.schema, is_held=self.constraint is not None, calibration=model.calibration,
-            source=self.source,
-        )  # fmt: skip
-
-    def result(self) -> Result:
-        """Answers it."""
-        model = self.model
-        if self.mode != "diffusion":
-            *_, result = model._engine_events(self, drafts=False)
-            assert isinstance(result, Result)
-            return result
-        generation = generate(
-            model.transformer, self.prompt.ids, self.settings, self.constraint, model.adapter, self.start,
-            is_scored=self.is_scored,
-        )  # fmt: skip
-        return self.answer().result_of(generation)

@@ -38,6 +38,7 @@ app = lazy_app(
         "batch": ("redraft.cli.batch:app", "Answer files of any size, as jobs that survive whatever interrupts them."),
         "fill": ("redraft.cli.answers.fill:fill", "Fill the blanks of a text."),
         "edit": ("redraft.cli.answers.fill:edit", "Write a span of a file anew."),
+        "decide": ("redraft.cli.answers.decide:decide", "Decide questions about a text, by probabilities."),
         "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
         "examples": (
             "redraft.cli.answers.chat:examples",

@@ -1,0 +1,94 @@
+"""An answer that is asked for, and how it is given: by the readable loop, or by an engine of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redraft.answers import AnswerReader, Committed, Draft, Result
+from redraft.constraints.tokens import TokenAutomaton
+from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.start import CanvasStart
+from redraft.engine import EngineCore, Limits, Request
+from redraft.generation.loop import denoising_steps, generate
+from redraft.generation.modes import Mode
+from redraft.text import ReadPrompt
+from redraft.text.prompts.grounding import SourceText
+
+if TYPE_CHECKING:
+    from redraft.api import Model
+
+
+@dataclass(frozen=True)
+class AskedAnswer:
+    """A prompt as it was read, and what is asked of its answer."""
+
+    model: "Model"
+    prompt: ReadPrompt
+    settings: SamplerSettings
+    constraint: TokenAutomaton | None
+    schema: Any
+    mode: Mode
+    start: CanvasStart | None
+    is_scored: bool
+    source: SourceText | None = None
+
+    def reader(self) -> AnswerReader:
+        """Returns what tells of the answer."""
+        model = self.model
+        return AnswerReader(
+            model.name, model.tokenizer, self.prompt, self.settings, stop_ids=model.transformer.config.eos_ids,
+            mode=self.mode, schema=self.schema, is_held=self.constraint is not None, calibration=model.calibration,
+            source=self.source,
+        )  # fmt: skip
+
+    def result(self) -> Result:
+        """Answers it."""
+        model = self.model
+        if self.mode != "diffusion":
+            *_, result = self.engine_events(drafts=False)
+            assert isinstance(result, Result)
+            return result
+        generation = generate(
+            model.transformer, self.prompt.ids, self.settings, self.constraint, model.adapter, self.start,
+            is_scored=self.is_scored,
+        )  # fmt: skip
+        return self.reader().result_of(generation)
+
+    def events(self) -> Iterator[Draft | Committed | Result]:
+        """Answers it on canvases, step by step."""
+        model, reader = self.model, self.reader()
+        steps = denoising_steps(
+            model.transformer, self.prompt.ids, self.settings, self.constraint, model.adapter, self.start,
+            is_scored=self.is_scored,
+        )  # fmt: skip
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                yield from reader.finish(end.value)
+                return
+            yield reader.draft(step)
+            if step.finished:
+                yield reader.commit(step.draft.tolist())
+
+    def engine_events(self, *, drafts: bool) -> Iterator[Draft | Committed | Result]:
+        """Answers it in a mode that only an engine has. What it refuses it refuses at once."""
+        model = self.model
+        rows, room = self.settings.canvas_length or 1, model.transformer.config.max_context
+        core = EngineCore(
+            model.transformer, Limits(forward_tokens=max(2048, rows), admitted_tokens=room, prefix_tokens=0)
+        )
+        core.submit(
+            Request(
+                id="", prompt=tuple(self.prompt.ids), settings=self.settings, drafts=drafts, mode=self.mode,
+                constraint=self.constraint, start=self.start, adapter=model.adapter,
+            )
+        )  # fmt: skip
+        reader = self.reader()
+
+        def events() -> Iterator[Draft | Committed | Result]:
+            while core.held:
+                for event in core.step():
+                    yield from reader.read(event)
+
+        return events()

@@ -1,0 +1,64 @@
+"""`redraft decide`: typed questions about a text, answered by probabilities."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redraft.cli import options
+from redraft.cli.answers.generate import read_prompt
+from redraft.cli.output import show_table
+
+
+@options.with_model_options
+def decide(
+    model_options: options.ModelOptions,
+    text: Annotated[str, typer.Argument(help="The text; - for standard input.")],
+    *,
+    ask: Annotated[str | None, typer.Option(help="The question; yes or no, unless it has labels or levels.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A label that may be chosen; give it again.")] = None,
+    level: Annotated[list[str] | None, typer.Option(help="A level, the lowest first; give it again.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="A file with questions by name, as JSON: type, instructions, criteria.")
+    ] = None,
+    passes: Annotated[int, typer.Option(help="Denoising passes, 1 to 4.")] = 1,
+    orders: Annotated[int, typer.Option(help="Orders of the labels to average over.")] = 1,
+    draws: Annotated[int, typer.Option(help="Draws of the noise to average over.")] = 1,
+    label_temperature: Annotated[float, typer.Option(help="The temperature that the labels are read under.")] = 1.0,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Decide questions about a text: which label, yes or no, how much.
+
+    Nothing is written: the probabilities of the labels are read off a canvas.
+    """
+    if (ask is None) == (questions is None):
+        raise ValueError("what is to be decided: give --ask QUESTION or --questions FILE, one of the two")
+    if (label or level) and (ask is None or (label and level)):
+        raise ValueError("--label and --level belong to --ask, one of the two: give them without --questions")
+    text = read_prompt(text)
+    # It imports torch, for which help need not wait.
+    from redraft.decisions import question_of
+    from redraft.utils.json_files import read_json_object
+
+    if questions is not None:
+        given = read_json_object(questions)
+    else:
+        kind, criteria = ("score", level) if level else ("choice", label) if label else ("yes_no", None)
+        given = {"answer": {"type": kind, "instructions": ask, "criteria": criteria}}
+    asked = {name: question_of(name, one) for name, one in given.items()}
+    model = model_options.load(quiet=quiet)
+    settings = {"seed": 0} | model_options.settings
+    found = model.decide(
+        text, asked, passes=passes, orders=orders, draws=draws, temperature=label_temperature,
+        **{name: value for name, value in settings.items() if name in ("seed", "canvas_length")},
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps({name: dataclasses.asdict(one) for name, one in found.items()}, ensure_ascii=False))
+        return
+    for name, one in found.items():
+        ranked = sorted(one.probabilities.items(), key=lambda pair: -pair[1])
+        score = [] if one.score is None else [("score", f"{one.score:.2f}")]
+        show_table([(name, one.label), *score, *((f"  {text}", f"{share:.3f}") for text, share in ranked)])

@@ -1,0 +1,112 @@
+"""Decisions through the façade: prompts, orders, draws, kinds of question, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+
+import redraft
+from redraft import TypedQuestion
+from redraft.decisions import question_of
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return redraft.load(checkpoint)
+
+
+QUESTIONS = {
+    "kind": TypedQuestion.choice("Which kind?", {"bill": "money is due", "note": None, "a letter": ""}),
+    "paid": TypedQuestion.yes_no("Is it paid?"),
+    "urgency": TypedQuestion.score("How urgent?", ["can wait", "soon", "now"]),
+}
+
+
+def test_each_kind_has_its_probabilities_and_the_same_bits_each_time(model):
+    found = model.decide("Please pay.", QUESTIONS, seed=3, orders=2, draws=3)
+    for name, one in found.items():
+        assert tuple(one.probabilities) == QUESTIONS[name].labels
+        assert sum(one.probabilities.values()) == pytest.approx(1)
+        assert one.label == max(one.probabilities, key=lambda label: one.probabilities[label])
+        assert one.entropy == pytest.approx(-sum(p * math.log(p) for p in one.probabilities.values() if p))
+        assert 0 <= one.confidence <= 1
+        assert one.log_mass < 0
+        assert (one.score is None) == (name != "urgency")
+    score = found["urgency"]
+    assert score.score == pytest.approx(sum(int(level) * p for level, p in score.probabilities.items()))
+    assert model.decide("Please pay.", QUESTIONS, seed=3, orders=2, draws=3) == found
+    alone = model.decide("Please pay.", {"paid": QUESTIONS["paid"]}, seed=3, orders=2, draws=3)
+    assert alone["paid"] == found["paid"]
+    assert model.decide("Please pay.", QUESTIONS, seed=4, orders=2, draws=3) != found
+
+
+def test_orders_and_draws_are_averaged(model):
+    question = QUESTIONS["kind"]
+    assert [question.order(number, 3) for number in range(3)] == [
+        ("bill", "note", "a letter"), ("note", "a letter", "bill"), ("a letter", "bill", "note"),
+    ]  # fmt: skip
+    asked = question.text_for("Please pay.", question.order(1, 3))
+    assert asked.endswith("Which kind?\nbill: money is due\nAnswer with one of: note, a letter, bill")
+    one, two = (model.decide("x", {"q": TypedQuestion.yes_no("y?")}, seed=3, draws=n)["q"] for n in (1, 2))
+    assert one.probabilities != two.probabilities
+    in_order = model.decide("x", {"q": question}, seed=3)["q"].probabilities
+    mean = model.decide("x", {"q": question}, seed=3, orders=3)["q"].probabilities
+    alone = [
+        model.decide(
+            "x",
+            {"q": TypedQuestion.choice("Which kind?", {label: question.descriptions.get(label) for label in order})},
+            seed=3,
+        )
+        for order in (question.order(number, 3) for number in range(3))
+    ]
+    for label, share in mean.items():
+        assert share == pytest.approx(np.mean([one["q"].probabilities[label] for one in alone]), abs=1e-12)
+    assert mean != in_order
+
+
+def test_what_stands_around_a_label_is_held(model):
+    question = TypedQuestion.yes_no("", prompt="Is it? {text}", before="so it is ", after=".")
+    found = model.decide("x", {"q": question}, canvas_length=24, seed=1)["q"]
+    assert set(found.probabilities) == {"yes", "no"}
+
+
+def test_questions_are_read_from_json():
+    assert question_of(
+        "q", {"type": "noul", "instructions": "a?", "criteria": {"true": "if so"}}
+    ) == TypedQuestion.yes_no("a?\nyes: if so")
+    assert question_of("q", {"type": "choice", "instructions": "a?", "criteria": {"b": "c", "d": None}}) == (
+        TypedQuestion.choice("a?", {"b": "c", "d": None})
+    )
+    assert question_of("q", {"type": "score", "instructions": "a?", "criteria": ["b", "c"]}) == TypedQuestion.score(
+        "a?", ["b", "c"]
+    )
+    for given, message in (
+        ({"type": "text"}, "question 'q' has the type 'text', must be yes_no"),
+        ({"type": "choice"}, "question 'q' has the type 'choice', must be"),
+        ({"type": "choice", "criteria": ["a"]}, "question 'q': the question has 1 labels, must have 2 to 255"),
+        ({"type": "choice", "criteria": ["a", "a"]}, "two labels are the same text"),
+        ({"type": "score", "criteria": list("abcdefghijk")}, "has 11 levels, must have 2 to 10"),
+        ({"type": "yes_no", "wrong": 1}, "unknown field 'wrong'"),
+        ({"type": "yes_no", "prompt": "a"}, "has no {text}"),
+        ({"type": "yes_no", "instructions": 3}, "must be texts"),
+        ([], "question 'q' must be an object"),
+    ):
+        with pytest.raises(ValueError, match=r"question|prompt|labels") as caught:
+            question_of("q", given)
+        assert message in str(caught.value)
+
+
+def test_what_cannot_be_decided_is_refused(model):
+    for message, questions, options in (
+        ("passes is 5, must lie between 1 and 4", QUESTIONS, {"passes": 5}),
+        ("orders is 0, must lie between 1 and 64", QUESTIONS, {"orders": 0}),
+        ("temperature is 0, must be above 0", QUESTIONS, {"temperature": 0}),
+        ("there is no question", {}, {}),
+        (
+            "no label fits into a canvas of 2 tokens",
+            {"q": TypedQuestion.choice("", ["a" * 40, "b" * 40])},
+            {"canvas_length": 2},
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.decide("x", questions, **options)

@@ -16,6 +16,7 @@ from redraft import engine
 from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
 from redraft.api import Model, Prompt
 from redraft.constraints.tokens import TokenAutomaton
+from redraft.decisions import Decision, DecisionArguments, TypedQuestion
 from redraft.diffusion.settings import SamplerArguments
 from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
@@ -220,6 +221,18 @@ class Engine:
         running = asyncio.get_running_loop()
         self._loop.submit(request, lambda event: _put(running, events, event))
         return events
+
+    async def decide(
+        self,
+        text: str,
+        questions: Mapping[str, TypedQuestion],
+        *,
+        adapter: str | None = None,
+        **options: Unpack[DecisionArguments],
+    ) -> dict[str, Decision]:
+        """Does what `Model.decide` does, between two forwards of the engine. Raises what that and `submit` raise."""
+        model = self.model.with_adapter(adapter)
+        return await asyncio.wrap_future(self._loop.call(lambda: model.decide(text, questions, **options)))
 
     @property
     def broken(self) -> BaseException | None:

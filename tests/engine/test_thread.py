@@ -250,3 +250,23 @@ def test_a_request_is_checked_and_made_into_a_sequence_once(model, monkeypatch):
     engine.shutdown()
     assert len(drawn) == 1
     assert listener.events[-1].generation.seed == 7
+
+
+def test_work_is_done_between_forwards_and_ends_with_the_engine():
+    engine = EngineThread(tiny_model())
+    assert engine.call(lambda: 3).result(timeout=60) == 3
+    with pytest.raises(ValueError, match="no good"):
+        engine.call(lambda: (_ for _ in ()).throw(ValueError("no good"))).result(timeout=60)
+    started, may_end = threading.Event(), threading.Event()
+    engine.call(lambda: (started.set(), may_end.wait(60)))
+    waiting = [engine.call(lambda: 4) for _ in range(3)]
+    assert started.wait(60)
+    closer = threading.Thread(target=engine.shutdown, kwargs={"finish": False})
+    closer.start()
+    while engine._closing is None:
+        time.sleep(0.01)
+    may_end.set()
+    closer.join(60)
+    assert all(future.cancelled() for future in waiting)
+    with pytest.raises(RuntimeError, match="shut down"):
+        engine.call(lambda: 5)

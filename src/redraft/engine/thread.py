@@ -4,7 +4,9 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +18,7 @@ from redraft.engine.sequence import Sequence
 from redraft.model.transformer import Transformer
 from redraft.utils.words import counted
 
+Outcome = TypeVar("Outcome")
 Sink = Callable[[Event], None]
 """Gets the events of one request, in the engine's thread: it must not wait. One that raises cancels its request."""
 
@@ -44,6 +47,7 @@ class EngineThread:
         self.core = EngineCore(model, limits)
         self._changed = threading.Condition()
         self._submitted: deque[Sequence] = deque()
+        self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._cancelled: set[str] = set()
         self._sinks: dict[str, Sink] = {}
         self._closing: bool | None = None
@@ -99,6 +103,21 @@ class EngineThread:
             self._submitted.append(sequence)
             self._changed.notify_all()
 
+    def call(self, work: Callable[[], Outcome]) -> "Future[Outcome]":
+        """Has the engine's thread do something with the model between two forwards; returns what will come of it.
+
+        QueueFull where too much waits, RuntimeError where the engine is shut down.
+        """
+        future: Future[Outcome] = Future()
+        with self._changed:
+            if self._broken is not None or self._closing is not None:
+                raise RuntimeError("the engine is shut down; start another one")
+            if len(self._work) >= self.core.limits.queued_requests:
+                raise QueueFull(f"{counted(len(self._work), 'piece')} of work wait: ask again later")
+            self._work.append((work, future))
+            self._changed.notify_all()
+        return future
+
     def cancel(self, id: str) -> bool:
         """Gives a request up before the next forward. False where no such request is held."""
         with self._changed:
@@ -132,19 +151,26 @@ class EngineThread:
             with self._changed:
                 self._broken = error
                 held = tuple(self._sinks)
+                work, self._work = self._work, deque()
+            for _, future in work:
+                future.cancel()
             for id in held:
                 self._tell(Failed(id, RuntimeError(f"the engine has stopped: {error!r}")))
 
     def _turn(self) -> bool:
         """One round: what came in, one forward, what happened. False when the engine is to end."""
         with self._changed:
-            while not (self._submitted or self._cancelled or self.core.held or self._closing is not None):
+            while not (self._submitted or self._work or self._cancelled or self.core.held or self._closing is not None):
                 self._changed.wait()
             # Not outside: a request between the two queues would be counted in neither.
             while self._submitted:
                 self.core.submit(self._submitted.popleft())
             cancelled, self._cancelled = self._cancelled, set()
             closing = self._closing
+            # One at a time: those who wait for an answer wait no longer than for a forward more.
+            work = self._work.popleft() if self._work else None
+        if work is not None:
+            _do(*work, is_wanted=closing is not False)
         if closing is False:
             cancelled = set(self.core.held)
         for id in cancelled:
@@ -152,7 +178,7 @@ class EngineThread:
                 self._tell(event)
         for event in self.core.step():
             self._tell(event)
-        if closing is None or self.core.held:
+        if closing is None or self.core.held or self._work:
             return True
         self.core.prefixes.clear()
         return False
@@ -177,3 +203,13 @@ class EngineThread:
                 with self._changed:
                     self._sinks[event.id] = lambda _: None
                 self.cancel(event.id)
+
+
+def _do(work: Callable[[], Any], future: "Future[Any]", *, is_wanted: bool) -> None:
+    if not is_wanted:
+        future.cancel()
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from redraft.server import adapters, health
+from redraft.server import adapters, decisions, health
 from redraft.server.batches import endpoint as batch_endpoint
 from redraft.server.batches.store import BatchStore
 from redraft.server.batches.worker import BatchWorker
@@ -67,7 +67,7 @@ def create_routes(service: Service, batches: tuple[BatchStore, BatchWorker] | No
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(Exception, _raise_on)
-    for endpoint in (chat, completions, responses, tokenize, models, adapters, health, pages):
+    for endpoint in (chat, completions, responses, tokenize, models, adapters, decisions, health, pages):
         endpoint.add_routes(app, service)
     if batches is not None:
         batch_endpoint.add_routes(app, *batches)

@@ -24,7 +24,7 @@ from redraft.diffusion.start import CanvasStart
 from redraft.generation.result import check_prompt, not_finite
 from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.cache import KVCache
-from redraft.model.readout.classes import read_classes
+from redraft.model.readout.classes import ClassMap, RowClasses
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
@@ -153,12 +153,18 @@ def label_log_masses(
             stepped = sampler.step_each(states, readout)
             # A canvas that has come to rest goes on: the others need the passes.
             states = [dataclasses.replace(state, active=torch.ones_like(state.active)) for state in stepped]
-    if not hidden.isfinite().all():
+    rows = length * draws
+    asked = [
+        RowClasses(slot * rows, (slot + 1) * rows, ClassMap(one.class_of_token, len(one.tokens) + 1))
+        for slot, one in enumerate(labels)
+    ]
+    query = ReadoutQuery(temperature, None, soft_embedding=False, classes=tuple(asked))
+    readout = streamed_readout(model.head, hidden, query)
+    if not readout.entropy.isfinite().all():
         raise not_finite("in the last pass")
     found = []
-    for slot, one in enumerate(labels):
-        rows = hidden[slot * length * draws : (slot + 1) * length * draws]
-        read = read_classes(model.head, rows, temperature, one.class_of_token, len(one.tokens) + 1).log_mass.numpy()
+    for slot, (one, classes) in enumerate(zip(labels, readout.classes, strict=True)):
+        read = classes.log_mass.numpy()
         pinned = states[slot * draws].pinned
         masses = [_pinned(log_probs, states[slot * draws], one) if pinned is not None else log_probs
                   for log_probs in read.reshape(draws, length, -1)]  # fmt: skip

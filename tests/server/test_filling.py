@@ -52,6 +52,7 @@ def test_a_canvas_begins_as_it_is_told_to(send):  # noqa: F811
         ({"start": [3] * 5000}, "canvas.start", "5000 tokens are given, the canvas has"),
         ({"start": [10**6]}, "canvas.start", "lie outside the vocabulary"),
         ({"start": "a", "strength": 2}, "canvas.strength", "less than or equal to 1"),
+        ({"start": "a", "mode": "verified"}, "canvas.start", "canvas.start has no effect in mode 'verified'"),
     ):
         (response,) = send((COMPLETIONS, asked | {"canvas": canvas}))
         assert message in refusal(response, param)
@@ -62,7 +63,6 @@ def test_a_canvas_begins_as_it_is_told_to(send):  # noqa: F811
     [
         ({"structured_outputs": {"regex": "a"}}, "suffix", "suffix does not go with structured_outputs.regex"),
         ({"echo": True, "max_tokens": 0}, "suffix", "suffix has no effect where echo"),
-        ({"canvas": {"autoregressive": True}}, "canvas.autoregressive", "does not go with suffix"),
     ],
 )
 def test_what_does_not_go_with_a_suffix_is_refused(send, more, param, message):  # noqa: F811

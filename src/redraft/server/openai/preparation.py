@@ -145,6 +145,8 @@ def _start(service: Service, request: GenerationRequest) -> CanvasStart | None:
         return None
     if request.ignore_eos:
         raise bad_request("ignore_eos does not go with canvas.start: leave one of them out", "ignore_eos")
+    if (mode := mode_of(service, request)) != "diffusion":
+        raise bad_request(f"canvas.start has no effect in mode {mode!r}; leave it out", "canvas.start", "invalid_value")
     given: str | list[int | None] = canvas.start
     if isinstance(given, str):
         check_length(service, given, "canvas.start")

@@ -12,10 +12,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from redraft.server import adapters, decisions, health
+from redraft.server import adapters, health
 from redraft.server.batches import endpoint as batch_endpoint
 from redraft.server.batches.store import BatchStore
 from redraft.server.batches.worker import BatchWorker
+from redraft.server.decisions import endpoint as decisions
 from redraft.server.middleware.access import AccessControl, Readiness
 from redraft.server.middleware.body import BodyReader, StrictRoute
 from redraft.server.middleware.request_log import RequestLog

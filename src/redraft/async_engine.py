@@ -16,7 +16,6 @@ from redraft import engine
 from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
 from redraft.api import Model, Prompt
 from redraft.constraints.tokens import TokenAutomaton
-from redraft.decisions import Decision, DecisionArguments, TypedQuestion
 from redraft.diffusion.settings import SamplerArguments
 from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
@@ -102,9 +101,8 @@ class Answer(Awaitable[Result]):
             self._waiting -= 1
 
     async def _wait(self) -> Result:
-        if self._end is None:
-            async for _ in self._events():
-                pass
+        async for _ in self._events():
+            pass
         if isinstance(self._end, Exception):
             raise self._end
         assert self._end is not None
@@ -190,10 +188,7 @@ class Engine:
         start: CanvasStart | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
-        """Returns a request for the engine from token ids; the fields are redraft.engine.Request's.
-
-        is_scored: None for what `Model.generate` does.
-        """
+        """Returns a request, with the fields of redraft.engine.Request; is_scored: None as `Model.generate` has it."""
         check_not_forked()
         model = self.model.with_adapter(adapter)
         return Request(
@@ -222,17 +217,9 @@ class Engine:
         self._loop.submit(request, lambda event: _put(running, events, event))
         return events
 
-    async def decide(
-        self,
-        text: str,
-        questions: Mapping[str, TypedQuestion],
-        *,
-        adapter: str | None = None,
-        **options: Unpack[DecisionArguments],
-    ) -> dict[str, Decision]:
-        """Does what `Model.decide` does, between two forwards of the engine. Raises what that and `submit` raise."""
-        model = self.model.with_adapter(adapter)
-        return await asyncio.wrap_future(self._loop.call(lambda: model.decide(text, questions, **options)))
+    def call(self, work: Callable[[], Any]) -> "asyncio.Future[Any]":
+        """Has the engine's thread do something between two forwards. Raises what `EngineThread.call` raises."""
+        return asyncio.wrap_future(self._loop.call(work))
 
     @property
     def broken(self) -> BaseException | None:

@@ -1,7 +1,8 @@
 """POST /v1/decisions: typed questions about a text; and POST /v1/systemone, the same in the format of other servers."""
 
+import functools
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
@@ -114,18 +115,19 @@ def _questions(given: dict[str, dict[str, Any]]) -> dict[str, TypedQuestion]:
 async def _decide(
     service: Service, request: DecisionRequest, questions: dict[str, TypedQuestion]
 ) -> dict[str, Decision]:
-    adapter = service.model(request.model).adapter
+    model = service.model(request.model)
     check_length(service, request.text, "text")
     if (canvases := len(questions) * request.orders * request.draws) > MAX_CANVASES:
         raise bad_request(
             f"questions times orders times draws are {canvases}, the limit is {MAX_CANVASES}: send fewer at a time",
             "questions", "invalid_value",
         )  # fmt: skip
+    work = functools.partial(
+        model.decide, request.text, questions, passes=request.passes, orders=request.orders, draws=request.draws,
+        temperature=request.temperature, seed=request.seed,
+    )  # fmt: skip
     try:
-        return await service.engine.decide(
-            request.text, questions, adapter=adapter, passes=request.passes, orders=request.orders,
-            draws=request.draws, temperature=request.temperature, seed=request.seed,
-        )  # fmt: skip
+        return cast(dict[str, Decision], await service.engine.call(work))
     except QueueFull as error:
         raise retry_later(429, str(error), 1, "queue_full") from error
     except ValueError as error:

@@ -133,6 +133,13 @@ def test_a_cut_answer_and_a_canvas_without_rest_are_told(model):
     assert all("steps" not in one for one in model.generate_autoregressive(prompt, max_new_tokens=9).warnings)
 
 
+def test_a_prompt_that_is_not_read_as_it_was_sent_is_none_that_the_model_knows(model):
+    assert model.read("Extract name as JSON: the dog").is_known is True
+    assert model.read("Extract name as JSON: <|turn>the dog").is_known is False
+    assert model.read(CONVERSATION).is_known is False
+    assert model.read("Extract name as JSON:  \n ").is_known is False
+
+
 def test_a_card_that_says_nothing_has_no_warnings(model):
     read = redraft.Model("m", model.transformer, model.tokenizer, model.defaults, redraft.Card()).read("where is it?")
     assert (read.warnings, read.task) == ((), None)

@@ -295,8 +295,8 @@ class Model:
         """Returns a prompt with what the card says of it. text: of its last message."""
         task = self.card.task_of(text)
         found = tuple(self.card.prompt_warnings(task, role, len(read.ids)))
-        known, refusal = self.card.knows(task, found), self.card.refusal
         told = (*read.warnings, *found)
+        known, refusal = self.card.knows(task, told), self.card.refusal
         return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> AskedAnswer:

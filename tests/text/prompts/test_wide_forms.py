@@ -10,6 +10,7 @@ from redraft.bundled.data.wide.records import training_record
 from redraft.evaluation.tasks import WIDE_SETS
 from redraft.text import ReadPrompt
 from redraft.text.prompts.names import find_schema, read_names
+from redraft.weights.card import read_card, write_card
 
 CASES = [
     (name, case.prompt, case.answer, len(case.messages) or 1) for name, of in WIDE_SETS.items() for case in of.cases()
@@ -90,6 +91,11 @@ def test_a_list_of_names_is_read_where_it_is_clear(listed, names):
 def test_a_schema_is_found_with_its_keys(prompt, keys):
     found = find_schema(prompt)
     assert (None if found is None else found[2]) == keys
+
+
+def test_its_card_is_read_as_it_was_written(tmp_path):
+    write_card(tmp_path, WIDE)
+    assert read_card(tmp_path) == WIDE
 
 
 def test_a_long_prompt_takes_no_long_time():

@@ -125,5 +125,8 @@ def test_refusals_name_the_tool():
     )
     with pytest.raises(ValueError, match=r"#/properties/n/multipleOf: .* \(parameters of find\)"):
         ChatSpec(tools=(bad,)).language(Expressions())
+    for other in ('{"type": "string"}', '{"type": ["object", "null"]}'):
+        with pytest.raises(ValueError, match=r"#/type: arguments are an object"):
+            ChatSpec(tools=(ToolSpec(name="f", parameters=other),)).language(Expressions())
     with pytest.raises(ValueError, match="the limit is 262,144"):
         ChatSpec(tools=(ToolSpec(name="f", parameters=" " * 300_000),))

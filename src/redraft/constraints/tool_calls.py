@@ -67,10 +67,11 @@ class ChatSpec:
             arguments = any_object(table, _ARGUMENTS)
         else:
             schema = read_schema(tool.parameters)
-            if isinstance(schema, dict):
-                # Arguments are an object, whether the schema says so or not.
-                schema = {"type": "object", **schema}
             try:
+                if isinstance(schema, dict):
+                    if schema.get("type", "object") != "object":
+                        raise SchemaRefused("", "type", 'arguments are an object: write "object", or leave it out')
+                    schema = {"type": "object", **schema}
                 arguments = schema_language(schema, table, _ARGUMENTS)
             except SchemaRefused as error:
                 raise SchemaRefused(

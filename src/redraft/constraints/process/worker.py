@@ -63,7 +63,7 @@ def _constraint(given: Mapping[str, Any]) -> ConstraintSpec:
 
 
 def reply_to(given: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
-    """Returns what is answered to a constraint. Of those that are refused the reason is one of REASONS."""
+    """Returns what is answered to a constraint. The reason of a refusal is that of `BuildRefused`."""
     try:
         # On a busy machine this process waits: whether a constraint is refused must not depend on that.
         budget = Budget(BuildLimits(seconds=given["seconds"]), time.process_time)

@@ -14,7 +14,7 @@ class BuildLimits:
     """What one build may take. bytes: of expressions and of the automata's arrays, each estimated by itself."""
 
     byte_states: int = 20_000
-    token_states: int = 8_000
+    token_states: int = 20_000
     arcs: int = 100_000
     bytes: int = 64 * MIB
     seconds: float = 2.0

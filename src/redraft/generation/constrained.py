@@ -33,7 +33,7 @@ from redraft.model.readout.streamed import streamed_readout
 Ints = NDArray[np.int64]
 NOTHING_LEFT = -1
 """Tokens left behind a canvas that has to hold the end of the answer: the end itself costs none."""
-MAX_CANVAS_ARCS = 2**22
+MAX_CANVAS_ARCS = 2**23
 """Arcs times positions of a canvas. In a step the condition takes some 4 ns of each, without our kernels 25, for which
 all that the engine answers has to wait."""
 PATIENCE = 3

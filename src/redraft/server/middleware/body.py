@@ -46,6 +46,8 @@ class BodyReader:
             except TimeoutError:
                 late = f"no part of the upload arrived within {self._seconds:.0f} s"
                 raise ApiError(408, late, headers={"Connection": "close"}) from None
+            if part["type"] == "http.disconnect":
+                raise ClientDisconnected
             size += len(part.get("body", b""))
             if size > MAX_UPLOAD_BYTES:
                 raise ApiError(

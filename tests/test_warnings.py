@@ -77,6 +77,13 @@ def test_a_field_that_the_model_does_not_know_is_told_with_the_nearest_and_comes
     assert other == "the answer has the field 'name', not asked for"
 
 
+def test_a_cut_answer_is_not_made_whole_by_another_seed(model):
+    cut, invalid = model.read(PROMPT).check('{"name', "length", num_tokens=2, steps_per_canvas=[1], max_steps=48)
+    assert cut.startswith("the answer is cut after 2 tokens")
+    assert "is not valid JSON" in invalid
+    assert "seed" not in invalid
+
+
 def test_another_prompt_may_be_answered_with_any_text(engine):
     assert answered(engine, QUESTION["content"], "the dog").warnings == ()
 

@@ -31,17 +31,26 @@ def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[in
 
 
 def check_fields(
-    answer: str, fields: Sequence[str], text: str, *, is_known: bool = True, is_array: bool = False
+    answer: str,
+    fields: Sequence[str],
+    text: str,
+    *,
+    is_known: bool = True,
+    is_array: bool = False,
+    is_cut: bool = False,
 ) -> Iterator[str]:
     """Yields a sentence for each thing in which an answer is not a JSON object of `fields` with values from `text`.
 
     A field that is asked for twice may be answered twice. is_known: whether the model was trained on such prompts;
-    where it was not, no seed brings a field. is_array: whether the answer is to be an array of such objects.
+    where it was not, no seed brings a field. is_array: whether the answer is to be an array of such objects. is_cut:
+    whether the answer is; no seed makes it whole.
     """
     try:
         found = json.loads(answer, object_pairs_hook=_Pairs, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        yield f"the answer {brief(answer)} is not valid JSON ({_reason(error)}): try another seed"
+        yield f"the answer {brief(answer)} is not valid JSON ({_reason(error)})" + (
+            "" if is_cut else ": try another seed"
+        )
         return
     objects = found if is_array else [found]
     if isinstance(found, _Pairs) is is_array or not all(isinstance(one, _Pairs) for one in objects):

@@ -37,8 +37,14 @@ class ReadPrompt:
         if self.is_refused(answer):
             found.append("the model says that this is not what it is for: `redraft examples` shows what is")
         elif task is not None and (task.fields or task.names_missing):
-            is_known = self.is_known is not False
-            found += check_fields(answer, task.fields, task.text, is_known=is_known, is_array=task.is_array)
+            found += check_fields(
+                answer,
+                task.fields,
+                task.text,
+                is_known=self.is_known is not False,
+                is_array=task.is_array,
+                is_cut=finish_reason == "length",
+            )
         return tuple(found)
 
     def is_refused(self, answer: str) -> bool:

@@ -25,7 +25,7 @@ FINETUNING = {
 """What fine-tuning changes of the settings that the bundled model was trained with. Their four canvases of an example,
 Muon and unrolling stay: without them the encoder learns the task as fast, but the denoiser does not."""
 LORA_FINETUNING = {
-    **FINETUNING, "learning_rate": 2e-3, "matrix_factor": None, "betas": (0.95, 0.99), "weight_decay": 0.0,
+    **FINETUNING, "learning_rate": 6e-3, "matrix_factor": None, "betas": (0.95, 0.99), "weight_decay": 0.0,
 }  # fmt: skip
 """The same for an adapter, whose matrices train with AdamW."""
 

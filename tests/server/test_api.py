@@ -142,7 +142,7 @@ def test_every_rule_and_threshold_can_be_chosen(ask, model, canvas):
 
 def test_the_fields_of_canvas_are_those_of_the_table():
     settings = {setting.name: setting for setting in redraft.SETTINGS}
-    ours = {"stream_drafts", "alternatives", "mode", "autoregressive"}
+    ours = {"stream_drafts", "alternatives", "mode", "autoregressive", "start", "pinned", "strength"}
     assert set(Canvas.model_fields) - ours == settings.keys() - OPENAI_NAMES.keys()
     for name, shown in Canvas.model_json_schema()["properties"].items():
         if name not in ours:

@@ -21,6 +21,7 @@ CHECKS = [
 ]  # fmt: skip
 OPERATIONS = {
     ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/responses"),
+    ("POST", "/v1/decisions"), ("POST", "/v1/systemone"),
     ("POST", "/tokenize"), ("POST", "/detokenize"), ("GET", "/tokenizer_info"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("GET", "/health/live"), ("GET", "/health/ready"),
     ("GET", "/health"), ("GET", "/metrics"),

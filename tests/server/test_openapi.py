@@ -24,7 +24,7 @@ OPERATIONS = {
     ("POST", "/v1/decisions"), ("POST", "/v1/systemone"),
     ("POST", "/tokenize"), ("POST", "/detokenize"), ("GET", "/tokenizer_info"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("GET", "/health/live"), ("GET", "/health/ready"),
-    ("GET", "/health"), ("GET", "/metrics"),
+    ("GET", "/health"), ("GET", "/metrics"), ("POST", "/v1/adapters"), ("DELETE", "/v1/adapters/{name}"),
 }  # fmt: skip
 
 

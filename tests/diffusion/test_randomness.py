@@ -89,6 +89,7 @@ def test_purposes_keep_their_numbers():
         ("SHOWN", 11),
         ("JOINT", 12),
         ("WITHIN", 13),
+        ("CAUSAL", 14),
     ]
 
 

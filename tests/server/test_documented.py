@@ -24,7 +24,7 @@ def test_every_field_of_a_request(model):
 
 def test_every_route():
     for path in create_routes(Service(ServerSettings())).openapi()["paths"]:
-        assert path.replace("{model}", "NAME") in PAGE, path
+        assert path.replace("{model}", "NAME").replace("{name}", "NAME") in PAGE, path
 
 
 def test_every_metric():
@@ -39,5 +39,5 @@ def test_every_option():
     options = get_command(cli).commands["serve"].load().params
     names = [name for option in options for name in option.opts if name.startswith("--")]
     assert [name for name in names if name not in PAGE and name != "--help"] == []
-    known = {*names, "--against-server"}
+    known = {*names, "--against-server", "--schema"}
     assert set(re.findall(r"`(--[a-z-]+)`", PAGE)) - known == set()

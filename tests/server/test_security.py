@@ -351,8 +351,10 @@ def test_every_route_but_liveness_wants_the_key(start):
             )
         ]
         routes += [("POST", path) for path in (CHAT, TEXT, "/v1/responses", "/tokenize", "/detokenize", "/health/live")]
+        routes += [("POST", path) for path in ("/v1/adapters", "/v1/decisions", "/v1/systemone")]
+        routes += [("DELETE", "/v1/adapters/x")]
         assert set(client.get("/openapi.json", headers=bearer(KEY)).json()["paths"]) <= {
-            path.replace("tiny", "{model}") for _, path in routes
+            path.replace("tiny", "{model}").replace("adapters/x", "adapters/{name}") for _, path in routes
         } | {"/health/live"}
         wrong = [
             bearer("wrong"), bearer(KEY + "x"), {"Authorization": KEY}, {"Authorization": f"Digest {KEY}"},

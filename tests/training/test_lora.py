@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import redraft
 from redraft.diffusion.randomness import Counter
+from redraft.model.preparation import prepare
 from redraft.training import LoRASettings, finetune
 from redraft.training.data.examples import Example, make_batch
 from redraft.training.objective import losses
@@ -105,7 +106,7 @@ def test_what_was_trained_is_what_answers(base, tmp_path):
     merged = redraft.load(base)
     plain = load_model(base, torch.float32)
     plain.load_state_dict(lora.merged(lora.module.state_dict()))
-    merged.transformer = redraft.api.prepare(plain, "float32")
+    merged.transformer = prepare(plain, "float32")
     for seed in range(4):
         expected = merged.generate("hello", seed=seed).token_ids
         assert adapted.generate("hello", seed=seed).token_ids == expected

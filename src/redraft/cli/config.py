@@ -25,7 +25,7 @@ VARIABLES = {"model": "REDRAFT_MODEL", "threads": "REDRAFT_THREADS"}
 
 RUN_KEYS = ("model", "device", "precision")
 SERVER_KEYS = ("host", "port", "max_concurrent", "max_queue", "max_context")
-TASK_COMMANDS = ("extract", "normalize", "repair", "wide", "rows", "sudoku", "needle")
+TASK_COMMANDS = ("extract", "normalize", "repair", "fill", "wide", "rows", "sudoku", "needle")
 
 
 def config_path() -> Path:
@@ -118,12 +118,14 @@ def file_defaults() -> dict[str, Any]:
     answering = {name: value for name, value in values.items() if name in answer_keys}
     model = {name: value for name, value in values.items() if name == "model"}
     return {
-        **dict.fromkeys(("generate", "chat"), answering),
+        **dict.fromkeys(("generate", "chat", "fill", "edit", "decide"), answering),
         **dict.fromkeys(("examples", "fields", "constraint", "info"), model),
         "serve": {name: value for name, value in values.items() if name in (*RUN_KEYS, *SERVER_KEYS)},
-        "bench": {"load": answering},
+        "batch": {"run": answering},
+        "bench": {**dict.fromkeys(("load", "batch"), answering), "cost": model},
         "eval": {
             "frontier": {name: value for name, value in values.items() if name in ("model", "device")},
+            "trust": model,
             **dict.fromkeys(TASK_COMMANDS, answering),
         },
     }

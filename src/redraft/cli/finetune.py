@@ -76,7 +76,7 @@ def command(
         Path | None, typer.Option(help="Rows to validate on; by default, some of 20 or more rows are held out.")
     ] = None,
 ) -> None:
-    """Fine-tune a checkpoint on rows of your own: a small adapter beside it, or all its weights, in float32.
+    """Fine-tune a checkpoint on rows of your own: a small adapter beside it, or all its weights.
 
     A row has a prompt and an answer, or the messages of a conversation, or columns for --template and --columns.
     Steps, batch, learning rate and validation follow from the number of rows, unless you give them.

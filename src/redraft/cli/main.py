@@ -37,8 +37,11 @@ app = lazy_app(
         "generate": ("redraft.cli.answers.generate:generate", "Answer one prompt, or every row of a file."),
         "batch": ("redraft.cli.batch:app", "Answer files of any size, as jobs that survive whatever interrupts them."),
         "fill": ("redraft.cli.answers.fill:fill", "Fill the blanks of a text."),
-        "edit": ("redraft.cli.answers.fill:edit", "Write a span of a file anew."),
-        "decide": ("redraft.cli.answers.decide:decide", "Decide questions about a text, by probabilities."),
+        "edit": ("redraft.cli.answers.fill:edit", "Write a span of a file anew, and show the difference."),
+        "decide": (
+            "redraft.cli.answers.decide:decide",
+            "Decide questions about a text: which label, yes or no, how much.",
+        ),
         "chat": ("redraft.cli.answers.chat:chat", "Talk to a model."),
         "examples": (
             "redraft.cli.answers.chat:examples",
@@ -63,8 +66,14 @@ app = lazy_app(
             "redraft.cli.eval.trust:calibrate",
             "Fit the number of a checkpoint's trust marks on tuning sets, and write it beside its weights.",
         ),
-        "finetune": ("redraft.cli.finetune:command", "Fine-tune a checkpoint on rows of your own."),
-        "merge": ("redraft.cli.checkpoint.merge:merge", "Write a model and its adapter as one checkpoint."),
+        "finetune": (
+            "redraft.cli.finetune:command",
+            "Fine-tune a checkpoint on rows of your own: a small adapter beside it, or all its weights.",
+        ),
+        "merge": (
+            "redraft.cli.checkpoint.merge:merge",
+            "Write the model that a base is with an adapter, as a checkpoint of its own.",
+        ),
         "train": ("redraft.cli.train:app", "Train a model from a recipe."),
         "eval": ("redraft.cli.eval:app", "Measure how good a checkpoint is."),
         "bench": ("redraft.cli.bench:app", "Measure and predict speed; each command ends in one JSON line."),

@@ -11,7 +11,11 @@ CHECK_EVERY = 256
 
 @dataclass(frozen=True, kw_only=True)
 class BuildLimits:
-    """What one build may take. bytes: of expressions and of the automata's arrays, each estimated by itself."""
+    """What one build may take.
+
+    bytes: of expressions and of the automata's arrays, each estimated by itself. seconds: of processor time, so that a
+    busy machine refuses nothing that a quiet one builds.
+    """
 
     byte_states: int = 20_000
     token_states: int = 20_000
@@ -31,10 +35,10 @@ class LimitExceeded(ValueError):
 class Budget:
     """What is left to one build of its limits. `cancel`, from any thread, ends the build at its next check.
 
-    clock: what the seconds are counted by.
+    clock: what the seconds are counted by; by default those that the building thread computes.
     """
 
-    def __init__(self, limits: BuildLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: BuildLimits | None = None, clock: Callable[[], float] = time.thread_time) -> None:
         self.limits = limits or BuildLimits()
         self._clock = clock
         self._ends = clock() + self.limits.seconds
@@ -60,7 +64,7 @@ class Budget:
         if self._clock() > self._ends:
             raise LimitExceeded(
                 "seconds",
-                f"this constraint takes longer than {self.limits.seconds:g} s to build: {_WAY_OUT}",
+                f"this constraint takes longer than {self.limits.seconds:g} s of processor time to build: {_WAY_OUT}",
             )
         self.check_count("bytes", self._bytes)
 

@@ -30,9 +30,10 @@ def fill(
     strict: StrictOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Fill the blanks of a text: "Dear ___, your order ___ is ready."
+    """Fill the blanks of a text.
 
-    The rest of the text stays as it is. Each blank is as long as the model makes it, up to a limit.
+    Of "Dear ___, your order ___ is ready." all but the blanks stays as it is. Each blank is as long as the model makes
+    it, up to a limit.
     """
     options.check_at_least(1, limit=limit)
     text = read_prompt(text)

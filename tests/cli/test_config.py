@@ -72,8 +72,8 @@ def test_a_setting_of_training_that_has_the_name_of_a_key_is_not_meant(configure
     defaults = file_defaults()
     assert defaults["generate"]["steps"] == defaults["eval"]["rows"]["steps"] == 2
     assert defaults["serve"] == {"device": "cpu", "precision": "float32"}
-    assert "train" not in defaults
-    assert set(defaults["bench"]) == {"load"}
+    assert not {"train", "finetune"} & set(defaults)
+    assert set(defaults["bench"]) == {"load", "batch", "cost"}
 
 
 def test_every_key_is_an_option_of_the_commands_that_it_is_given_to_and_no_command_is_forgotten(configure):

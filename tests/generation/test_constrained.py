@@ -57,8 +57,9 @@ def entropy_of(probs: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("pattern", ["[a-d]{2,9}", "(ab|b1|c)*", "e|10f.*"])
+@pytest.mark.parametrize(
+    ("pattern", "temperature"), [("[a-d]{2,9}", 1.0), ("(ab|b1|c)*", 0.0), ("(ab|b1|c)*", 1.0), ("e|10f.*", 0.0)]
+)
 def test_every_step_is_what_enumeration_says(model, pattern, temperature, monkeypatch):
     """Recomputes drafts, log masses, stops and guided samples from all 61³ canvases of three tokens."""
     monkeypatch.setattr("redraft.generation.constrained.PATIENCE", 1)
@@ -135,7 +136,7 @@ def told(steps: list[DenoisingStep]) -> list:
 
 
 def test_a_language_that_allows_everything_changes_no_bit(model):
-    for seed in range(50):
+    for seed in range(25):
         chosen = SamplerSettings.of(max_new_tokens=3 * CANVAS, steps=7, seed=seed, confidence_threshold=0.2)
         prompt = [3, 4, seed]
         free, wanted = run(model, prompt, chosen)

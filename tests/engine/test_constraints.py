@@ -19,7 +19,7 @@ AUTOMATA = [
     automaton("json_schema", '{"type": ["integer", "null"]}'),
     anything(),
 ]
-SCHEDULES = 60
+SCHEDULES = 40
 
 
 class MixedAnswers(Answers):

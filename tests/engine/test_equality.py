@@ -18,7 +18,7 @@ from tests.fakes.models import broken_cache, tiny_model
 
 SECONDS = ("prefill_seconds", "denoising_seconds", "commit_seconds")
 SYSTEM = tuple(range(2, 22))
-SCHEDULES = 200
+SCHEDULES = 110
 
 
 @pytest.fixture(scope="module", params=["plain", "float32", "bf16", "int8"])

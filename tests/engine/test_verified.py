@@ -151,7 +151,7 @@ def check(story: list[Event], request: Request, expected: Generation) -> None:
 
 
 @pytest.mark.parametrize(
-    "worker", [pytest.param(worker, marks=[pytest.mark.slow] if worker > 1 else []) for worker in range(20)]
+    "worker", [pytest.param(worker, marks=[pytest.mark.slow] if worker else []) for worker in range(20)]
 )
 def test_it_is_the_greedy_answer_of_any_model_whatever_is_drafted(worker: int) -> None:
     rng = random.Random(worker)

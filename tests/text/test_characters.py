@@ -4,7 +4,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from redraft.text import AnswerStream, Delta, TextTokenizer
@@ -59,6 +59,7 @@ def test_an_apostrophe_is_given_back_where_the_prompt_has_one_form_of_it():
     assert own_forms(["\u201cAna\u201d \u2212 1\u00a0\u20ac\r\n"], none) == {}
 
 
+@example(["\r\r\n"])
 @given(
     st.lists(st.text(alphabet="ae'\u2019\u2018\"\u201c -\u2212\u00a0\u0301\u0308\u00e9\r\n", max_size=20), max_size=3)
 )

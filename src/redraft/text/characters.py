@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 _DECOMPOSED = re.compile("\\w[\u0300-\u036f\u3099\u309a]{1,8}")
 
 _PLAIN = {
-    **dict.fromkeys(["\r\n", "\u0085", "\u2028", "\u2029"], "\n"),
+    **dict.fromkeys("\u0085\u2028\u2029", "\n"),
     **dict.fromkeys(
         "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "
     ),
@@ -28,9 +28,10 @@ _PLAIN = {
     **{chr(wide): chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)},  # as wide as Chinese characters
     **{chr(ligature): unicodedata.normalize("NFKC", chr(ligature)) for ligature in range(0xFB00, 0xFB07)},
 }
-"""What is read instead of a character, or of a line's end, without a token."""
+"""What is read instead of a character without a token."""
 
-_NOT_PLAIN = re.compile(f"\r\n|[{''.join(own for own in _PLAIN if len(own) == 1)}]")
+# Text that was converted twice has several carriage returns before a line feed.
+_NOT_PLAIN = re.compile(f"\r+\n|[{''.join(own for own in _PLAIN if len(own) == 1)}]")
 CHANGED = re.compile(f"{_DECOMPOSED.pattern}|{_NOT_PLAIN.pattern}")
 """What may become plainer."""
 _GIVEN_BACK = "'"
@@ -38,18 +39,22 @@ _GIVEN_BACK = "'"
 somebody asks for in a format."""
 
 
+def _plain(own: str) -> str:
+    return _PLAIN.get(own, "\n")
+
+
 def writable(text: str, has_token: Callable[[str], bool]) -> str:
     """Returns a text with plainer characters, and composed letters, in place of those that have no token."""
 
     def plain(match: re.Match[str]) -> str:
-        return match[0] if has_token(match[0]) else _PLAIN[match[0]]
+        return match[0] if has_token(match[0]) else _plain(match[0])
 
     def composed(match: re.Match[str]) -> str:
         letter = match[0]
         return letter if all(map(has_token, letter[1:])) else unicodedata.normalize("NFC", letter)
 
     if text.isascii():
-        return text.replace("\r\n", "\n") if "\r\n" in text and not has_token("\r\n") else text
+        return _NOT_PLAIN.sub(plain, text) if "\r\n" in text else text
     return _DECOMPOSED.sub(composed, _NOT_PLAIN.sub(plain, text))
 
 
@@ -77,4 +82,4 @@ def own_forms(texts: Iterable[str], has_token: Callable[[str], bool]) -> dict[in
 
 def comparable(text: str) -> str:
     """Returns a text in one form: whatever form two texts have, equal ones are equal then."""
-    return _NOT_PLAIN.sub(lambda match: _PLAIN[match[0]], unicodedata.normalize("NFC", text))
+    return _NOT_PLAIN.sub(lambda match: _plain(match[0]), unicodedata.normalize("NFC", text))

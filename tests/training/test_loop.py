@@ -407,6 +407,7 @@ def test_on_a_full_disk_the_last_checkpoint_stays_and_nothing_of_the_new_one(tmp
     companions.mkdir()
     (companions / "tokenizer.json").write_text("{}")
     model = Transformer(plan.model)
+    initialize(model, seed=0)
     optimizer, run = make_optimizer(model, plan.settings), RunFolder(tmp_path / "run", companions)
     run.save(WholeModel(model), optimizer, 1, plan.settings)
     # No file may be longer than so many bytes, as on a disk with so much room: what is written first still fits.

@@ -1,9 +1,14 @@
 """Files of rows as requests: what is a fault, whose it is, and what every request has."""
 
 import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from uuid import UUID
 
+import pyarrow.parquet
 import pytest
 
+from redraft.batch.parquet import json_value
 from redraft.batch.requests import JobRow
 from redraft.batch.rows import JobFile
 from redraft.server.batches.executor import check_body
@@ -96,3 +101,41 @@ def test_a_file_that_changes_meanwhile(tmp_path):
     path.write_text("one\nthree\n")
     with pytest.raises(ValueError, match="was changed while its rows were answered"):
         list(file.rows(0))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.binary(),
+        pyarrow.binary(2),
+        pyarrow.list_(pyarrow.large_binary()),
+        pyarrow.struct({"x": pyarrow.binary()}),
+    ],
+)
+def test_a_column_of_bytes_is_refused_also_within_another(tmp_path, kind):
+    schema = pyarrow.schema({"prompt": pyarrow.string(), "photo": kind})
+    path = tmp_path / "in.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"prompt": "a", "photo": None}], schema), path)
+    with pytest.raises(ValueError, match="the column 'photo' is binary, which is not text: leave it out"):
+        JobFile(path, template="{prompt}").check()
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (datetime(2024, 3, 4, 5, 6), "2024-03-04T05:06:00"),
+        (date(2024, 3, 4), "2024-03-04"),
+        (time(5, 6), "05:06:00"),
+        (timedelta(hours=3), "3:00:00"),
+        (Decimal("1.50"), "1.50"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ([{"a": float("nan")}, (True, 2)], [{"a": None}, [True, 2]]),
+    ],
+)
+def test_values_of_tables_as_json_has_them(value, wanted):
+    assert json_value(value) == wanted
+
+
+def test_a_value_that_json_has_nothing_for_is_refused():
+    with pytest.raises(ValueError, match="of type bytes, which JSON has nothing for"):
+        json_value({"x": [b"bytes"]})

@@ -6,8 +6,11 @@ import importlib.util
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from redraft.utils.files import replace_when_whole
 from redraft.utils.rows.formats import Parsed
@@ -26,7 +29,7 @@ def parse_parquet(path: Path) -> Parsed:
     try:
         with arrow.parquet.ParquetFile(path) as file:
             for field in file.schema_arrow:
-                if arrow.types.is_binary(field.type) or arrow.types.is_large_binary(field.type):
+                if _is_binary(arrow, field.type):
                     raise ValueError(f"{path}: the column {field.name!r} is binary, which is not text: leave it out")
             number = 0
             for batch in file.iter_batches(ROWS_AT_ONCE):
@@ -78,7 +81,10 @@ def write_parquet(path: Path, types: Mapping[str, Any], records: Iterable[Mappin
 
 
 def json_value(value: Any) -> Any:
-    """Returns a value of a table as JSON has it: NaN, which stands for none, as null; times in ISO 8601."""
+    """Returns a value of a table as JSON has it: NaN, which stands for none, as null; times in ISO 8601.
+
+    Durations, decimal numbers and UUIDs become text. Raises ValueError for a value of another type.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
@@ -87,7 +93,21 @@ def json_value(value: Any) -> Any:
         return {str(name): json_value(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [json_value(one) for one in value]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, timedelta | Decimal | UUID):
+        return str(value)
+    raise ValueError(f"a value is of type {type(value).__name__}, which JSON has nothing for: leave its column out")
+
+
+def _is_binary(arrow: Any, kind: Any) -> bool:
+    """Whether a column's values are bytes, or have some in them."""
+    types = arrow.types
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    if types.is_dictionary(kind):
+        return _is_binary(arrow, kind.value_type)
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return any(test(kind) for test in tests) or any(_is_binary(arrow, one) for one in inner)
 
 
 def digest_file(path: Path) -> str:

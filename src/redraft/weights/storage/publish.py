@@ -15,11 +15,11 @@ belong to a checkpoint are left alone.
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redraft.utils.files import sync_folder
 from redraft.utils.locks import lock_folder
 from redraft.weights.config.file import CONFIG_FILE
 
@@ -93,17 +93,6 @@ def write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a folder's entries survive a power cut; does nothing on Windows, which cannot open a folder."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _move_into_place(folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from redraft.text.trust.calibration import TRUST_FILE
 from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.config.file import read_config, read_generation_config
 from redraft.weights.quantize import quantize_checkpoint
@@ -146,9 +147,12 @@ def test_in_place_over_its_own_source(source: Checkpoint) -> None:
 
 
 def test_without_a_source_what_lies_in_the_folder_stays(source: Checkpoint) -> None:
+    """But not the calibration of the weights that it had."""
     config = tiny_config(eos_ids=(3,))
+    (source.folder / TRUST_FILE).write_text("{}")
     save_checkpoint(source.folder, config, weights(config))
     assert (source.folder / "tokenizer.json").exists()
+    assert not (source.folder / TRUST_FILE).exists()
     assert read_config(source.folder) == config
     assert not Checkpoint.open(source.folder).unused
 

@@ -3,7 +3,8 @@
 1. All new files are written to `.saving/` in the folder and synced. A kill here leaves the old checkpoint untouched.
 2. `.saving` is renamed to `.saved`. This is the commit: from here on, the folder holds the new checkpoint.
 3. The old config.json is removed, so that programs that do not know `.saved` find no checkpoint rather than a mix. The
-   new files are moved into the folder, weight files that no longer belong to it are removed, config.json comes last.
+   new files are moved into the folder, weight files that no longer belong to it are removed, and so is the calibration
+   that was fitted on the old weights; config.json comes last.
 
 A kill during step 3 leaves `.saved`. The next open or save calls `finish_interrupted`, which repeats step 3: each move
 is one rename, a config.json in `.saved` means that step 3 is not done, and the names of all new files were saved too.
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redraft.text.trust.calibration import TRUST_FILE
 from redraft.utils.files import sync_folder
 from redraft.utils.locks import lock_folder
 from redraft.weights.config.file import CONFIG_FILE
@@ -26,7 +28,9 @@ from redraft.weights.config.file import CONFIG_FILE
 SAVING = ".saving"
 SAVED = ".saved"
 _FILE_LIST = ".files"
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+_OF_WEIGHTS = re.compile(
+    rf"model(-\d{{5}}-of-\d{{5}})?\.safetensors|model\.safetensors\.index\.json|{re.escape(TRUST_FILE)}"
+)
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def _move_into_place(folder: Path) -> None:
             if (saved / name).exists():
                 (saved / name).replace(folder / name)
         for path in list(folder.iterdir()):
-            if _WEIGHTS.fullmatch(path.name) and path.name not in names:
+            if _OF_WEIGHTS.fullmatch(path.name) and path.name not in names:
                 path.unlink()
         sync_folder(folder)
         (saved / CONFIG_FILE).replace(folder / CONFIG_FILE)

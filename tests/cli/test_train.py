@@ -127,7 +127,9 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     assert said.startswith(plan)
     assert "step 30/30  validation: exact 100.0%" in said
     checkpoint = out / "step-0000030"
-    assert f"redraft eval rows {other} --model '{checkpoint}'\n" in said
+    held_out = out / "held_out.jsonl"
+    assert json.loads(held_out.read_text()) == {"prompt": " Say gamma", "answer": "GAMMA"}
+    assert f"redraft eval rows '{held_out}' --model '{checkpoint}'\n" in said
     code, answer, _ = run("generate", "Say gamma", "-m", checkpoint, "--seed", 0)
     assert (code, answer) == (0, "GAMMA\n")
     code, shown, _ = run("examples", "-m", checkpoint)

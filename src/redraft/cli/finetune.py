@@ -105,5 +105,5 @@ def command(
         print(*read.describe(config.canvas_length), read.rendered(tokenizer), sep="\n")
         return
     result = finetune(files, out, base=base, lora=lora, epochs=epochs, replay=replay, **data, **run.run, **run.settings)
-    tested = validation or out / HELD_OUT_FILE
+    tested = out / HELD_OUT_FILE
     print_result(result, ["rows", str(tested)] if tested.exists() else None, base=None if lora is None else base)

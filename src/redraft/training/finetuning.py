@@ -35,7 +35,7 @@ ReplaySources = Mapping[str, Callable[[int, TextTokenizer], ExampleSource]]
 """By a recipe's name, what makes the examples of its data for steps of so many."""
 LORA, ROW_FORMAT = LoRASettings(), RowFormat()
 HELD_OUT_FILE = "held_out.jsonl"
-"""In the run's folder: the rows that are held out for validation, if no others are given."""
+"""In the run's folder: the rows that can be validated on, as `redraft eval rows` reads them; none with tools."""
 
 
 def finetune(
@@ -103,8 +103,8 @@ def finetune(
         report(describe_plan(len(read.examples), chosen, validated=len(unseen), replay=told))
         for line in read.describe(config.canvas_length):
             report(line)
-        if read.is_split and read.held_out:
-            write_rows(run.path / HELD_OUT_FILE, [row for row, _ in read.held_out])
+        if testable := [row for row, _ in read.held_out if row.is_text]:
+            write_rows(run.path / HELD_OUT_FILE, testable)
         purpose = f"Fine-tuned from {base} on {', '.join(file.name for file in files)}."
         if lora is None:
             write_companions(folder, run.companions, purpose, read.rows, recipe=known)

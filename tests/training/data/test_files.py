@@ -11,6 +11,7 @@ import pytest
 from redraft.text import TextTokenizer
 from redraft.training.data.dataset import read_data
 from redraft.training.data.files import RowFormat, read_training_rows
+from redraft.training.data.rows import hold_out
 from redraft.utils.rows.formats import BadRow
 from redraft.weights.checkpoint import Checkpoint
 from redraft.weights.fetch import resolve
@@ -83,6 +84,35 @@ def test_a_conversation_supervises_the_assistants_turns_and_no_header(tmp_path, 
     assert "⟦Hello<turn|>⟧" in read.rendered(tokenizer)
 
 
+def test_the_turns_of_a_conversation_are_never_on_both_sides(tmp_path, tokenizer):
+    talks = [
+        {"messages": [{"role": "user", "content": f"Hi {i}"}, REPLY, USER, {"role": "assistant", "content": "Bye"}]}
+        for i in range(40)
+    ]
+    trained, held_out = hold_out(read_training_rows(jsonl(tmp_path / "talks.jsonl", *talks), RowFormat()))
+    assert len(trained) + len(held_out) == 80
+    assert len(held_out) == 16
+    assert not {row.line for row in trained} & {row.line for row in held_out}
+    # Also where they come from another file.
+    unseen = jsonl(tmp_path / "unseen.jsonl", talks[3])
+    with pytest.raises(ValueError, match=r"talks\.jsonl has 1 prompt of .*unseen\.jsonl too"):
+        read_data([tmp_path / "talks.jsonl"], tokenizer, CONFIG, form=RowFormat(), validation=unseen)
+
+
+def test_a_row_is_text_where_prompt_and_answer_say_all_of_it(tmp_path):
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": {}}}
+    parts = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
+    rows = [
+        {"messages": [USER, REPLY]},
+        {"messages": [{"role": "system", "content": "Be brief"}, USER, REPLY]},
+        {"messages": [USER, {"role": "assistant", "tool_calls": [call]}]},
+        {"messages": [USER, REPLY], "tools": [{"type": "function"}]},
+        {"messages": [parts, REPLY]},
+    ]
+    read = read_training_rows(jsonl(tmp_path / "rows.jsonl", *rows), RowFormat())
+    assert [row.is_text for row in read] == [True, True, False, False, False]
+
+
 def test_tool_calls_are_supervised_as_the_template_writes_them(tmp_path):
     save_checkpoint(tmp_path, thinking_tokenizer(), chat_template=THINKING_TEMPLATE)
     tokenizer = TextTokenizer.load(tmp_path)
@@ -146,3 +176,5 @@ def test_bad_files(tmp_path, tokenizer):
         read_data([good, good], tokenizer, CONFIG, form=RowFormat(), weights=(1,))
     with pytest.raises(ValueError, match="a weight is 0, must be above 0"):
         read_data([good], tokenizer, CONFIG, form=RowFormat(), weights=(0,))
+    with pytest.raises(ValueError, match=r"rows\.jsonl is named twice: name it once, with a weight of 2"):
+        read_data([good, good], tokenizer, CONFIG, form=RowFormat(), weights=(1, 2))

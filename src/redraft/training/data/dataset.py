@@ -24,15 +24,13 @@ class FineTuningData:
     """The rows of some files, encoded.
 
     rows, examples, weights: what is trained on, each with how often an epoch has it. held_out: what can be validated
-    on. is_split: whether that was taken from the same files. dropped: a sentence for each row that is left out.
-    identity: what tells the data from others.
+    on. dropped: a sentence for each row that is left out. identity: what tells the data from others.
     """
 
     rows: list[TrainingRow]
     examples: list[Example]
     weights: list[float]
     held_out: list[tuple[TrainingRow, Example]]
-    is_split: bool
     dropped: list[str]
     identity: dict[str, str]
 
@@ -96,6 +94,8 @@ def read_data(
         raise ValueError(f"{counted(len(weights), 'weight')} for {counted(len(files), 'file')}: give each file one")
     if bad := [one for one in weights if not 0 < one <= MAX_WEIGHT]:
         raise ValueError(f"a weight is {bad[0]:g}, must be above 0 and at most {MAX_WEIGHT:,}")
+    if again := [file for at, file in enumerate(files) if file in files[:at]]:
+        raise ValueError(f"{again[0]} is named twice: name it once, with a weight of 2 if that is meant")
     dropped: list[str] = []
     trained, weight_of = [], {}
     for at, file in enumerate(files):
@@ -124,9 +124,7 @@ def read_data(
     if not encoded:
         raise ValueError(f"{', '.join(map(str, files))}: no row is left to train on: {_some(dropped)}")
     rows, examples = map(list, zip(*encoded, strict=True))
-    return FineTuningData(
-        rows, examples, [weight_of[str(row.file)] for row in rows], unseen, validation is None, dropped, identity
-    )
+    return FineTuningData(rows, examples, [weight_of[str(row.file)] for row in rows], unseen, dropped, identity)
 
 
 def _read(file: Path, form: RowFormat, skip_bad: bool, dropped: list[str]) -> list[TrainingRow]:

@@ -49,15 +49,23 @@ class TrainingRow(Case):
     """A prompt, or a conversation, and its answer.
 
     reply: the answer as a message, where it is more than a text. tools: those that the conversation has.
+    conversation_key: what tells a conversation of several turns from others.
     """
 
     reply: Mapping[str, object] | None = None
     tools: tuple[Mapping[str, object], ...] = ()
+    conversation_key: str = ""
 
     @property
     def key(self) -> str:
         """What tells its prompt from others; the turns of one conversation belong together."""
-        return f"{self.file}\0{self.line}" if len(self.messages) > 1 else self.prompt
+        return self.conversation_key or self.prompt
+
+    @property
+    def is_text(self) -> bool:
+        """Whether prompt and answer say all of it, so that others can ask it and compare."""
+        is_plain = not self.messages or self.messages[-1].get("content") == self.prompt
+        return self.reply is None and not self.tools and is_plain
 
 
 def read_training_rows(path: Path, form: RowFormat) -> list[TrainingRow | BadRow]:
@@ -139,6 +147,8 @@ def _turns(messages: Any, tools: Any, turns: str, file: str, line: int) -> Itera
     if not supervised:
         raise ValueError("messages has no turn of the assistant behind another one: there is nothing to learn")
     read = [{name: value for name, value in one.items() if name != "weight" and value is not None} for one in messages]
+    before_last = read[: supervised[-1]]
+    key = json.dumps(before_last, ensure_ascii=False) if len(before_last) > 1 else ""
     for at in supervised if turns == "all" else supervised[-1:]:
         reply, before = read[at], tuple(read[:at])
         content = reply.get("content", "")
@@ -150,4 +160,5 @@ def _turns(messages: Any, tools: Any, turns: str, file: str, line: int) -> Itera
             last if isinstance(last, str) else json.dumps(last, ensure_ascii=False),
             content if isinstance(content, str) else "",
             file=file, line=line, messages=before, reply=None if is_text else reply, tools=tuple(tools),
+            conversation_key=key,
         )  # fmt: skip

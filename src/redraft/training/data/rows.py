@@ -221,7 +221,7 @@ def _shown(rows: Sequence[Case]) -> tuple[str, ...]:
 
 
 def write_rows(path: Path, rows: Sequence[Case]) -> None:
-    asked = ({"messages": row.messages} if len(row.messages) > 1 else {"prompt": row.prompt} for row in rows)
+    asked = ({"messages": row.messages} if row.messages else {"prompt": row.prompt} for row in rows)
     both = (one | {"answer": row.answer} for one, row in zip(asked, rows, strict=True))
     lines = (json.dumps(one, ensure_ascii=False) for one in both)
     write_whole(path, "".join(f"{line}\n" for line in lines))

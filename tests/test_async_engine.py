@@ -35,6 +35,22 @@ def test_generate_many_answers_in_order_as_generate_would(engine, expected):
     assert [result.text for result in results] == expected * 3
 
 
+def test_an_answer_that_is_held_has_the_letters_of_its_language(engine, model):
+    # The prompt has no other apostrophe, which free answers are given back with.
+    prompt = [{"role": "user", "content": "say O\u2019Brien"}]
+    assert model.read(prompt).forms
+    built = model.constraint(choice=["O'Brien"])
+    (held,) = engine.generate_many([prompt], constraint=built)
+    events = list(model.stream(prompt, schema={"enum": ["O'Brien"]}))
+    drafts = [event.text for event in events if isinstance(event, redraft.Draft)]
+    committed = [event.text for event in events if isinstance(event, redraft.Committed)]
+    assert (held.text, held.trust.valid, model.generate(prompt, constraint=built).text) == ("O'Brien", True, "O'Brien")
+    assert {"".join(committed), events[-1].text} == {'"O\'Brien"'}
+    assert drafts
+    assert not any("\u2019" in text for text in drafts)
+    assert events[-1].parsed == "O'Brien"
+
+
 def test_a_prompt_that_fails_does_not_lose_the_rest(engine, expected):
     first, second, third = engine.generate_many([PROMPTS[0], "word " * 400, PROMPTS[2]], seed=3)
     assert isinstance(second, redraft.Failure)

@@ -149,7 +149,7 @@ class AnswerText:
         self._mode, self._schema, self._is_held, self._calibration = mode, schema, is_held, calibration
         self._source = source
         self._stream = AnswerStream(
-            tokenizer, stop_ids=stop_ids, max_tokens=settings.max_new_tokens, forms=prompt.forms
+            tokenizer, stop_ids=stop_ids, max_tokens=settings.max_new_tokens, forms=prompt.answer_forms(is_held=is_held)
         )
         self._text = ""
 
@@ -174,19 +174,13 @@ class AnswerText:
         )
         text, spans = self._text, None
         if self._source is not None:
-            text, spans = self._grounded(generation, self._source)
+            value, spans = ground(written := json.loads(text), self._source)
+            text = text if value == written else json.dumps(value, ensure_ascii=False)
         parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, text)
         trust = assess(
             self._prompt, text, writing, self._tokenizer, calibration=self._calibration, is_held=self._is_held
         )
         yield Result(text, generation, self._name, (*self._prompt.warnings, *found, *refusal), parsed, trust, spans)
-
-    def _grounded(self, generation: Generation, source: SourceText) -> tuple[str, dict[str, Span]]:
-        """Returns the answer with its values as they were sent, and where they stand."""
-        written = json.loads(self._tokenizer.decode(generation.token_ids))
-        value, spans = ground(written, source)
-        is_same = value == json.loads(self._text)
-        return self._text if is_same else json.dumps(value, ensure_ascii=False), spans
 
     def result_of(self, generation: Generation) -> Result:
         """The result of an answer that is there at once."""

@@ -385,7 +385,7 @@ def _reader(model: Model, prompt: ReadPrompt, request: Request) -> AnswerReader:
     stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
     return AnswerReader(
         model.name, model.tokenizer, prompt, request.settings, stop_ids=stops, mode=request.mode,
-        calibration=model.calibration,
+        is_held=request.constraint is not None, calibration=model.calibration,
     )  # fmt: skip
 
 

@@ -106,6 +106,16 @@ def test_every_field_holds_the_answer(ask, path, fields, pattern):
     assert re.fullmatch(pattern, text_of(ask(path, seed=1, **fields)), re.DOTALL)
 
 
+def test_an_answer_has_the_letters_of_its_language_not_of_its_prompt(send):
+    said = [{"role": "user", "content": "say O\u2019Brien"}]
+    asked = {"messages": said, "guided_choice": ["O'Brien"], "seed": 1, "max_tokens": 64}
+    streamed = {**asked, "stream": True, "canvas": {"stream_drafts": True}}
+    whole, stream = send((CHAT, asked), (CHAT, streamed))
+    assert text_of(whole) == "O'Brien"
+    assert "O'Brien" in stream.text
+    assert "\u2019" not in stream.text
+
+
 def test_causal_modes_are_held_too(ask):
     found = {}
     for mode in ("autoregressive", "verified"):

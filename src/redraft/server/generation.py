@@ -283,5 +283,5 @@ def answer_stream(
         stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,
-        forms=prompt.forms,
+        forms=prompt.answer_forms(is_held=request.constraint is not None),
     )

@@ -4,7 +4,8 @@ Accented letters have two forms: composed, one character, and decomposed, a lett
 macOS have them. Mails and office programs have spaces that do not break, curly quotation marks and minus signs where a
 keyboard has a plain key, and on Windows lines end in two characters. Many tokenizers have pieces for one form alone,
 and a model that was trained with such a tokenizer copies the others badly. So what has no token of its own becomes
-plain on the way in. On the way out letters are decomposed, and apostrophes curly, where the prompt has them so.
+plain on the way in. On the way out letters are decomposed, and apostrophes curly, where the prompt has them so and the
+answer is held to no language.
 """
 
 import re

@@ -12,7 +12,7 @@ class ReadPrompt:
     """The token ids of a prompt, and what else of it matters for the answer.
 
     warnings: what of it the model does not read as it was sent, or was not trained on. forms: its own forms of letters,
-    as AnswerStream takes them. task: what it asks for, where that is known. text: that of its last message. is_known:
+    as AnswerStream takes them, by `answer_forms`. task: what it asks for, where that is known. text: that of its last message. is_known:
     whether it is like those that the model was trained on; None where that is not known. refusal: what the model
     answers to prompts of other kinds.
     """
@@ -24,6 +24,10 @@ class ReadPrompt:
     text: str = ""
     is_known: bool | None = None
     refusal: str = ""
+
+    def answer_forms(self, *, is_held: bool) -> Mapping[int, str]:
+        """Returns the forms that letters of an answer get; none where it is held to a language, which says its own."""
+        return {} if is_held else self.forms
 
     def check(
         self, answer: str, finish_reason: str, *, num_tokens: int, steps_per_canvas: Sequence[int], max_steps: int

@@ -12,9 +12,9 @@ class ReadPrompt:
     """The token ids of a prompt, and what else of it matters for the answer.
 
     warnings: what of it the model does not read as it was sent, or was not trained on. forms: its own forms of letters,
-    as AnswerStream takes them, by `answer_forms`. task: what it asks for, where that is known. text: that of its last message. is_known:
-    whether it is like those that the model was trained on; None where that is not known. refusal: what the model
-    answers to prompts of other kinds.
+    which an answer gets by `answer_forms`. task: what it asks for, where that is known. text: that of its last message.
+    is_known: whether it is like those that the model was trained on; None where that is not known. refusal: what the
+    model answers to prompts of other kinds.
     """
 
     ids: list[int]

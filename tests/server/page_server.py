@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         tokens = 0
         for canvas in range(canvases):
             words = words_of(prompt, canvas)[: answer_length(prompt)]
-            if request["canvas"].get("autoregressive"):
+            if request["canvas"].get("mode") == "autoregressive":
                 for word in words:
                     time.sleep(0.03)
                     self.chunk({"content": word})
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk({"content": "".join(words[8:])})
             tokens += len(words)
         self.chunk({}, "stop", TRUST if prompt == "json" else None)
-        alone = request["canvas"].get("autoregressive")
+        alone = request["canvas"].get("mode") == "autoregressive"
         usage = {
             "completion_tokens": tokens,
             "tokens_per_forward": 1.0 if alone else tokens / (4 * canvases),

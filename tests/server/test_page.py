@@ -364,7 +364,7 @@ def test_both_ways_of_decoding_stand_side_by_side_with_their_clocks(server: Fake
     skip_replay(page)
     first, second = server.requests
     assert "seed" not in second
-    assert second["canvas"] == {"autoregressive": True}
+    assert second["canvas"] == {"mode": "autoregressive"}
     assert first["messages"] == second["messages"]
     left, right = (page.locator(f"#{name}") for name in ("diffusion", "autoregression"))
     assert left.locator(".answer").text_content() == right.locator(".answer").text_content()

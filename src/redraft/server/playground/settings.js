@@ -74,7 +74,7 @@ export function autoregressiveRequest(model, values) {
     ...limit,
     stream: true,
     stream_options: { include_usage: true },
-    canvas: { autoregressive: true },
+    canvas: { mode: "autoregressive" },
   };
 }
 

@@ -69,6 +69,7 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["--rows", "{}", "--fields", "a,,b"], "--fields is 'a,,b', must be different names with commas between them"),
         (["--rows", "/"], "'/' is a folder, not a file"),
         (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
+        (["--rows", "{}", "--schema-from-prompt", "--grounded"], "with --schema-from-prompt and --grounded"),
         (["--rows", "{}", "--plain"], "--rows cannot be combined with --plain"),
         (["--rows", "{}", "--json", "--format", "csv"], "--json cannot be combined with a table: the output is csv"),
         (["--rows", "{}", "--json", "--output", "a.tsv"], "--json cannot be combined with a table: the output is tsv"),

@@ -49,7 +49,6 @@ def generate(
 
     On a terminal the canvas resolves live. The answers to rows are printed as JSON lines, in order, or go into a file.
     """
-    constraint |= grounding
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     if row_options.file is not None:
@@ -60,6 +59,9 @@ def generate(
             raise ValueError(f"--json cannot be combined with a table: the output is {row_options.kind}")
         if min_trust is not None and row_options.output is None:
             raise ValueError("--min-trust of --rows requires --output FILE: rows below go into a file beside it")
+        if grounding:
+            named = " and ".join(f"--{name.replace('_', '-')}" for name in grounding)
+            raise ValueError(f"--rows cannot be combined with {named}: give --json-schema or another constraint")
         check_min_trust(model_options.model, min_trust)
         answer_rows(model_options, row_options, mode, constraint, strict=strict, min_trust=min_trust, quiet=quiet)
         return
@@ -69,7 +71,7 @@ def generate(
         raise ValueError(f"--step-delay cannot be combined with {'--plain' if plain else '--json'}: no step is shown")
     if prompt is None:
         raise ValueError("there is no prompt: give one, - for standard input, or --rows FILE")
-    asked = {"mode": mode, **constraint, **model_options.settings_in(mode)}
+    asked = {"mode": mode, **constraint, **grounding, **model_options.settings_in(mode)}
     text = read_prompt(prompt, piped)
     check_min_trust(model_options.model, min_trust)
     model = model_options.load(quiet=quiet)

@@ -11,6 +11,9 @@ from redraft.cli import options
 from redraft.cli.answers.generate import read_prompt
 from redraft.cli.output import show_table
 
+USED_SETTINGS = ("seed", "canvas_length")
+"""Those of the sampler that a decision has a use for."""
+
 
 @options.with_model_options
 def decide(
@@ -38,6 +41,9 @@ def decide(
         raise ValueError("what is to be decided: give --ask QUESTION or --questions FILE, one of the two")
     if (label or level) and (ask is None or (label and level)):
         raise ValueError("--label and --level belong to --ask, one of the two: give them without --questions")
+    if unused := [name for name in model_options.given_settings if name not in USED_SETTINGS]:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise ValueError(f"a decision has no use for {named}: leave it out; --label-temperature is that of the labels")
     text = read_prompt(text)
     # It imports torch, for which help need not wait.
     from redraft.decisions import question_of
@@ -53,7 +59,7 @@ def decide(
     settings = {"seed": 0} | model_options.settings
     found = model.decide(
         text, asked, passes=passes, orders=orders, draws=draws, temperature=label_temperature,
-        **{name: value for name, value in settings.items() if name in ("seed", "canvas_length")},
+        **{name: value for name, value in settings.items() if name in USED_SETTINGS},
     )  # fmt: skip
     if as_json:
         print(json.dumps({name: dataclasses.asdict(one) for name, one in found.items()}, ensure_ascii=False))

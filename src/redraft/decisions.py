@@ -203,10 +203,11 @@ def question_of(name: str, given: Any) -> TypedQuestion:
         raise ValueError(f"question {name!r} has the unknown field {sorted(unknown)[0]!r}")
     if not isinstance(instructions, str) or not all(isinstance(one, str) for one in others.values()):
         raise ValueError(f"question {name!r}: instructions, prompt, before and after must be texts")
+    _check_criteria(name, kind, criteria)
     try:
         match kind, criteria:
             case (("yes_no" | "noul"), _):
-                described = criteria if isinstance(criteria, Mapping) else {}
+                described = criteria or {}
                 lines = [
                     f"{word}: {described[key]}"
                     for key, word in (("true", "yes"), ("false", "no"))
@@ -223,3 +224,13 @@ def question_of(name: str, given: Any) -> TypedQuestion:
         f"question {name!r} has the type {kind!r}, must be yes_no, choice (with criteria, labels or what they stand "
         "for) or score (with criteria, a list of levels)"
     )
+
+
+def _check_criteria(name: str, kind: Any, criteria: Any) -> None:
+    """Raises ValueError, naming the question, for criteria that are no texts, and for those that its type has not."""
+    is_described = isinstance(criteria, Mapping)
+    if kind in ("yes_no", "noul") and not (criteria is None or (is_described and criteria.keys() <= {"true", "false"})):
+        raise ValueError(f'question {name!r}: criteria of {kind} must say what "true" and "false" stand for')
+    texts = criteria.values() if is_described else criteria if isinstance(criteria, list) else ()
+    if not all(isinstance(one, str) or (is_described and one is None) for one in texts):
+        raise ValueError(f"question {name!r}: labels, levels and what they stand for must be texts")

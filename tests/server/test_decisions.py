@@ -42,6 +42,8 @@ def test_the_format_of_other_servers(send):  # noqa: F811
     assert answers["urgency"]["legend"] == {"0": "can wait", "1": "now"}
     assert 0 <= answers["urgency"]["score"] <= 1
     assert response.json()["usage"]["output_tokens"] == 0
+    (other,) = send((SYSTEM_ONE, {"model": "other", "state": "Please pay.", "questions": QUESTIONS}))
+    assert (other.status_code, other.json()["error"]["param"]) == (404, "model")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,9 @@ def test_the_format_of_other_servers(send):  # noqa: F811
         (DECISIONS, {"draws": 64}, "questions", "are 192, the limit is 64"),
         (DECISIONS, {"text": "a " * 5000}, "text", "the context holds"),
         (SYSTEM_ONE, {"text": None, "state": 3}, "state", "valid"),
+        (DECISIONS, {"questions": {"q": {"type": "choice", "criteria": ["a", 3]}}}, "questions.q", "must be texts"),
+        (DECISIONS, {"questions": {"q": {"type": "yes_no", "criteria": ["a", "b"]}}}, "questions.q", "of yes_no"),
+        (DECISIONS, {"questions": {"q": {"type": "noul", "criteria": {"yes": "a"}}}}, "questions.q", "of noul"),
     ],
 )
 def test_what_cannot_be_decided_is_refused(send, path, more, param, message):  # noqa: F811

@@ -87,15 +87,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/systemone", response_model=SystemOneResponse)
     async def system_one(request: SystemOneRequest) -> Response:
-        """The same, with `noul`, `choice` and `score`; a client's own model name is read as the one that is served."""
+        """The same, with `noul`, `choice` and `score`."""
         questions = _questions(request.questions)
         state = request.state if isinstance(request.state, str) else json.dumps(request.state, ensure_ascii=False)
-        asked = DecisionRequest(text=state or " ", questions=request.questions)
+        asked = DecisionRequest(model=request.model, text=state or " ", questions=request.questions)
         found = await _decide(service, asked, questions)
         tokens = len(service.engine.model.tokenizer.encode(state))
         return json_response(
             SystemOneResponse(
-                model=service.name,
+                model=request.model or service.name,
                 answers={name: _system_one(questions[name], one) for name, one in found.items()},
                 usage={"input_tokens": tokens, "output_tokens": 0},
             )
@@ -127,7 +127,8 @@ async def _decide(
         temperature=request.temperature, seed=request.seed,
     )  # fmt: skip
     try:
-        return cast(dict[str, Decision], await service.engine.call(work))
+        with service.using(model.adapter):
+            return cast(dict[str, Decision], await service.engine.call(work))
     except QueueFull as error:
         raise retry_later(429, str(error), 1, "queue_full") from error
     except ValueError as error:

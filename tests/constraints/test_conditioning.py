@@ -136,3 +136,17 @@ def test_both_ways_go_alike_along_a_canvas_of_any_size(recursions):
         np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-9)
         found, wanted = recursions.likeliest(arcs, masses, 7, ends), plain.likeliest(arcs, masses, 7, ends)
         assert (found[0].tolist(), found[1]) == (wanted[0].tolist(), wanted[1])
+
+
+def test_arrays_need_not_lie_in_one_piece(recursions):
+    """Of a view a copy is made for the kernels, which has to last as long as the call."""
+    rng, states, classes, length = np.random.default_rng(3), 6, 5, 4
+    first = np.arange(0, 3 * states + 1, 3, dtype=np.int32)
+    arcs = first, *(rng.integers(below, size=3 * states).astype(np.int32) for below in (classes, states))
+    masses, ends = rng.random((length, classes)) * -5, np.ones(states, dtype=bool)
+    views = tuple(np.stack([one, np.zeros_like(one)], axis=1)[:, 0] for one in arcs)
+    _, probs = recursions.condition(views, np.asfortranarray(masses), 0, ends)
+    np.testing.assert_allclose(probs, PlainRecursions().condition(arcs, masses, 0, ends)[1], atol=1e-12)
+    found, score = recursions.likeliest(views, np.asfortranarray(masses), 0, ends)
+    wanted, wanted_score = PlainRecursions().likeliest(arcs, masses, 0, ends)
+    assert (found.tolist(), score) == (wanted.tolist(), pytest.approx(wanted_score))

@@ -68,9 +68,10 @@ class NativeRecursions:
         *others: NDArray[Any],
         sizes: tuple[int, int, int],
     ) -> Any:
-        given = [np.ascontiguousarray(one).ctypes.data for one in (*arcs, numbers)]
+        # Held until the call is over: a copy that is made here has no other owner.
+        given = [np.ascontiguousarray(one) for one in (*arcs, numbers)]
         run = self._run[name, sizes[0] * len(arcs[1]) > MIN_RELEASING]
-        return run(*given, state, *(one.ctypes.data for one in others), *sizes)
+        return run(*(one.ctypes.data for one in given), state, *(one.ctypes.data for one in others), *sizes)
 
 
 def _reached(arcs: tuple[NDArray[np.int32], ...], length: int, states: int) -> tuple[NDArray[Any], ...]:

@@ -110,6 +110,12 @@ def test_token_by_token_has_no_drafts():
         Request(id="t", prompt=PROMPT, settings=SETTINGS, mode="autoregressive", drafts=True)
 
 
+@pytest.mark.parametrize("mode", ["autoregressive", "verified", "auto", "scoring"])
+def test_only_a_canvas_is_read_once_it_is_written(mode):
+    with pytest.raises(ValueError, match="leave is_scored out"):
+        Request(id="t", prompt=PROMPT, settings=SETTINGS, mode=mode, is_scored=True)
+
+
 def test_a_prompt_without_room_is_refused_token_by_token_too(model):
     with pytest.raises(ValueError, match="the context holds 64"):
         EngineCore(model).sequence(Request(id="t", prompt=PROMPT * 13, settings=GREEDY, mode="autoregressive"))

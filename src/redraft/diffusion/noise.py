@@ -17,7 +17,8 @@ def started(noise: Tensor, start: CanvasStart, counter: Counter) -> Tensor:
 
     counter: its place, before the first step.
     """
-    given = torch.tensor([-1 if token is None else token for token in start.tokens], device=noise.device)
+    tokens = [-1 if token is None else token for token in start.tokens]
+    given = torch.tensor(tokens, dtype=torch.int64, device=noise.device)
     stands = given >= 0
     if start.strength is not None:
         uniforms = counter.uniforms(len(given), Purpose.CORRUPTION_MASK, device=noise.device)

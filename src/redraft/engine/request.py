@@ -59,6 +59,8 @@ class Request:
             raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(MODE_NAMES)}")
         if self.mode != "diffusion" and self.start is not None:
             raise ValueError(f"mode {self.mode!r} takes no start of a canvas; leave it out, or use mode 'diffusion'")
+        if self.mode != "diffusion" and self.is_scored:
+            raise ValueError(f"mode {self.mode!r} scores its tokens where `top` asks for it; leave is_scored out")
         if self.mode == "autoregressive" and self.drafts:
             raise ValueError("an autoregressive answer has no drafts; leave them out, or use mode 'verified'")
         if self.mode == "scoring" and (self.drafts or self.stop_ids is not None or self.constraint is not None):

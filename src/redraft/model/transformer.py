@@ -91,9 +91,11 @@ class Transformer(nn.Module):
 
     def adapter(self, name: str | None) -> AdapterMatrices | None:
         """Returns the adapter that is held under a name, None for None. ValueError where there is none."""
-        if name is None or self.adapters is not None:
-            return None if name is None or self.adapters is None else self.adapters[name]
-        raise ValueError(f"there is no adapter {name!r}: none is loaded")
+        if name is None:
+            return None
+        if self.adapters is None:
+            raise ValueError(f"there is no adapter {name!r}: none is loaded")
+        return self.adapters[name]
 
     def run(self, batch: FlatBatch, caches: Sequence[KVCache]) -> ForwardResult:
         """Runs a batch whose segments go on from `caches[segment.slot]`, which stay as they are."""

@@ -236,16 +236,12 @@ class _Rows:
 
         At temperature 1, whatever tokens are drawn at. start: the row of the first.
         """
-        settings, count, rows = (
-            item.sequence.request.settings,
-            item.sequence.request.top,
-            slice(start, start + len(kept)),
-        )
-        if not (count and kept):
+        request, rows = item.sequence.request, slice(start, start + len(kept))
+        if not (request.top and kept):
             return None, ()
         assert readout.top is not None
-        top = readout.top[rows, :count]
-        if not settings.temperature:
+        top = readout.top[rows, : request.top]
+        if not request.settings.temperature:
             return top, tuple(top.log_probs[:, 0].tolist())
         ids = torch.tensor(kept, device=self._device)[:, None]
         allowed = None if self._allowed is None else replace(self._allowed, rows=self._allowed.rows[rows])

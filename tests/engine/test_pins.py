@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.start import CanvasStart
-from redraft.engine import EngineCore, Request
+from redraft.engine import EngineCore, Finished, Request
 from redraft.generation.loop import denoising_steps, generate
 from tests.engine.test_equality import Answers, assert_equal_in_random_schedules
 from tests.fakes.constraints import END, TOKENS, VOCAB, automaton
@@ -88,6 +88,21 @@ def test_a_canvas_that_begins_as_the_noise_it_would_be_is_the_same(model):
     free = generate(model, [3, 4], chosen)
     noise = CanvasStart(tokens=(LETTERS[0],) * CANVAS, strength=1.0)
     assert generate(model, [3, 4], chosen, start=noise).canvases == free.canvases
+
+
+def test_an_answer_with_pins_and_without_a_constraint_ends_as_others_do(model):
+    """Where its room is over, and nothing has ended it, it is cut; without tokens that end it, it always is."""
+    core, chosen = EngineCore(model), SamplerSettings.of(max_new_tokens=CANVAS, canvas_length=CANVAS, steps=4, seed=0)
+    start, found = CanvasStart.holding([LETTERS[0]] * (CANVAS - 2)), {}
+    for name, stop_ids in (("usual", None), ("endless", ())):
+        core.submit(Request(id=name, prompt=(3, 4), settings=chosen, start=start, stop_ids=stop_ids))
+    while core.held:
+        found |= {event.id: event.generation for event in core.step() if isinstance(event, Finished)}
+    for generation in found.values():
+        assert generation.token_ids[: CANVAS - 2] == tuple(LETTERS[:1] * (CANVAS - 2))
+        assert generation.finish_reason == ("length" if len(generation.token_ids) == CANVAS else "stop")
+    assert found["endless"].finish_reason == "length"
+    assert generate(model, (3, 4), chosen, start=start).finish_reason == found["usual"].finish_reason
 
 
 def test_pins_that_no_answer_can_have_are_refused_before_work(model):

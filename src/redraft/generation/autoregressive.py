@@ -116,6 +116,7 @@ class TokenRecord(AnswerRecord):
             stop_ids=config.eos_ids if stop_ids is None else stop_ids,
             seed=seed,
             max_context=config.max_context,
+            vocab_size=config.vocab_size,
         )
         self.held: TokenConstraint | None = None
         if constraint is not None:

@@ -21,7 +21,6 @@ from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.generation.constrained import ConstrainedCanvas, classes_of, constrain
-from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
 from redraft.generation.scoring import log_probs_of
 from redraft.model.batch import FlatBatch, Pass
@@ -74,11 +73,12 @@ def denoising_steps(
         stop_ids=config.eos_ids,
         seed=seed,
         max_context=config.max_context,
-        constraint=constraint_with_pins(constraint, start, vocab_size=config.vocab_size, stop_ids=config.eos_ids),
+        vocab_size=config.vocab_size,
+        constraint=constraint,
         start=start,
         is_scored=is_scored,
     )
-    record.check(len(prompt), length, config.vocab_size)
+    record.check(len(prompt), length)
     cache, pending, finish_reason = KVCache(config), list(prompt), None
     adapted = model.adapter(adapter)
     while finish_reason is None:

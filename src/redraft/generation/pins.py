@@ -17,9 +17,9 @@ def constraint_with_pins(
 ) -> TokenAutomaton | None:
     """Returns what an answer is held to that begins as `start`: its constraint, or else not to end before its pins.
 
-    Under a constraint it cannot: nothing of a language follows its end.
+    Under a constraint it cannot, as nothing of a language follows its end; nor without tokens that end it.
     """
-    if constraint is not None or start is None:
+    if constraint is not None or start is None or not stop_ids:
         return constraint
     held = [position + 1 for position in start.pinned if start.tokens[position] not in stop_ids]
     return _ending_behind(max(held), vocab_size, stop_ids) if held else None

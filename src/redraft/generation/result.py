@@ -13,7 +13,7 @@ from torch import Tensor
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.start import CanvasStart
 from redraft.generation.constrained import ConstrainedCanvas, check_constraint
-from redraft.generation.pins import check_pins
+from redraft.generation.pins import check_pins, constraint_with_pins
 from redraft.model.readout.query import TopTokens
 from redraft.utils.canvas import cut_canvas
 
@@ -111,9 +111,9 @@ class Generation:
 class AnswerRecord:
     """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
 
-    room: how many tokens it may have at most; stop_ids: tokens that end it; max_context: tokens of prompt and canvases;
-    constraint: the language that it is of. start: what its first canvas begins as, if not as noise. is_scored: whether
-    the causal pass is to read it.
+    room: how many tokens it may have at most; stop_ids: tokens that end it, of vocab_size; max_context: tokens of prompt
+    and canvases; constraint: the language that it is of. start: what its first canvas begins as, if not as noise.
+    is_scored: whether the causal pass is to read it.
     """
 
     def __init__(
@@ -123,12 +123,14 @@ class AnswerRecord:
         stop_ids: Sequence[int],
         seed: int,
         max_context: int,
+        vocab_size: int,
         constraint: TokenAutomaton | None = None,
         start: CanvasStart | None = None,
         is_scored: bool = False,
     ) -> None:
         self.room, self.stop_ids, self.seed, self.max_context = room, stop_ids, seed, max_context
-        self.constraint, self._start = constraint, start
+        self.constraint = constraint_with_pins(constraint, start, vocab_size=vocab_size, stop_ids=stop_ids)
+        self._start, self._vocab_size, self._is_constrained = start, vocab_size, constraint is not None
         self.finish_reason: str | None = None
         self.entropies: list[float] = []
         self._log_probs: list[float | None] = []
@@ -137,7 +139,7 @@ class AnswerRecord:
         self.token_ids: list[int] = []
         self.canvases: list[tuple[int, ...]] = []
         self.steps_per_canvas: list[int] = []
-        self._state = 0 if constraint is None else constraint.start
+        self._state = 0 if self.constraint is None else self.constraint.start
         self._log_mass: list[float] = []
         self._guided_steps = 0
         self._has_end = False
@@ -154,14 +156,14 @@ class AnswerRecord:
         self._seconds[phase] += now - self._last
         self._last = now
 
-    def check(self, prompt_length: int, canvas_length: int, vocab_size: int) -> None:
+    def check(self, prompt_length: int, canvas_length: int) -> None:
         """Raises ValueError unless there is room for an answer that meets the constraint, with what is pinned."""
         if self._start is not None:
-            self._start.check(canvas_length, vocab_size, self.room)
+            self._start.check(canvas_length, self._vocab_size, self.room)
         if self.constraint is not None:
             check_constraint(
                 self.constraint,
-                vocab_size=vocab_size,
+                vocab_size=self._vocab_size,
                 stop_ids=self.stop_ids,
                 prompt_length=prompt_length,
                 canvas_length=canvas_length,
@@ -220,7 +222,8 @@ class AnswerRecord:
             state = self.constraint.state_after(part, self._state)
             assert state is not None
             self._state = state
-            if finish_reason == "length" or self.constraint.is_complete(state):
+            # What is held only not to end before its pins might have gone on.
+            if (finish_reason == "length" and self._is_constrained) or self.constraint.is_complete(state):
                 assert self.constraint.distance[state] == 1
                 finish_reason = "stop"
         self.finish_reason = finish_reason

@@ -17,7 +17,6 @@ from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
 from redraft.generation.constrained import classes_of, constrain
-from redraft.generation.pins import constraint_with_pins
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
 from redraft.generation.scoring import log_probs_of
 from redraft.model.config import ModelConfig
@@ -44,19 +43,17 @@ class Diffusion:
 
     def record(self, request: Request) -> AnswerRecord:
         seed = request.settings.seed
-        stop_ids = self._config.eos_ids if request.stop_ids is None else request.stop_ids
         record = AnswerRecord(
             room=request.settings.max_new_tokens,
-            stop_ids=stop_ids,
+            stop_ids=self._config.eos_ids if request.stop_ids is None else request.stop_ids,
             seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
             max_context=self._config.max_context,
-            constraint=constraint_with_pins(
-                request.constraint, request.start, vocab_size=self._config.vocab_size, stop_ids=stop_ids
-            ),
+            vocab_size=self._config.vocab_size,
+            constraint=request.constraint,
             start=request.start,
             is_scored=request.is_scored,
         )
-        record.check(len(request.prompt), self.canvas_length(request), self._config.vocab_size)
+        record.check(len(request.prompt), self.canvas_length(request))
         return record
 
     def max_cached(self, request: Request) -> int:

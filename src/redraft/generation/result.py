@@ -111,9 +111,9 @@ class Generation:
 class AnswerRecord:
     """An answer under way: its tokens so far, its canvases, where its time went, and where it ends.
 
-    room: how many tokens it may have at most; stop_ids: tokens that end it, of vocab_size; max_context: tokens of prompt
-    and canvases; constraint: the language that it is of. start: what its first canvas begins as, if not as noise.
-    is_scored: whether the causal pass is to read it.
+    room: how many tokens it may have at most; stop_ids: tokens that end it, of vocab_size; max_context: tokens of
+    prompt and canvases; constraint: the language that it is of. start: what its first canvas begins as, if not as
+    noise. is_scored: whether the causal pass is to read it.
     """
 
     def __init__(

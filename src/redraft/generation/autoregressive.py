@@ -20,7 +20,7 @@ from redraft.generation.result import (
     Generation,
     check_prompt,
     not_finite,
-    result_of,
+    to_its_end,
 )
 from redraft.generation.token_constraint import TokenConstraint, allowed_tokens
 from redraft.model.batch import FlatBatch, Pass
@@ -29,17 +29,6 @@ from redraft.model.config import ModelConfig
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
-
-
-def generate_autoregressive(
-    model: Transformer,
-    prompt: Sequence[int],
-    settings: SamplerSettings,
-    constraint: TokenAutomaton | None = None,
-    adapter: str | None = None,
-) -> Generation:
-    """Runs `autoregressive_tokens` to its end."""
-    return result_of(autoregressive_tokens(model, prompt, settings, constraint, adapter))
 
 
 @torch.inference_mode()
@@ -90,6 +79,10 @@ def autoregressive_tokens(
         if finish_reason is not None:
             return record.generation(finish_reason)
         yield pending[0]
+
+
+generate_autoregressive = to_its_end(autoregressive_tokens)
+"""Runs `autoregressive_tokens` to its end."""
 
 
 class TokenRecord(AnswerRecord):

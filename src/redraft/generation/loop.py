@@ -21,7 +21,7 @@ from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.generation.constrained import ConstrainedCanvas, classes_of, constrain
-from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, result_of
+from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, to_its_end
 from redraft.generation.scoring import log_probs_of
 from redraft.model.batch import FlatBatch, Pass
 from redraft.model.cache import KVCache
@@ -29,20 +29,6 @@ from redraft.model.linear.low_rank import AdapterMatrices
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import ForwardResult, Transformer
-
-
-def generate(
-    model: Transformer,
-    prompt: Sequence[int],
-    settings: SamplerSettings,
-    constraint: TokenAutomaton | None = None,
-    adapter: str | None = None,
-    start: CanvasStart | None = None,
-    *,
-    is_scored: bool = False,
-) -> Generation:
-    """Runs `denoising_steps` to its end."""
-    return result_of(denoising_steps(model, prompt, settings, constraint, adapter, start, is_scored=is_scored))
 
 
 @torch.inference_mode()
@@ -101,6 +87,10 @@ def denoising_steps(
         record.score(log_probs_of(model.head, hidden, pending[1 : len(unscored) + 1]))
         record.lap("commit")
     return record.generation(finish_reason)
+
+
+generate = to_its_end(denoising_steps)
+"""Runs `denoising_steps` to its end."""
 
 
 def _encode(

@@ -3,10 +3,12 @@
 C canvas length.
 """
 
+import functools
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from redraft.generation.constrained import ConstrainedCanvas, check_constraint
 from redraft.generation.pins import check_pins, constraint_with_pins
 from redraft.model.readout.query import TopTokens
 from redraft.utils.canvas import cut_canvas
+
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -285,10 +289,17 @@ def not_finite(where: str) -> ValueError:
     )
 
 
-def result_of(steps: Generator[object, None, Generation]) -> Generation:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Generation = end.value
-            return result
+def to_its_end(steps: Callable[Arguments, Generator[object, None, Generation]]) -> Callable[Arguments, Generation]:
+    """Returns what takes the arguments of `steps`, runs its generator to the end, and returns the answer."""
+
+    @functools.wraps(steps)
+    def run(*args: Arguments.args, **named: Arguments.kwargs) -> Generation:
+        found = steps(*args, **named)
+        while True:
+            try:
+                next(found)
+            except StopIteration as end:
+                result: Generation = end.value
+                return result
+
+    return run

@@ -254,3 +254,8 @@ def test_what_says_nothing_may_stand_beside_it(ask):
     assert told["choices"] == plainly
     # Nothing is continued: there is nothing to warn of.
     assert "warnings" not in complete(ask, **SCORED, strict=True)
+
+
+def test_a_model_whose_answers_are_scored_for_their_trust_scores_prompts_too(model, ask, monkeypatch):
+    monkeypatch.setattr(type(model), "is_scored", lambda model, asked: asked is None)
+    assert complete(ask, prompt=PROMPT, **SCORED)["choices"][0]["logprobs"]["token_logprobs"]

@@ -119,7 +119,9 @@ def prepare_scoring(service: Service, request: CompletionRequest, prompts: Seque
             )  # fmt: skip
     return PreparedRequest(
         requests=tuple(
-            dataclasses.replace(engine.request(prompt.ids, top=request.logprobs or 0, adapter=adapter), mode="scoring")
+            dataclasses.replace(
+                engine.request(prompt.ids, top=request.logprobs or 0, adapter=adapter, is_scored=False), mode="scoring"
+            )
             for prompt in prompts
         ),
         prompts=tuple(prompts),

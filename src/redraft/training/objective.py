@@ -66,8 +66,10 @@ def losses(
     following = F.pad(batch.tokens[1:], (0, padding + 1), value=NO_TARGET)
     following[torch.tensor(batch.lengths, device=device).cumsum(0) - 1] = NO_TARGET
     weights = torch.where(F.pad(batch.answered[1:], (0, padding + 1)), 1.0, prompt_weight) * (following != NO_TARGET)
-    each = F.cross_entropy(model.head.logits(hidden), following, ignore_index=NO_TARGET, reduction="none")
-    encoder = (each * weights).sum() / weights.sum()
+    # The readout costs as much as layers do: rows without weight have none.
+    read = weights.nonzero().squeeze(1)
+    each = F.cross_entropy(model.head.logits(hidden[read]), following[read], reduction="none")
+    encoder = (each * weights[read]).sum() / weights.sum()
 
     canvas = F.cross_entropy(denoise(model, batch, prefix, sampler), batch.clean.flatten())
     return Losses(canvas, encoder)

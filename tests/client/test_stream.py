@@ -60,6 +60,10 @@ def test_thoughts_and_choices(server):
     assert not any(chunk.usage for chunk in stream(server.url, "no usage"))
 
 
+def test_a_text_may_have_what_others_take_for_the_end_of_a_line(server):
+    assert "".join(chunk.content for chunk in stream(server.url, "separators")) == "a\u2028b\x85c"
+
+
 def test_warnings_of_an_answer():
     line = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}], "warnings": ["a", "b"]}'
     chunk = ChunkReader(is_strict=True).read(line)

@@ -18,6 +18,7 @@ def text(content: str) -> dict[str, object]:
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
 STREAMS: dict[str, list[object]] = {
     "good": [ROLE, text("Hel"), text("lo"), FINISH, USAGE, "[DONE]"],
+    "separators": [ROLE, json.dumps(text("a\u2028b\x85c"), ensure_ascii=False), FINISH, USAGE, "[DONE]"],
     "no usage": [ROLE, text("Hello"), FINISH, "[DONE]"],
     "thinking": [{"choices": [{"delta": {"reasoning_content": "hm"}}]}, FINISH, USAGE, "[DONE]"],
     "half a usage": [text("Hello"), FINISH, {"choices": [], "usage": {"completion_tokens": 7}}, "[DONE]"],

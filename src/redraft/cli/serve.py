@@ -3,7 +3,7 @@
 import functools
 import os
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +13,9 @@ from redraft.generation.modes import ANSWERING_MODES, Mode
 from redraft.model.precision import check_precision
 from redraft.server.settings import ServerSettings
 from redraft.utils.signals import delay_interrupt
+
+if TYPE_CHECKING:
+    from redraft.server.routing.rules import RoutingRules
 
 API_KEY_VARIABLE = "REDRAFT_API_KEY"
 
@@ -57,6 +60,10 @@ def serve(
     mode: Annotated[
         str, typer.Option(help=f"How answers are written where a request does not say: {', '.join(ANSWERING_MODES)}.")
     ] = "diffusion",
+    route: Annotated[
+        Path | None,
+        typer.Option(metavar="RULES.toml", help="Rules by which requests go to a mode, an adapter or another server."),
+    ] = None,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     cors_origin: Annotated[
@@ -72,17 +79,20 @@ def serve(
     if api_key is None:
         # Not left to typer, which takes an empty variable for a missing one: that would be a server without a key.
         api_key = os.environ.get(API_KEY_VARIABLE)
+    adapters = dict(map(_parse_adapter, adapter or ()))
+    if len(adapters) < len(adapter or ()):
+        raise ValueError("--adapter: a name is given twice; give each adapter a name of its own")
+    rules = None if route is None else _read_rules(route, host, port)
+    if rules is not None and allow_adapter_changes is None:
+        rules.check_adapters(adapters)
     settings = ServerSettings(
         host=host, port=port, api_key=api_key, owner_keys=tuple(owner_key or ()), state=state,
         served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds, adapter_root=allow_adapter_changes,
-        mode=cast(Mode, mode),
+        mode=cast(Mode, mode), rules=rules,
     )  # fmt: skip
     check_precision(precision)
-    adapters = dict(map(_parse_adapter, adapter or ()))
-    if len(adapters) < len(adapter or ()):
-        raise ValueError("--adapter: a name is given twice; give each adapter a name of its own")
     load = functools.partial(redraft.load, model, device=device, precision=precision, adapters=adapters)
     with delay_interrupt():
         from redraft.server import lifecycle
@@ -94,3 +104,12 @@ def _parse_adapter(text: str) -> tuple[str, str]:
     if not name.strip() or not folder.strip():
         raise ValueError(f"--adapter {text}: must be NAME=FOLDER, as mails=runs/mails")
     return name, folder
+
+
+def _read_rules(route: Path, host: str, port: int) -> "RoutingRules":
+    options.require_package("httpx2", "load")
+    from redraft.server.routing.rules import read_rules
+
+    rules = read_rules(route)
+    rules.check_address(host, port)
+    return rules

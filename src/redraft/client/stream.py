@@ -85,9 +85,11 @@ class Endpoint:
             if response.status_code != httpx2.codes.OK:
                 response.read()
             self.check(response)
-            for line in response.iter_lines():
-                if chunk := reader.read(line):
-                    yield chunk
+            lines = LineSplitter()
+            for part in response.iter_bytes():
+                for line in lines.split(part):
+                    if chunk := reader.read(line):
+                        yield chunk
         reader.finish()
 
     def request(self, prompt: Prompt, **fields: Any) -> dict[str, Any]:
@@ -99,11 +101,11 @@ class Endpoint:
     def check(self, response: httpx2.Response) -> None:
         """Raises RequestFailed for a response, read before, that is not the answer asked for."""
         if response.status_code != httpx2.codes.OK:
-            message = _error_message(response.content.decode("utf-8", errors="replace"), is_strict=self.is_strict)
+            message = error_message(response.content.decode("utf-8", errors="replace"), is_strict=self.is_strict)
             raise RequestFailed(f"HTTP {response.status_code}", message)
 
     def _client_settings(self) -> dict[str, Any]:
-        return {"headers": _headers(self.key), "timeout": self.timeout, "trust_env": not is_local(self.url)}
+        return {"headers": auth_headers(self.key), "timeout": self.timeout, "trust_env": not is_local(self.url)}
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,11 @@ class EndpointConnection:
                 if response.status_code != httpx2.codes.OK:
                     await response.aread()
                 self.endpoint.check(response)
-                async for line in response.aiter_lines():
-                    if chunk := reader.read(line):
-                        yield chunk
+                lines = LineSplitter()
+                async for part in response.aiter_bytes():
+                    for line in lines.split(part):
+                        if chunk := reader.read(line):
+                            yield chunk
         reader.finish()
 
     async def complete(self, prompt: Prompt, **fields: Any) -> WholeAnswer:
@@ -137,6 +141,26 @@ class EndpointConnection:
         except (ValueError, AttributeError, LookupError, TypeError) as error:
             text = f"{response.text[:100]!r} is not a chat completion"
             raise RequestFailed("not the protocol", text) from error
+
+
+class LineSplitter:
+    """Splits the bytes of a stream of events into its lines: at line feeds alone.
+
+    httpx would split at U+2028 and U+0085 too, which may stand within the text of a JSON object.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def split(self, part: bytes) -> list[str]:
+        """Returns the lines that end within the next bytes."""
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        return [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
+
+    @property
+    def waiting(self) -> int:
+        """The bytes of the line that has not ended."""
+        return len(self._rest)
 
 
 class ChunkReader:
@@ -162,7 +186,7 @@ class ChunkReader:
         try:
             chunk = json.loads(data)
             if chunk.get("error") or (self._is_strict and "error" in chunk):
-                raise RequestFailed("error in the stream", _error_message(data, is_strict=self._is_strict))
+                raise RequestFailed("error in the stream", error_message(data, is_strict=self._is_strict))
             if usage := chunk.get("usage"):
                 int(usage["completion_tokens"])
             choices = chunk["choices"] if self._is_strict else chunk.get("choices") or ()
@@ -205,7 +229,7 @@ def list_models(url: str, *, key: str | None = None, timeout: float) -> list[str
     """Returns the names of a server's models. Raises ValueError where it does not list any."""
     address = f"{check_url(url)}/models"
     try:
-        response = httpx2.get(address, headers=_headers(key), timeout=timeout, trust_env=not is_local(url))
+        response = httpx2.get(address, headers=auth_headers(key), timeout=timeout, trust_env=not is_local(url))
         models = [str(model["id"]) for model in response.raise_for_status().json()["data"]]
         return [models[0], *models[1:]]
     except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
@@ -238,7 +262,7 @@ def is_local(url: str) -> bool:
     return httpx2.URL(url).host in ("localhost", "127.0.0.1", "::1")
 
 
-def _headers(key: str | None) -> dict[str, str]:
+def auth_headers(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -253,7 +277,7 @@ def _whole_answer(completion: dict[str, Any]) -> WholeAnswer:
     )
 
 
-def _error_message(text: str, *, is_strict: bool) -> str:
+def error_message(text: str, *, is_strict: bool = False) -> str:
     """Returns the message of an error's body on one line; the beginning of a body that has none."""
     try:
         error = json.loads(text)["error"]

@@ -46,14 +46,20 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(service: Service, batches: tuple[BatchStore, BatchWorker] | None = None) -> ASGIApp:
-    app: ASGIApp = BodyReader(create_routes(service, batches), service.settings.body_seconds)
+    app: ASGIApp = create_routes(service, batches)
+    if (rules := service.settings.rules) is not None:
+        # Without rules nothing of it is loaded.
+        from redraft.server.routing.router import RequestRouter
+
+        app = RequestRouter(app, service, rules)
+    app = BodyReader(app, service.settings.body_seconds)
     app = Readiness(app, service.unavailable_reason)
     app = AccessControl(app, service.settings)
     app = RequestLog(app, service.metrics)
     if service.settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=service.settings.cors_origins, allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"], expose_headers=["X-Request-Id", "Retry-After"],
+            allow_headers=["*"], expose_headers=["X-Request-Id", "Retry-After", "X-Redraft-Route"],
         )  # fmt: skip
     return app
 

@@ -100,6 +100,7 @@ class ModelServer:
             await asyncio.gather(loading, *background, return_exceptions=True)
             await self._stop_batches()
             self.service.close()
+            await self.service.closing.aclose()
             if self._engine is not None:
                 await _run_in_thread(self._shut_down)
         if self._failure is not None:

@@ -16,19 +16,16 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
 
-        def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"redraft_{name}", help, labels, registry=self._registry)
-
         def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"redraft_{name}", help, buckets=buckets, registry=self._registry)
 
-        self.requests = counter("http_requests", "HTTP requests by route and status", "route", "status")
-        self.rejected = counter("rejected", "Requests rejected, by reason", "reason")
-        self.failed = counter("failed", "Answers that failed, by the error's code", "code")
-        self.disconnected = counter("disconnected", "Requests whose client disconnected before the end")
-        self.prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
-        self.cached_tokens = counter("cached_prompt_tokens", "Tokens of prompts that were in the cache")
-        self.answer_tokens = counter("generation_tokens", "Tokens of answers")
+        self.requests = self.add_counter("http_requests", "HTTP requests by route and status", "route", "status")
+        self.rejected = self.add_counter("rejected", "Requests rejected, by reason", "reason")
+        self.failed = self.add_counter("failed", "Answers that failed, by the error's code", "code")
+        self.disconnected = self.add_counter("disconnected", "Requests whose client disconnected before the end")
+        self.prompt_tokens = self.add_counter("prompt_tokens", "Tokens of prompts")
+        self.cached_tokens = self.add_counter("cached_prompt_tokens", "Tokens of prompts that were in the cache")
+        self.answer_tokens = self.add_counter("generation_tokens", "Tokens of answers")
         self.first_text = histogram(
             "time_to_first_token_seconds", "From submission to the engine to first text", SECONDS
         )
@@ -36,17 +33,25 @@ class Metrics:
         self.whole = histogram("request_seconds", "From submission to the engine to the end of an answer", SECONDS)
         self.queued = histogram("queue_seconds", "From submission to the engine to admission", SECONDS)
         self.steps = histogram("denoising_steps_per_canvas", "Denoiser passes per canvas", STEPS)
-        self.guided_steps = counter("guided_steps", "Denoiser passes whose tokens were drawn from a constraint")
+        self.guided_steps = self.add_counter(
+            "guided_steps", "Denoiser passes whose tokens were drawn from a constraint"
+        )
         self.constraint_builds = histogram("constraint_build_seconds", "Seconds to build a constraint", SECONDS)
-        self.constraint_refusals = counter(
+        self.constraint_refusals = self.add_counter(
             "constraint_refusals", "Constraints that were not built, by reason", "reason"
         )
         self.per_forward = histogram(
             "tokens_per_forward", "Answer tokens per denoiser pass, or per pass of a causal answer", TOKENS_PER_FORWARD
         )
-        self.answers = counter("answers", "Answers that ended, by the mode they were written in", "mode")
-        self.passes = counter("passes", "Passes that answers took, by mode: denoiser or causal", "mode", "kind")
+        self.answers = self.add_counter("answers", "Answers that ended, by the mode they were written in", "mode")
+        self.passes = self.add_counter(
+            "passes", "Passes that answers took, by mode: denoiser or causal", "mode", "kind"
+        )
         self.kept = histogram("kept_per_round", "Tokens that a verified answer kept per round", TOKENS_PER_FORWARD)
+
+    def add_counter(self, name: str, help: str, *labels: str) -> Counter:
+        """Returns a new counter."""
+        return Counter(f"redraft_{name}", help, labels, registry=self._registry)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read at each scrape."""

@@ -6,7 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 from redraft.api import Model
 from redraft.async_engine import Engine
@@ -26,7 +26,7 @@ class Service:
 
     slots: reserved before a prompt is read. encoding: prompts being tokenized; those that wait for it hold nothing but
     their text. constraints: built before a prompt is tokenized. is_draining: whether new requests are refused because
-    the server is shutting down.
+    the server is shutting down. closing: what is closed with the server, beside the engine.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -35,6 +35,7 @@ class Service:
         self.slots = AdmissionSlots(settings.max_held, self.metrics)
         self.encoding = asyncio.Semaphore(MAX_PROMPTS_ENCODING)
         self.is_draining = False
+        self.closing = AsyncExitStack()
         self.created = int(time.time())
         self._engine: Engine | None = None
         self._adapters_in_use: Counter[str] = Counter()
@@ -50,6 +51,8 @@ class Service:
                 f"max_context is {self.max_context}, must be more than the model's canvas of {config.canvas_length} "
                 f"and at most its context of {config.max_context}"
             )
+        if (rules := self.settings.rules) is not None:
+            rules.check_trust(is_calibrated=engine.model.calibration is not None)
         self.constraints = Constraints(engine.model, self.metrics)
         if self.name in engine.model.adapters:
             raise ValueError(f"an adapter has the model's name, {self.name!r}; give it another one")

@@ -4,9 +4,12 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redraft.generation.modes import ANSWERING_MODES, Mode
+
+if TYPE_CHECKING:
+    from redraft.server.routing.rules import RoutingRules
 
 LOG_FORMATS = ("text", "json")
 
@@ -33,12 +36,12 @@ class ServerSettings:
 
     api_key: the key that every route but /health/live requires; None requires none. owner_keys: others that are as
     good; each key has files and batches of its own. state: where those are kept, None for none. served_name: the
-    model's name in the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context: tokens
-    of prompt and answer together, at most the model's. adapter_root: the folder below which clients may load adapters
-    from; None: they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets running
-    requests go on. mode: how answers are written where a request does not say. port 0 picks a free one. header_seconds,
-    body_seconds, send_seconds: how long a client may take to send its head, to send its body, and to receive what it is
-    sent.
+    model's name in the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context:
+    tokens of prompt and answer together, at most the model's. adapter_root: the folder below which clients may load
+    adapters from; None: they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets
+    running requests go on. mode: how answers are written where a request does not say. rules: which way each of
+    them goes; None for one way alone. port 0 picks a free one. header_seconds, body_seconds, send_seconds: how long
+    a client may take to send its head, to send its body, and to receive what it is sent.
     """
 
     host: str = "127.0.0.1"
@@ -56,6 +59,7 @@ class ServerSettings:
     log_prompts: bool = False
     drain_seconds: float = 30.0
     mode: Mode = "diffusion"
+    rules: "RoutingRules | None" = None
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     send_seconds: float = 60.0

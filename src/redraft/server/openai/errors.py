@@ -16,7 +16,9 @@ ERROR_TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
     500: "server_error",
+    502: "server_error",
     503: "service_unavailable_error",
+    508: "server_error",
 }
 """By status; all others are "invalid_request_error"."""
 

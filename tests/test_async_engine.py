@@ -51,6 +51,23 @@ def test_an_answer_that_is_held_has_the_letters_of_its_language(engine, model):
     assert events[-1].parsed == "O'Brien"
 
 
+def test_what_an_answer_is_held_to_is_given_as_for_generate(engine, model):
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    held = {"schema": schema, "grounded": True, "seed": 3, "max_new_tokens": 60}
+    results = [*engine.generate_many(PROMPTS, **held)]
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        alone = model.generate(prompt, **held)
+        assert (result.text, result.parsed, result.spans) == (alone.text, alone.parsed, alone.spans)
+        assert prompt[slice(*result.spans["a"])] == result.parsed["a"]
+
+    async def submit() -> redraft.Result:
+        return await (await engine.submit(PROMPTS[0], **held))
+
+    assert asyncio.run(submit()).spans == results[0].spans
+    (refused,) = engine.generate_many(PROMPTS[:1], grounded=True)
+    assert "a grounded answer needs a schema" in str(refused.error)
+
+
 def test_a_prompt_that_fails_does_not_lose_the_rest(engine, expected):
     first, second, third = engine.generate_many([PROMPTS[0], "word " * 400, PROMPTS[2]], seed=3)
     assert isinstance(second, redraft.Failure)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from redraft import engine
 from redraft.constraints.tokens import TokenAutomaton
@@ -14,12 +14,25 @@ from redraft.generation.modes import Mode
 from redraft.generation.result import DenoisingStep, Generation
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
-from redraft.text.prompts.grounding import SourceText, Span, ground
+from redraft.text.prompts.grounding import SourceText, Span, ground_answer
 from redraft.text.trust.calibration import Calibration
 from redraft.text.trust.evidence import Trust, Writing, assess
 
 
-class AnswerArguments(SamplerArguments, total=False):
+class HoldingArguments(TypedDict, total=False):
+    """The keyword arguments that say what an answer is held to; docstring of `AnswerArguments`."""
+
+    schema: Any
+    regex: str | None
+    choice: Sequence[str] | None
+    grammar: str | None
+    constraint: TokenAutomaton | None
+    schema_from_prompt: bool
+    grounded: bool
+    at_words: bool
+
+
+class AnswerArguments(SamplerArguments, HoldingArguments, total=False):
     """The keyword arguments of an answer: sampler settings, a mode, an adapter, what it is held to, a start.
 
     mode: "diffusion" denoises canvases, "autoregressive" writes token by token with the causal pass of the same
@@ -37,16 +50,8 @@ class AnswerArguments(SamplerArguments, total=False):
 
     mode: Mode
     adapter: str | None
-    schema: Any
-    regex: str | None
-    choice: Sequence[str] | None
-    grammar: str | None
-    constraint: TokenAutomaton | None
     start: CanvasStart | None
     is_scored: bool | None
-    schema_from_prompt: bool
-    grounded: bool
-    at_words: bool
 
 
 @dataclass(frozen=True)
@@ -174,8 +179,7 @@ class AnswerText:
         )
         text, spans = self._text, None
         if self._source is not None:
-            value, spans = ground(written := json.loads(text), self._source)
-            text = text if value == written else json.dumps(value, ensure_ascii=False)
+            text, spans = ground_answer(text, self._source)
         parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, text)
         trust = assess(
             self._prompt, text, writing, self._tokenizer, calibration=self._calibration, is_held=self._is_held

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from redraft.answers import AnswerArguments, Committed, Draft, Result, json_schema_of
+from redraft.answers import AnswerArguments, Committed, Draft, HoldingArguments, Result, json_schema_of
 from redraft.asked import AskedAnswer
 from redraft.constraints.build import AutomatonCache, ConstraintSpec, spec_of
 from redraft.constraints.language.blanks import BLANK
@@ -24,7 +24,7 @@ from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.modes import settings_of_mode
 from redraft.generation.result import check_prompt
-from redraft.held import held_answer
+from redraft.held import Holding, held_answer
 from redraft.model.preparation import hold_adapters
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
@@ -309,12 +309,18 @@ class Model:
         is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
         named = {name: value for name, value in arguments.items() if name not in _OTHERS}
         settings = self.defaults.replace(**settings_of_mode(mode, named))
-        automaton, held = given.pop("constraint", None), held_answer(prompt, read.task, self.tokenizer, **given)
+        held = self.hold(prompt, read, **given)
+        return AskedAnswer(self, read, settings, held.automaton, held.schema, mode, start, is_scored, held.source)
+
+    def hold(self, prompt: Prompt, read: ReadPrompt, **arguments: Unpack[HoldingArguments]) -> Holding:
+        """Returns what the answer to a prompt, which has been read, is held to. ValueError as `generate` has it."""
+        automaton = arguments.pop("constraint", None)
+        held = held_answer(prompt, read.task, self.tokenizer, **arguments)
         if held.spec is not None:
             if automaton is not None:
                 raise ValueError("a constraint is given twice: leave out one of them")
             automaton = self._automata.get(held.spec, self.vocabulary)
-        return AskedAnswer(self, read, settings, automaton, held.schema, mode, start, is_scored, held.source)
+        return Holding(automaton, held.schema, held.source)
 
     def is_scored(self, asked: bool | None) -> bool:
         """Returns whether answers are scored, which calibrated checkpoints need, where nothing else is asked for."""

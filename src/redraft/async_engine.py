@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from redraft import engine
-from redraft.answers import AnswerReader, Committed, Draft, Failure, Result
+from redraft.answers import AnswerReader, Committed, Draft, Failure, HoldingArguments, Result
 from redraft.api import Model, Prompt
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
@@ -22,7 +22,6 @@ from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.generation.modes import Mode, settings_of_mode
 from redraft.loading import load
 from redraft.model.transformer import Transformer
-from redraft.text import ReadPrompt
 from redraft.text.prompts.conversation import check_prompts
 from redraft.utils.forks import check_not_forked, is_forked
 
@@ -37,10 +36,11 @@ MAX_HELD_FACTOR = 8
 POLL_SECONDS = 0.01
 
 
-class EngineArguments(SamplerArguments, total=False):
-    """The keyword arguments of an answer by the engine: sampler settings, and what it is held to."""
+_HOLDING = HoldingArguments.__annotations__.keys()
 
-    constraint: TokenAutomaton | None
+
+class EngineArguments(SamplerArguments, HoldingArguments, total=False):
+    """The keyword arguments of an answer by the engine: sampler settings, and what it is held to."""
 
 
 class Answer(Awaitable[Result]):
@@ -161,18 +161,29 @@ class Engine:
         """Takes a prompt on. `settings` are fields of SamplerSettings; `drafts` asks for a Draft for each step.
 
         stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: as `Model.generate` has it;
-        "autoregressive" has no drafts. adapter: the name of one that the model has loaded. constraint: what
-        `Model.constraint` has built, to hold the answer to it.
+        "autoregressive" has no drafts. adapter: the name of one that the model has loaded. What the answer is held to
+        is given, and built, as for `Model.generate`.
 
         Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
         many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
-        model = self.model.with_adapter(adapter)
-        read = await asyncio.to_thread(model.read, prompt)
-        request = self.request(read.ids, drafts=drafts, stop_ids=stops, mode=mode, adapter=adapter, **settings)
-        reader = _reader(model, read, request)
+        request, reader = await asyncio.to_thread(
+            self._asked, prompt, drafts=drafts, stop_ids=stops, mode=mode, adapter=adapter, **settings
+        )
         return Answer(request.id, self.events(request), reader, functools.partial(self.cancel, request))
+
+    def _asked(self, prompt: Prompt, *, adapter: str | None, **settings: Any) -> tuple[Request, AnswerReader]:
+        """Returns a prompt as a request, and what reads its answer."""
+        model = self.model.with_adapter(adapter)
+        read = model.read(prompt)
+        held = model.hold(prompt, read, **{name: settings.pop(name) for name in _HOLDING if name in settings})
+        request = self.request(read.ids, adapter=adapter, constraint=held.automaton, **settings)
+        stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
+        return request, AnswerReader(
+            model.name, model.tokenizer, read, request.settings, stop_ids=stops, mode=request.mode,
+            schema=held.schema, is_held=held.automaton is not None, calibration=model.calibration, source=held.source,
+        )  # fmt: skip
 
     def request(
         self,
@@ -265,7 +276,8 @@ class Engine:
         ValueError, at once, for settings and modes that are unknown or out of range.
         """
         check_prompts("generate_many", prompts)
-        self.request([0], mode=mode, adapter=adapter, **settings)
+        named: Any = {name: value for name, value in settings.items() if name not in _HOLDING}
+        self.request([0], mode=mode, adapter=adapter, **named)
         return self._many(_Batch(self, iter(prompts), {"mode": mode, "adapter": adapter, **settings}))
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:
@@ -370,23 +382,12 @@ class _Batch:
             self._exhausted = True
             return None
         try:
-            model = self._engine.model.with_adapter(self._settings["adapter"])
-            read = model.read(prompt)
-            request = self._engine.request(read.ids, **self._settings)
-            return request, _reader(model, read, request)
+            return self._engine._asked(prompt, **self._settings)
         except Exception as error:  # whatever is wrong with it, the others are answered
             name = f"refused {next(self._engine._numbers)}"
             self._order.append(name)
             self._ended[name] = Failure(error)
             return None
-
-
-def _reader(model: Model, prompt: ReadPrompt, request: Request) -> AnswerReader:
-    stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
-    return AnswerReader(
-        model.name, model.tokenizer, prompt, request.settings, stop_ids=stops, mode=request.mode,
-        is_held=request.constraint is not None, calibration=model.calibration,
-    )  # fmt: skip
 
 
 def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:

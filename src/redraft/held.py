@@ -7,6 +7,8 @@ from typing import Any
 from redraft.answers import json_schema_of
 from redraft.constraints.build import ConstraintSpec, spec_of
 from redraft.constraints.json_schema.compiler import SchemaOptions, write_schema
+from redraft.constraints.language.spans import MAX_TEXT
+from redraft.constraints.tokens import TokenAutomaton
 from redraft.text import TextTokenizer
 from redraft.text.prompts.conversation import text_of
 from redraft.text.prompts.forms import PromptTask
@@ -18,6 +20,15 @@ class HeldAnswer:
     """spec: the constraint, None without one. schema: what its value is of. source: what its texts are stretches of."""
 
     spec: ConstraintSpec | None
+    schema: Any = None
+    source: SourceText | None = None
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What an answer is held to, built: `HeldAnswer` with its constraint's automaton."""
+
+    automaton: TokenAutomaton | None
     schema: Any = None
     source: SourceText | None = None
 
@@ -49,16 +60,23 @@ def held_answer(
             raise ValueError("a grounded answer needs a schema: give one, or schema_from_prompt")
         return HeldAnswer(spec_of(**others))
     described, options, source = json_schema_of(schema), None, None
-    if is_grounded or '"span"' in write_schema(described):
-        source = source_of(prompt, task, tokenizer)
+    if is_grounded or has_span(write_schema(described)):
+        source = source_of(prompt if isinstance(prompt, str) else text_of(prompt[-1]), task, tokenizer)
         options = SchemaOptions(text=source.read, is_grounded=is_grounded, at_words=at_words)
     return HeldAnswer(spec_of(schema=described, options=options, **others), schema, source)
 
 
-def source_of(
-    prompt: str | Sequence[Mapping[str, object]], task: PromptTask | None, tokenizer: TextTokenizer
-) -> SourceText:
-    """Returns what values are taken from: of a prompt in a known form its text, else all of the last message."""
-    whole = prompt if isinstance(prompt, str) else text_of(prompt[-1])
+def has_span(schema: str) -> bool:
+    """Returns whether a schema, as JSON, may ask for a stretch of the prompt's text."""
+    return '"span"' in schema
+
+
+def source_of(whole: str, task: PromptTask | None, tokenizer: TextTokenizer) -> SourceText:
+    """Returns what values are taken from: of a message in a known form its text, else all of it.
+
+    Raises ValueError for one that is too long.
+    """
     text = whole if task is None or not task.text else task.text
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"the text has {len(text):,} characters, must be 1 to {MAX_TEXT:,}: take a window of it")
     return tokenizer.source(text, whole.rindex(text))

@@ -71,6 +71,20 @@ def test_a_schema_holds_every_row(run, checkpoint, tmp_path):
     assert {row["text"] for row in records(out / "results.jsonl")} <= {'"yes"', '"no"'}
 
 
+def test_grounded_rows_have_their_spans(run, tmp_path):
+    rows, out = tmp_path / "in.jsonl", tmp_path / "out"
+    texts = ["This is Ana Kovacs, I paid on 3 March 2024.", "I am Ben. It was on 4 May 2023."]
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    asked = ["batch", "run", rows, "--out", out, "--seed", 3, "--schema-from-prompt", "--grounded"]
+    assert run(*asked, "--template", "Extract name, date as JSON: {text}")[0] == 0
+    for record in records(out / "results.jsonl"):
+        prompt = f"Extract name, date as JSON: {record['columns']['text']}"
+        values = {name: prompt[slice(*span)] for name, span in record["spans"].items()}
+        assert values == json.loads(record["text"])
+    code, _, told = run("batch", "run", rows, "--out", tmp_path / "other", "--grounded")
+    assert (code, "--grounded needs a schema" in told) == (2, True)
+
+
 def test_an_endpoint_answers(run, tmp_path, monkeypatch):
     monkeypatch.setenv("A_KEY", "k")
     rows, out = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out"

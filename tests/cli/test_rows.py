@@ -69,7 +69,9 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["--rows", "{}", "--fields", "a,,b"], "--fields is 'a,,b', must be different names with commas between them"),
         (["--rows", "/"], "'/' is a folder, not a file"),
         (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
-        (["--rows", "{}", "--schema-from-prompt", "--grounded"], "with --schema-from-prompt and --grounded"),
+        (["--rows", "{}", "--grounded"], "--grounded needs a schema: give --json-schema, or --schema-from-prompt"),
+        (["x", "--at-words", "--regex", "a"], "--at-words needs a schema"),
+        (["x", "--schema-from-prompt", "--regex", "a"], "--schema-from-prompt gives the constraint: leave out"),
         (["--rows", "{}", "--plain"], "--rows cannot be combined with --plain"),
         (["--rows", "{}", "--json", "--format", "csv"], "--json cannot be combined with a table: the output is csv"),
         (["--rows", "{}", "--json", "--output", "a.tsv"], "--json cannot be combined with a table: the output is tsv"),
@@ -139,6 +141,24 @@ def test_all_rows_answered(run, checkpoint, file):
     assert first["columns"] == {"name": "Ana", "place": "Porto"}
     assert second["line"] == 3
     assert "token_ids" not in first
+
+
+@pytest.mark.parametrize("output", [False, True])
+def test_each_row_is_held_to_its_own_prompt(run, file, tmp_path, output):
+    rows = file("a.csv", 'text\n"This is Ana Kovacs, I paid on 3 March 2024."\nnot I\n')
+    asked = ["generate", "--rows", rows, "--schema-from-prompt", "--grounded", "--seed", 0]
+    to = tmp_path / "out.jsonl"
+    more = ["--output", to] if output else []
+    code, printed, err = run(*asked, "--template", "Extract name, date as JSON: {text}", *more)
+    assert code == 0, err
+    for line in (to.read_text() if output else printed).splitlines():
+        row = json.loads(line)
+        prompt = f"Extract name, date as JSON: {row['columns']['text']}"
+        values = {name: value for name, value in json.loads(row["text"]).items() if value is not None}
+        assert {name: prompt[slice(*span)] for name, span in row["spans"].items()} == values
+    code, printed, _ = run(*asked, "--template", "{text}")
+    assert code == 1
+    assert all("asks for no fields" in json.loads(line)["error"] for line in printed.splitlines())
 
 
 def test_rows_from_standard_input(run, checkpoint, monkeypatch):

@@ -672,6 +672,70 @@ def test_a_number_and_its_noun_agree(server: FakeServer, visit: Open):
     assert [page.evaluate(counted, n) for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
 
 
+SELECT = """([from, to]) => {
+    const answer = document.querySelector("#diffusion .answer")
+    const walker = document.createTreeWalker(answer, NodeFilter.SHOW_TEXT)
+    const at = (offset) => {
+        walker.currentNode = answer
+        for (let node; (node = walker.nextNode()); offset -= node.length) {
+            if (offset <= node.length) return [node, offset]
+        }
+    }
+    getSelection().setBaseAndExtent(...at(from), ...at(to))
+}"""
+
+
+def test_a_selected_part_of_the_answer_is_written_anew_and_nothing_else(bundled: str, visit: Open):
+    # On a busy machine the first build takes longer than the server waits: the page asks again.
+    page = visit(bundled, prompt=PROMPT, fails=True)
+    expect(page.locator("#rewrite")).to_be_disabled()
+    generate(page)
+    answer = page.locator("#diffusion .answer")
+    text = answer.text_content() or ""
+    start = text.index("Ana")
+    end = text.index('"', start)
+    page.evaluate(SELECT, [start, end])
+    expect(page.locator("#rewrite")).to_be_enabled()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.click("#rewrite")
+    body = json.loads(sent.value.post_data or "")
+    assert body["canvas"]["pinned"] is True
+    assert len(body["canvas"]["start"]) >= 2
+    expect(page.locator("#diffusion .answer-title")).to_have_text(FINISHED)
+    anew = answer.text_content() or ""
+    assert (anew[:start], anew[len(anew) - len(text) + end :]) == (text[:start], text[end:])
+    assert json.loads(anew)["name"] == "Ana Kovacs"
+    expect(page.locator("#rewrite")).to_be_disabled()
+    page.click("#as-python")
+    expect(page.locator("#code")).to_contain_text('"structured_outputs":{"regex":')
+    expect(page.locator("#code")).to_contain_text('"pinned":True')
+    # A selection elsewhere is none of the answer's.
+    page.locator("#honest").select_text()
+    expect(page.locator("#rewrite")).to_be_disabled()
+
+
+def test_values_are_linked_to_their_place_in_the_prompt(bundled: str, visit: Open):
+    prompt = PROMPT.replace("Hi", "Hi \U0001f600")
+    page = visit(bundled, prompt=prompt, fails=True)
+    page.check("#hold")
+    page.check("#grounded")
+    page.fill("#schema", json.dumps({"properties": {name: {"type": "string"} for name in ("name", "date")}}))
+    with page.expect_request("**/v1/chat/completions") as sent:
+        generate(page)
+    assert json.loads(sent.value.post_data or "")["grounded"] is True
+    values = json.loads(page.locator("#diffusion .answer").text_content() or "")
+    for name, value in values.items():
+        page.click(f"#trust .link:text-is('{name}')")
+        chosen = "const {value, selectionStart, selectionEnd} = document.querySelector('#prompt')"
+        assert page.evaluate(f"() => {{ {chosen}; return value.slice(selectionStart, selectionEnd) }}") == value
+    page.click("#as-python")
+    expect(page.locator("#code")).to_contain_text('extra_body={"grounded":True}')
+    expect(page.locator("#code")).to_contain_text('"strict":True')
+    page.click("#share")
+    opened = visit(page.evaluate("location.href"))
+    expect(opened.locator("#grounded")).to_be_checked()
+
+
 def test_an_answer_is_held_to_the_schema_of_the_example(bundled: str, visit: Open):
     page = visit(bundled)
     expect(page.locator("#model")).to_contain_text("model ")

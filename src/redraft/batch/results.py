@@ -101,7 +101,9 @@ def _choices(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "reasoning": message.get("reasoning_content"),
             "tool_calls": message.get("tool_calls"),
             "finish_reason": choice.get("finish_reason"),
+            "spans": choice.get("spans"),
         }
     if "choices" not in body:
         parts = [part for item in body.get("output", ()) for part in item.get("content") or ()]
-        yield {"text": "".join(part.get("text", "") for part in parts), "finish_reason": body.get("status")}
+        text = "".join(part.get("text", "") for part in parts)
+        yield {"text": text, "finish_reason": body.get("status"), "spans": body.get("spans")}

@@ -17,6 +17,7 @@ from redraft.generation.result import ConstraintReport
 from redraft.server.metrics import Metrics
 from redraft.server.openai.errors import bad_request, retry_later
 from redraft.server.openai.responses import ConstraintInfo
+from redraft.text.prompts.grounding import SourceText
 
 BUILD_SECONDS = BuildLimits().seconds
 MAX_WAIT_SECONDS = BUILD_SECONDS + 0.4
@@ -33,21 +34,27 @@ class Wanted:
     """The constraint that a request asks for. param: the field that asks.
 
     fallback: what holds the answer instead, with a warning, where the constraint cannot be kept; None refuses that.
-    OpenAI's clients expect so of a schema that is not strict: an answer as good as can be.
+    OpenAI's clients expect so of a schema that is not strict: an answer as good as can be. source: the text that its
+    spans are of.
     """
 
     spec: ConstraintSpec | ChatSpec
     param: str
     fallback: ConstraintSpec | ChatSpec | None = None
+    source: SourceText | None = None
 
 
 @dataclass(frozen=True)
 class BuiltConstraint:
-    """What a request's answers are held to. param: the field that asked. warnings: what it does not keep."""
+    """What a request's answers are held to. param: the field that asked. warnings: what it does not keep.
+
+    source: the text that its spans are of.
+    """
 
     automaton: TokenAutomaton
     param: str
     warnings: tuple[str, ...] = ()
+    source: SourceText | None = None
 
 
 class Constraints:
@@ -75,7 +82,7 @@ class Constraints:
         """
         try:
             try:
-                return BuiltConstraint(await self._find_or_build(wanted.spec), wanted.param)
+                return BuiltConstraint(await self._find_or_build(wanted.spec), wanted.param, source=wanted.source)
             except BuildRefused as error:
                 if wanted.fallback is None:
                     raise

@@ -16,6 +16,7 @@ from redraft.server.openai.errors import ApiError, bad_request, retry_later
 from redraft.server.openai.responses import CanvasInfo, PromptTokensDetails, TrustInfo, Usage
 from redraft.server.progress import ChoiceProgress, ChoiceUpdate, NewsOfAnswer
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt
+from redraft.text.prompts.grounding import SourceText, Span
 
 log = logging.getLogger("redraft.server")
 
@@ -80,6 +81,7 @@ class PreparedRequest:
     content ends. top_logprobs: likeliest tokens to report, None for no log-probabilities. alternatives: likeliest
     tokens to send with each draft. warnings: what is not as it was asked for, known before there is an answer. echoes:
     of each prompt, what goes before its answers; none if nothing does. is_cut: whether the answers are to be empty.
+    source: the text that the answers' spans are of.
     """
 
     requests: tuple[engine.Request, ...]
@@ -91,6 +93,7 @@ class PreparedRequest:
     warnings: tuple[str, ...] = ()
     echoes: tuple[Echo, ...] = ()
     is_cut: bool = False
+    source: SourceText | None = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -115,6 +118,7 @@ class GenerationSession:
                 answer_stream(within, request, prompt, prepared),
                 prepared.top_logprobs,
                 forced=forced_tokens(request, within.model),
+                source=prepared.source,
             )
             for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
@@ -186,6 +190,10 @@ class GenerationSession:
         """What is known about one answer; None where there is none."""
         trust = self.choices[index].trust
         return None if trust is None else TrustInfo.model_validate(trust.to_json())
+
+    def spans(self, index: int) -> dict[str, Span] | None:
+        """Where each text of a grounded answer stands; None of others."""
+        return self.choices[index].spans
 
     @property
     def usage(self) -> Usage:

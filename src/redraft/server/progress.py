@@ -10,7 +10,8 @@ from redraft.api import Model
 from redraft.constraints.forced import ForcedTokens
 from redraft.generation.modes import DRAFTED_MODES
 from redraft.generation.result import ConstraintReport, DenoisingStep, Generation, Verification
-from redraft.text import AnswerStream, Delta, End, ReadPrompt, ScoredToken
+from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
+from redraft.text.prompts.grounding import SourceText, Span, ground_answer
 from redraft.text.trust.evidence import Trust, Writing, assess
 
 
@@ -56,7 +57,7 @@ class ChoiceProgress:
     that wrote tokens, drafted_rounds of them over a draft. admitted_at, ended_at: times of time.perf_counter(), None
     until then. Once it has ended, warnings, trust: what may be wrong with it, and what is known about it; constraint:
     what one had to do; generation: None of one that a stop text ends. forced: tells which tokens of a draft a
-    constraint forces.
+    constraint forces. source: the text that its spans are of. spans: where each of its texts stands, once it has ended.
     """
 
     request: engine.Request
@@ -79,6 +80,9 @@ class ChoiceProgress:
     trust: Trust | None = None
     generation: Generation | None = None
     forced: ForcedTokens | None = None
+    source: SourceText | None = None
+    spans: dict[str, Span] | None = None
+    held_back: list[Delta] = field(default_factory=list)
 
     @property
     def tokens_written(self) -> int:
@@ -106,6 +110,24 @@ class ChoiceProgress:
 
     def read(self, event: engine.Event) -> Iterator[NewsOfAnswer]:
         """Yields what an event of the engine means; nothing after the end. Raises the error of a failed request."""
+        for told in self._read(event):
+            holds_back = self.source is not None and self.source.is_changed
+            if holds_back and isinstance(told, Delta) and isinstance(told.part, Content):
+                # Which of its letters are sent otherwise shows when it is whole.
+                self.held_back.append(told)
+                continue
+            if isinstance(told, End) and self.source is not None:
+                yield from self._ground(self.source)
+            yield told
+
+    def _ground(self, source: SourceText) -> Iterator[Delta]:
+        """Finds the spans of an answer, which is whole; yields the content that was held back for it."""
+        written = "".join(delta.part.text for delta in self.held_back if isinstance(delta.part, Content))
+        text, self.spans = ground_answer(self.content + written, source)
+        if written:
+            yield Delta(Content(text), tuple(token for delta in self.held_back for token in delta.tokens))
+
+    def _read(self, event: engine.Event) -> Iterator[NewsOfAnswer]:
         if isinstance(event, engine.Failed):
             raise event.error
         if self.stream.has_ended:

@@ -60,6 +60,15 @@ def make_grounding_options(
 with_grounding_options = options.receives(make_grounding_options)
 
 
+def check_holding(constraint: dict[str, Any], grounding: dict[str, Any]) -> None:
+    """Raises ValueError where what an answer is held to contradicts itself, whatever its prompt."""
+    if grounding.get("schema_from_prompt") and constraint:
+        raise ValueError("--schema-from-prompt gives the constraint: leave out the other one")
+    if grounding and "schema" not in constraint and "schema_from_prompt" not in grounding:
+        option = "--grounded" if "grounded" in grounding else "--at-words"
+        raise ValueError(f"{option} needs a schema: give --json-schema, or --schema-from-prompt")
+
+
 @with_constraint_options
 def constraint(
     given: dict[str, Any],

@@ -16,7 +16,7 @@ from redraft.cli.answers.answer_warnings import (
     end_with_warnings,
     is_below,
 )
-from redraft.cli.answers.constraint import with_constraint_options, with_grounding_options
+from redraft.cli.answers.constraint import check_holding, with_constraint_options, with_grounding_options
 from redraft.cli.answers.live import answer
 from redraft.cli.answers.row_options import RowOptions, with_row_options
 from redraft.cli.answers.rows import answer_rows
@@ -51,6 +51,7 @@ def generate(
     """
     if not 0 <= step_delay <= MAX_STEP_DELAY:
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
+    check_holding(constraint, grounding)
     if row_options.file is not None:
         for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
             if value:
@@ -59,11 +60,9 @@ def generate(
             raise ValueError(f"--json cannot be combined with a table: the output is {row_options.kind}")
         if min_trust is not None and row_options.output is None:
             raise ValueError("--min-trust of --rows requires --output FILE: rows below go into a file beside it")
-        if grounding:
-            named = " and ".join(f"--{name.replace('_', '-')}" for name in grounding)
-            raise ValueError(f"--rows cannot be combined with {named}: give --json-schema or another constraint")
         check_min_trust(model_options.model, min_trust)
-        answer_rows(model_options, row_options, mode, constraint, strict=strict, min_trust=min_trust, quiet=quiet)
+        held = {**constraint, **grounding}
+        answer_rows(model_options, row_options, mode, held, strict=strict, min_trust=min_trust, quiet=quiet)
         return
     if plain and as_json:
         raise ValueError("--plain cannot be combined with --json: the one prints the text, the other an object")

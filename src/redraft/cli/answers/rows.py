@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import json
 import shlex
 import sys
 from collections import deque
@@ -33,6 +34,7 @@ MANY_ROWS = 100_000
 PREFETCH_FACTOR = 2
 """As many times the requests that the engine works on are given to it, so that it never runs dry."""
 CONSTRAINTS = ("schema", "regex", "choice", "grammar")
+GROUNDING = {"schema_from_prompt", "grounded", "at_words"}
 OPTIONS = {"schema": "json_schema"}
 """The options that are called otherwise in Python."""
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
@@ -50,7 +52,7 @@ def answer_rows(
 ) -> None:
     """Answers every row of a file. Exits with code 1 where some were bad or failed, else as `strict` has it.
 
-    constraint: what every answer is held to, as arguments of `Model.constraint`; empty for nothing. The whole file is
+    constraint: what every answer is held to, as arguments of `Model.generate`; empty for nothing. The whole file is
     checked before the model is loaded. A bad row is an error there, unless it is to be skipped.
     """
     assert chosen.file is not None
@@ -217,9 +219,16 @@ def _write_outputs(
 
 
 def _with_built(model: "redraft.Model", settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings with their constraint built, once for all rows. ValueError if no answer can meet it."""
+    """Returns the settings with their constraint built, once for all rows. ValueError if no answer can meet it.
+
+    One that depends on the prompt is built for each row.
+    """
     given = {name: value for name, value in settings.items() if name in CONSTRAINTS}
     others = {name: value for name, value in settings.items() if name not in CONSTRAINTS}
+    from redraft.held import has_span
+
+    if GROUNDING & settings.keys() or has_span(json.dumps(given.get("schema"))):
+        return dict(settings)
     if not given:
         return others
     built = model.constraint(**given)

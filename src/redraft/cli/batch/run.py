@@ -22,7 +22,7 @@ from redraft.batch.requests import CHAT_URL
 from redraft.batch.results import JSONL, OPENAI, RESULT_FORMATS
 from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile
 from redraft.cli import options
-from redraft.cli.answers.constraint import with_constraint_options
+from redraft.cli.answers.constraint import check_holding, with_constraint_options, with_grounding_options
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.json_files import parse_json_object
 from redraft.utils.rows.journal import RunIdentity, digest_folder
@@ -48,7 +48,9 @@ class Place:
 
 @options.with_model_options
 @with_constraint_options
+@with_grounding_options
 def run(
+    grounding: dict[str, Any],
     constraint: dict[str, Any],
     model_options: options.ModelOptions,
     rows: Annotated[
@@ -109,9 +111,10 @@ def run(
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
+    check_holding(constraint, grounding)
     seed = model_options.settings.pop("seed", None)
     of_request = model_options.settings if endpoint is None else model_options.given_settings
-    fields = _fields(of_request, constraint, body)
+    fields = _fields(of_request, constraint, grounding, body)
     if endpoint is None:
         place = _local(model_options)
         if ray is not None:
@@ -140,12 +143,14 @@ def run(
         raise typer.Exit(1)
 
 
-def _fields(settings: dict[str, Any], constraint: dict[str, Any], body: str | None) -> dict[str, Any]:
+def _fields(
+    settings: dict[str, Any], constraint: dict[str, Any], grounding: dict[str, Any], body: str | None
+) -> dict[str, Any]:
     """Returns the fields of every request: what the command line's options are in the API, and those of --body."""
     options.require_package("httpx2", "batch")
     from redraft.client.stream import request_fields
 
-    fields = request_fields(settings)
+    fields = {**request_fields(settings), **grounding}
     for name, value in constraint.items():
         if name == "schema":
             named = {"name": "answer", "strict": True, "schema": value}

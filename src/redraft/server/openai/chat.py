@@ -43,9 +43,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 def ask(service: Service, request: ChatRequest) -> Asked:
     serializer = ChatSerializer(service, request.model, logprobs=bool(request.logprobs))
     prepare = functools.partial(prepare_chat, service, request)
-    return Asked(
-        request, serializer, prepare, request.num_choices, wanted_of_chat(request, service.engine.model.tokenizer)
-    )
+    return Asked(request, serializer, prepare, request.num_choices, wanted_of_chat(service, request))
 
 
 def prepare_chat(service: Service, request: ChatRequest, constraint: BuiltConstraint | None) -> PreparedRequest:
@@ -96,6 +94,7 @@ class ChatSerializer(Serializer):
             canvas=session.canvas(index),
             warnings=session.warnings_of(index),
             trust=session.trust(index),
+            spans=session.spans(index),
         )
         return self.last_chunk(choice, session)
 
@@ -118,6 +117,7 @@ class ChatSerializer(Serializer):
                     canvas=session.canvas(index),
                     warnings=session.warnings_of(index),
                     trust=session.trust(index),
+                    spans=session.spans(index),
                 )
             )
         return ChatCompletion(

@@ -17,6 +17,7 @@ from redraft.server.generation import Echo, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.fields.constraint import wanted_constraint
+from redraft.server.openai.fields.grounding import PromptText
 from redraft.server.openai.preparation import check_length, encode, prepare, sampler_settings
 from redraft.server.openai.requests import CompletionRequest, StreamOptions
 from redraft.server.openai.responses import CompletionLogprobs, TextChoice, TextCompletion
@@ -42,7 +43,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
 def ask(service: Service, request: CompletionRequest) -> Asked:
     num_answers = request.num_choices * len(request.prompts)
     serializer = CompletionSerializer(service, request)
-    wanted = wanted_constraint(request)
+    (text, *others) = request.prompts
+    own = PromptText(service, request, "prompt", text if isinstance(text, str) and not others else None)
+    wanted = wanted_constraint(request, own)
     if request.suffix:
         if wanted is not None:
             raise bad_request(f"suffix does not go with {wanted.param}: leave one of them out", "suffix")
@@ -200,6 +203,7 @@ class CompletionSerializer(Serializer):
             canvas=session.canvas(index),
             warnings=session.warnings_of(index),
             trust=session.trust(index),
+            spans=session.spans(index),
         )
         return self.last_chunk(choice, session)
 
@@ -213,6 +217,7 @@ class CompletionSerializer(Serializer):
                 canvas=session.canvas(index),
                 warnings=session.warnings_of(index),
                 trust=session.trust(index),
+                spans=session.spans(index),
             )
             for index, deltas, finish in by_choice(updates, len(session.choices))
         ]

@@ -38,7 +38,7 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
         check_length(service, "".join(map(text_of, kept)), "messages")
         read = encode(lambda: model.read(kept, **variables), "messages")
         return dataclasses.replace(read, warnings=(*(left_out or warnings), *read.warnings))
-    check_length(service, "".join(_text(message.content) for message in messages), "messages")
+    check_length(service, "".join(content_text(message.content) for message in messages), "messages")
     if len(messages) > 1 or messages[0].role != "user":
         raise bad_request("this model has no chat template: send one message of role user, or a completion", "messages")
     _check_unread(messages[0], 0)
@@ -46,7 +46,7 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
         if getattr(messages[0], name) is not None:
             param = f"messages.0.{name}"
             raise bad_request(f"{param} requires a chat template, which this model does not have; leave it out", param)
-    return encode(lambda: model.read(_text(messages[0].content)), "messages")
+    return encode(lambda: model.read(content_text(messages[0].content)), "messages")
 
 
 def template_variables(service: Service, request: ChatRequest) -> dict[str, object]:
@@ -86,7 +86,7 @@ def _template_message(
     if is_read:
         _check_unread(message, at)
         _check_supported(message, at, tokenizer)
-    rendered: dict[str, object] = {"role": message.role, "content": _text(message.content)}
+    rendered: dict[str, object] = {"role": message.role, "content": content_text(message.content)}
     if message.content is None and message.role != "assistant":
         raise bad_request(f"messages.{at}.content is missing", f"messages.{at}.content")
     if message.role == "tool" and message.tool_call_id is None:
@@ -149,5 +149,6 @@ def _check_surrogates(arguments: dict[str, object], param: str) -> None:
         raise bad_request(f"{param} holds a lone surrogate; send valid Unicode", param, "invalid_value") from error
 
 
-def _text(content: Any) -> str:
+def content_text(content: Any) -> str:
+    """Returns the text of a message's content."""
     return content if isinstance(content, str) else "".join(part.text for part in content or ())

@@ -132,6 +132,7 @@ def prepare(
         top_logprobs=top_logprobs,
         alternatives=canvas.alternatives,
         warnings=warnings,
+        source=None if constraint is None else constraint.source,
     )
 
 

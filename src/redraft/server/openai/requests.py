@@ -1,7 +1,8 @@
 """The requests that the API takes. Every field is obeyed; an unknown one, or an impossible value, is refused by name.
 
 A field that is null counts as absent, as in OpenAI's own clients; 1.0 is an integer, as in JSON Schema. The fields are
-OpenAI's (https://platform.openai.com/docs/api-reference), except `canvas`, `chat_template_kwargs` and `strict`.
+OpenAI's (https://platform.openai.com/docs/api-reference), except `canvas`, `chat_template_kwargs`, `strict`, and what
+grounds an answer.
 """
 
 from typing import Annotated, Any, Literal
@@ -90,7 +91,8 @@ class GenerationRequest(StrictModel):
 
     seed: -1 draws one, as no seed does; of others the lowest 63 bits count. stop: empty texts stop nothing. strict:
     refuse the request where it would be answered with `warnings`. response_format, structured_outputs: what the answer
-    is held to; guided_json and the like: older names of structured_outputs' fields.
+    is held to; guided_json and the like: older names of structured_outputs' fields. schema_from_prompt, grounded,
+    at_words: as `Model.generate` has them.
     """
 
     model: str | None = None
@@ -112,6 +114,9 @@ class GenerationRequest(StrictModel):
     guided_regex: str | None = None
     guided_choice: Choice | None = None
     guided_grammar: str | None = None
+    schema_from_prompt: bool = False
+    grounded: bool = False
+    at_words: bool = False
 
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None

@@ -30,6 +30,10 @@ class Usage(BaseModel):
     tokens_per_forward: float
 
 
+Spans = dict[str, tuple[int, int]]
+"""Where each text of a grounded answer stands in the last message, in characters, by its path."""
+
+
 class ConstraintInfo(BaseModel):
     """What a constraint had to do. log_mass: of each canvas, in nats; below about -20 the model was overruled."""
 
@@ -154,6 +158,7 @@ class ChatChoice(BaseModel):
     canvas: CanvasInfo
     warnings: list[str] | None = None
     trust: TrustInfo | None = None
+    spans: Spans | None = None
 
 
 class Reply(BaseModel):
@@ -188,6 +193,7 @@ class ChunkChoice(BaseModel):
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
     trust: TrustInfo | None = None
+    spans: Spans | None = None
 
 
 class ChatChunk(Reply):
@@ -208,6 +214,7 @@ class TextChoice(BaseModel):
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
     trust: TrustInfo | None = None
+    spans: Spans | None = None
 
 
 class TextCompletion(Reply):

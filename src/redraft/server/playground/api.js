@@ -17,6 +17,16 @@ export async function fetchModel() {
   return data[0];
 }
 
+// The token ids of a text.
+export async function tokenize(prompt) {
+  const response = await request("/tokenize", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ prompt, add_special_tokens: false }),
+  });
+  return (await response.json()).tokens;
+}
+
 // Yields {event, data} for each server-sent event; ends at [DONE]. Raises ApiError for anything else.
 export async function* chat(body, signal) {
   const response = await request("/v1/chat/completions", {

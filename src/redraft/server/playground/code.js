@@ -5,11 +5,13 @@ export function asCurl(origin, request) {
   return `curl ${origin}/v1/chat/completions -H 'Content-Type: application/json' \\\n  -d '${body}'`;
 }
 
-// JSON's strings and numbers are Python's too, and there is nothing else in a request.
-export function asPython(origin, { canvas, ...request }) {
-  const given = Object.entries(request);
-  if (canvas) given.push(["extra_body", { canvas }]);
-  const lines = given.map(([name, value]) => `    ${name}=${JSON.stringify(value)},`);
+const OURS = ["canvas", "grounded", "structured_outputs"]; // fields that OpenAI's client does not know
+
+export function asPython(origin, request) {
+  const given = Object.entries(request).filter(([name]) => !OURS.includes(name));
+  const own = Object.fromEntries(Object.entries(request).filter(([name]) => OURS.includes(name)));
+  if (Object.keys(own).length) given.push(["extra_body", own]);
+  const lines = given.map(([name, value]) => `    ${name}=${literal(value)},`);
   return [
     "from openai import OpenAI  # pip install openai",
     "",
@@ -19,4 +21,13 @@ export function asPython(origin, { canvas, ...request }) {
     ")",
     "print(answer.choices[0].message.content)",
   ].join("\n");
+}
+
+// JSON's strings and numbers are Python's too; true, false and null are not.
+function literal(value) {
+  if (Array.isArray(value)) return `[${value.map(literal).join(",")}]`;
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value !== "object") return JSON.stringify(value);
+  return `{${Object.entries(value).map(([name, held]) => `${JSON.stringify(name)}:${literal(held)}`).join(",")}}`;
 }

@@ -1,6 +1,6 @@
 // The page's life: load the model, run the form's request, show it, scrub through it, compare, share.
 
-import { fetchModel } from "./api.js";
+import { fetchModel, tokenize } from "./api.js";
 import { showCard } from "./card.js";
 import { Charts } from "./chart.js";
 import { asCurl, asPython } from "./code.js";
@@ -10,6 +10,7 @@ import { follow, pause, replay, slowdownFor } from "./player.js";
 import { receive } from "./receive.js";
 import { Recording } from "./recording.js";
 import * as settings from "./settings.js";
+import { selectedPart, showInPrompt } from "./selection.js";
 import { openLink, share } from "./share.js";
 import { counted, diffusionView, seconds, Stage, tokensView } from "./stage.js";
 import { showTrust } from "./trust.js";
@@ -32,6 +33,7 @@ let loading = null;
 // What is on the page: the two recordings, the frame shown, and how to end what is going on.
 let run = { recording: new Recording(), other: null, shown: -1, values: null, request: null, playback: null };
 let inspected = null;
+let selection = null; // the part of the answer that is selected: {text, start, end}
 let playing = null; // the signal that pauses the answer that is played again
 
 function load() {
@@ -81,6 +83,7 @@ function blank() {
   showCode(null);
   showWarnings([]);
   showTrust(byId("trust"), null);
+  select(null);
   byId("details").replaceChildren(NO_TOKEN);
   inspected = null;
   slider.disabled = true;
@@ -120,7 +123,8 @@ function busy(stoppable, label = "Stop") {
   byId("stop").textContent = label;
 }
 
-async function start() {
+// part: write this part of the answer that is on the page anew, not all of it.
+async function start(part = null) {
   notice.clear();
   const problem = settings.firstProblem(form);
   if (problem) {
@@ -131,9 +135,9 @@ async function start() {
   run.playback?.abort();
   if (!model) await load();
   if (!model) return;
-  const values = settings.readForm(form);
+  const values = part ? { ...run.values, seed: undefined, compare: false } : settings.readForm(form);
   const seed = values.seed ?? settings.drawSeed();
-  const own = { recording: new Recording(), other: null, shown: -1, values: { ...values, seed } };
+  const own = { recording: new Recording(), other: null, shown: -1, values: { ...values, seed }, part };
   own.request = new AbortController();
   own.playback = new AbortController();
   run = own;
@@ -141,19 +145,19 @@ async function start() {
   busy(true);
   say("Generating…");
   byId("stages").scrollIntoView({ block: "nearest", behavior: CALM ? "auto" : "smooth" });
-  await runDiffusion(own, own.values);
+  await runDiffusion(own, own.values, part);
   if (run === own && values.compare && own.recording.complete) await runAutoregression(own, values);
   if (run === own) busy(false);
 }
 
-async function runDiffusion(own, values) {
+async function runDiffusion(own, values, part) {
   const playing = follow(own.recording, {
     show,
     wait: () => diffusion.tick(own.recording.elapsed),
     pace: () => Number(byId("pace").value),
     signal: own.playback.signal,
   });
-  const body = settings.diffusionRequest(model, form, values);
+  const body = part ? await requestAnew(own, part) : settings.diffusionRequest(model, form, values);
   await receive(own.recording, body, { signal: own.request.signal, notice });
   if (own.request.signal.aborted) own.playback.abort();
   else if (run === own) busy(true, "Skip to the end");
@@ -167,8 +171,22 @@ async function runDiffusion(own, values) {
   byId("seed-text").textContent = `Seed ${values.seed}.`;
   byId("seed-line").hidden = false;
   showWarnings(own.recording.warnings);
-  showTrust(byId("trust"), own.recording.trust);
+  showTrust(byId("trust"), own.recording.trust, own.recording.spans, (from, to) => {
+    showInPrompt(form.elements.prompt, values.prompt, from, to);
+  });
   say(summary(own.recording, own.request.signal.aborted));
+}
+
+async function requestAnew(own, part) {
+  // Without the pins it is slower, and no other.
+  const before = await tokenize(part.text.slice(0, part.start)).catch(() => []);
+  own.plain = settings.rewriteRequest(model, form, own.values, part, before, canvasLength());
+  return settings.streamed(own.plain);
+}
+
+function select(part) {
+  selection = part;
+  byId("rewrite").disabled = !part;
 }
 
 function summary({ complete, usage, total, frames }, stopped) {
@@ -276,7 +294,7 @@ function showCode(write) {
   byId("code").hidden = !isShown;
   if (!isShown) return;
   const values = run.values ?? settings.readForm(form);
-  byId("code").textContent = write(location.origin, settings.plainRequest(model, form, values));
+  byId("code").textContent = write(location.origin, run.plain ?? settings.plainRequest(model, form, values));
   byId("code").scrollIntoView({ block: "nearest" });
   copy(byId("code"));
 }
@@ -349,6 +367,12 @@ byId("play").addEventListener("click", () => {
   if (playing) takeOver();
   else play();
 });
+document.addEventListener("selectionchange", () => {
+  if (!run.recording.complete || isReceiving()) return;
+  const part = selectedPart(diffusion.answer, run.recording.text);
+  if (part !== undefined) select(part);
+});
+byId("rewrite").addEventListener("click", () => start(selection));
 byId("copy").addEventListener("click", () => copy(document.querySelector("#diffusion .answer")));
 byId("as-curl").addEventListener("click", () => showCode(asCurl));
 byId("as-python").addEventListener("click", () => showCode(asPython));
@@ -358,7 +382,8 @@ byId("keep-seed").addEventListener("click", () => {
   form.elements.seed.value = run.values.seed;
   byId("settings").open = true;
 });
-byId("share").addEventListener("click", () => share(form, run.values));
+// A link has no place for the answer that a part was written anew in.
+byId("share").addEventListener("click", () => share(form, run.part ? null : run.values));
 window.addEventListener("hashchange", () => openLink(form));
 
 byId("pace").addEventListener("change", tellPace);

@@ -10,6 +10,7 @@ export class Recording {
     this.constraint = null; // what a constraint had to do, of an answer that was held to one
     this.warnings = []; // what the server says may be wrong with prompt and answer
     this.trust = null; // what it says is known about the answer
+    this.spans = {}; // of a grounded answer, where in the prompt each of its texts stands
     this.total = null; // ms; null while it runs
     this.ended = false;
     this.complete = false;
@@ -38,8 +39,9 @@ export class Recording {
     }
     if (data.usage) this.usage = data.usage;
     if (data.warnings) this.warnings = data.warnings;
-    for (const { delta, finish_reason: reason, trust, canvas } of data.choices) {
+    for (const { delta, finish_reason: reason, trust, spans, canvas } of data.choices) {
       if (trust) this.trust = trust;
+      if (spans) this.spans = spans;
       if (canvas?.constraint) this.constraint = canvas.constraint;
       const text = textOf(delta);
       if (text) {

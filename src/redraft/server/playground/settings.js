@@ -8,10 +8,11 @@ const ALTERNATIVES = 5;
 const settingsOf = (form) => [...form.elements].filter(({ dataset }) => dataset.setting);
 const isNumber = (field) => field.type === "number";
 
-// {prompt, compare, the schema if the answer is to be held to it, and the settings that were given}
+// {prompt, compare, grounded if it is asked for, the schema if the answer is to be held to it, and the settings that were given}
 export function readForm(form) {
   const values = { prompt: form.elements.prompt.value, compare: form.elements.compare.checked };
   if (form.elements.hold.checked) values.schema = form.elements.schema.value;
+  if (form.elements.hold.checked && form.elements.grounded.checked) values.grounded = true;
   for (const field of settingsOf(form)) {
     if (field.value !== "") values[field.name] = isNumber(field) ? Number(field.value) : field.value;
   }
@@ -22,6 +23,7 @@ export function fillForm(form, values) {
   if (values.prompt !== undefined) form.elements.prompt.value = values.prompt;
   form.elements.compare.checked = Boolean(values.compare);
   form.elements.hold.checked = values.schema !== undefined;
+  form.elements.grounded.checked = Boolean(values.grounded);
   if (values.schema !== undefined) form.elements.schema.value = values.schema;
   for (const field of settingsOf(form)) field.value = values[field.name] ?? "";
 }
@@ -46,8 +48,10 @@ export function drawSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
-export function diffusionRequest(model, form, values) {
-  const { canvas, ...request } = plainRequest(model, form, values);
+export const diffusionRequest = (model, form, values) => streamed(plainRequest(model, form, values));
+
+// A request with its drafts as events.
+export function streamed({ canvas, ...request }) {
   return {
     ...request,
     stream: true,
@@ -64,8 +68,25 @@ export function plainRequest(model, form, values) {
   );
   const canvas = pick("canvas");
   const held = values.schema === undefined ? {} : { response_format: formatOf(values.schema) };
+  if (values.grounded) held.grounded = true;
   return { ...asked(model, values), ...held, ...pick("top"), ...(Object.keys(canvas).length ? { canvas } : {}) };
 }
+
+const BLANK = 40; // characters that a short selection may become at least, as with `redraft edit`
+const SHARE = 3 / 4; // of a canvas that may be pinned
+
+// The request that writes characters start to end of an answer anew. before: the token ids of the text before them, all
+// but the last of which are pinned: one that goes on into the selection may stand in its place.
+export function rewriteRequest(model, form, values, { text, start, end }, before, length) {
+  const { canvas, grounded, response_format: format, ...request } = plainRequest(model, form, values);
+  const limit = Math.max(BLANK, 2 * [...text.slice(start, end)].length);
+  const regex = `${escaped(text.slice(0, start))}[^\\x00-\\x1f]{0,${limit}}${escaped(text.slice(end))}`;
+  const pinned = before.slice(0, -1);
+  const held = pinned.length && pinned.length <= SHARE * length ? { start: pinned, pinned: true } : {};
+  return { ...request, structured_outputs: { regex }, canvas: { ...canvas, ...held } };
+}
+
+const escaped = (text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&").replace(/\n/g, "\\n");
 
 export function autoregressiveRequest(model, values) {
   const limit = values.max_tokens === undefined ? {} : { max_tokens: values.max_tokens };
@@ -126,8 +147,8 @@ function isObject(text) {
 }
 
 export function toFragment(values) {
-  const pairs = Object.entries(values).filter(([name, value]) => name !== "compare" || value);
-  const texts = pairs.map(([name, value]) => [name, name === "compare" ? "1" : value]);
+  const pairs = Object.entries(values).filter(([, value]) => value !== false);
+  const texts = pairs.map(([name, value]) => [name, value === true ? "1" : value]);
   return new URLSearchParams(texts).toString();
 }
 
@@ -139,7 +160,7 @@ export function fromFragment(form, hash) {
   for (const [name, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
     const field = fields.get(name);
     if (name === "prompt" && text.length <= MAX_PROMPT) values.prompt = text;
-    else if (name === "compare" && text === "1") values.compare = true;
+    else if (["compare", "grounded"].includes(name) && text === "1") values[name] = true;
     else if (name === "schema" && text.length <= MAX_SCHEMA) values.schema = text;
     else if (field && fits(text, field)) values[name] = isNumber(field) ? Number(text) : text;
     else refused.push(name.slice(0, 40));

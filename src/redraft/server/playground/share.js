@@ -30,7 +30,7 @@ export function openLink(form) {
   const { values, refused } = fromFragment(form, location.hash);
   fillForm(form, values);
   byId("schema-box").hidden = !form.elements.hold.checked;
-  byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare", "schema"].includes(name));
+  byId("settings").open = Object.keys(values).some((name) => !["prompt", "compare", "schema", "grounded"].includes(name));
   byId("shared").textContent = refused.length ?
     `Not understood in this link and left out: ${refused.join(", ")}` : "";
 }

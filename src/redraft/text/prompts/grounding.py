@@ -1,6 +1,7 @@
 """Values that are stretches of a text: the text as a model reads it, and where each value stands in it."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class SourceText:
                 at = match.end()
         return cls(own, "".join(made), tuple(starts), tuple(ends), offset)
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether a model reads it otherwise than it was sent."""
+        return self.own != self.read
+
     def places(self, value: str) -> list[Span]:
         """Returns where a value, as a model writes it, stands in what was sent."""
         found = [match.start() for match in re.finditer(f"(?={re.escape(value)})", self.read)] if value else []
@@ -69,6 +75,16 @@ def ground(value: Any, source: SourceText) -> tuple[Any, dict[str, Span]]:
             spans[path] = min(found, key=lambda span: (_distance(span, others), span))
     texts = {path: source.text_at(span) for path, span in spans.items()}
     return _replaced(value, texts), {path: spans[path] for path in places}
+
+
+def ground_answer(answer: str, source: SourceText) -> tuple[str, dict[str, Span] | None]:
+    """Returns a JSON answer with its texts as they were sent, and where they stand; None for one that is not JSON."""
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        return answer, None
+    grounded, spans = ground(value, source)
+    return answer if grounded == value else json.dumps(grounded, ensure_ascii=False), spans
 
 
 def _distance(span: Span, others: list[Span]) -> int:

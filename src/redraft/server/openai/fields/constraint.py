@@ -1,5 +1,6 @@
 """The constraint that a request's fields ask for."""
 
+import dataclasses
 from typing import Any
 
 from redraft.constraints import tool_calls
@@ -8,10 +9,13 @@ from redraft.constraints.json_schema.compiler import write_schema
 from redraft.constraints.tool_calls import ChatSpec
 from redraft.server.constraints import Wanted
 from redraft.server.openai.errors import bad_request
+from redraft.server.openai.fields.grounding import PromptText, needs_schema
 from redraft.server.openai.fields.structured import JsonObjectFormat, JsonSchemaFormat, TextFormat
 from redraft.server.openai.fields.tools import Function, NamedTool
+from redraft.server.openai.messages import content_text
 from redraft.server.openai.requests import ChatRequest, GenerationRequest
-from redraft.text import TextTokenizer, part_tokens
+from redraft.server.service import Service
+from redraft.text import part_tokens
 
 OLD_NAMES = ("json", "regex", "choice", "grammar")
 """Fields of structured_outputs that were fields of the request itself, guided_json and so on."""
@@ -21,13 +25,15 @@ NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": Fal
 
 
 def wanted_of_chat(
-    request: ChatRequest, tokenizer: TextTokenizer, format_name: str = "response_format"
+    service: Service, request: ChatRequest, format_name: str = "response_format", prompt_name: str = "messages"
 ) -> Wanted | None:
     """Returns the constraint that a conversation asks for: on its content, its tool calls, or both; or None.
 
-    format_name: what the endpoint calls the field response_format. ApiError for what contradicts itself or is too long.
+    format_name, prompt_name: what the endpoint calls the fields response_format and messages. ApiError for what
+    contradicts itself or is too long.
     """
-    content = wanted_constraint(request, format_name)
+    text = PromptText(service, request, prompt_name, content_text(request.messages[-1].content))
+    content, tokenizer = wanted_constraint(request, text, format_name), service.engine.model.tokenizer
     options = request.chat_template_kwargs
     thinks = options is not None and bool(options.enable_thinking)
     functions, must_call = _callable(request)
@@ -54,11 +60,27 @@ def wanted_of_chat(
         whole, least = spec(is_least=False), spec(is_least=True)
     except ValueError as error:
         raise bad_request(str(error), "tools", "invalid_value") from error
-    return Wanted(whole, "tools" if content is None else content.param, None if least == whole else least)
+    fallback = None if least == whole else least
+    return Wanted(whole, "tools") if content is None else dataclasses.replace(content, spec=whole, fallback=fallback)
 
 
-def wanted_constraint(request: GenerationRequest, format_name: str = "response_format") -> Wanted | None:
-    """Returns the constraint on an answer's content, or None. ApiError for two, and for one that is too long."""
+def wanted_constraint(
+    request: GenerationRequest, text: PromptText, format_name: str = "response_format"
+) -> Wanted | None:
+    """Returns the constraint on an answer's content, or None. ApiError for two, and for one that is too long.
+
+    text: what its values are taken from, where it is grounded.
+    """
+    found = _of_fields(request, text, format_name)
+    if found is not None:
+        return text.ground(found)
+    if request.grounded or request.at_words:
+        raise needs_schema(request)
+    return None
+
+
+def _of_fields(request: GenerationRequest, text: PromptText, format_name: str) -> Wanted | None:
+    """Returns the constraint that a request's fields say, before it is grounded."""
     outputs = request.structured_outputs
     given: dict[str, Any] = {}
     if outputs is not None:
@@ -66,6 +88,7 @@ def wanted_constraint(request: GenerationRequest, format_name: str = "response_f
         given["structured_outputs.json"] = outputs.json_
     given |= {f"guided_{name}": getattr(request, f"guided_{name}") for name in OLD_NAMES}
     given[format_name] = None if isinstance(request.response_format, TextFormat) else request.response_format
+    given["schema_from_prompt"] = request.schema_from_prompt
     named = {name: value for name, value in given.items() if value is not None and value is not False}
     if not named:
         return None
@@ -73,6 +96,8 @@ def wanted_constraint(request: GenerationRequest, format_name: str = "response_f
         raise bad_request(f"{' and '.join(named)} are given: an answer has one constraint; send one", list(named)[1])
     ((param, value),) = named.items()
     try:
+        if param == "schema_from_prompt":
+            return Wanted(_spec("json", text.schema()), param)
         if param == format_name:
             return _of_format(value, param)
         return Wanted(_spec(param.replace("guided_", "structured_outputs.").partition(".")[2], value), param)
@@ -106,7 +131,7 @@ def _tool(function: Function, *, is_free: bool) -> tool_calls.ToolSpec:
 
 def _behind_thought(content: Wanted) -> Wanted:
     fallback = None if content.fallback is None else ChatSpec(content=_checked(content.fallback), thinks=True)
-    return Wanted(ChatSpec(content=_checked(content.spec), thinks=True), content.param, fallback)
+    return dataclasses.replace(content, spec=ChatSpec(content=_checked(content.spec), thinks=True), fallback=fallback)
 
 
 def _checked(spec: ConstraintSpec | ChatSpec) -> ConstraintSpec:

@@ -54,7 +54,7 @@ def ask(service: Service, request: ResponsesRequest) -> Asked:
         raise bad_request("canvas.stream_drafts needs /v1/chat/completions; leave it out", "canvas.stream_drafts")
     chat = request.to_chat()
     prepare = functools.partial(prepare_response, service, chat)
-    wanted = wanted_of_chat(chat, service.engine.model.tokenizer, "text.format")
+    wanted = wanted_of_chat(service, chat, "text.format", "input")
     return Asked(chat, ResponsesWriter(served, request), prepare, 1, wanted)
 
 
@@ -139,6 +139,7 @@ class ResponsesWriter(ResponseWriter):
                 "canvas": session.canvas(0),
                 "warnings": session.warnings,
                 "trust": session.trust(0),
+                "spans": session.spans(0),
             }
         )
 

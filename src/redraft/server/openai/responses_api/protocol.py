@@ -16,8 +16,9 @@ from redraft.server.openai.requests import (
     ChatRequest,
     Metadata,
 )
-from redraft.server.openai.responses import CanvasInfo, TrustInfo
+from redraft.server.openai.responses import CanvasInfo, Spans, TrustInfo
 
+GROUNDING = ("schema_from_prompt", "grounded", "at_words")
 NO_TOOLS = "only /v1/chat/completions has tools"
 
 
@@ -63,7 +64,7 @@ class InputMessage(StrictModel):
 
 
 class ResponsesRequest(StrictModel):
-    """The request of POST /v1/responses. seed, canvas and strict are those of chat completions."""
+    """The request of POST /v1/responses. seed, canvas, strict and what grounds are those of chat completions."""
 
     model: str | None = None
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputMessage], Field(min_length=1), FAIL_FAST]
@@ -81,6 +82,9 @@ class ResponsesRequest(StrictModel):
     seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
     canvas: Canvas = Canvas()
     strict: bool = False
+    schema_from_prompt: bool = False
+    grounded: bool = False
+    at_words: bool = False
     text: TextOptions = TextOptions(verbosity=None)
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
@@ -102,7 +106,7 @@ class ResponsesRequest(StrictModel):
             messages.insert(0, {"role": "system", "content": self.instructions})
         fields = self.model_dump(
             exclude_unset=True,
-            include={"model", "stream", "temperature", "user", "seed", "canvas", "strict", "store"},
+            include={"model", "stream", "temperature", "user", "seed", "canvas", "strict", "store", *GROUNDING},
         )
         return ChatRequest.model_validate(
             fields
@@ -185,6 +189,7 @@ class ResponseObject(BaseModel):
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
     trust: TrustInfo | None = None
+    spans: Spans | None = None
 
 
 def _text(message: InputMessage) -> str:

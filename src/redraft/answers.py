@@ -104,6 +104,11 @@ class Result:
         return self.generation.tokens_per_forward
 
     @property
+    def choices(self) -> Mapping[str, float] | None:
+        """How probable each text of a choice was, in the last step; None for other answers, and for causal ones."""
+        return None if self.generation.constraint is None else self.generation.constraint.choices
+
+    @property
     def seed(self) -> int:
         return self.generation.seed
 
@@ -124,8 +129,12 @@ class Result:
             "warnings": list(self.warnings),
             "trust": self.trust.to_json(),
             **({} if self.spans is None else {"spans": self.spans}),
-            **{name: dataclasses.asdict(report) for name, report in reports.items() if report is not None},
+            **{name: _known(report) for name, report in reports.items() if report is not None},
         }
+
+
+def _known(report: Any) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(report).items() if value is not None}
 
 
 class AnswerText:

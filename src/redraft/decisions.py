@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
+from redraft.constraints.labels import LabelSet
 from redraft.diffusion.start import CanvasStart
-from redraft.generation.decisions import LabelSet, label_log_masses
+from redraft.generation.decisions import label_log_masses
 
 if TYPE_CHECKING:
     from redraft.api import Model

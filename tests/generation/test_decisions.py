@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from redraft.constraints.build import ConstraintSpec, build
+from redraft.constraints.labels import LabelSet
 from redraft.diffusion.randomness import Counter, Purpose
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.start import CanvasStart
-from redraft.generation.decisions import LabelSet, label_log_masses
+from redraft.engine import EngineCore, Limits, Request
+from redraft.generation.decisions import label_log_masses
+from redraft.generation.loop import generate
 from redraft.model.batch import FlatBatch, Pass
 from tests.fakes.constraints import END, TOKENS, VOCAB, VOCABULARY
 from tests.fakes.models import tiny_model
@@ -75,6 +79,40 @@ def test_pinned_positions_are_certain(model):
     wanted = enumerated(log_probs, LABELS)
     assert [label for label, one in zip(LABELS, wanted, strict=True) if np.isfinite(one)] == ["a", "ab"]
     np.testing.assert_allclose(found[0], wanted, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("room", [2, 3, 8])
+def test_the_texts_of_a_choice_have_their_probabilities_in_its_last_step(model, room):
+    texts = ["10", "1", "a", "ab", "é", "abc", '":']
+    constraint = build(ConstraintSpec(kind="choice", choices=(*texts, "a")), VOCABULARY)
+    settings = SamplerSettings.of(canvas_length=LENGTH, seed=7, steps=1, max_new_tokens=room)
+    result = generate(model, PROMPT, settings, constraint)
+    hidden = model.run(
+        FlatBatch.single(noise(7, 0), len(PROMPT), Pass.DENOISER), [filled_cache(model, [*PROMPT])]
+    ).hidden
+    log_probs = model.head.logits(hidden).double().log_softmax(-1).numpy()
+    log_probs[room:, :END] = log_probs[room:, END + 1 :] = -np.inf
+    wanted = enumerated(log_probs, texts)
+    wanted = np.exp(wanted - np.logaddexp.reduce(wanted))
+    found = result.constraint.choices
+    assert list(found) == texts
+    np.testing.assert_allclose([*found.values()], wanted, atol=1e-4)
+    assert sum(found.values()) == pytest.approx(1)
+    core = EngineCore(model, Limits(forward_tokens=64, admitted_tokens=160, prefix_tokens=0))
+    core.submit(Request(id="", prompt=PROMPT, settings=settings, constraint=constraint))
+    events = [event for _ in range(20) if core.held for event in core.step()]
+    assert events[-1].generation.constraint.choices == found
+
+
+def test_of_texts_that_a_canvas_does_not_hold_and_of_other_constraints_no_probability_is_told(model):
+    settings = SamplerSettings.of(canvas_length=LENGTH, seed=7, steps=2, max_new_tokens=9)
+    for spec in (
+        ConstraintSpec(kind="choice", choices=("a", "ab" * 4)),
+        ConstraintSpec(kind="regex", text="a|ab"),
+        ConstraintSpec(kind="choice", choices=tuple(f"{a}{b}" for a in "abcdefghijklmnop" for b in "abcdefghijklmnop")),
+    ):
+        assert generate(model, PROMPT, settings, build(spec, VOCABULARY)).constraint.choices is None
 
 
 def test_together_they_are_as_alone_bit_by_bit(model):

@@ -106,6 +106,26 @@ def test_every_field_holds_the_answer(ask, path, fields, pattern):
     assert re.fullmatch(pattern, text_of(ask(path, seed=1, **fields)), re.DOTALL)
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
+def test_a_choice_has_the_probabilities_of_its_texts(ask, service, path):
+    texts = ["1", "10", "100", "yes"]
+    if path == RESPONSES:
+        held = {"text": {"format": {"type": "json_schema", "name": "it", "schema": PERSON}}}
+        assert "choices" not in ask(path, seed=1, **held).json()["canvas"]["constraint"]
+        return
+    response = ask(path, seed=1, structured_outputs={"choice": texts})
+    (choice,) = response.json()["choices"]
+    found = choice["canvas"]["constraint"]["choices"]
+    assert list(found) == texts
+    assert sum(found.values()) == pytest.approx(1)
+    if path == CHAT:
+        result = service.engine.model.generate("say hello", choice=texts, seed=1, max_new_tokens=64)
+        assert (result.text, result.choices) == (text_of(response), found)
+        assert result.to_json()["constraint"]["choices"] == found
+    causal = ask(path, seed=1, structured_outputs={"choice": texts}, canvas={"mode": "autoregressive"}).json()
+    assert "choices" not in causal["choices"][0]["canvas"]["constraint"]
+
+
 def test_an_answer_has_the_letters_of_its_language_not_of_its_prompt(send):
     said = [{"role": "user", "content": "say O\u2019Brien"}]
     asked = {"messages": said, "guided_choice": ["O'Brien"], "seed": 1, "max_tokens": 64}

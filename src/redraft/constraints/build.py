@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from redraft.constraints.automaton import build_automaton
@@ -15,6 +15,7 @@ from redraft.constraints.json_schema.compiler import (
     schema_language,
     write_schema,
 )
+from redraft.constraints.labels import MAX_LABELS, LabelSet
 from redraft.constraints.language.blanks import filled_language
 from redraft.constraints.language.characters import Characters
 from redraft.constraints.language.expression import Expression, Expressions
@@ -109,7 +110,17 @@ def spec_of(
 def build(spec: Spec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:
     """Builds the automaton of a constraint. ValueError where it is refused, LimitExceeded where it takes too much."""
     table = Expressions(budget)
-    return token_automaton(build_automaton(table, spec.language(table)), vocabulary, table.budget)
+    return with_labels(
+        token_automaton(build_automaton(table, spec.language(table)), vocabulary, table.budget), spec, vocabulary
+    )
+
+
+def with_labels(automaton: TokenAutomaton, spec: Spec, vocabulary: Vocabulary) -> TokenAutomaton:
+    """Returns the automaton of a choice with its texts; any other as it is."""
+    if not isinstance(spec, ConstraintSpec) or spec.kind != "choice" or vocabulary.strips_first_space:
+        return automaton
+    texts = tuple(dict.fromkeys(spec.choices))
+    return automaton if len(texts) > MAX_LABELS else replace(automaton, labels=LabelSet.of(texts, vocabulary))
 
 
 class AutomatonCache:

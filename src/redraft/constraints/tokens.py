@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from redraft.constraints.labels import LabelSet
+
 Int32s = NDArray[np.int32]
 NEVER = -1
 """The class of tokens that no state allows."""
@@ -23,7 +25,8 @@ class TokenAutomaton:
 
     class_of_token [V]: NEVER for tokens that are never allowed. first [S+1]: the arcs of state s are first[s] to
     first[s+1]−1. arc_class [E], in order within a state; target [E]. distance [S]: the tokens that a shortest way to
-    `done` has, the one that ends the answer included.
+    `done` has, the one that ends the answer included. labels: of a choice its texts, where their probabilities can be
+    told.
     """
 
     class_of_token: Int32s
@@ -33,6 +36,7 @@ class TokenAutomaton:
     distance: Int32s
     start: int
     done: int
+    labels: LabelSet | None = None
 
     @property
     def num_states(self) -> int:
@@ -119,4 +123,4 @@ class TokenAutomaton:
         return {name: getattr(self, name) for name in _ARRAYS}
 
 
-_ARRAYS = [field.name for field in fields(TokenAutomaton) if field.name not in ("start", "done")]
+_ARRAYS = [field.name for field in fields(TokenAutomaton) if field.name not in ("start", "done", "labels")]

@@ -2,106 +2,32 @@
 
     prompts ──one encoder forward──▶ caches ──one forward a pass──▶ canvases ──last pass──▶ log-mass of each label
 
-At each position a canvas gives every token a probability, independently of the others. That of a label is the sum over
-all ways to cut its bytes into tokens, each way followed by ends to the end of the canvas.
-
-C canvas length, L labels, M bytes of a label.
+What a canvas says of a label is in `constraints/labels.py`. C canvas length, L labels.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from redraft.constraints.vocabulary import Vocabulary
+from redraft.constraints.labels import NO_CLASS, LabelSet
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.sampler import CanvasState, Sampler
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.start import CanvasStart
+from redraft.generation.constrained import ConstrainedCanvas
 from redraft.generation.result import check_prompt, not_finite
 from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.cache import KVCache
+from redraft.model.head import OutputHead
 from redraft.model.readout.classes import ClassMap, RowClasses
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
 from redraft.model.transformer import Transformer
 
 Floats = NDArray[np.float64]
-NO_CLASS = -1
-
-
-@dataclass(frozen=True, eq=False)
-class LabelSet:
-    """Texts that an answer may be, and how tokens write them.
-
-    cuts: of each label, by the byte that it begins at, the tokens that may stand there, as (index of `tokens`, bytes).
-    sizes: the bytes of each label. tokens: all that occur in one; end_ids: those that end an answer.
-    """
-
-    cuts: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
-    sizes: tuple[int, ...]
-    tokens: tuple[int, ...]
-    end_ids: tuple[int, ...]
-    vocab_size: int
-
-    @classmethod
-    def of(cls, labels: Sequence[str], vocabulary: Vocabulary) -> "LabelSet":
-        """Raises ValueError for labels that are not different, or that the tokens cannot write."""
-        if len(set(labels)) != len(labels):
-            raise ValueError("two labels are the same text: give each once")
-        texts = [label.encode() for label in labels]
-        wanted = {text[at:end] for text in texts for at in range(len(text)) for end in range(at + 1, len(text) + 1)}
-        ids: dict[bytes, list[int]] = {}
-        for token, text in enumerate(vocabulary.token_bytes):
-            if text in wanted:
-                ids.setdefault(text, []).append(token)
-        tokens = [token for found in ids.values() for token in found]
-        index = {token: at for at, token in enumerate(tokens)}
-        longest = max(map(len, ids), default=0)
-        cuts = []
-        for text in texts:
-            starts = []
-            for at in range(len(text)):
-                pieces = (text[at:end] for end in range(at + 1, min(len(text), at + longest) + 1))
-                starts.append(tuple((index[token], len(piece)) for piece in pieces for token in ids.get(piece, ())))
-            cuts.append(tuple(starts))
-        return cls(tuple(cuts), tuple(map(len, texts)), tuple(tokens), vocabulary.end_ids, vocabulary.size)
-
-    @property
-    def class_of_token(self) -> torch.Tensor:
-        """int64 [V]: each token of a label by itself, those that end an answer together, and no class for others."""
-        classes = torch.full((self.vocab_size,), NO_CLASS)
-        classes[list(self.tokens)] = torch.arange(len(self.tokens))
-        classes[list(self.end_ids)] = len(self.tokens)
-        return classes
-
-    def log_masses(self, log_probs: Floats) -> Floats:
-        """Returns the log-probability [L] that a canvas is each label and nothing behind it.
-
-        log_probs [C, T+1]: of each token at each position, and in the last column of an end.
-        """
-        length = len(log_probs)
-        # The sum over the ends from each position on.
-        ends = np.append(np.cumsum(log_probs[::-1, -1])[::-1], 0.0)
-        found = np.full(len(self.cuts), -np.inf)
-        for number, (starts, size) in enumerate(zip(self.cuts, self.sizes, strict=True)):
-            # reached[at]: of the tokens before a position, that they write the label's first `at` bytes.
-            reached = np.full(size + 1, -np.inf)
-            reached[0] = 0.0
-            for position in range(min(length, size) + 1):
-                found[number] = np.logaddexp(found[number], reached[size] + ends[position])
-                if position == length:
-                    break
-                following = np.full(size + 1, -np.inf)
-                for at in np.flatnonzero(reached[:size] > -np.inf):
-                    for token, count in starts[at]:
-                        log_prob = reached[at] + log_probs[position, token]
-                        following[at + count] = np.logaddexp(following[at + count], log_prob)
-                reached = following
-        return found
 
 
 @torch.inference_mode()
@@ -153,23 +79,62 @@ def label_log_masses(
             stepped = sampler.step_each(states, readout)
             # A canvas that has come to rest goes on: the others need the passes.
             states = [dataclasses.replace(state, active=torch.ones_like(state.active)) for state in stepped]
-    rows = length * draws
-    asked = [
-        RowClasses(slot * rows, (slot + 1) * rows, ClassMap(one.class_of_token, len(one.tokens) + 1))
-        for slot, one in enumerate(labels)
-    ]
+    drawn = [one for one in labels for _ in range(draws)]
+    found = read_labels(model.head, hidden, states, drawn, temperature=temperature)
+    return [np.stack(found[begin : begin + draws]) for begin in range(0, len(found), draws)]
+
+
+def read_labels(
+    head: OutputHead,
+    hidden: torch.Tensor,
+    states: Sequence[CanvasState],
+    labels: Sequence[LabelSet],
+    *,
+    temperature: float = 1.0,
+    limits: Sequence[int] | None = None,
+) -> list[Floats]:
+    """Returns the log-probabilities [L] of labels on each of some canvases, whose rows stand one behind the other.
+
+    limits: of each canvas, the position from which on nothing but an end can stand. Raises ValueError for logits that
+    are not finite.
+    """
+    maps = {id(one): ClassMap(torch.from_numpy(one.class_of_token), len(one.tokens) + 1) for one in labels}
+    asked, end = [], 0
+    for state, one in zip(states, labels, strict=True):
+        asked.append(RowClasses(end, end + state.length, maps[id(one)]))
+        end += state.length
     query = ReadoutQuery(temperature, None, soft_embedding=False, classes=tuple(asked))
-    readout = streamed_readout(model.head, hidden, query)
+    readout = streamed_readout(head, hidden, query)
     if not readout.entropy.isfinite().all():
         raise not_finite("in the last pass")
     found = []
-    for slot, (one, classes) in enumerate(zip(labels, readout.classes, strict=True)):
+    for at, (state, one, classes) in enumerate(zip(states, labels, readout.classes, strict=True)):
         read = classes.log_mass.numpy()
-        pinned = states[slot * draws].pinned
-        masses = [_pinned(log_probs, states[slot * draws], one) if pinned is not None else log_probs
-                  for log_probs in read.reshape(draws, length, -1)]  # fmt: skip
-        found.append(np.stack([one.log_masses(log_probs) for log_probs in masses]))
+        log_probs = read if state.pinned is None else _pinned(read, state, one)
+        if limits is not None:
+            log_probs = log_probs.copy()
+            log_probs[limits[at] :, :-1] = -np.inf
+        found.append(one.log_masses(log_probs))
     return found
+
+
+def choice_probabilities(
+    head: OutputHead, hidden: torch.Tensor, state: CanvasState, held: ConstrainedCanvas | None
+) -> dict[str, float] | None:
+    """Returns how probable each text of a choice is on the canvas that its answer ends in, read off its last step.
+
+    None without a choice, where not all of its texts fit into the one canvas, and where none has a probability.
+    """
+    labels = None if held is None else held.automaton.labels
+    if held is None or labels is None or held.state != held.automaton.start:
+        return None
+    if any(state.length < count <= held.limit for count in labels.min_tokens):
+        return None
+    (masses,) = read_labels(head, hidden, [state], [labels], limits=[held.limit])
+    together = np.logaddexp.reduce(masses)
+    if not np.isfinite(together):
+        return None
+    return dict(zip(labels.texts, np.exp(masses - together).tolist(), strict=True))
 
 
 def _denoise(model: Transformer, states: Sequence[CanvasState], caches: Sequence[KVCache]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from redraft.diffusion.sampler import Sampler
 from redraft.diffusion.settings import MAX_SEED, SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.generation.constrained import ConstrainedCanvas, classes_of, constrain
+from redraft.generation.decisions import choice_probabilities
 from redraft.generation.result import AnswerRecord, DenoisingStep, Generation, check_prompt, not_finite, to_its_end
 from redraft.generation.scoring import log_probs_of
 from redraft.model.batch import FlatBatch, Pass
@@ -130,6 +131,7 @@ def denoise(
         if not is_finite:
             raise not_finite(f"in canvas {place.canvas}, step {step}")
         finished, (draft,) = not is_active, sampler.finalize(state)
+        choices = choice_probabilities(model.head, hidden, state, held) if finished else None
         yield DenoisingStep(
             canvas=place.canvas,
             step=step,
@@ -142,4 +144,5 @@ def denoise(
             finished=finished,
             guided=held is not None and held.is_guided,
             log_mass=None if held is None else held.log_mass,
+            choices=choices,
         )

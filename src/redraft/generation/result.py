@@ -6,7 +6,7 @@ C canvas length.
 import functools
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec
 
@@ -31,7 +31,8 @@ class DenoisingStep:
     and the canvas that the next step reads; accepted bool [C]; entropy float32 [C] in nats; finished: no step follows;
     top: each position's likeliest tokens, where they were asked for. Where a constraint holds the answer, the draft is
     the likeliest of its language; guided: whether the tokens that stay were drawn from it too; log_mass: the log of the
-    probability that the model gives to the canvas being of that language.
+    probability that the model gives to the canvas being of that language. choices: of the last step of a choice's
+    canvas, how probable each text is.
     """
 
     canvas: int
@@ -46,6 +47,7 @@ class DenoisingStep:
     top: TopTokens | None = None
     guided: bool = False
     log_mass: float | None = None
+    choices: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class ConstraintReport:
     log_mass: of each canvas, the log of the probability that the model gave in its last step to the canvas being of the
     language, in nats: 0 where it would have kept to it anyway, and below about -20 where it was overruled; empty for an
     answer that was written causally. guided_steps: of all denoising steps, those whose tokens were drawn from the
-    language. states: of the automaton.
+    language. states: of the automaton. choices: of an answer that is one of some texts, how probable each of them was
+    in its last step, at temperature 1; None where that is not known.
     """
 
     log_mass: tuple[float, ...]
     guided_steps: int
     states: int
+    choices: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ class AnswerRecord:
         self._state = 0 if self.constraint is None else self.constraint.start
         self._log_mass: list[float] = []
         self._guided_steps = 0
+        self._choices: Mapping[str, float] | None = None
         self._has_end = False
         self._seconds = {"prefill": 0.0, "denoising": 0.0, "commit": 0.0}
         self.restart()
@@ -201,6 +206,7 @@ class AnswerRecord:
         self._guided_steps += step.guided
         if step.finished:
             self._canvas_entropies = step.entropy.tolist()
+            self._choices = step.choices
             if step.log_mass is not None:
                 self._log_mass.append(step.log_mass)
 
@@ -249,7 +255,8 @@ class AnswerRecord:
         written = len(self.token_ids) + self._has_end
         report = None
         if self.constraint is not None:
-            report = ConstraintReport(tuple(self._log_mass), self._guided_steps, self.constraint.num_states)
+            states = self.constraint.num_states
+            report = ConstraintReport(tuple(self._log_mass), self._guided_steps, states, self._choices)
         return Generation(
             token_ids=tuple(self.token_ids),
             finish_reason=finish_reason,

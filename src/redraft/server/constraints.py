@@ -142,4 +142,5 @@ def constraint_info(report: ConstraintReport | None) -> ConstraintInfo | None:
         return None
     # JSON has no infinity: a model may give a language no probability at all.
     log_mass = [max(round(mass, 2), MIN_LOG_MASS) for mass in report.log_mass]
-    return ConstraintInfo(log_mass=log_mass, guided_steps=report.guided_steps, states=report.states)
+    choices = None if report.choices is None else dict(report.choices)
+    return ConstraintInfo(log_mass=log_mass, guided_steps=report.guided_steps, states=report.states, choices=choices)

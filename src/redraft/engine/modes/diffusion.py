@@ -17,6 +17,7 @@ from redraft.engine.events import CanvasCommitted, Event, Finished, StepTaken
 from redraft.engine.request import Request
 from redraft.engine.sequence import Chunk, DecodingOutcome, Phase, Sequence, WorkItem
 from redraft.generation.constrained import classes_of, constrain
+from redraft.generation.decisions import choice_probabilities
 from redraft.generation.result import AnswerRecord, DenoisingStep, check_prompt, not_finite
 from redraft.generation.scoring import log_probs_of
 from redraft.model.config import ModelConfig
@@ -116,6 +117,7 @@ class Diffusion:
                 # Without drafts it is told of a canvas's last step only, and which that is turns out just now.
                 query = ReadoutQuery(1.0, None, top=request.top, soft_embedding=False)
                 top = streamed_readout(head, hidden[rows], query).top
+            choices = None if is_active else choice_probabilities(head, hidden[rows], state, constraint)
             step = DenoisingStep(
                 canvas=at.canvas,
                 step=at.step,
@@ -129,6 +131,7 @@ class Diffusion:
                 top=top,
                 guided=constraint is not None and constraint.is_guided,
                 log_mass=None if constraint is None else constraint.log_mass,
+                choices=choices,
             )
             outcomes.append(DecodingOutcome(step=step, canvas=state, held=constraint))
         return outcomes

@@ -35,11 +35,15 @@ Spans = dict[str, tuple[int, int]]
 
 
 class ConstraintInfo(BaseModel):
-    """What a constraint had to do. log_mass: of each canvas, in nats; below about -20 the model was overruled."""
+    """What a constraint had to do. log_mass: of each canvas, in nats; below about -20 the model was overruled.
+
+    choices: of a choice, how probable each text was in the last step.
+    """
 
     log_mass: list[float]
     guided_steps: int
     states: int
+    choices: dict[str, float] | None = None
 
 
 class CanvasInfo(BaseModel):

@@ -1,11 +1,11 @@
-"""POST /v1/responses, https://platform.openai.com/docs/api-reference/responses: one answer's text, streamed or not."""
+"""POST /v1/responses, https://platform.openai.com/docs/api-reference/responses: one answer, streamed or not."""
 
 import functools
 import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,25 +20,35 @@ from redraft.server.openai.chat import prepare_chat
 from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.openai.fields.constraint import wanted_of_chat
 from redraft.server.openai.requests import ChatRequest, StreamOptions
+from redraft.server.openai.responses_api.items import (
+    FlatChoice,
+    OutputCall,
+    OutputItem,
+    OutputMessage,
+    OutputText,
+    Status,
+)
 from redraft.server.openai.responses_api.protocol import (
     IncompleteDetails,
     InputTokensDetails,
-    OutputMessage,
-    OutputText,
     ResponseObject,
     ResponsesRequest,
     ResponseUsage,
 )
 from redraft.server.progress import ChoiceUpdate
 from redraft.server.service import Service
-from redraft.text import Content, Delta, End
+from redraft.text import Content, Delta, End, ToolCall
 
 EVENTS = (
     "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
     "response.output_text.delta", "response.output_text.done", "response.content_part.done",
-    "response.output_item.done", "response.completed", "response.incomplete", "error",
+    "response.function_call_arguments.delta", "response.function_call_arguments.done", "response.output_item.done",
+    "response.completed", "response.incomplete", "error",
 )  # fmt: skip
 """The types of a stream's events."""
+
+Told = tuple[str, dict[str, Any]]
+"""An event of a stream: its type and its fields."""
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -64,64 +74,118 @@ def prepare_response(service: Service, chat: ChatRequest, constraint: BuiltConst
         return prepare_chat(service, chat, constraint)
     except ApiError as error:
         names = {"messages": "input", **dict.fromkeys(("max_completion_tokens", "max_tokens"), "max_output_tokens")}
-        name = names.get(error.param or "", error.param)
+        name = names.get((error.param or "").partition(".")[0], error.param)
         message = error.detail.replace(str(error.param), str(name))
         raise ApiError(error.status_code, message, param=name, code=error.code, headers=error.headers) from error
 
 
 class ResponsesWriter(ResponseWriter):
-    """The format of responses. Thoughts and tool calls have no place in their text part."""
+    """The format of responses. Thoughts have no place in it."""
 
     def __init__(self, model: str, request: ResponsesRequest) -> None:
+        choice = request.tool_choice
         self._begun = ResponseObject(
             id=f"resp_{secrets.token_hex(12)}",
             created_at=int(time.time()),
             model=model,
+            tools=[tool.model_dump() for tool in request.tools or ()],
+            tool_choice=choice.model_dump() if isinstance(choice, FlatChoice) else choice or "auto",
+            parallel_tool_calls=request.parallel_tool_calls is not False,
             **request.model_dump(include={"instructions", "max_output_tokens", "temperature", "metadata"}),
         )
-        self._item = OutputMessage(id=f"msg_{secrets.token_hex(12)}")
+        self._items: list[OutputItem] = []
 
     def complete(self, updates: Iterable[ChoiceUpdate], session: GenerationSession) -> ResponseObject:
         ((_, deltas, finish),) = by_choice(updates, 1)
-        return self._ended("".join(map(_text, deltas)), finish, session)
+        for delta in deltas:
+            for _ in self._take(delta):
+                pass
+        return self._ended(finish, session)
 
     async def stream(
         self, session: GenerationSession, prepared: PreparedRequest, options: StreamOptions
     ) -> AsyncIterator[bytes]:
-        numbers, place = itertools.count(), {"output_index": 0, "content_index": 0, "item_id": self._item.id}
+        numbers = itertools.count()
 
-        def told(kind: str, **fields: Any) -> bytes:
+        def told(kind: str, fields: dict[str, Any]) -> bytes:
             shown = {
                 name: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
                 for name, value in fields.items()
             }
             return event(json.dumps({"type": kind, "sequence_number": next(numbers), **shown}), kind)
 
-        yield told("response.created", response=self._begun)
-        yield told("response.in_progress", response=self._begun)
-        yield told("response.output_item.added", output_index=0, item=self._item)
-        yield told("response.content_part.added", **place, part=OutputText())
-        text, finish = "", "length"
+        yield told("response.created", {"response": self._begun})
+        yield told("response.in_progress", {"response": self._begun})
+        finish = "length"
         try:
             async for update in session.updates():
-                if isinstance(update.event, Delta) and (piece := _text(update.event)):
-                    text += piece
-                    yield told("response.output_text.delta", **place, delta=piece, logprobs=[])
+                if isinstance(update.event, Delta):
+                    for one in self._take(update.event):
+                        yield told(*one)
                 elif isinstance(update.event, End):
                     finish = update.event.finish_reason
         except Exception as error:
             failed = (error if isinstance(error, ApiError) else session.fail(error)).body.error
-            yield told("error", code=failed.code, message=failed.message, param=failed.param)
+            yield told("error", {"code": failed.code, "message": failed.message, "param": failed.param})
             return
-        ended = self._ended(text, finish, session)
-        yield told("response.output_text.done", **place, text=text, logprobs=[])
-        yield told("response.content_part.done", **place, part=OutputText(text=text))
-        yield told("response.output_item.done", output_index=0, item=ended.output[0])
-        yield told(f"response.{ended.status}", response=ended)
+        for one in itertools.chain(() if self._items else self._open(), self._close(_status(finish))):
+            yield told(*one)
+        ended = self._ended(finish, session)
+        yield told(f"response.{ended.status}", {"response": ended})
 
-    def _ended(self, text: str, finish: str, session: GenerationSession) -> ResponseObject:
-        usage, is_cut = session.usage, finish == "length"
-        status = "incomplete" if is_cut else "completed"
+    def _take(self, delta: Delta) -> Iterator[Told]:
+        """Takes the next part of the answer into its items; yields the events that tell of it."""
+        match delta.part:
+            case Content(text) if text:
+                if not self._items or isinstance(self._items[-1], OutputCall):
+                    yield from self._open()
+                self._message.content[0].text += text
+                yield "response.output_text.delta", {**self._place, "delta": text, "logprobs": []}
+            case ToolCall(name, arguments):
+                yield from self._close("completed")
+                call = OutputCall(id=f"fc_{secrets.token_hex(12)}", call_id=f"call_{secrets.token_hex(12)}", name=name)
+                self._items.append(call)
+                at = {"output_index": len(self._items) - 1}
+                yield "response.output_item.added", {**at, "item": call}
+                call.arguments, call.status = arguments, "completed" if delta.part.complete else "incomplete"
+                at_item = {**at, "item_id": call.id}
+                yield "response.function_call_arguments.delta", {**at_item, "delta": arguments}
+                done = {**at_item, "name": name, "arguments": arguments}
+                yield "response.function_call_arguments.done", done
+                yield "response.output_item.done", {**at, "item": call}
+
+    def _open(self) -> Iterator[Told]:
+        """Begins a message."""
+        self._items.append(OutputMessage(id=f"msg_{secrets.token_hex(12)}"))
+        yield "response.output_item.added", {"output_index": len(self._items) - 1, "item": self._message}
+        self._message.content = [OutputText()]
+        yield "response.content_part.added", {**self._place, "part": OutputText()}
+
+    def _close(self, status: Status) -> Iterator[Told]:
+        """Ends the message that is being written, if one is."""
+        if not self._items or isinstance(self._items[-1], OutputCall):
+            return
+        self._message.status = status
+        part = self._message.content[0]
+        yield "response.output_text.done", {**self._place, "text": part.text, "logprobs": []}
+        yield "response.content_part.done", {**self._place, "part": part}
+        yield "response.output_item.done", {"output_index": len(self._items) - 1, "item": self._message}
+
+    @property
+    def _message(self) -> OutputMessage:
+        last = self._items[-1]
+        assert isinstance(last, OutputMessage)
+        return last
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"output_index": len(self._items) - 1, "content_index": 0, "item_id": self._message.id}
+
+    def _ended(self, finish: str, session: GenerationSession) -> ResponseObject:
+        # A stream has told of these; nothing is left of them there.
+        for _ in itertools.chain(() if self._items else self._open(), self._close(_status(finish))):
+            pass
+        usage = session.usage
         told = ResponseUsage(
             input_tokens=usage.prompt_tokens,
             input_tokens_details=InputTokensDetails(cached_tokens=usage.prompt_tokens_details.cached_tokens),
@@ -132,9 +196,9 @@ class ResponsesWriter(ResponseWriter):
         )
         return self._begun.model_copy(
             update={
-                "status": status,
-                "incomplete_details": IncompleteDetails() if is_cut else None,
-                "output": [self._item.model_copy(update={"status": status, "content": [OutputText(text=text)]})],
+                "status": _status(finish),
+                "incomplete_details": IncompleteDetails() if finish == "length" else None,
+                "output": self._items,
                 "usage": told,
                 "canvas": session.canvas(0),
                 "warnings": session.warnings,
@@ -144,5 +208,5 @@ class ResponsesWriter(ResponseWriter):
         )
 
 
-def _text(delta: Delta) -> str:
-    return delta.part.text if isinstance(delta.part, Content) else ""
+def _status(finish: str) -> Status:
+    return "incomplete" if finish == "length" else "completed"

@@ -17,9 +17,20 @@ from redraft.server.openai.requests import (
     Metadata,
 )
 from redraft.server.openai.responses import CanvasInfo, Spans, TrustInfo
+from redraft.server.openai.responses_api.items import (
+    FlatChoice,
+    FlatTool,
+    InputItem,
+    InputMessage,
+    OutputItem,
+    messages_of,
+)
 
-GROUNDING = ("schema_from_prompt", "grounded", "at_words")
-NO_TOOLS = "only /v1/chat/completions has tools"
+SAME_AS_CHAT = (
+    "model", "stream", "temperature", "user", "seed", "canvas", "strict", "store", "schema_from_prompt", "grounded",
+    "at_words", "parallel_tool_calls",
+)  # fmt: skip
+"""The fields that chat completions have too."""
 
 
 class FlatSchemaFormat(NamedSchema):
@@ -43,31 +54,11 @@ class TextOptions(StrictModel):
         return None if self.format is None else {"type": self.format.type}
 
 
-class InputPart(StrictModel):
-    """A part of an input message. Images, audio and files are not read, and nothing is fetched."""
-
-    type: Literal["input_text", "output_text", "text"]
-    text: str
-
-    annotations: no_op_field([])  # type: ignore[valid-type]
-    logprobs: no_op_field([])  # type: ignore[valid-type]
-
-
-class InputMessage(StrictModel):
-    """A message of the input, or of an earlier response's output. id, status: a client's own notes."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[InputPart], FAIL_FAST]
-    id: Label | None = None
-    status: Label | None = None
-
-
 class ResponsesRequest(StrictModel):
     """The request of POST /v1/responses. seed, canvas, strict and what grounds are those of chat completions."""
 
     model: str | None = None
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputMessage], Field(min_length=1), FAIL_FAST]
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1), FAIL_FAST]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
@@ -86,12 +77,12 @@ class ResponsesRequest(StrictModel):
     grounded: bool = False
     at_words: bool = False
     text: TextOptions = TextOptions(verbosity=None)
+    tools: Annotated[list[FlatTool], FAIL_FAST] | None = None
+    tool_choice: Literal["auto", "none", "required"] | FlatChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
     reasoning: no_op_field({}, {"effort": None}, {"effort": "none"})  # type: ignore[valid-type]
-    tools: no_op_field([], because=NO_TOOLS)  # type: ignore[valid-type]
-    tool_choice: no_op_field("auto", "none", because=NO_TOOLS)  # type: ignore[valid-type]
-    parallel_tool_calls: no_op_field(True, because=NO_TOOLS)  # type: ignore[valid-type]
     top_logprobs: no_op_field(0)  # type: ignore[valid-type]
     include: no_op_field([])  # type: ignore[valid-type]
     truncation: no_op_field("disabled")  # type: ignore[valid-type]
@@ -100,13 +91,14 @@ class ResponsesRequest(StrictModel):
 
     def to_chat(self) -> ChatRequest:
         """Returns the same request as one of chat completions."""
-        given = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
-        messages = [{"role": message.role, "content": _text(message)} for message in given]
+        messages = messages_of(
+            [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        )
         if self.instructions is not None:
             messages.insert(0, {"role": "system", "content": self.instructions})
         fields = self.model_dump(
             exclude_unset=True,
-            include={"model", "stream", "temperature", "user", "seed", "canvas", "strict", "store", *GROUNDING},
+            include={*SAME_AS_CHAT},
         )
         return ChatRequest.model_validate(
             fields
@@ -114,6 +106,8 @@ class ResponsesRequest(StrictModel):
                 "messages": messages,
                 "max_completion_tokens": self.max_output_tokens,
                 "response_format": self.text.response_format,
+                "tools": [{"type": "function", "function": _function(tool)} for tool in self.tools or ()] or None,
+                "tool_choice": _chosen(self.tool_choice),
             }
         )
 
@@ -142,24 +136,6 @@ class ResponseUsage(BaseModel):
     tokens_per_forward: float
 
 
-class OutputText(BaseModel):
-    """The text of an answer."""
-
-    type: Literal["output_text"] = "output_text"
-    text: str = ""
-    annotations: list[Any] = Field(default=[], max_length=0)
-
-
-class OutputMessage(BaseModel):
-    """The answer."""
-
-    id: str
-    type: Literal["message"] = "message"
-    role: Literal["assistant"] = "assistant"
-    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
-    content: list[OutputText] = []
-
-
 class IncompleteDetails(BaseModel):
     """Why an answer was cut."""
 
@@ -179,12 +155,12 @@ class ResponseObject(BaseModel):
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float = 1.0
-    tools: list[Any] = Field(default=[], max_length=0)
-    tool_choice: Literal["auto"] = "auto"
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] = "auto"
     parallel_tool_calls: bool = True
     store: Literal[False] = False
     metadata: dict[str, str] | None = None
-    output: list[OutputMessage] = []
+    output: list[OutputItem] = []
     usage: ResponseUsage | None = None
     canvas: CanvasInfo | None = None
     warnings: list[str] | None = None
@@ -192,5 +168,11 @@ class ResponseObject(BaseModel):
     spans: Spans | None = None
 
 
-def _text(message: InputMessage) -> str:
-    return message.content if isinstance(message.content, str) else "".join(part.text for part in message.content)
+def _function(tool: FlatTool) -> dict[str, Any]:
+    return tool.model_dump(exclude={"type"})
+
+
+def _chosen(choice: str | FlatChoice | None) -> str | dict[str, Any] | None:
+    if isinstance(choice, FlatChoice):
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice

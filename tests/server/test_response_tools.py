@@ -173,7 +173,7 @@ def test_what_cannot_be_called_is_refused_with_its_place(service, body, param, r
     assert reason in told["message"], told
 
 
-def test_a_template_without_tools_refuses_them(tmp_path):
+def test_a_template_without_tools_refuses_them():
     service = Service(ServerSettings())
     with ScriptedEngine(redraft.load()) as engine:
         service.attach_engine(engine, "bundled")

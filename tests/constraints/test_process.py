@@ -117,6 +117,24 @@ def test_what_it_builds_is_what_is_built_here(builder):
     assert np.array_equal(read.levels[0].tokens, VOCABULARY.levels[0].tokens)
 
 
+def test_what_is_said_beside_a_language_is_there_too():
+    vocabulary = Vocabulary([None, *(bytes([byte]) for byte in range(256))], end_ids=[0])
+    builder = Builder(vocabulary)
+    try:
+        for spec, texts, is_filled in (
+            (ConstraintSpec(kind="choice", choices=("a", "b", "a")), ("a", "b"), False),
+            (ConstraintSpec(kind="filled", choices=("a", "b"), limit=3), None, True),
+            (ConstraintSpec(kind="filled", choices=("", "b"), limit=3), None, False),
+            (pattern("a|b"), None, False),
+        ):
+            for found in (builder.build(spec), build(spec, vocabulary)):
+                assert (found.labels and found.labels.texts, found.is_filled) == (texts, is_filled)
+    finally:
+        builder.stop()
+    # At the start of an answer such a vocabulary has tokens that write less than elsewhere.
+    assert build(ConstraintSpec(kind="choice", choices=("a",)), VOCABULARY).labels is None
+
+
 def test_the_death_of_the_process_is_survived():
     builder = Builder(VOCABULARY, seconds=30)
     assert builder.pid is None

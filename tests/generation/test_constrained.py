@@ -1,5 +1,6 @@
 """Answers held to a language: the rest rule against enumeration, and what must hold whatever a model says."""
 
+import dataclasses
 import itertools
 import json
 
@@ -56,14 +57,16 @@ def entropy_of(probs: np.ndarray) -> np.ndarray:
     return -(probs * np.log(np.where(probs > 0, probs, 1))).sum(axis=-1)
 
 
+WAYS = [("[a-d]{2,9}", 1.0), ("(ab|b1|c)*", 0.0), ("(ab|b1|c)*", 1.0), ("e|10f.*", 0.0)]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("pattern", "temperature"), [("[a-d]{2,9}", 1.0), ("(ab|b1|c)*", 0.0), ("(ab|b1|c)*", 1.0), ("e|10f.*", 0.0)]
-)
-def test_every_step_is_what_enumeration_says(model, pattern, temperature, monkeypatch):
+@pytest.mark.parametrize("way", [(*way, is_filled) for way in WAYS for is_filled in (False, True)])
+def test_every_step_is_what_enumeration_says(model, way, monkeypatch):
     """Recomputes drafts, log masses, stops and guided samples from all 61³ canvases of three tokens."""
     monkeypatch.setattr("redraft.generation.constrained.PATIENCE", 1)
-    constraint, length, prompt = automaton("regex", pattern), 3, (3, 4, 5)
+    (pattern, temperature, is_filled), length, prompt = way, 3, (3, 4, 5)
+    constraint = dataclasses.replace(automaton("regex", pattern), is_filled=is_filled)
     chosen = SamplerSettings.of(
         max_new_tokens=8, canvas_length=length, steps=6, seed=3, temperature=temperature, confidence_threshold=0.2
     )
@@ -96,12 +99,12 @@ def test_every_step_is_what_enumeration_says(model, pattern, temperature, monkey
             # The rest rule.
             last, own = own, log_probs.argmax(axis=1).tolist()
             is_inside = own in members.tolist()
-            if not is_inside and (own == last or 6 - step.step + 1 >= 3):
-                is_guided = True
-            # When it stops: by the conditional distribution, but not while the model's own draft moves or is outside.
+            is_guided |= not is_inside and (own == last or 6 - step.step + 1 >= 3)
+            # When it stops: by the conditional distribution, but not while the model's own draft moves or is outside,
+            # unless blanks of a given text are filled.
             share = np.exp(weights - log_mass)
             marginals = np.array([np.bincount(members[:, i], share, VOCAB) for i in range(length)])
-            may_stop = draft == before and (is_guided or (is_inside and own == last))
+            may_stop = draft == before and (is_filled or is_guided or (is_inside and own == last))
             is_settled = may_stop and entropy_of(marginals).mean() < 0.2
             assert step.finished == (is_settled or step.step == 1)
             assert step.guided == is_guided

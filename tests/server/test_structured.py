@@ -271,6 +271,23 @@ def test_nobody_waits_for_the_constraints_of_others(send, service, monkeypatch):
     assert [response.status_code for response in send(*new)] == [200] * len(new)
 
 
+def test_a_refusal_is_told_again_without_another_build(ask, service, monkeypatch):
+    builder, asked = service.constraints._builder, []
+
+    def counted(spec):
+        asked.append(spec)
+        return Builder.build(builder, spec)
+
+    monkeypatch.setattr(builder, "build", counted)
+    refused = {"guided_regex": "(?=never built)", "expect": 400}
+    first, second = ask(CHAT, **refused).json(), ask(CHAT, **refused).json()
+    assert (first, len(asked)) == (second, 1)
+    monkeypatch.setattr(constraints, "REFUSED_SECONDS", 0.0)
+    for _ in range(2):
+        ask(CHAT, guided_regex="(?=nor built)", expect=400)
+    assert len(asked) == 3
+
+
 def test_many_new_schemas_at_once_and_hostile_ones_among_them(send, monkeypatch):
     monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 60)
     said = {"messages": [{"role": "user", "content": "say hello"}], "seed": 1, "max_tokens": 24, "canvas": {"steps": 2}}

@@ -110,17 +110,22 @@ def spec_of(
 def build(spec: Spec, vocabulary: Vocabulary, budget: Budget | None = None) -> TokenAutomaton:
     """Builds the automaton of a constraint. ValueError where it is refused, LimitExceeded where it takes too much."""
     table = Expressions(budget)
-    return with_labels(
+    return described(
         token_automaton(build_automaton(table, spec.language(table)), vocabulary, table.budget), spec, vocabulary
     )
 
 
-def with_labels(automaton: TokenAutomaton, spec: Spec, vocabulary: Vocabulary) -> TokenAutomaton:
-    """Returns the automaton of a choice with its texts; any other as it is."""
-    if not isinstance(spec, ConstraintSpec) or spec.kind != "choice" or vocabulary.strips_first_space:
+def described(automaton: TokenAutomaton, spec: Spec, vocabulary: Vocabulary) -> TokenAutomaton:
+    """Returns an automaton with what its constraint says beside its language."""
+    if not isinstance(spec, ConstraintSpec):
         return automaton
+    if spec.kind == "filled":
+        # What has nothing before its first blank is written as freely as any other answer.
+        return replace(automaton, is_filled=bool(spec.choices[0]))
     texts = tuple(dict.fromkeys(spec.choices))
-    return automaton if len(texts) > MAX_LABELS else replace(automaton, labels=LabelSet.of(texts, vocabulary))
+    if spec.kind != "choice" or len(texts) > MAX_LABELS or vocabulary.strips_first_space:
+        return automaton
+    return replace(automaton, labels=LabelSet.of(texts, vocabulary))
 
 
 class AutomatonCache:

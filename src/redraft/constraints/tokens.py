@@ -26,7 +26,7 @@ class TokenAutomaton:
     class_of_token [V]: NEVER for tokens that are never allowed. first [S+1]: the arcs of state s are first[s] to
     first[s+1]−1. arc_class [E], in order within a state; target [E]. distance [S]: the tokens that a shortest way to
     `done` has, the one that ends the answer included. labels: of a choice its texts, where their probabilities can be
-    told.
+    told. is_filled: whether its answers are a given text with blanks.
     """
 
     class_of_token: Int32s
@@ -37,6 +37,7 @@ class TokenAutomaton:
     start: int
     done: int
     labels: LabelSet | None = None
+    is_filled: bool = False
 
     @property
     def num_states(self) -> int:
@@ -123,4 +124,4 @@ class TokenAutomaton:
         return {name: getattr(self, name) for name in _ARRAYS}
 
 
-_ARRAYS = [field.name for field in fields(TokenAutomaton) if field.name not in ("start", "done", "labels")]
+_ARRAYS = [field.name for field in fields(TokenAutomaton) if field.name not in ("start", "done", "labels", "is_filled")]

@@ -7,7 +7,8 @@ of the distribution under the condition that the canvas belongs to the language.
 
 A canvas stops by the entropies under that condition, but not before the model's own draft is at rest too, and in the
 language, or the canvas is guided. By themselves they would stop it too early: what is independent at each position
-counts the same evidence many times.
+counts the same evidence many times. Where blanks of a given text are filled they do, once the likeliest canvas is at
+rest: what the model would write in the place of the given text says nothing about the blanks.
 
 C canvas length, K classes of tokens, S states of the automaton, N rows.
 """
@@ -268,13 +269,14 @@ def _step(
             uniforms = state.counters[0].uniforms(state.length, Purpose.JOINT)
             sample = _sample_within(given.sample(uniforms.numpy()), automaton, read, state, head, hidden)
     entropy = torch.from_numpy(given.entropy(read.entropy.numpy())).float()
-    if not is_inside and not is_guided:
+    waits_for_own = not is_guided and not automaton.is_filled
+    if not is_inside and waits_for_own:
         entropy = torch.full_like(entropy, torch.inf)
     overruling = Overruling(
         sample=sample,
         draft=draft,
         entropy=entropy,
-        unchanged=torch.full_like(draft, MANY if is_guided else canvas.rested),
+        unchanged=torch.full_like(draft, canvas.rested if waits_for_own else MANY),
     )
     return dataclasses.replace(canvas, is_guided=is_guided, log_mass=given.log_mass), overruling
 

@@ -1,7 +1,9 @@
 """What answers are held to: built in a process of its own, so that no other request waits for it, and kept."""
 
 import asyncio
+import hashlib
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,6 +24,11 @@ from redraft.text.prompts.grounding import SourceText
 BUILD_SECONDS = BuildLimits().seconds
 MAX_WAIT_SECONDS = BUILD_SECONDS + 0.4
 """What a request waits for its constraint at most, the builds of others included. What it waited for is still built."""
+
+REFUSED_SECONDS = 60.0
+"""For so long a refusal is told again without another build: on a busy machine one that takes all its time ends when
+those who asked have been told to come again."""
+MAX_REFUSED = 256
 
 MIN_LOG_MASS = -1e9
 
@@ -68,6 +75,7 @@ class Constraints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="constraints")
         self._builder: Builder | None = None
         self._cache = AutomatonCache(build=self._build)
+        self._refused: OrderedDict[bytes, tuple[float, str, str]] = OrderedDict()
         metrics.watch("constraint_hits", "Constraints that were there already", lambda: self._cache.hits)
 
     @property
@@ -78,7 +86,7 @@ class Constraints:
     async def get(self, wanted: Wanted) -> BuiltConstraint:
         """Returns the constraint that a request asks for, built if need be.
 
-        ApiError if it is refused, and, to try again later, if the builds of others take too long.
+        ApiError if it is refused, and, to try again later, if the builds of others take too long or no process builds.
         """
         try:
             try:
@@ -90,6 +98,10 @@ class Constraints:
                 return BuiltConstraint(await self._find_or_build(wanted.fallback), wanted.param, (told,))
         except BuildRefused as error:
             raise bad_request(str(error), wanted.param, CODES.get(error.reason, "invalid_value")) from error
+        except RuntimeError as error:
+            # It may have been killed while it was started.
+            self._metrics.constraint_refusals.labels("broken").inc()
+            raise retry_later(503, f"{error}; try again later", 1, "constraints_unavailable") from error
         except TimeoutError:
             self._metrics.constraint_refusals.labels("busy").inc()
             message = "other constraints are being built: try again later, or send one that was sent before"
@@ -101,6 +113,10 @@ class Constraints:
             await loop.run_in_executor(self._thread, self._start)
         if (held := self._cache.find(spec, self._model.vocabulary)) is not None:
             return held
+        until, message, reason = self._refused.get(_digest(spec), (0.0, "", ""))
+        if time.monotonic() < until:
+            self._metrics.constraint_refusals.labels(reason).inc()
+            raise BuildRefused(message, reason)
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             # What nobody waits for any more is not begun.
             return await loop.run_in_executor(self._thread, self._cache.get, spec, self._model.vocabulary)
@@ -124,9 +140,17 @@ class Constraints:
             return self._builder.build(spec)
         except BuildRefused as error:
             self._metrics.constraint_refusals.labels(error.reason).inc()
+            if error.reason != "broken":
+                self._refused[_digest(spec)] = time.monotonic() + REFUSED_SECONDS, str(error), error.reason
+                while len(self._refused) > MAX_REFUSED:
+                    self._refused.popitem(last=False)
             raise
         finally:
             self._metrics.constraint_builds.observe(time.perf_counter() - started)
+
+
+def _digest(spec: ConstraintSpec | ChatSpec) -> bytes:
+    return hashlib.blake2b(repr(spec).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def forced_tokens(request: Request, model: Model) -> ForcedTokens | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redraft.constraints.build import ConstraintSpec, with_labels
+from redraft.constraints.build import ConstraintSpec, described
 from redraft.constraints.limits import MIB, BuildLimits
 from redraft.constraints.process import worker
 from redraft.constraints.tokens import TokenAutomaton
@@ -65,7 +65,7 @@ class Builder:
         reply = self._ask(json.dumps(given).encode() + b"\n")
         if "refused" in reply:
             raise BuildRefused(reply["refused"], reply["reason"])
-        return with_labels(TokenAutomaton.from_bytes(base64.b64decode(reply["automaton"])), spec, self._vocabulary)
+        return described(TokenAutomaton.from_bytes(base64.b64decode(reply["automaton"])), spec, self._vocabulary)
 
     def stop(self) -> None:
         """Ends the process for good; a build that it is at is refused."""

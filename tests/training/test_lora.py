@@ -13,6 +13,7 @@ from redraft.diffusion.randomness import Counter
 from redraft.model.preparation import prepare
 from redraft.training import LoRASettings, finetune
 from redraft.training.data.examples import Example, make_batch
+from redraft.training.loop import checkpoint_layers
 from redraft.training.objective import losses
 from redraft.training.run.trained import LoRA
 from redraft.training.settings import lora_targets
@@ -111,3 +112,32 @@ def test_what_was_trained_is_what_answers(base, tmp_path):
         expected = merged.generate("hello", seed=seed).token_ids
         assert adapted.generate("hello", seed=seed).token_ids == expected
         assert model.generate("hello", seed=seed).token_ids != expected
+
+
+@pytest.mark.parametrize("is_lora", [False, True])
+def test_layers_that_are_computed_again_give_the_same_gradients_and_keep_less(is_lora):
+    """Also where a dropout is drawn again, and the keys and values that canvases read come out of such a layer."""
+
+    def gradients(*, again: bool) -> tuple[torch.Tensor, list[torch.Tensor], int]:
+        torch.manual_seed(0)
+        model = tiny_model()
+        lora = LoRA(model, dataclasses.replace(SETTINGS, dropout=0.3), base="", fingerprint="", seed=0)
+        module = lora.module if is_lora else model.requires_grad_(True)
+        if again:
+            checkpoint_layers(model)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = loss(model)
+        total.backward()
+        return total.detach(), [one.grad for one in module.parameters() if one.grad is not None], sum(kept.values())
+
+    (plain, expected, much), (found, again, little) = (gradients(again=again) for again in (False, True))
+    assert torch.equal(found, plain)
+    assert len(again) == len(expected) > 20
+    assert all(torch.equal(*pair) for pair in zip(again, expected, strict=True))
+    assert little < much / 2

@@ -83,6 +83,7 @@ def test_bad_values(name, bad, limit):
     "bad",
     [
         {"patience": 3},
+        {"compile": True, "gradient_checkpointing": True},
         {"warmup_steps": -5},
         {"betas": (2, -1)},
         {"weight_decay": -1},

@@ -38,7 +38,9 @@ class PrefixAttention:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[0]
         q, k, v = (self._padded(x).transpose(1, 2) for x in (q, k, v))
-        self.keys[layer], self.values[layer] = k, v
+        # A layer that is run again in the backward pass must not replace what its canvases saw.
+        self.keys.setdefault(layer, k)
+        self.values.setdefault(layer, v)
         out = _attend(q, k, v, self.visible[self.config.is_sliding(layer)])
         flat = out.transpose(1, 2).flatten(0, 1).index_select(0, self.places)
         return F.pad(flat, (0, 0, 0, 0, 0, rows - flat.shape[0]))

@@ -10,10 +10,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from redraft.diffusion.randomness import Counter
 from redraft.model.config import ModelConfig
@@ -118,6 +120,8 @@ class _Training:
             )  # fmt: skip
         if self.settings.compile:
             _compile_layers(self.model)
+        if self.settings.gradient_checkpointing:
+            checkpoint_layers(self.model)
         self.autocast = self.settings.autocast and is_bfloat16_fast(device)
         if self.settings.autocast and not self.autocast:
             report("this CPU has no instructions for bfloat16: training in float32")
@@ -272,6 +276,12 @@ class _Training:
                 f"the {name} of step {self.step}, {examples}, is {value.item()}; "
                 f"the last checkpoint in {self.run.path} is untouched"
             )
+
+
+def checkpoint_layers(model: Transformer) -> None:
+    """Lets a layer keep only what goes into it, and what the attention's context keeps; the rest is computed again."""
+    for layer in model.layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _compile_layers(model: Transformer) -> None:

@@ -37,8 +37,9 @@ class TrainingSettings:
 
     Compute: `autocast` runs the forward pass in bfloat16 where that is fast (a GPU, a CPU with instructions for it).
     Row counts of matrix products are padded to a multiple of `row_block` so that few sizes occur (1: no padding).
-    `compile` fuses the layers' element-wise operations with torch.compile. `accumulate` splits a batch into this many
-    parts to save memory.
+    `compile` fuses the layers' element-wise operations with torch.compile. To save memory, `accumulate` splits a batch
+    into this many parts, and `gradient_checkpointing` keeps of each layer only what goes in and the encoder's keys and
+    values, and computes the rest again in the backward pass.
 
     Checkpoints hold an exponential moving average of the weights with decay `ema` (None: the weights themselves).
 
@@ -67,6 +68,7 @@ class TrainingSettings:
     row_block: int = 1
     compile: bool = False
     accumulate: int = 1
+    gradient_checkpointing: bool = False
     ema: float | None = None
     validate_every: int = 0
     patience: int = 0
@@ -92,6 +94,8 @@ class TrainingSettings:
         self._check("accumulate", self.accumulate <= self.batch_size, f"be at most batch_size, {self.batch_size}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}, must lie between 0 and 1")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing do not go together: leave one of them out")
         if self.patience and not self.validate_every:
             raise ValueError(f"patience is {self.patience}, which requires validate_every")
 

@@ -28,13 +28,10 @@ from redraft.weights.save import copy_companions, record_dtype
 from redraft.weights.storage.header import StoredTensor
 from redraft.weights.storage.names import checkpoint_name, scale_name
 from redraft.weights.storage.publish import check_disk, check_new_folder, staged, write_synced
-from redraft.weights.storage.shards import TensorGroup, TensorSpec, write_shards
+from redraft.weights.storage.shards import Report, TensorGroup, TensorSpec, write_shards
 
 TARGETS = {one.stored: one.weight_bits for one in PRECISIONS if one.is_quantized}
 """The forms that a checkpoint can be quantized to, and their bits per weight."""
-
-Report = Callable[[int, int], None]
-"""Called with the bytes written so far and the total."""
 
 
 def quantize_checkpoint(source: Path | str, target: Path | str, to: str, report: Report | None = None) -> None:
@@ -72,18 +69,9 @@ def write_quantized(
     report: Report | None = None,
 ) -> None:
     """Publishes a quantized checkpoint of `groups` in `target`; `companions` writes its other files into a folder."""
-    total = sum(group.num_bytes for group in groups)
-    check_disk(target, total)
-    written = 0
-
-    def count(num_bytes: int) -> None:
-        nonlocal written
-        written += num_bytes
-        if report is not None:
-            report(written, total)
-
+    check_disk(target, sum(group.num_bytes for group in groups))
     with staged(target) as staging:
-        write_shards(staging, groups, report=count)
+        write_shards(staging, groups, report=report)
         companions(staging)
         content = config_to_json(config, record_dtype(original, {"BF16"})) | {QUANTIZATION_KEY: quantization_json(bits)}
         write_synced(staging / CONFIG_FILE, json_bytes(content))

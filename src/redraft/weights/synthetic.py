@@ -7,9 +7,9 @@ from torch import Tensor
 
 from redraft.model.config import ModelConfig
 from redraft.model.linear.quantized import Form, is_quantized
-from redraft.weights.quantize import TARGETS, Report, check_quantize, quantized_group, write_quantized
+from redraft.weights.quantize import TARGETS, check_quantize, quantized_group, write_quantized
 from redraft.weights.storage.names import checkpoint_name
-from redraft.weights.storage.shards import TensorGroup, TensorSpec
+from redraft.weights.storage.shards import Report, TensorGroup, TensorSpec
 
 
 def write_synthetic(target: Path, config: ModelConfig, to: str, report: Report | None = None) -> None:

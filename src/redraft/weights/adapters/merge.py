@@ -12,11 +12,10 @@ from redraft.weights.adapters.files import read_adapter
 from redraft.weights.card import CARD_FILE
 from redraft.weights.checkpoint import Checkpoint, check_unchanged
 from redraft.weights.config.file import CONFIG_FILE, GENERATION_CONFIG_FILE
-from redraft.weights.quantize import Report
 from redraft.weights.save import copy_companions
 from redraft.weights.storage.header import StoredTensor
 from redraft.weights.storage.publish import check_disk, check_new_folder, staged, write_synced
-from redraft.weights.storage.shards import TensorGroup, TensorSpec, write_shards
+from redraft.weights.storage.shards import Report, TensorGroup, TensorSpec, write_shards
 
 
 def merge_adapter(source: Path | str, adapter: Path | str, target: Path | str, report: Report | None = None) -> None:
@@ -44,17 +43,9 @@ def merge_adapter(source: Path | str, adapter: Path | str, target: Path | str, r
         for name, stored in tensors
     ]
     groups += map(TensorGroup.of_stored, checkpoint.unused.values())
-    total, written = sum(group.num_bytes for group in groups), 0
-    check_disk(target, total)
-
-    def count(num_bytes: int) -> None:
-        nonlocal written
-        written += num_bytes
-        if report is not None:
-            report(written, total)
-
+    check_disk(target, sum(group.num_bytes for group in groups))
     with staged(target) as staging:
-        write_shards(staging, groups, report=count)
+        write_shards(staging, groups, report=report)
         copy_companions(source, staging)
         for name in (CARD_FILE, GENERATION_CONFIG_FILE):
             if (adapter / name).is_file():

@@ -22,6 +22,9 @@ DEFAULT_SHARD_BYTES = 5 * 10**9
 _DTYPE_BY_NAME = {stored: dtype for dtype, stored in DTYPE_NAMES.items()}
 _COPY_CHUNK = 2**24
 
+Report = Callable[[int, int], None]
+"""Called with the bytes written so far, and in total."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -64,17 +67,25 @@ def write_shards(
     folder: Path,
     groups: Sequence[TensorGroup],
     max_bytes: int = DEFAULT_SHARD_BYTES,
-    report: Callable[[int], None] = lambda num_bytes: None,
+    report: Report | None = None,
 ) -> None:
-    """Writes all groups into `folder`, synced, and calls `report` with the bytes of each finished group.
+    """Writes all groups into `folder`, synced, and reports after each of them.
 
     No file exceeds `max_bytes` unless a single group does. Raises ValueError for values that are not finite.
     """
     shards = _divide(groups, max_bytes)
     count = len(shards)
     names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)] if count > 1 else [WEIGHTS_FILE]
+    total, written = sum(group.num_bytes for group in groups), 0
+
+    def count_written(num_bytes: int) -> None:
+        nonlocal written
+        written += num_bytes
+        if report is not None:
+            report(written, total)
+
     for name, shard in zip(names, shards, strict=True):
-        _write_shard(folder / name, shard, report)
+        _write_shard(folder / name, shard, count_written)
     if count > 1:
         _write_index(folder / INDEX_FILE, dict(zip(names, shards, strict=True)))
 

@@ -30,7 +30,8 @@ from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.config.file import read_config
 from redraft.weights.fetch import fetch_config
 from redraft.weights.memory import check_available, running_bytes
-from redraft.weights.quantize import TARGETS, Report
+from redraft.weights.quantize import TARGETS
+from redraft.weights.storage.shards import Report
 
 _KINDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}
 _INTERVAL_SECONDS = 0.05

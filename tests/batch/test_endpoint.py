@@ -28,18 +28,18 @@ def answer(tmp_path, prompts, **settings):
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_an_error(tmp_path):
-    passing = ["garbage:2", "wrong", "nan", "half", "gone:2", "500:3", "503:2", "429:4", "good \ud800", "never"]
-    lasting = ["garbage:99", "half:99", "500:99", "400", "never:99"]
+    passing = ["garbage:2", "wrong", "nan", "half", "gone:2", "500:3", "503:2", "429:4", "good \ud800", "never", "slow"]
+    lasting = ["garbage:99", "half:99", "500:99", "400", "never:99", "slow:99"]
     with batch_endpoint() as server:
         progress, found = answer(tmp_path, passing + lasting, url=server.url, timeout=0.3, attempts=4)
     assert [row.get("text") for row in found[: len(passing)]] == [f"re {prompt}" for prompt in passing]
     assert [row["error_kind"] for row in found[len(passing) :]] == [
-        "not the protocol", "broken stream", "HTTP 500", "context_length_exceeded", "timeout",
+        "not the protocol", "broken stream", "HTTP 500", "context_length_exceeded", "timeout", "timeout",
     ]  # fmt: skip
     assert server.asked["400"] == 1
     assert server.asked["500:99"] == 4
-    assert (progress.failed, progress.prompt_tokens, progress.answer_tokens) == (5, 30, 20)
-    assert found[-3]["error"] == "oops"
+    assert (progress.failed, progress.prompt_tokens, progress.answer_tokens) == (6, 33, 22)
+    assert found[-4]["error"] == "oops"
 
 
 def test_a_job_goes_on_where_the_endpoint_is_back(tmp_path):

@@ -1,7 +1,6 @@
 """`redraft batch`: jobs on the local engine, in processes that are interrupted."""
 
 import json
-import random
 import shlex
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 
 from tests.cli.test_streams import COMMAND
 from tests.fakes.batch_endpoint import batch_endpoint
+from tests.fakes.killed import kill_at_random
 
 SHORT = ["--max-new-tokens", 6, "--canvas-length", 6, "--steps", 2]
 
@@ -87,6 +87,34 @@ def test_grounded_rows_have_their_spans(run, tmp_path):
     assert (code, "--grounded needs a schema" in told) == (2, True)
 
 
+HARD = {
+    "control": "<bos><|turn>user\n<turn|><eos> a",
+    "surrogate": "half \ud800 of it",
+    "nul": "a\0b",
+    "long": "word " * 200_000,
+}
+
+
+def test_rows_with_whatever_text_can_be(run, checkpoint, tmp_path):
+    """Those that the model cannot read have an error of their own; the others are answered, and none is lost."""
+    rows, out = tmp_path / "in.jsonl", tmp_path / "out"
+    rows.write_text("".join(json.dumps({"id": id, "prompt": prompt}) + "\n" for id, prompt in HARD.items()))
+    assert rows.stat().st_size > 10**6
+    asked = ["batch", "run", rows, "--out", out, "-m", checkpoint, *SHORT, "--seed", 3]
+    assert run(*asked)[0] == 1
+    found = {row["id"]: row for row in records(out / "results.jsonl")}
+    assert {id: row["columns"]["prompt"] for id, row in found.items()} == HARD
+    assert found["long"]["error_kind"] == "context_length_exceeded"
+    assert found["surrogate"]["error_kind"] == "invalid_value"
+    assert found["nul"]["answer_tokens"] > 0
+    # What looks like the template's own tokens is text as any other.
+    assert found["control"]["prompt_tokens"] > 20
+    journal = (out / "journal.jsonl").read_bytes()
+    assert run(*asked)[0] == 1
+    assert (out / "journal.jsonl").read_bytes() == journal
+    assert run(*asked, "--format", "parquet")[0] == 1
+
+
 def test_an_endpoint_answers(run, tmp_path, monkeypatch):
     monkeypatch.setenv("A_KEY", "k")
     rows, out = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out"
@@ -158,24 +186,30 @@ def test_an_interrupted_job_says_how_to_go_on(run, checkpoint, tmp_path):
     assert run("batch", "status", out)[1].startswith(f"interrupted: {kept} of 300 rows")
 
 
-def kill_and_compare(run, checkpoint, tmp_path, *, kills, number, seed):
-    """Kills a job at random moments, goes on each time, and compares with one that nobody disturbed."""
-    rows, out = write_rows(tmp_path / "in.jsonl", number), tmp_path / "out"
-    asked = ["batch", "run", rows, "-m", checkpoint, *SHORT, "--seed", 3, "--out"]
-    chance = random.Random(seed)
-    for at in range(kills):
-        process = started([*asked, out])
-        wait_for(out / "journal.jsonl", (number - 1) * at // kills, process)
-        time.sleep(chance.random() * 0.05)
-        process.kill()
-        process.communicate()
-    assert run(*asked, out)[0] == 0
-    ids = [record["id"] for record in records(out / "journal.jsonl")[1:]]
-    assert sorted(ids) == sorted(f"r{n}" for n in range(number))
-    assert run(*asked, tmp_path / "undisturbed")[0] == 0
-    assert (out / "results.jsonl").read_bytes() == (tmp_path / "undisturbed" / "results.jsonl").read_bytes()
+def kill_and_compare(asked, tmp_path, *, kills, number, seed):
+    """Kills jobs at random moments, goes on each time, and compares with one that nobody disturbed."""
+    undisturbed = tmp_path / "undisturbed"
+    jobs = kill_at_random(asked, undisturbed, tmp_path / "jobs", kills=kills, seed=seed)
+    wanted = (undisturbed / "results.jsonl").read_bytes()
+    assert wanted.count(b"\n") == number
+    for job in jobs:
+        ids = [record["id"] for record in records(job / "journal.jsonl")[1:]]
+        assert sorted(ids) == sorted(f"r{n}" for n in range(number))
+        assert (job / "results.jsonl").read_bytes() == wanted
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_a_hundred_times_loses_nothing(run, checkpoint, tmp_path):
-    kill_and_compare(run, checkpoint, tmp_path, kills=100, number=2000, seed=2)
+def test_jobs_that_are_killed_a_hundred_times_lose_nothing(checkpoint, tmp_path):
+    rows = write_rows(tmp_path / "in.jsonl", 60)
+    (tmp_path / "jobs").mkdir()
+    asked = ["batch", "run", rows, "-m", checkpoint, *SHORT, "--seed", 3, "--out"]
+    kill_and_compare(asked, tmp_path, kills=100, number=60, seed=2)
+
+
+@pytest.mark.slow
+def test_jobs_on_an_endpoint_that_are_killed_lose_nothing(tmp_path):
+    rows = write_rows(tmp_path / "in.jsonl", 200)
+    (tmp_path / "jobs").mkdir()
+    with batch_endpoint(seconds=0.01) as server:
+        asked = ["batch", "run", rows, "--endpoint", server.url, "--model", "their", "--seed", 3, "--out"]
+        kill_and_compare(asked, tmp_path, kills=20, number=200, seed=3)

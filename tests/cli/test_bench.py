@@ -126,6 +126,18 @@ def test_load_against_the_server(run, checkpoint):
     assert found["settings"] == {"seed": 0, "steps": 2, "max_new_tokens": 8}
 
 
+def test_load_beside_a_batch(run, checkpoint):
+    asked = ("bench", "load", "--beside-batch", "-m", checkpoint, "--words", "2-9")
+    code, out, err = run(*asked, "--requests", 3, "--rounds", 1, "--steps", 2, "--max-new-tokens", 8)
+    found = line(out)
+    assert code == 0
+    assert "1 request at a time, beside a batch" in err
+    assert found["ratio"]["median"] > 0
+    for name in ("p95_ms", "median_ms"):
+        assert {side: spread["count"] for side, spread in found[name].items()} == {"alone": 1, "beside_batch": 1}
+    assert found["p95_ms"]["alone"]["median"] >= found["median_ms"]["alone"]["median"] > 0
+
+
 def test_load_beside_neighbours(run, checkpoint):
     asked = ("bench", "load", "--neighbours", 1, "-m", checkpoint, "--words", "2-9", "--concurrency", 1)
     code, out, err = run(*asked, "--requests", 2, "--rounds", 2, "--steps", 2, "--max-new-tokens", 8)
@@ -160,7 +172,10 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--rate", 0), "--rate is 0.0, must be a finite number above 0"),
         (("load", "--rate", 1, "--concurrency", 16), "--rate is an open loop, --concurrency a closed one"),
         (("load", "--words", 9, "--prompts", "extract"), "--words generates prompts, --prompts names a test"),
-        (("load", "--rounds", 5), "--rounds has no effect without --against-step, --against-server or --neighbours"),
+        (
+            ("load", "--rounds", 5),
+            "--rounds has no effect without one of --against-step, --against-server, --neighbours",
+        ),
         (("load", "--seconds", 4), "--seconds has no effect without --against-step"),
         (
             ("load", "--against-server", "--seconds", 4),

@@ -57,6 +57,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, completion("x")[:40], length=4000)
         self.close_connection = True
 
+    def slow(self):
+        """Sends a byte now and then, each within any time-out of its own."""
+        body = completion("x")
+        self.send(200, body[:1], length=len(body))
+        for byte in body[1:]:
+            if self.server.closing.wait(0.05):
+                break
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+        self.close_connection = True
+
     def hang_up(self):
         self.close_connection = True
 
@@ -76,6 +87,7 @@ BEHAVIOURS = {
     "429": lambda self: self.send(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0.1"}),
     "400": lambda self: self.send(400, b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'),
     "never": Handler.never,
+    "slow": Handler.slow,
 }
 
 

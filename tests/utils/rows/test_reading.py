@@ -124,7 +124,8 @@ def test_a_stream_and_a_pipe_are_read_again_and_again(tmp_path):
         ("a.json.gz", b"", r"a.json.gz does not look like lines of text: save it as CSV"),
         ("a.csv", "", "a.csv has no rows"),
         ("a.csv", "\n \n", "a.csv has no rows"),
-        ("a.csv", 'prompt\na"b\n"c" d\n', r"a.csv, line 3 is not CSV: ',' expected after '\"'"),
+        ("a.csv", 'prompt,n\n1,"a ""b"" c"d\n', r"a.csv, line 2 is not CSV: ',' expected after '\"', at column 14"),
+        ("a.csv", 'prompt\na"b\n"c" d\n', r"a.csv, line 3 is not CSV: ',' expected after '\"', at column 4"),
     ],
 )
 def test_what_is_something_else_is_explained(file, name, content, message):
@@ -152,13 +153,13 @@ def test_bad_rows_are_kept_apart(file):
     assert [row for row in RowFile(path) if isinstance(row, BadRow)] == [
         BadRow(2, "line 2 is not JSON: Expecting ':' delimiter at character 10"),
         BadRow(3, "line 3: the prompt is empty", {"prompt": "", "id": 3}, 3),
-        BadRow(4, "line 4: byte 0xff is not UTF-8"),
+        BadRow(4, "line 4: byte 0xff at column 1 is not UTF-8"),
     ]
     checked = RowFile(path).check(skip_bad=True)
     assert (checked.good, checked.bad, checked.columns) == (2, 3, ("prompt", "id"))
     with pytest.raises(ValueError, match=r"a.jsonl, line 2 is not JSON"):
         RowFile(path).check()
-    with pytest.raises(ValueError, match=r"b.txt has bad rows only: line 1: byte 0xff is not UTF-8"):
+    with pytest.raises(ValueError, match=r"b.txt has bad rows only: line 1: byte 0xff at column 1 is not UTF-8"):
         RowFile(file("b.txt", b"\xff\n")).check(skip_bad=True)
 
 
@@ -166,8 +167,8 @@ def test_an_open_quotation_mark_loses_its_own_line_alone(file):
     rows = list(RowFile(file("a.csv", 'prompt,n\na,1\n"b,2\n"c",3\nd,4\n"e,5\nf,6\n')))
     assert [row.line for row in rows if isinstance(row, Row)] == [2, 4, 5, 7]
     first, second = [row for row in rows if isinstance(row, BadRow)]
-    assert first.fault == "line 3 is not CSV: ',' expected after '\"'; a quotation mark is not closed"
-    assert second.fault == "line 6 is not CSV: unexpected end of data; a quotation mark is not closed"
+    assert first.fault == "line 3 is not CSV: ',' expected after '\"', at column 1; a quotation mark is not closed"
+    assert second.fault == "line 6 is not CSV: unexpected end of data, at column 1; a quotation mark is not closed"
 
 
 def test_ids(file):

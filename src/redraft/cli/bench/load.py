@@ -17,6 +17,8 @@ from redraft.cli.output import JsonLineOption, describe, format_spread, format_v
 from redraft.utils.words import counted
 
 PROMPTS, CONCURRENCY, SECONDS, ROUNDS = "extract", 16, 4.0, 5
+INTERACTIVE = 1
+"""Requests at a time beside a batch, if unset."""
 
 
 @options.with_model_options
@@ -56,16 +58,27 @@ def load(
         int | None,
         typer.Option(help="The engine's tokens a second beside this many busy processes over those alone."),
     ] = None,
+    beside_batch: Annotated[
+        bool,
+        typer.Option(
+            "--beside-batch",
+            help="Milliseconds of a server's answers while it works on a batch over those without; one request at a "
+            "time if --concurrency is unset.",
+        ),
+    ] = False,
     seconds: Annotated[
         float | None,
         typer.Option(help=f"With --against-step: seconds for each side of a round; {SECONDS:.0f} if unset."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help=f"With any of these three: rounds; {ROUNDS} if unset.")] = None,
+    rounds: Annotated[int | None, typer.Option(help=f"With any of these four: rounds; {ROUNDS} if unset.")] = None,
     as_json: JsonLineOption = False,
 ) -> None:
     """Throughput and percentiles under load: of our engine, or with --endpoint of a server. Failures are counted."""
     options.check_at_least(1, concurrency=concurrency, requests=requests, rounds=rounds, neighbours=neighbours)
-    ratios = {"--against-step": against_step, "--against-server": against_server, "--neighbours": neighbours}
+    ratios = {
+        "--against-step": against_step, "--against-server": against_server, "--neighbours": neighbours,
+        "--beside-batch": beside_batch,
+    }  # fmt: skip
     asked = [name for name, value in ratios.items() if value]
     against = asked[0] if asked else ""
     for message, is_wrong in (
@@ -78,12 +91,12 @@ def load(
         if is_wrong:
             raise ValueError(f"{message}; leave one of them out")
     _check_requires("--against-step", against_step, {"--seconds": seconds})
-    _check_requires("--against-step, --against-server or --neighbours", bool(against), {"--rounds": rounds})
+    _check_requires(f"one of {', '.join(ratios)}", bool(against), {"--rounds": rounds})
     _check_requires("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     options.check_positive(rate=rate, seconds=seconds, timeout=timeout)
     name = prompts or PROMPTS
     texts = sample_prompts(name, requests) if words is None else _filler(words, requests)
-    traffic = Traffic(texts, concurrency or CONCURRENCY, rate)
+    traffic = Traffic(texts, concurrency or (INTERACTIVE if beside_batch else CONCURRENCY), rate)
     if against_step:
         _against_step(model_options, traffic, rounds or ROUNDS, seconds or SECONDS, as_json)
         return
@@ -92,6 +105,9 @@ def load(
         return
     if neighbours:
         _beside_neighbours(model_options, traffic, rounds or ROUNDS, neighbours, as_json)
+        return
+    if beside_batch:
+        _beside_batch(model_options, traffic, rounds or ROUNDS, as_json)
         return
     if endpoint is not None:
         server = model_options.endpoint(endpoint, api_key_env, timeout or options.ENDPOINT_TIMEOUT)
@@ -191,6 +207,33 @@ def _beside_neighbours(
     }  # fmt: skip
     rates = {"alone": found.theirs, f"beside {counted(neighbours, 'busy process', 'busy processes')}": found.ours}
     _report_ratio(facts, "answer tokens/s", rates, found.ratio, as_json)
+
+
+def _beside_batch(model_options: options.ModelOptions, traffic: Traffic, rounds: int, as_json: bool) -> None:
+    options.require_package("httpx2", "load")
+    options.require_package("fastapi", "serve")
+    from redraft.benchmark.load.beside_batch import measure_beside_batch
+    from redraft.client.stream import request_fields
+
+    machine, settings = describe_machine(), {"seed": 0} | model_options.settings
+    where = ("--device", model_options.device, "--precision", model_options.precision)
+    p95, median = measure_beside_batch(
+        model_options.model, traffic, request_fields(settings), rounds=rounds, options=where
+    )
+    facts = {
+        "bench": "load", "beside": "batch", "model": model_options.model, "precision": model_options.precision,
+        "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
+        "p95_ms": {"alone": p95.theirs, "beside_batch": p95.ours}, "ratio": p95.ratio,
+        "median_ms": {"alone": median.theirs, "beside_batch": median.ours}, "median_ratio": median.ratio,
+        "machine": machine,
+    }  # fmt: skip
+    report(
+        facts, title=f"{counted(traffic.concurrency, 'request')} at a time, beside a batch: {model_options.model}",
+        columns=("ms", "95th percentile", "median"), as_json=as_json,
+        rows=[(name, format_spread(one, ".1f"), format_spread(other, ".1f")) for name, one, other in (
+            ("alone", p95.theirs, median.theirs), ("beside a batch", p95.ours, median.ours))]
+        + [("ratio", format_spread(p95.ratio, ".2f"), format_spread(median.ratio, ".2f"))],
+    )  # fmt: skip
 
 
 def _report_ratio(facts: dict[str, Any], unit: str, rates: dict[str, Spread], ratio: Spread, as_json: bool) -> None:

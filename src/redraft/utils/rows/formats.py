@@ -159,13 +159,37 @@ def _split_rows(lines: Lines, separator: str, kind: str) -> Iterator[tuple[int, 
             number += 1
             is_unclosed = len(taken) > 1 or "unexpected end" in str(error)
             unclosed = "; a quotation mark is not closed" if is_unclosed else ""
-            yield BadRow(number, f"line {number} is not {kind}: {error}{unclosed}")
+            column = _quoting_fault(taken[0][0], separator)
+            yield BadRow(number, f"line {number} is not {kind}: {error}, at column {column}{unclosed}")
             continue
         number += len(taken)
         if fault := next((fault for _, fault in taken if fault), None):
             yield BadRow(number, f"line {number}: {fault}")
         elif taken[-1][0].strip():
             yield number, fields
+
+
+def _quoting_fault(line: str, separator: str) -> int:
+    """Returns the column, from 1, at which a line's quotation marks go wrong.
+
+    That of the mark that is not closed, or of what follows one that is.
+    """
+    at = 0
+    while True:
+        if line.startswith('"', at):
+            opening = at
+            # Doubled, it is one of the field's.
+            while (at := line.find('"', at + 1)) >= 0 and line.startswith('"', at + 1):
+                at += 1
+            if at < 0:
+                return opening + 1
+            at += 1
+            if line[at:].rstrip("\r\n") and not line.startswith(separator, at):
+                return at + 1
+        at = line.find(separator, at)
+        if at < 0:
+            return len(line.rstrip("\r\n")) + 1
+        at += len(separator)
 
 
 PARSERS: dict[str, Callable[[Lines], Parsed]] = {

@@ -68,7 +68,9 @@ class LineSource:
             try:
                 yield line.decode("utf-8"), None
             except UnicodeDecodeError as error:
-                yield line.decode("utf-8", "replace"), f"byte {line[error.start]:#04x} is not UTF-8"
+                column = len(line[: error.start].decode("utf-8")) + 1
+                fault = f"byte {line[error.start]:#04x} at column {column} is not UTF-8"
+                yield line.decode("utf-8", "replace"), fault
 
     def _read(self) -> Iterator[bytes]:
         with self._open() as plain:

@@ -61,7 +61,8 @@ def wanted_of_chat(
     except ValueError as error:
         raise bad_request(str(error), "tools", "invalid_value") from error
     fallback = None if least == whole else least
-    return Wanted(whole, "tools") if content is None else dataclasses.replace(content, spec=whole, fallback=fallback)
+    # What the content is taken from stays what it was.
+    return dataclasses.replace(content or Wanted(whole, "tools"), spec=whole, fallback=fallback)
 
 
 def wanted_constraint(

@@ -115,6 +115,17 @@ def test_rows_with_whatever_text_can_be(run, checkpoint, tmp_path):
     assert run(*asked, "--format", "parquet")[0] == 1
 
 
+def test_paths_that_only_ray_opens(run, checkpoint, tmp_path):
+    for arguments, message in (
+        (["s3://bucket/rows"], "IN is 's3://bucket/rows', which only Ray opens: give --ray"),
+        ([write_rows(tmp_path / "in.jsonl", 1), "--results-to", "s3://b"], "--results-to is 's3://b', which only Ray"),
+    ):
+        code, _, err = run("batch", "run", *arguments, "--out", tmp_path / "out", "-m", checkpoint)
+        assert code == 2
+        assert message in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_endpoint_answers(run, tmp_path, monkeypatch):
     monkeypatch.setenv("A_KEY", "k")
     rows, out = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out"

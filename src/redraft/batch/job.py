@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.batch.executors.protocol import Executor, Outcome, failed
-from redraft.batch.parquet import column_types, json_value, write_parquet
+from redraft.batch.parquet import json_value, write_parquet
 from redraft.batch.progress import Prices, Progress
 from redraft.batch.requests import MAX_ROW_SEED, JobRow
 from redraft.batch.results import (
@@ -205,7 +205,7 @@ class Job:
             write_chunks(self.results_path, (json_line(record(row)) for row in rows))
             return
         is_kept = self.file.format == PARQUET and not self.settings.unordered
-        kinds: Mapping[str, Any] = column_types(Path(self.file.name)) if is_kept else self.checked.kinds
+        kinds: Mapping[str, Any] = self.file.column_types() if is_kept else self.checked.kinds
         names = own_columns(kinds)
         types = {**kinds, **{column: ANSWER_TYPES[name] for name, column in names.items()}}
         write_parquet(self.results_path, types, (table_record(row, names) for row in rows))

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from redraft.batch.parquet import digest_file, parse_parquet
+from redraft.batch.parquet import column_types, digest_file, parse_parquet
 from redraft.batch.requests import CHAT_URL, URLS, JobRow, RequestFields
 from redraft.utils.rows.formats import OTHER_SUFFIXES, PARSERS, SUFFIXES, BadRow, Parsed
 from redraft.utils.rows.reading import DEFAULT_TEMPLATES, ID_COLUMN, PROMPT_TEMPLATE, usable_id
@@ -56,7 +56,8 @@ class JobFile:
     for OpenAI's. template: the prompt of a row, with its {columns}; OpenAI's lines have none. id_column: where the
     rows' ids stand; without one the column "id" of those that have it, else the line's number. body_column: where a row
     has fields of its own request. url: where prompts go. fields: of every request. check_body: raises ValueError for a
-    body that could not be answered. stream: takes the file's place. Blank lines are no rows.
+    body that could not be answered. stream: takes the file's place. name: what the file is called where that is not its
+    path. Blank lines are no rows.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class JobFile:
         fields: Mapping[str, Any] | None = None,
         check_body: CheckBody | None = None,
         stream: BinaryIO | None = None,
+        name: str | None = None,
     ) -> None:
         if format is not None and format not in FORMATS:
             raise ValueError(f"the format of the rows is {format!r}, must be one of {', '.join(FORMATS)}")
         self._path, self.url = path, url
         self._source = LineSource(path, stream)
-        self.name = self._source.name
+        self.name = name or self._source.name
         suffix = self._source.suffix
         if format is None and suffix in OTHER_SUFFIXES - {f".{PARQUET}"}:
             raise ValueError(f"{path} does not look like rows: name its format, one of {', '.join(FORMATS)}")
@@ -123,6 +125,10 @@ class JobFile:
         yield from self._read(replace(self.fields, seed=seed), digest.update)
         if self._digest not in (None, self._digest_of(digest)):
             raise ValueError(f"{self.name} was changed while its rows were answered: put it back as it was")
+
+    def column_types(self) -> dict[str, Any]:
+        """Returns Arrow's types of the columns of a file of Parquet."""
+        return column_types(self._path)
 
     def _digest_of(self, read: Any) -> str:
         found: str = digest_file(self._path) if self.format == PARQUET else read.hexdigest()
@@ -197,6 +203,11 @@ class JobFile:
             id = row_id(row)
             if _hashed(id) in suspects and (first := lines.setdefault(id, row.line)) != row.line:
                 raise ValueError(f"{self.name}, lines {first} and {row.line} have the same id {id!r}: make ids unique")
+
+
+def is_url(path: str) -> bool:
+    """Tells whether a path is one that Ray opens and Python does not, like s3://bucket/rows."""
+    return "://" in path
 
 
 def row_id(row: JobRow | BadRow) -> str:

@@ -53,6 +53,13 @@ def serve(settings: ServerSettings, load: Callable[[], Model]) -> None:
         os._exit(0)
 
 
+def start_engine(model: Model, settings: ServerSettings) -> Engine:
+    """Starts the engine of a server."""
+    # Slots are counted before a prompt is read; the engine's own queue shall never be full.
+    held = {"admitted_requests": settings.max_concurrent, "queued_requests": settings.max_held}
+    return Engine(model, **Engine.context_limits(model, {}) | held)
+
+
 class ModelServer:
     """A server that listens from its creation on and may `run` in any thread. OSError if the address cannot be bound.
 
@@ -123,9 +130,7 @@ class ModelServer:
         self.is_loading = True
         try:
             model = await _run_in_thread(self._load)
-            # Slots are counted before a prompt is read; the engine's own queue shall never be full.
-            held = {"admitted_requests": self._settings.max_concurrent, "queued_requests": self._settings.max_held}
-            self._engine = Engine(model, **Engine.context_limits(model, {}) | held)
+            self._engine = start_engine(model, self._settings)
             self.is_loading = False
             self.service.attach_engine(self._engine, served_name(model.name))
             if self._worker is not None:

@@ -8,8 +8,8 @@ import asyncio
 import importlib
 import importlib.util
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,16 +82,29 @@ class RayExecutor:
             self._running[at] -= 1
 
 
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connects this process with a cluster until the end of the block, unless it is. Raises ExecutorFailed."""
+    ray: Any = importlib.import_module("ray")
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except ConnectionError as error:
+        raise ExecutorFailed(f"there is no Ray cluster at {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 @asynccontextmanager
 async def ray_executor(open_executor: OpenExecutor, settings: RaySettings) -> AsyncIterator[RayExecutor]:
     """Begins the actors, and ends them with the block. open_executor: called in each of them."""
     ray: Any = importlib.import_module("ray")
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        try:
-            await asyncio.to_thread(ray.init, address=settings.address, log_to_driver=False)
-        except ConnectionError as error:
-            raise ExecutorFailed(f"there is no Ray cluster at {settings.address!r}: {error}") from error
+    connection = connected(settings.address)
+    await asyncio.to_thread(connection.__enter__)
     kind = ray.remote(
         num_cpus=settings.cpus, num_gpus=settings.gpus, max_restarts=-1, max_task_retries=-1,
         max_concurrency=settings.rows_per_actor,
@@ -102,5 +115,4 @@ async def ray_executor(open_executor: OpenExecutor, settings: RaySettings) -> As
     finally:
         for actor in actors:
             ray.kill(actor)
-        if is_ours:
-            await asyncio.to_thread(ray.shutdown)
+        await asyncio.to_thread(connection.__exit__, None, None, None)

@@ -4,8 +4,9 @@ import dataclasses
 import functools
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ from redraft.batch.job import Job, JobSettings, OpenExecutor
 from redraft.batch.progress import Prices, Progress
 from redraft.batch.requests import CHAT_URL
 from redraft.batch.results import JSONL, OPENAI, RESULT_FORMATS
-from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile
+from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile, is_url
 from redraft.cli import options
 from redraft.cli.answers.constraint import check_holding, with_constraint_options, with_grounding_options
 from redraft.cli.streams import explain_os_error, say, standard_input
@@ -30,9 +31,10 @@ from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
 
 if TYPE_CHECKING:
+    from redraft.batch.ray_data import ResultsFolder
     from redraft.client.stream import Endpoint
 
-STREAM = Path("-")
+STREAM = "-"
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 ON_ERROR = ("stop", "skip")
 
@@ -54,10 +56,11 @@ def run(
     constraint: dict[str, Any],
     model_options: options.ModelOptions,
     rows: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="IN",
-            help="OpenAI's batch lines, or rows: JSON lines, CSV, TSV, Parquet or lines of text; - for standard input.",
+            help="OpenAI's batch lines, or rows: JSON lines, CSV, TSV, Parquet or lines of text; - for standard input; "
+            "with --ray also a URL that Ray opens, as s3://bucket/rows.",
         ),
     ],
     *,
@@ -101,6 +104,10 @@ def run(
     actors: Annotated[int, typer.Option(help="Engines on the cluster.")] = 1,
     cpus_per_actor: Annotated[float, typer.Option(help="CPUs of each.")] = 1.0,
     gpus_per_actor: Annotated[float, typer.Option(help="GPUs of each.")] = 0.0,
+    results_to: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="With --ray: write the results there too, in parts, as s3://bucket/answers."),
+    ] = None,
     price_prompt: Annotated[float, typer.Option(help="What a million tokens of prompts cost, for the estimate.")] = 0.0,
     price_answer: Annotated[float, typer.Option(help="What a million tokens of answers cost.")] = 0.0,
     quiet: options.QuietOption = False,
@@ -125,22 +132,57 @@ def run(
         given = model_options.endpoint(endpoint, api_key_env, timeout)
         fields = {"model": given.model, **fields}
         place = _remote(given, concurrency, timeout)
-    file = JobFile(
-        rows, format=rows_format, template=template, id_column=id_column, body_column=body_column, url=CHAT_URL,
-        fields=fields, check_body=place.check_body, stream=standard_input().buffer if rows == STREAM else None,
-    )  # fmt: skip
-    settings = JobSettings(
-        result_format=format or (OPENAI if file.format == OPENAI else JSONL),
-        unordered=unordered, restart=restart, retry_errors=retry_errors, seed=seed,
-        prices=Prices(price_prompt, price_answer),
-    )  # fmt: skip
-    checked = file.check()
-    _tell_faults(file, checked, stops=on_error == "stop")
-    job = Job(out, file, checked, identity=place.identity, settings=settings)
-    progress = _run(job, place.open, quiet=quiet)
-    say(_summary(job, progress), quiet=quiet)
+    is_remote = is_url(rows)
+    with ExitStack() as stack:
+        if is_remote or results_to is not None:
+            _connect(stack, ray, *(("IN", rows) if is_remote else ("--results-to", results_to)))
+        target = None if results_to is None else _results_folder(results_to)
+        file = JobFile(
+            _fetched(stack, rows, rows_format) if is_remote else Path(rows), format=rows_format, template=template,
+            id_column=id_column, body_column=body_column, url=CHAT_URL, fields=fields, check_body=place.check_body,
+            stream=standard_input().buffer if rows == STREAM else None, name=rows if is_remote else None,
+        )  # fmt: skip
+        settings = JobSettings(
+            result_format=format or (OPENAI if file.format == OPENAI else JSONL),
+            unordered=unordered, restart=restart, retry_errors=retry_errors, seed=seed,
+            prices=Prices(price_prompt, price_answer),
+        )  # fmt: skip
+        checked = file.check()
+        _tell_faults(file, checked, stops=on_error == "stop")
+        job = Job(out, file, checked, identity=place.identity, settings=settings)
+        progress = _run(job, place.open, quiet=quiet)
+        say(_summary(job, progress), quiet=quiet)
+        if target is not None:
+            say(f"{results_to}: {counted(target.write(job.results_path), 'part')}", quiet=quiet)
     if progress.failed:
         raise typer.Exit(1)
+
+
+def _connect(stack: ExitStack, address: str | None, name: str, value: str | None) -> None:
+    """Connects with a cluster until the stack is closed. Raises ValueError; name, value: what needs it."""
+    if address is None:
+        raise ValueError(f"{name} is {value!r}, which only Ray opens: give --ray")
+    options.require_package("ray", "ray")
+    from redraft.batch.executors.cluster import connected
+
+    try:
+        stack.enter_context(connected(address))
+    except ExecutorFailed as error:
+        raise ValueError(str(error)) from error
+
+
+def _fetched(stack: ExitStack, url: str, format: str | None) -> Path:
+    """Returns a copy of what Ray reads at a URL, which is gone when the stack is closed."""
+    from redraft.batch.ray_data import fetch_rows
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="redraft-rows-"))
+    return fetch_rows(url, Path(folder), format=format)
+
+
+def _results_folder(url: str) -> "ResultsFolder":
+    from redraft.batch.ray_data import ResultsFolder
+
+    return ResultsFolder(url)
 
 
 def _fields(

@@ -91,8 +91,7 @@ def draw(browser: Browser, address: str) -> None:
     save(page, "playground", whole=False)
 
     page = answered(browser, address, WIDE, compare=True)
-    page.click("#replay-slow")
-    page.wait_for_selector('#autoregression .caption:text-matches("token 1[0-9]")')
+    page.wait_for_selector("#stop:disabled")
     page.evaluate("document.querySelector('section.card').scrollIntoView()")
     save(page, "playground-compare", whole=False)
 

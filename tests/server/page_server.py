@@ -138,6 +138,8 @@ class Handler(BaseHTTPRequestHandler):
                 for word in words:
                     time.sleep(0.03)
                     self.chunk({"content": word})
+            elif request["canvas"].get("mode") == "verified":
+                self.verify(words)
             else:
                 for draft in drafts(prompt, canvas, request["seed"]):
                     time.sleep(wait)
@@ -150,7 +152,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk({"content": "".join(words[:8])})
                 self.chunk({"content": "".join(words[8:])})
             tokens += len(words)
-        self.chunk({}, "stop", TRUST if prompt == "json" else None)
+        verification = {"rounds": 3, "drafted_rounds": 3, "denoiser_passes": 3, "kept_per_round": tokens / 3}
+        is_verified = request["canvas"].get("mode") == "verified"
+        trust = TRUST if prompt == "json" else None
+        self.chunk({}, "stop", trust, {"verification": verification} if is_verified else None)
         alone = request["canvas"].get("mode") == "autoregressive"
         usage = {
             "completion_tokens": tokens,
@@ -160,8 +165,27 @@ class Handler(BaseHTTPRequestHandler):
         self.event({"choices": [], "usage": usage, "warnings": [WARNING] if prompt == "json" else []})
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def chunk(self, delta: dict[str, str], reason: str | None = None, trust: dict[str, Any] | None = None) -> None:
-        choice = {"delta": delta, "finish_reason": reason, **({} if trust is None else {"trust": trust})}
+    def verify(self, words: list[str]) -> None:
+        """Rounds of four tokens: a draft of them and one that is rejected, and the last of them written causally."""
+        for at in range(0, len(words), 4):
+            part = words[at : at + 4]
+            time.sleep(0.03)
+            draft = next(drafts("hello", 0, at))
+            self.event({"object": "chat.completion.draft", "choices": [], "draft": draft}, "draft")
+            time.sleep(0.03)
+            verified = {"index": 0, "kept": part[:-1], "written": part[-1:], "rejected": ["wrong"]}
+            self.event({"object": "chat.completion.verified", "choices": [], "verified": verified}, "verified")
+            self.chunk({"content": "".join(part)})
+
+    def chunk(
+        self,
+        delta: dict[str, str],
+        reason: str | None = None,
+        trust: dict[str, Any] | None = None,
+        canvas: dict[str, Any] | None = None,
+    ) -> None:
+        more = {name: value for name, value in (("trust", trust), ("canvas", canvas)) if value is not None}
+        choice = {"delta": delta, "finish_reason": reason, **more}
         self.event({"object": "chat.completion.chunk", "choices": [choice]})
 
     def event(self, data: dict[str, Any], name: str = "") -> None:

@@ -6,6 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from redraft.cli.main import app
+from redraft.client.stream import Endpoint
+from redraft.evaluation.subject import EndpointSubject
+from tests.fakes.openai_server import openai_server
 
 ALIKE = ("examples", "exact", "valid_json", "fields_right", "steps_per_canvas", "tokens_per_forward")
 
@@ -38,6 +41,25 @@ def test_canvas_settings_reach_the_server(server):
     assert found["settings"] == {"seed": 0, "max_tokens": 8, "canvas": {"canvas_length": 8, "steps": 1}}
 
 
+def test_a_mode_reaches_the_server(server, folder):
+    for mode in ("verified", "autoregressive"):
+        here = summary("eval", "extract", "-m", folder, "--examples", 1, "--mode", mode)
+        there = summary("eval", "extract", "--endpoint", f"{server.url}/v1", "--examples", 1, "--mode", mode)
+        assert {name: here[name] for name in ALIKE[:4]} == {name: there[name] for name in ALIKE[:4]}
+        assert there["settings"] == {"seed": 0, "canvas": {"mode": mode}}
+
+
+def test_a_server_that_answers_in_another_mode_is_not_evaluated(start):
+    causal = start(mode="auto")
+    result = run("eval", "extract", "--endpoint", f"{causal.url}/v1", "--examples", 1)
+    assert "answered in mode 'auto', not in 'diffusion': name with --mode" in str(result.exception)
+    with openai_server() as other:
+        subject = EndpointSubject(Endpoint(url=other.url, model="m"), "verified")
+        with pytest.raises(ValueError, match="does not say that it answered in mode 'verified'"):
+            subject.respond("plain")
+        assert other.seen[0][2]["canvas"] == {"mode": "verified"}
+
+
 def test_generated_tasks_of_a_server(server):
     told = summary("eval", "needle", "--endpoint", f"{server.url}/v1", "--lengths", "60", "--depths", "0,1")
     assert told["groups"].keys() == {"60 tokens, depth 0", "60 tokens, depth 1"}
@@ -47,10 +69,6 @@ def test_generated_tasks_of_a_server(server):
     ("arguments", "message"),
     [
         (("--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),
-        (
-            ("--endpoint", "http://127.0.0.1:9/v1", "--mode", "verified"),
-            "--mode verified requires a model in this process; leave out --endpoint",
-        ),
         (
             ("--endpoint", "http://127.0.0.1:9/v1", "--constrained"),
             "--constrained holds the answers of a model in this process; leave out --endpoint",

@@ -201,12 +201,22 @@ def test_an_answer_is_copied_and_its_request_written_as_a_program(server: FakeSe
     command = shlex.split(page.locator("#code").text_content() or "")
     assert command[:2] == ["curl", f"{server.address}v1/chat/completions"]
     messages = [{"role": "user", "content": prompt}]
-    assert json.loads(command[-1]) == {"model": "fake", "messages": messages, "seed": 7, "canvas": {"steps": 12}}
+    assert json.loads(command[-1]) == {
+        "model": "fake",
+        "messages": messages,
+        "seed": 7,
+        "canvas": {"mode": "diffusion", "steps": 12},
+    }
 
     page.click("#as-python")
     expect(page.locator("#code")).to_contain_text("OpenAI")
     (call,) = re.findall(r"create\((.*?)^\)", page.locator("#code").text_content() or "", re.DOTALL | re.MULTILINE)
-    given = {"model": "fake", "messages": messages, "seed": 7, "extra_body": {"canvas": {"steps": 12}}}
+    given = {
+        "model": "fake",
+        "messages": messages,
+        "seed": 7,
+        "extra_body": {"canvas": {"mode": "diffusion", "steps": 12}},
+    }
     assert eval(f"dict({call})") == given
 
 
@@ -270,7 +280,7 @@ def test_only_settings_that_were_set_are_sent(server: FakeServer, visit: Open):
     page.fill("[name=seed]", "7")
     generate(page)
     (sent,) = server.requests
-    assert sent["canvas"] == {"steps": 12, "stream_drafts": True, "alternatives": 5}
+    assert sent["canvas"] == {"mode": "diffusion", "steps": 12, "stream_drafts": True, "alternatives": 5}
     assert (sent["temperature"], sent["seed"]) == (0.5, 7)
     assert "max_tokens" not in sent
 
@@ -357,32 +367,100 @@ def test_a_token_tells_when_it_settled_and_what_else_could_stand_there(server: F
     expect(details).to_contain_text("At step 1: not accepted")
 
 
-def test_both_ways_of_decoding_stand_side_by_side_with_their_clocks(server: FakeServer, visit: Open):
+def test_three_ways_of_decoding_stand_side_by_side_with_their_clocks(server: FakeServer, visit: Open):
     page = visit(server.address, prompt="hello")
     page.check("#compare")
     page.click("#generate")
     skip_replay(page)
-    first, second = server.requests
+    first, second, third = server.requests
     assert "seed" not in second
+    assert first["canvas"]["mode"] == "diffusion"
     assert second["canvas"] == {"mode": "autoregressive"}
-    assert first["messages"] == second["messages"]
-    left, right = (page.locator(f"#{name}") for name in ("diffusion", "autoregression"))
-    assert left.locator(".answer").text_content() == right.locator(".answer").text_content()
-    clocks = [float(stage.locator(".clock").inner_text().removesuffix(" s")) for stage in (left, right)]
-    assert 0 < clocks[0] < clocks[1]
-    expect(page.locator("#replay")).to_contain_text("The second found 7 tokens of the prompt read already.")
-    assert left.bounding_box()["y"] == right.bounding_box()["y"]
+    assert third["canvas"] == {"mode": "verified", "stream_drafts": True}
+    assert first["messages"] == second["messages"] == third["messages"]
+    left, *_ = stages = [page.locator(f"#{name}") for name in ("diffusion", "autoregression", "verification")]
+    assert len({stage.locator(".answer").text_content() for stage in stages}) == 1
+    expect(page.locator("#replay")).to_contain_text("Verified drafts gave the answer of token by token.")
+    clocks = [stage.locator(".clock").inner_text() for stage in stages]
+    # What the server waits between the tokens, and within the rounds.
+    for clock, least in zip(clocks, (0.02, 0.3, 0.18), strict=True):
+        assert float(clock.removesuffix(" s")) >= least
+    expect(page.locator("#replay")).to_contain_text("The later ones found 7 tokens of the prompt read already.")
+    assert len({stage.bounding_box()["y"] for stage in stages}) == 1
     page.click("#replay-slow")
-    expect(right.locator(".caption")).to_have_text(re.compile("token [1-9]$"))
-    expect(right.locator(".answer-title")).to_have_text("Written so far")
     page.press("#step", "Home")
     expect(page.locator("#stop")).to_be_disabled()
     expect(left.locator(".caption")).to_have_text("canvas 1, step 1 of 4")
-    expect(right.locator(".answer-title")).to_have_text(FINISHED)
-    page.click("#replay-real")
-    expect(right.locator(".answer-title")).to_have_text(FINISHED)
-    assert right.locator(".clock").inner_text() == f"{clocks[1]:.3f} s"
-    assert len(server.requests) == 2
+    for stage in stages[1:]:
+        expect(stage.locator(".answer-title")).to_have_text(FINISHED)
+    # On a machine that is slow enough both are the same, and one is hidden.
+    page.click("#replay-real" if page.locator("#replay-real").is_visible() else "#replay-slow")
+    for stage, clock in zip(stages, clocks, strict=True):
+        expect(stage.locator(".clock")).to_have_text(clock)
+    assert len(server.requests) == 3
+
+
+def test_a_replay_shows_what_was_written_by_then(server: FakeServer, visit: Open):
+    view = """async (ms) => {
+        const [{ Recording }, { tokensView }] = await Promise.all(
+            ["recording", "stage"].map((name) => import(`/page/${name}.js`)))
+        const made = Object.assign(new Recording(), {total: 5, ended: true})
+        made.pieces = [{at: 1, text: "a"}, {at: 3, text: "b"}]
+        return tokensView(made, ms, 4)
+    }"""
+    page = visit(server.address)
+    found = [page.evaluate(view, ms) for ms in (0, 2, 5)]
+    assert [(one["caption"], one["title"], one["text"], one["clock"]) for one in found] == [
+        ("token 0", "Written so far", "", 0), ("token 1", "Written so far", "a", 2), ("token 2", FINISHED, "ab", 5),
+    ]  # fmt: skip
+
+
+def test_kept_free_and_rejected_tokens_are_seen_round_by_round(server: FakeServer, visit: Open):
+    page = visit(server.address, prompt="hello")
+    page.check("#compare")
+    page.click("#generate")
+    skip_replay(page)
+    assert states(page, "#verification") == ["kept"] * 3 + ["free"] + ["kept"] * 3 + ["free", "kept", "free"] + [
+        "blank"
+    ] * (LENGTH - 10)
+    expect(page.locator("#verification .figures")).to_contain_text("causal passes")
+    expect(page.locator("#verification .rounds li")).to_have_count(3)
+    first = page.locator("#verification .rounds li").first.locator(".chip")
+    kinds = first.evaluate_all("chips => chips.map(chip => chip.className.replace('chip ', ''))")
+    assert kinds == ["kept"] * 3 + ["free", "rejected"]
+    expect(first.last).to_have_text("wrong")
+    page.hover("#verification .cell:nth-child(4)")
+    expect(page.locator("#details")).to_contain_text("Token 4, round 1")
+    expect(page.locator("#details")).to_contain_text("Free: the causal pass wrote it itself")
+    # As it was within the answer: what the rejected token's place looked like, and the draft that came after it.
+    at = "async (ms) => (await import('/page/recording.js')).verifiedCells(window.made, ms)"
+    page.evaluate("""async () => {
+        const { Recording } = await import('/page/recording.js')
+        window.made = new Recording()
+        const round = (at, kept, written, rejected) => window.made.rounds.push({at, kept, written, rejected})
+        const draft = {tokens: ["x"], noisy: ["y"], accepted: [0], text: ""}
+        window.made.frames.push({at: 1, canvas: 0, step: 1, before: "", draft})
+        round(2, ["a"], ["b"], ["c"])
+        window.made.frames.push({at: 3, canvas: 1, step: 1, before: "", draft})
+        round(4, [], ["d"], [])
+        window.made.total = 5
+        window.made.ended = true
+    }""")
+
+    def shown(ms: int) -> str:
+        found = page.evaluate(at, ms)
+        return " ".join(f"{cell['text']}:{cell['state']}" for part in ("cells", "behind") for cell in found[part])
+
+    assert [shown(ms) for ms in (0, 1, 2, 3, 5)] == [
+        "", "y:noise", "a:kept b:free c:rejected", "a:kept b:free y:noise", "a:kept b:free d:free",
+    ]  # fmt: skip
+    view = "async (ms) => (await import('/page/stage.js')).verifiedView(window.made, ms, 4)"
+    views = [page.evaluate(view, ms) for ms in (1, 3, 5)]
+    assert [one["caption"] for one in views] == ["round 0", "round 1", "round 2"]
+    assert [dict(one["figures"][:3]) for one in views] == [
+        {"kept": kept, "free": free, "rejected": rejected}
+        for kept, free, rejected in (("0", "0", "0"), ("1", "1", "1"), ("0", "1", "0"))
+    ]
 
 
 def test_a_link_holds_prompt_settings_and_seed_and_runs_nothing(server: FakeServer, visit: Open):
@@ -650,6 +728,9 @@ def test_our_server_writes_token_by_token_beside_it(bundled: str, visit: Open):
     expect(page.locator("#autoregression .answer-title")).to_have_text(FINISHED)
     expect(page.locator("#autoregression .answer")).to_contain_text("Ana Kovacs")
     expect(page.locator("#autoregression .figures")).to_contain_text("1.00")
+    answers = [page.locator(f"#{name} .answer").text_content() for name in ("autoregression", "verification")]
+    assert answers[0] == answers[1]
+    assert {"kept", "free"} <= set(states(page, "#verification"))
 
 
 def test_our_server_can_be_stopped(bundled: str, visit: Open):
@@ -729,7 +810,7 @@ def test_values_are_linked_to_their_place_in_the_prompt(bundled: str, visit: Ope
         chosen = "const {value, selectionStart, selectionEnd} = document.querySelector('#prompt')"
         assert page.evaluate(f"() => {{ {chosen}; return value.slice(selectionStart, selectionEnd) }}") == value
     page.click("#as-python")
-    expect(page.locator("#code")).to_contain_text('extra_body={"grounded":True}')
+    expect(page.locator("#code")).to_contain_text('extra_body={"grounded":True,"canvas":{"mode":"diffusion"}}')
     expect(page.locator("#code")).to_contain_text('"strict":True')
     page.click("#share")
     opened = visit(page.evaluate("location.href"))

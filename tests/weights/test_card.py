@@ -28,6 +28,7 @@ def test_a_card_is_read(tmp_path):
         ('{"examples": ["a"], "example_names": ["b", "c"]}', "2 example_names for 1 examples"),
         ('{"example_names": [1]}', "example_names must be a list of strings"),
         ('{"recipe": 1}', "recipe and refusal must be strings"),
+        ('{"mode": 1}', "mode is 1, must be a string"),
         ('{"refusal": null}', "recipe and refusal must be strings"),
         ('{"open_wording": 1}', "open_wording true or false"),
         ('{"fields": ["name"]}', "fields must be an object"),
@@ -55,6 +56,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
         prompt_forms=("f: {text}",),
         max_prompt_tokens=9,
         recipe="r",
+        mode="auto",
     )
     write_card(tmp_path, card)
     assert read_card(tmp_path) == card

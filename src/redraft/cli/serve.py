@@ -58,8 +58,12 @@ def serve(
         typer.Option(metavar="FOLDER", help="Let clients load adapters from below this folder, and unload any."),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help=f"How answers are written where a request does not say: {', '.join(ANSWERING_MODES)}.")
-    ] = "diffusion",
+        str | None,
+        typer.Option(
+            help=f"How answers are written where a request does not say: {', '.join(ANSWERING_MODES)}; by default as "
+            "the model's card says, or by diffusion."
+        ),
+    ] = None,
     route: Annotated[
         Path | None,
         typer.Option(metavar="RULES.toml", help="Rules by which requests go to a mode, an adapter or another server."),
@@ -90,7 +94,7 @@ def serve(
         served_name=served_model_name, max_concurrent=max_concurrent,
         max_queue=max_queue, max_context=max_context, cors_origins=tuple(cors_origin or ()), log_format=log_format,
         log_prompts=log_prompts, drain_seconds=drain_seconds, adapter_root=allow_adapter_changes,
-        mode=cast(Mode, mode), rules=rules,
+        mode=cast(Mode | None, mode), rules=rules,
     )  # fmt: skip
     check_precision(precision)
     load = functools.partial(redraft.load, model, device=device, precision=precision, adapters=adapters)

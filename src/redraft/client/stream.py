@@ -41,12 +41,16 @@ class StreamChunk:
 
 @dataclass(frozen=True)
 class WholeAnswer:
-    """An answer that was not streamed, and what the server says of it. Only a server with canvases has their facts."""
+    """An answer that was not streamed, and what the server says of it. Only a server with canvases has their facts.
+
+    mode: how it was written, where the server says so.
+    """
 
     text: str
     tokens: int | None
     steps_per_canvas: tuple[int, ...]
     tokens_per_forward: float | None
+    mode: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,11 +273,13 @@ def auth_headers(key: str | None) -> dict[str, str]:
 def _whole_answer(completion: dict[str, Any]) -> WholeAnswer:
     usage, choice = completion.get("usage") or {}, completion["choices"][0]
     tokens, per_forward = usage.get("completion_tokens"), usage.get("tokens_per_forward")
+    canvas = choice.get("canvas") or {}
     return WholeAnswer(
         text=choice["message"].get("content") or "",
         tokens=None if tokens is None else int(tokens),
-        steps_per_canvas=tuple(map(int, (choice.get("canvas") or {}).get("steps_per_canvas", ()))),
+        steps_per_canvas=tuple(map(int, canvas.get("steps_per_canvas", ()))),
         tokens_per_forward=None if per_forward is None else float(per_forward),
+        mode=canvas.get("mode"),
     )
 
 

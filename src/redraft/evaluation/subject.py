@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redraft.api import Model, Prompt
@@ -121,10 +121,16 @@ class ModelSubject:
 
 
 class EndpointSubject:
-    """A model behind a server that speaks the OpenAI protocol."""
+    """A model behind a server that speaks the OpenAI protocol.
 
-    def __init__(self, endpoint: "Endpoint") -> None:
-        self._endpoint = endpoint
+    mode: how it is to answer. Any but "diffusion" is asked for; whatever it is, an answer in another is an error.
+    """
+
+    def __init__(self, endpoint: "Endpoint", mode: Mode = "diffusion") -> None:
+        if mode != "diffusion":
+            canvas = {**endpoint.fields.get("canvas", {}), "mode": mode}
+            endpoint = replace(endpoint, fields={**endpoint.fields, "canvas": canvas})
+        self._endpoint, self._mode = endpoint, mode
         self.facts = {"endpoint": endpoint.url, "model": endpoint.model, "settings": dict(endpoint.fields)}
 
     def check(self, prompt: Prompt) -> None:
@@ -142,7 +148,22 @@ class EndpointSubject:
             answer = asyncio.run(complete())
         except RequestFailed as error:
             raise ValueError(f"{self._endpoint.url} did not answer ({error.kind}): {error}") from error
-        return Response(seconds=time.perf_counter() - start, **asdict(answer))
+        seconds, told = time.perf_counter() - start, asdict(answer)
+        self._check_mode(told.pop("mode"))
+        return Response(seconds=seconds, **told)
+
+    def _check_mode(self, told: str | None) -> None:
+        """Raises ValueError where a server says of an answer that it was written in another mode, or should say it."""
+        if told is None and self._mode != "diffusion":
+            raise ValueError(
+                f"{self._endpoint.url} does not say that it answered in mode {self._mode!r}, so it may not have; only "
+                "redraft's servers have modes: leave out --mode"
+            )
+        if told not in (None, self._mode):
+            raise ValueError(
+                f"{self._endpoint.url} answered in mode {told!r}, not in {self._mode!r}: name with --mode the one to "
+                "evaluate"
+            )
 
     def encode(self, text: str) -> None:
         return None

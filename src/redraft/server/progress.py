@@ -30,7 +30,7 @@ class StepUpdate:
 
 @dataclass(frozen=True)
 class RoundUpdate:
-    """What a causal pass made of a draft: the tokens that it kept, those that it wrote, and those that it rejected."""
+    """What a causal pass wrote: the tokens of a draft that it kept, its own behind them, and those that it rejected."""
 
     kept: tuple[int, ...]
     written: tuple[int, ...]
@@ -144,7 +144,7 @@ class ChoiceProgress:
             self._count(event)
             if self.forced is not None:
                 self.forced.commit(event.token_ids)
-            if event.draft and self.request.drafts:
+            if self.request.mode in DRAFTED_MODES and self.request.drafts:
                 yield _round_of(event)
             yield from self.stream.commit(event.token_ids, scored_tokens(event, self.top_logprobs))
         elif isinstance(event, engine.Finished):

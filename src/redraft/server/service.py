@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from typing import cast
 
 from redraft.api import Model
 from redraft.async_engine import Engine
+from redraft.generation.modes import ANSWERING_MODES, Mode
 from redraft.server.constraints import Constraints
 from redraft.server.generation import AdmissionSlots
 from redraft.server.metrics import Metrics
@@ -51,6 +53,7 @@ class Service:
                 f"max_context is {self.max_context}, must be more than the model's canvas of {config.canvas_length} "
                 f"and at most its context of {config.max_context}"
             )
+        self.mode_of(engine.model)
         if (rules := self.settings.rules) is not None:
             rules.check_trust(is_calibrated=engine.model.calibration is not None)
         self.constraints = Constraints(engine.model, self.metrics)
@@ -90,6 +93,13 @@ class Service:
         shown = re.sub(r"[^\x20-\x7e]", "?", name[:100])
         message = f"there is no model {shown!r}, only {', '.join(map(repr, known))}"
         raise ApiError(404, message, param="model", code="model_not_found")
+
+    def mode_of(self, model: Model) -> Mode:
+        """Returns how a model's answers are written where a request does not say. ValueError for an unknown mode."""
+        mode = self.settings.mode or model.card.mode or ANSWERING_MODES[0]
+        if mode not in ANSWERING_MODES:
+            raise ValueError(f"the card of {model.name} has mode {mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
+        return cast(Mode, mode)
 
     def name_of(self, model: Model) -> str:
         """Returns what requests call a model by."""

@@ -39,9 +39,10 @@ class ServerSettings:
     model's name in the API. max_concurrent: answers in progress; max_queue: how many more may wait; max_context:
     tokens of prompt and answer together, at most the model's. adapter_root: the folder below which clients may load
     adapters from; None: they may not. cors_origins: web origins that may call. drain_seconds: how long SIGTERM lets
-    running requests go on. mode: how answers are written where a request does not say. rules: which way each of
-    them goes; None for one way alone. port 0 picks a free one. header_seconds, body_seconds, send_seconds: how long
-    a client may take to send its head, to send its body, and to receive what it is sent.
+    running requests go on. mode: how answers are written where a request does not say; None as the model's card has
+    it. rules: which way each of them goes; None for one way alone. port 0 picks a free one. header_seconds,
+    body_seconds, send_seconds: how long a client may take to send its head, to send its body, and to receive what
+    it is sent.
     """
 
     host: str = "127.0.0.1"
@@ -58,7 +59,7 @@ class ServerSettings:
     log_format: str = LOG_FORMATS[0]
     log_prompts: bool = False
     drain_seconds: float = 30.0
-    mode: Mode = "diffusion"
+    mode: Mode | None = None
     rules: "RoutingRules | None" = None
     header_seconds: float = 10.0
     body_seconds: float = 30.0
@@ -76,7 +77,7 @@ class ServerSettings:
                 raise ValueError(f"{name} is {value}, must lie between {low} and {high}")
         if self.log_format not in LOG_FORMATS:
             raise ValueError(f"log_format is {self.log_format!r}, must be {' or '.join(LOG_FORMATS)}")
-        if self.mode not in ANSWERING_MODES:
+        if self.mode not in (None, *ANSWERING_MODES):
             raise ValueError(f"mode is {self.mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
         if self.owner_keys and self.api_key is None:
             raise ValueError("owner_keys need an api_key: without one nobody needs a key")

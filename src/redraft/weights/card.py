@@ -27,7 +27,8 @@ class Card:
     not trained on conversations of several turns. `prompt_forms` are the forms of all prompts that it was trained on,
     as `redraft.text.prompts.forms` reads them, and `max_prompt_tokens` the length of the longest; where there is none,
     nothing is known. With `open_wording` a prompt in no form may be as good: what it asks for is not known then.
-    `refusal` is what it answers to prompts of other kinds, and `recipe` names the recipe whose data it was trained on.
+    `refusal` is what it answers to prompts of other kinds, `recipe` names the recipe whose data it was trained on, and
+    `mode` is how a server writes its answers where nobody says how; "" is by diffusion.
     """
 
     purpose: str = ""
@@ -41,6 +42,7 @@ class Card:
     open_wording: bool = False
     refusal: str = ""
     recipe: str = ""
+    mode: str = ""
 
     def select(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
         """Returns what of a conversation the model was trained to answer, with a warning where anything is left out."""
@@ -120,9 +122,11 @@ def read_card(folder: Path) -> Card:
     if not isinstance(purpose, str) or not isinstance(limits, str) or not isinstance(single_turn, bool):
         raise ValueError(f"{path}: purpose and limits must be strings and single_turn true or false")
     recipe, open_wording = values.get("recipe", ""), values.get("open_wording", False)
-    refusal = values.get("refusal", "")
+    refusal, mode = values.get("refusal", ""), values.get("mode", "")
     if not isinstance(recipe, str) or not isinstance(refusal, str) or not isinstance(open_wording, bool):
         raise ValueError(f"{path}: recipe and refusal must be strings and open_wording true or false")
+    if not isinstance(mode, str):
+        raise ValueError(f"{path}: mode is {mode!r}, must be a string")
     examples = _strings(values.get("examples", []), f"{path}: examples")
     names = _strings(values.get("example_names", []), f"{path}: example_names")
     if names and len(names) != len(examples):
@@ -152,6 +156,7 @@ def read_card(folder: Path) -> Card:
         open_wording=open_wording,
         refusal=refusal,
         recipe=recipe,
+        mode=mode,
     )
 
 

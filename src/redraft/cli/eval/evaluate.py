@@ -39,8 +39,6 @@ class EvaluationOptions:
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
         settings = self.model.settings_in(mode)
-        if mode != "diffusion" and self.endpoint is not None:
-            raise ValueError(f"--mode {mode} requires a model in this process; leave out --endpoint")
         if (is_constrained or is_grounded) and self.endpoint is not None:
             option = "--grounded" if is_grounded else "--constrained"
             raise ValueError(f"{option} holds the answers of a model in this process; leave out --endpoint")
@@ -48,7 +46,7 @@ class EvaluationOptions:
         settings = {"seed": 0} | settings
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
-            return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env))
+            return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env), cast(Mode, mode))
         return ModelSubject(
             self.model.load(), settings, mode=cast(Mode, mode), is_constrained=is_constrained, is_grounded=is_grounded
         )

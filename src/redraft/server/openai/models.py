@@ -7,6 +7,7 @@ from pydantic import BaseModel, create_model
 from starlette.responses import Response
 
 from redraft import SETTINGS
+from redraft.generation.modes import Mode
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.requests import OPENAI_NAMES
 from redraft.server.service import Service
@@ -27,8 +28,8 @@ CanvasDefaults: Any = create_model(
 class ModelInfo(BaseModel):
     """A model, its limits and defaults, and its own description.
 
-    parent: the model whose adapter it is. example_fields: of each example of the card, the keys of the JSON object that
-    it asks for.
+    parent: the model whose adapter it is. mode: how its answers are written where a request does not say.
+    example_fields: of each example of the card, the keys of the JSON object that it asks for.
     """
 
     id: str
@@ -37,6 +38,7 @@ class ModelInfo(BaseModel):
     owned_by: str = "redraft"
     parent: str | None = None
     max_model_len: int
+    mode: Mode
     canvas: CanvasDefaults
     card: Card
     example_fields: list[tuple[str, ...]]
@@ -72,6 +74,7 @@ def model_info(service: Service, name: str) -> ModelInfo:
         parent=None if model.adapter is None else service.name,
         created=service.created,
         max_model_len=service.max_context,
+        mode=service.mode_of(model),
         canvas=CanvasDefaults(**defaults),
         card=model.card,
         example_fields=[task.fields if (task := model.card.task_of(text)) else () for text in model.card.examples],

@@ -206,7 +206,7 @@ def _max_new_tokens(
 def mode_of(service: Service, request: GenerationRequest) -> Mode:
     """Returns how a request is answered."""
     canvas = request.canvas
-    return "autoregressive" if canvas.autoregressive else canvas.mode or service.settings.mode
+    return "autoregressive" if canvas.autoregressive else canvas.mode or service.mode_of(service.model(request.model))
 
 
 def _check_mode(request: GenerationRequest, mode: Mode) -> None:

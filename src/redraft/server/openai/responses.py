@@ -261,7 +261,7 @@ class DraftChunk(Reply):
 
 
 class VerifiedRound(BaseModel):
-    """What a causal pass made of a draft, as the texts of tokens.
+    """What a causal pass wrote, and made of the draft that it may have read, as the texts of tokens.
 
     kept: those of the draft that it would have written too; written: its own behind them; rejected: the draft's rest.
     """

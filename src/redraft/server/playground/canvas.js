@@ -111,6 +111,9 @@ const SPOKEN = {
   accepted: "accepted",
   settled: "settled",
   beyond: "behind the answer's end",
+  kept: "kept from the draft",
+  free: "written by the causal pass",
+  rejected: "rejected",
 };
 
 // What would take no room is shown by a sign, and what could reorder the page around it is not shown at all.

@@ -1,6 +1,7 @@
 // What is known of one token: when it settled, how sure the step is of it, and what else could stand there.
 
 import { visible } from "./canvas.js";
+import { verifiedCells } from "./recording.js";
 import { seconds } from "./stage.js";
 
 const LEAST_PROBABILITY = 0.0005;
@@ -22,6 +23,21 @@ export function describeToken(recording, frame, position) {
     parts.push(paragraph(`Likeliest at step ${frame.step}:`, "quiet"), table(alternatives));
   }
   return parts;
+}
+
+// A token of a verified answer: the round that it was written in, and whether its draft had it.
+export function describeVerified(recording, position) {
+  const cell = verifiedCells(recording, Infinity).cells[position];
+  if (!cell) return [paragraph("Nothing is written here yet.", "quiet")];
+  const round = recording.rounds[cell.round];
+  return [
+    paragraph(`Token ${position + 1}, round ${cell.round + 1}`, "quiet"),
+    paragraph(visible(cell.text), "token"),
+    paragraph(cell.state === "kept" ?
+      "Kept: the draft had it, and the causal pass would have written it too." :
+      "Free: the causal pass wrote it itself, behind the last token that it agreed with."),
+    paragraph(`Written ${seconds(round.at)} after the request.`),
+  ];
 }
 
 // A token of the other way of decoding: there is nothing but when it was written.

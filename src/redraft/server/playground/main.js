@@ -4,7 +4,7 @@ import { fetchModel, tokenize } from "./api.js";
 import { showCard } from "./card.js";
 import { Charts } from "./chart.js";
 import { asCurl, asPython } from "./code.js";
-import { describeToken, describeWritten } from "./details.js";
+import { describeToken, describeVerified, describeWritten } from "./details.js";
 import { Notice } from "./notice.js";
 import { follow, pause, replay, slowdownFor } from "./player.js";
 import { receive } from "./receive.js";
@@ -12,7 +12,7 @@ import { Recording } from "./recording.js";
 import * as settings from "./settings.js";
 import { selectedPart, showInPrompt } from "./selection.js";
 import { openLink, share } from "./share.js";
-import { counted, diffusionView, seconds, Stage, tokensView } from "./stage.js";
+import { counted, diffusionView, seconds, Stage, tokensView, verifiedView } from "./stage.js";
 import { showTrust } from "./trust.js";
 
 const byId = (id) => document.getElementById(id);
@@ -21,7 +21,17 @@ const slider = byId("step");
 const charts = new Charts(byId("charts"));
 const notice = new Notice(byId("notice"), form);
 const diffusion = new Stage(byId("diffusion"), (position) => inspect("diffusion", position));
-const autoregression = new Stage(byId("autoregression"), (position) => inspect("autoregression", position));
+// The other ways of decoding, in the order in which they are asked for: how each is asked, shown and named.
+const COMPARED = [
+  {
+    name: "autoregression", said: "token by token", request: settings.autoregressiveRequest, view: tokensView,
+    describe: describeWritten,
+  },
+  {
+    name: "verification", said: "verified", request: settings.verifiedRequest, view: verifiedView,
+    describe: describeVerified,
+  },
+].map((way) => ({ ...way, stage: new Stage(byId(way.name), (position) => inspect(way.name, position)) }));
 const NO_TOKEN = byId("details").firstElementChild;
 const EXPECTED_LENGTH = 64;
 const REPLAY_PACE = 4; // steps a second, where the answer itself was shown live
@@ -30,8 +40,8 @@ const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let model = null;
 let loading = null;
-// What is on the page: the two recordings, the frame shown, and how to end what is going on.
-let run = { recording: new Recording(), other: null, shown: -1, values: null, request: null, playback: null };
+// What is on the page: the recordings (`others`: of the ways compared, as they were asked for), the frame shown, and how to end what is going on.
+let run = { recording: new Recording(), others: [], shown: -1, values: null, request: null, playback: null };
 let inspected = null;
 let selection = null; // the part of the answer that is selected: {text, start, end}
 let playing = null; // the signal that pauses the answer that is played again
@@ -75,8 +85,10 @@ const canvasLength = () => run.values?.canvas_length ?? model?.canvas?.canvas_le
 
 function blank() {
   diffusion.blank(canvasLength());
-  autoregression.blank(canvasLength());
-  byId("autoregression").hidden = !run.values?.compare;
+  for (const { name, stage } of COMPARED) {
+    stage.blank(canvasLength());
+    byId(name).hidden = !run.values?.compare;
+  }
   byId("replay").hidden = true;
   byId("seed-line").hidden = true;
   byId("play").disabled = true;
@@ -105,11 +117,13 @@ function show(at, finished = false) {
 
 function inspect(where, position) {
   inspected = { where, position };
-  const { recording, other, shown } = run;
+  const { recording, others, shown } = run;
+  const at = COMPARED.findIndex(({ name }) => name === where);
   if (where === "diffusion" && shown >= 0) {
     byId("details").replaceChildren(...describeToken(recording, recording.frames[shown], position));
-  } else if (where === "autoregression" && other) {
-    byId("details").replaceChildren(...describeWritten(other, autoregression.start + position));
+  } else if (others[at]) {
+    const { describe, stage } = COMPARED[at];
+    byId("details").replaceChildren(...describe(others[at], stage.start + position));
   }
 }
 
@@ -137,7 +151,7 @@ async function start(part = null) {
   if (!model) return;
   const values = part ? { ...run.values, seed: undefined, compare: false } : settings.readForm(form);
   const seed = values.seed ?? settings.drawSeed();
-  const own = { recording: new Recording(), other: null, shown: -1, values: { ...values, seed }, part };
+  const own = { recording: new Recording(), others: [], shown: -1, values: { ...values, seed }, part };
   own.request = new AbortController();
   own.playback = new AbortController();
   run = own;
@@ -146,7 +160,7 @@ async function start(part = null) {
   say("Generating…");
   byId("stages").scrollIntoView({ block: "nearest", behavior: CALM ? "auto" : "smooth" });
   await runDiffusion(own, own.values, part);
-  if (run === own && values.compare && own.recording.complete) await runAutoregression(own, values);
+  if (run === own && values.compare && own.recording.complete) await compare(own, values);
   if (run === own) busy(false);
 }
 
@@ -197,38 +211,52 @@ function summary({ complete, usage, total, frames }, stopped) {
   return `Finished: ${tokens}${counted(frames.length, "step")}, ${seconds(total)}.`;
 }
 
-async function runAutoregression(own, values) {
-  own.other = new Recording();
-  own.playback = new AbortController();
-  busy(true);
-  say("Now the same weights token by token…");
-  const body = settings.autoregressiveRequest(model, values);
-  const receiving = receive(own.other, body, { signal: own.request.signal, notice });
-  while (run === own && !own.other.ended) {
-    autoregression.draw(tokensView(own.other, own.other.elapsed, canvasLength()));
-    await pause(33, own.request.signal);
+// Runs the other ways one after the other, each until its answer is whole, and replays all of them.
+async function compare(own, values) {
+  for (const [at, { said, request, stage, view }] of COMPARED.entries()) {
+    const recording = new Recording();
+    own.others.push(recording);
+    own.playback = new AbortController();
+    busy(true);
+    say(`Now the same weights ${said}…`);
+    const receiving = receive(recording, request(model, values), { signal: own.request.signal, notice });
+    while (run === own && !recording.ended) {
+      stage.draw(view(recording, recording.elapsed, canvasLength()));
+      await pause(33, own.request.signal);
+    }
+    await receiving;
+    if (run !== own) return;
+    showOther(at);
+    if (!recording.complete) {
+      say(own.request.signal.aborted ? "The comparison was stopped." : "The comparison is incomplete.");
+      return;
+    }
   }
-  await receiving;
-  if (run !== own) return;
-  showOther();
-  if (!own.other.complete) {
-    say(own.request.signal.aborted ? "The comparison was stopped." : "The comparison is incomplete.");
-    return;
-  }
-  say(`By diffusion ${seconds(own.recording.total)}, token by token ${seconds(own.other.total)}.`);
+  const times = COMPARED.map(({ said }, at) => `${said} ${seconds(own.others[at].total)}`);
+  say(`By diffusion ${seconds(own.recording.total)}, ${times.join(", ")}.`);
   byId("replay").hidden = false;
-  const reused = own.other.reused - own.recording.reused;
-  byId("reused").textContent = reused > 0 ? `The second found ${counted(reused, "token")} of the prompt read already.` : "";
+  const reused = Math.max(...own.others.map((other) => other.reused)) - own.recording.reused;
+  byId("reused").textContent = reused > 0 ? `The later ones found ${counted(reused, "token")} of the prompt read already.` : "";
+  const [written, verified] = own.others;
+  byId("same").textContent = written.text === verified.text ? "Verified drafts gave the answer of token by token." : "";
   const real = slowdown() === 1;
   byId("replay-real").hidden = real;
   byId("replay-slow").textContent = `Replay together${real ? "" : `, ${slowdown()} times slower`}`;
   await replayTogether(slowdown());
 }
 
-const isReceiving = () => !(run.other ?? run.recording).ended;
-const longest = () => Math.max(run.recording.total, run.other.total);
+const isReceiving = () => !(run.others.at(-1) ?? run.recording).ended;
+const isCompared = () => run.others.length === COMPARED.length && run.others.every(({ complete }) => complete);
+const longest = () => Math.max(run.recording.total, ...run.others.map(({ total }) => total));
 const slowdown = () => slowdownFor(longest());
-const showOther = () => autoregression.draw(tokensView(run.other, Infinity, canvasLength()));
+
+// Shows one of the others as it was `at` ms after its request.
+function showOther(index, at = Infinity) {
+  const { stage, view } = COMPARED[index];
+  stage.draw(view(run.others[index], at, canvasLength()));
+}
+
+const showOthers = (at) => run.others.forEach((_, index) => showOther(index, at));
 
 // Ends the playback that goes on, if any, for the sake of another one or of the slider.
 function takeOver() {
@@ -246,18 +274,18 @@ async function replayTogether(factor) {
     if (frame < 0) diffusion.blank(canvasLength());
     else show(frame, at >= own.recording.total);
     diffusion.tick(Math.min(at, own.recording.total));
-    autoregression.draw(tokensView(own.other, at, canvasLength()));
+    showOthers(at);
   }, longest(), factor, signal);
   // Whoever has taken over shows on; aborted by the button, the end is to be shown.
   if (run !== own || own.playback.signal !== signal) return;
   show(own.recording.frames.length - 1, true);
-  showOther();
+  showOthers();
   busy(false);
 }
 
 // Shows the steps of the answer once more, from the one that is shown or, at the end, from the first.
 async function play() {
-  if (run.other?.complete) {
+  if (isCompared()) {
     await replayTogether(slowdown());
     return;
   }
@@ -359,7 +387,7 @@ slider.addEventListener("input", () => {
   if (!isReceiving()) {
     takeOver();
     busy(false);
-    if (run.other) showOther();
+    showOthers();
   }
   show(at, at === run.recording.frames.length - 1);
 });

@@ -5,8 +5,10 @@ export class Recording {
     this.started = performance.now();
     this.frames = []; // one for each denoising step: {at, canvas, step, before, draft}
     this.pieces = []; // committed text: {at, text}
+    this.rounds = []; // causal passes over drafts, or without one: {at, kept, written, rejected}, lists of tokens
     this.text = "";
     this.usage = null;
+    this.verification = null; // what the drafts came to, of an answer that was verified
     this.constraint = null; // what a constraint had to do, of an answer that was held to one
     this.warnings = []; // what the server says may be wrong with prompt and answer
     this.trust = null; // what it says is known about the answer
@@ -37,12 +39,18 @@ export class Recording {
       this.frames.push({ at, canvas: draft.canvas, step: draft.step, before: this.text, draft });
       return;
     }
+    if (event === "verified") {
+      const { index, ...round } = data.verified;
+      if (index === 0) this.rounds.push({ at, ...round });
+      return;
+    }
     if (data.usage) this.usage = data.usage;
     if (data.warnings) this.warnings = data.warnings;
     for (const { delta, finish_reason: reason, trust, spans, canvas } of data.choices) {
       if (trust) this.trust = trust;
       if (spans) this.spans = spans;
       if (canvas?.constraint) this.constraint = canvas.constraint;
+      if (canvas?.verification) this.verification = canvas.verification;
       const text = textOf(delta);
       if (text) {
         this.pieces.push({ at, text });
@@ -96,6 +104,22 @@ export function cellsOf(frame, previous) {
     if (!draft.accepted[position]) return { text: draft.noisy[position], state: "noise", forced: false };
     return { text: draft.noisy[position], state: before[position] === token ? "settled" : "accepted", forced };
   });
+}
+
+// How a verified answer stood `at` ms after the request: {text, state, round} for each token, its last draft behind them.
+export function verifiedCells(recording, at) {
+  const rounds = recording.rounds.filter((round) => round.at <= at);
+  const cells = rounds.flatMap(({ kept, written }, index) => [
+    ...kept.map((text) => ({ text, state: "kept", round: index })),
+    ...written.map((text) => ({ text, state: "free", round: index })),
+  ]);
+  if (recording.ended && at >= recording.total) return { cells, behind: [] };
+  const last = rounds.at(-1);
+  const frame = recording.frames[recording.frameAt(at)];
+  // A draft that is denoised stands where the one before was rejected.
+  const isDrafting = frame && frame.at > (last?.at ?? -1);
+  const behind = isDrafting ? cellsOf(frame) : (last?.rejected ?? []).map((text) => ({ text, state: "rejected" }));
+  return { cells, behind };
 }
 
 // How many tokens it takes to write `text`; what follows them stands behind the answer's end.

@@ -66,10 +66,13 @@ export function plainRequest(model, form, values) {
     settingsOf(form).filter(({ name, dataset }) => dataset.setting === place && values[name] !== undefined)
       .map(({ name }) => [name, values[name]]),
   );
-  const canvas = pick("canvas");
-  const held = values.schema === undefined ? {} : { response_format: formatOf(values.schema) };
-  if (values.grounded) held.grounded = true;
-  return { ...asked(model, values), ...held, ...pick("top"), ...(Object.keys(canvas).length ? { canvas } : {}) };
+  return { ...asked(model, values), ...pick("top"), canvas: { mode: "diffusion", ...pick("canvas") } };
+}
+
+// The same question in a causal mode, which the canvas's settings have no meaning for.
+function causalRequest(model, values, canvas) {
+  const limit = values.max_tokens === undefined ? {} : { max_tokens: values.max_tokens };
+  return { ...asked(model, values), ...limit, stream: true, stream_options: { include_usage: true }, canvas };
 }
 
 const BLANK = 40; // characters that a short selection may become at least, as with `redraft edit`
@@ -89,17 +92,19 @@ export function rewriteRequest(model, form, values, { text, start, end }, before
 const escaped = (text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&").replace(/\n/g, "\\n");
 
 export function autoregressiveRequest(model, values) {
-  const limit = values.max_tokens === undefined ? {} : { max_tokens: values.max_tokens };
-  return {
-    ...asked(model, values),
-    ...limit,
-    stream: true,
-    stream_options: { include_usage: true },
-    canvas: { mode: "autoregressive" },
-  };
+  return causalRequest(model, values, { mode: "autoregressive" });
 }
 
-const asked = (model, { prompt }) => ({ model: model.id, messages: [{ role: "user", content: prompt }] });
+export function verifiedRequest(model, values) {
+  return causalRequest(model, values, { mode: "verified", stream_drafts: true });
+}
+
+const asked = (model, { prompt, schema, grounded }) => ({
+  model: model.id,
+  messages: [{ role: "user", content: prompt }],
+  ...(schema === undefined ? {} : { response_format: formatOf(schema) }),
+  ...(grounded ? { grounded } : {}),
+});
 
 const formatOf = (schema) => ({
   type: "json_schema",

@@ -1,8 +1,10 @@
 // One way of decoding on the page: its clock, its canvas, its figures and its text.
 
-import { Canvas } from "./canvas.js";
+import { Canvas, visible } from "./canvas.js";
 import { pretty } from "./pretty.js";
-import { cellsOf } from "./recording.js";
+import { cellsOf, verifiedCells } from "./recording.js";
+
+const DRAFT_ROOM = 24; // cells that a verified answer takes at least
 
 export class Stage {
   constructor(root, inspect) {
@@ -14,6 +16,7 @@ export class Stage {
     this.figures = root.querySelector(".figures");
     this.title = root.querySelector(".answer-title");
     this.answer = root.querySelector(".answer");
+    this.rounds = root.querySelector(".rounds");
     this.firstTitle = this.title.textContent;
   }
 
@@ -27,7 +30,8 @@ export class Stage {
   }
 
   // cells: left out, the canvas stays as it is. start: number of the first cell's token in the answer.
-  draw({ before, cells, text, clock, figures, title, caption, start = 0 }) {
+  // rounds: of a verified answer, which are listed below it.
+  draw({ before, cells, text, clock, figures, title, caption, start = 0, rounds = [] }) {
     this.start = start;
     if (cells) this.canvas.draw(cells);
     this.before.hidden = !before;
@@ -38,6 +42,7 @@ export class Stage {
     this.title.textContent = title;
     this.answer.replaceChildren(...pretty(text));
     this.figures.replaceChildren(...figures.flatMap(([name, value]) => pair(name, value)));
+    this.rounds?.replaceChildren(...rounds.map(line));
   }
 }
 
@@ -86,6 +91,47 @@ export function tokensView(recording, at, length) {
   };
 }
 
+// By verified drafts, as it was `at` ms after the request.
+export function verifiedView(recording, at, length) {
+  const { cells, behind } = verifiedCells(recording, at);
+  const finished = recording.ended && at >= recording.total;
+  const start = length * Math.floor(Math.max(cells.length - 1, 0) / length);
+  const shown = [...cells.slice(start), ...behind].slice(0, length);
+  // Drafts are shorter than a canvas that is an answer: there is no room to keep for it.
+  const room = Math.min(length, Math.max(shown.length, DRAFT_ROOM));
+  const empty = Array.from({ length: room - shown.length }, () => ({ text: "", state: "blank" }));
+  const rounds = recording.rounds.filter((round) => round.at <= at);
+  return {
+    before: cells.slice(0, start).map(({ text }) => text).join(""),
+    cells: [...shown, ...empty],
+    text: recording.pieces.filter((piece) => piece.at <= at).map(({ text }) => text).join(""),
+    clock: Math.min(at, recording.total ?? at),
+    title: finished ? "Answer" : "Written so far",
+    caption: `round ${rounds.length}`,
+    start,
+    rounds,
+    figures: [...roundFigures(rounds), ...verificationFigures(recording), ...figuresOf(recording)],
+  };
+}
+
+// Of the round that is shown.
+function roundFigures(rounds) {
+  const { kept, written, rejected } = rounds.at(-1) ?? { kept: [], written: [], rejected: [] };
+  return [
+    ["kept", String(kept.length)],
+    ["free", String(written.length)],
+    ["rejected", String(rejected.length)],
+  ];
+}
+
+function verificationFigures({ verification }) {
+  return verification ? [
+    ["causal passes", String(verification.rounds)],
+    ["denoising steps", String(verification.denoiser_passes)],
+    ["tokens per causal pass", fixed(verification.kept_per_round, 1)],
+  ] : [];
+}
+
 export function counted(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
@@ -118,6 +164,20 @@ function stepsOf(recording) {
 
 function fixed(value, digits) {
   return Number.isFinite(value) ? value.toFixed(digits) : "–";
+}
+
+// A round: what the causal pass kept of the draft, wrote itself, and rejected.
+function line({ kept, written, rejected }) {
+  const item = document.createElement("li");
+  for (const [kind, tokens] of [["kept", kept], ["free", written], ["rejected", rejected]]) {
+    item.append(...tokens.map((text) => {
+      const chip = document.createElement(kind === "rejected" ? "del" : "span");
+      chip.className = `chip ${kind}`;
+      chip.textContent = visible(text);
+      return chip;
+    }));
+  }
+  return item;
 }
 
 function pair(name, value) {

@@ -1,0 +1,36 @@
+"""How answers are written where a request does not say: as the server was told, else as the model's card says."""
+
+import dataclasses
+
+import pytest
+
+import redraft
+from tests.server.conftest import SECONDS
+
+CHAT = {"messages": [{"role": "user", "content": "Say it"}], "seed": 1}
+
+
+def with_card(folder, mode):
+    model = redraft.load(folder)
+    model.card = dataclasses.replace(model.card, mode=mode)
+    return lambda: model
+
+
+@pytest.mark.parametrize(
+    ("card", "told", "expected"),
+    [("", None, "diffusion"), ("verified", None, "verified"), ("verified", "auto", "auto")],
+)
+def test_the_card_says_how_where_the_command_does_not(start, folder, card, told, expected):
+    server = start(load=with_card(folder, card), mode=told)
+    with server.client() as client:
+        assert client.get("/v1/models").json()["data"][0]["mode"] == expected
+        answer = client.post("/v1/chat/completions", json=CHAT).json()
+        own = client.post("/v1/chat/completions", json={**CHAT, "canvas": {"mode": "diffusion"}}).json()
+    assert answer["choices"][0]["canvas"]["mode"] == expected
+    assert own["choices"][0]["canvas"]["mode"] == "diffusion"
+
+
+def test_a_card_with_an_unknown_mode_is_not_served(start, folder):
+    server = start(load=with_card(folder, "fast"), wait=False)
+    server._thread.join(SECONDS)
+    assert "has mode 'fast', must be one of diffusion, autoregressive, verified, auto" in str(server.error)

@@ -14,6 +14,7 @@ import typer
 from redraft.bundled.recipe import RECIPES
 from redraft.cli import options
 from redraft.training import TrainingResult, TrainingSettings, run_recipe
+from redraft.training.run.processes import is_first_planned
 from redraft.training.run.report import summarize, write_comparison, write_report
 from redraft.weights.fetch import resolve
 from redraft.weights.placement import pick_device
@@ -126,6 +127,8 @@ def print_result(result: TrainingResult, tested: list[str] | None, *, base: str 
 
     base: what it is an adapter for; None: it is a whole model.
     """
+    if not is_first_planned():
+        return
     checkpoint = str(result.checkpoint)
     chosen = ["--model", checkpoint] if base is None else ["--model", base, "--adapter", checkpoint]
     if result.is_cut:

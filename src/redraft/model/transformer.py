@@ -130,7 +130,7 @@ class Transformer(nn.Module):
                 scalar = layer.layer_scalar if kind is Pass.DENOISER else layer.encoder_layer_scalar
             x = layer(x, ropes[kind_of_layer], scalar, context)
         out: Tensor = self.norm(x)
-        return out[: batch.covered]
+        return out if batch.covered == out.shape[0] else out[: batch.covered]
 
     def _embed(self, batch: FlatBatch) -> Tensor:
         x = self.embed_tokens(batch.token_ids)

@@ -23,6 +23,7 @@ from redraft.training.data.rows import (
 from redraft.training.loop import check_memory
 from redraft.training.plan import REPLAY_SHARE, check_replay, describe_plan, plan_settings
 from redraft.training.recipe import Recipe, TrainingData
+from redraft.training.run.processes import from_first
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import LoRASettings
@@ -96,20 +97,21 @@ def finetune(
     sampler = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
 
     def data(run: RunFolder) -> TrainingData:
+        tell = from_first(report)
         if share:
             told = f"{share:.0%} of them replayed from {known}"
         else:
             told = "none replayed" if source or not replay else f"none replayed: nothing is known of {base}'s own data"
-        report(describe_plan(len(read.examples), chosen, validated=len(unseen), replay=told))
+        tell(describe_plan(len(read.examples), chosen, validated=len(unseen), replay=told))
         for line in read.describe(config.canvas_length):
-            report(line)
+            tell(line)
         if testable := [row for row, _ in read.held_out if row.is_text]:
             write_rows(run.path / HELD_OUT_FILE, testable)
         purpose = f"Fine-tuned from {base} on {', '.join(file.name for file in files)}."
         if lora is None:
             write_companions(folder, run.companions, purpose, read.rows, recipe=known)
         else:
-            report(str(lora))
+            tell(str(lora))
             write_adapter_card(run.companions, purpose, read.rows)
         mixed = None
         if source is not None and share:

@@ -52,13 +52,18 @@ def open_start(path: Path, config: ModelConfig) -> Checkpoint:
     return checkpoint
 
 
-def start_weights(start: Checkpoint, config: ModelConfig, tokenizer: Path) -> Mapping[str, Tensor]:
-    """Reads the weights of `start` in float32; the embedding is for the vocabulary of tokenizer.json in `tokenizer`."""
-    weights = dict(start.load(dtype=torch.float32, device="cpu"))
+def start_weights(
+    start: Checkpoint, config: ModelConfig, tokenizer: Path, *, dtype: torch.dtype | None = torch.float32
+) -> Mapping[str, Tensor]:
+    """Reads the weights of `start`, in `dtype` or as they are stored: then they are views of the file.
+
+    The embedding is for the vocabulary of tokenizer.json in `tokenizer`.
+    """
+    weights = dict(start.load(dtype=dtype, device="cpu"))
     if start.config.vocab_size != config.vocab_size:
         files = (folder / "tokenizer.json" for folder in (start.folder, tokenizer))
         weights["embed_tokens.weight"] = carry_embedding(
-            weights["embed_tokens.weight"], *map(Tokenizer.from_file, map(str, files))
+            weights["embed_tokens.weight"].float(), *map(Tokenizer.from_file, map(str, files))
         )
     return weights
 

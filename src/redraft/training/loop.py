@@ -26,10 +26,12 @@ from redraft.training.data.examples import TrainingBatch, make_batch
 from redraft.training.initialization import initialize, open_start, start_weights
 from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
+from redraft.training.run import processes
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.training.run.trained import LoRA, Trained, WholeModel
-from redraft.training.settings import LoRASettings, lora_targets
+from redraft.training.settings import LoRASettings, TrainingSettings, lora_targets
+from redraft.training.validation import Scores, Validator
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.utils.words import counted
 from redraft.weights.adapters.files import fingerprint
@@ -40,8 +42,8 @@ from redraft.weights.memory import check_available
 def check_memory(config: ModelConfig, lora: LoRASettings | None = None) -> None:
     """Raises ValueError if what training keeps of every weight, in float32, exceeds the free memory.
 
-    That is the weight and the copy that is validated; of what is trained its gradient and the optimizer's two averages
-    too. The activations of a step come on top.
+    Of a run on several machines, each has its share. That is the weight and the copy that is validated; of what is
+    trained its gradient and the optimizer's two averages too. The activations of a step come on top.
     """
     weights = sum(math.prod(shape) for shape in config.parameter_shapes().values())
     if lora is None:
@@ -50,7 +52,9 @@ def check_memory(config: ModelConfig, lora: LoRASettings | None = None) -> None:
         shapes = lora_targets(config, lora.targets).values()
         ranks = sum(math.prod(stack) * lora.rank * (rows + columns) for *stack, rows, columns in shapes)
         needed, way_out = 2 * 4 * weights + 4 * 4 * ranks, "choose a smaller model"
-    check_available(needed, "training this model, with gradients and optimizer,", way_out)
+    check_available(
+        math.ceil(needed * processes.share_here()), "training this model, with gradients and optimizer,", way_out
+    )
 
 
 def train(
@@ -65,20 +69,26 @@ def train(
     """Trains in a run's folder, from its newest checkpoint or else from the weights of `start`; returns the model.
 
     Stops early, with a checkpoint, after `stop_after` seconds, when `patience` is exhausted, or on Ctrl-C and SIGTERM,
-    which raise KeyboardInterrupt. ValueError if a loss is not finite (the last checkpoint is untouched), if another
-    process trains in the folder, or if it holds another recipe's run.
+    which raise KeyboardInterrupt; of several processes, these end without a checkpoint. ValueError if a loss is not
+    finite (the last checkpoint is untouched), if another run trains in the folder, or if it holds another recipe's run.
     """
+    _check_processes(recipe.settings)
     # What an adapter is trained beside is not in its checkpoints.
     is_needed = start is not None and (recipe.lora is not None or not run.checkpoints())
     checkpoint = open_start(start, recipe.model) if start is not None and is_needed else None
     with run.locked(), treat_sigterm_as_interrupt():
         if recipe.identity:
             run.claim(**recipe.identity)
-        training = _Training(recipe, recipe.data(run), run, report, checkpoint, torch.device(device))
+        data = processes.first_then_others(lambda: recipe.data(run))
+        training = _Training(recipe, data, run, report, checkpoint, torch.device(device))
         try:
             training.run_steps(stop_after)
             training.save()
         except KeyboardInterrupt:
+            if processes.count() > 1:
+                # They may stand at different places, and a checkpoint needs them all.
+                report(f"interrupted; to go on from the newest checkpoint in {run.path}, run it again")
+                raise
             # A second Ctrl-C does not prevent the save.
             with delay_interrupt():
                 training.save()
@@ -101,13 +111,7 @@ class _Training:
     ) -> None:
         self.recipe, self.settings, self.data, self.run = recipe, recipe.settings, data, run
         self.report, self.device = report, device
-        self.model = Transformer(recipe.model)
-        # Random weights are drawn on the CPU: they are the same on every device.
-        if start is None:
-            initialize(self.model, self.settings.seed)
-        else:
-            self.model.load_state_dict(start_weights(start, recipe.model, run.companions))
-        self.model.to(device)
+        self.model = _make_model(recipe, start, run, device)
         for module in self.model.modules():
             if isinstance(module, Experts):
                 module.row_block = self.settings.row_block
@@ -147,11 +151,12 @@ class _Training:
         self.validate_if_due()
         while self.step < self.settings.steps and not self.log.is_stale(self.settings.patience):
             self.update()
-            is_over = time.monotonic() > end
+            now = time.monotonic()
+            is_over, is_due = processes.agreed(now > end, now - self.saved > self.settings.checkpoint_minutes * 60)
             if is_over or self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
                 self.report_progress()
             self.validate_if_due()
-            if time.monotonic() - self.saved > self.settings.checkpoint_minutes * 60:
+            if is_due:
                 self.save()
             if is_over:
                 break
@@ -168,7 +173,7 @@ class _Training:
             group["lr"] = rate * group["factor"]
         total = batch.encoder_weight(settings.prompt_weight)
         means = self._zeros()
-        for part in batch.split(settings.accumulate):
+        for part in _own_parts(batch, settings.accumulate):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = self.recipe.objective(
                     self.model, part.to(self.device), sampler=self.recipe.sampler, row_block=settings.row_block,
@@ -177,11 +182,13 @@ class _Training:
             # Weighted by its share in the means over the whole batch.
             canvas = loss.canvas * (len(part.lengths) / len(batch.lengths))
             encoder = loss.encoder * (part.encoder_weight(settings.prompt_weight) / total)
-            self._check_finite("loss", canvas + encoder)
-            torch.autograd.backward(canvas + encoder)
+            # Gradients are averaged over the processes, whose losses add up.
+            torch.autograd.backward((canvas + encoder) * processes.count())
             means += torch.stack((canvas.detach(), encoder.detach()))
+        processes.average_gradients(self.trained.module)
+        self._check_finite("loss", processes.total(means).sum())
         norm = nn.utils.clip_grad_norm_(self.trained.module.parameters(), settings.clip_norm)
-        self._check_finite("gradient", norm)
+        self._check_finite("gradient", processes.whole(norm))
         # Half an update must not be saved as a step.
         with delay_interrupt():
             self.optimizer.step()
@@ -218,17 +225,23 @@ class _Training:
             return
         started = time.monotonic()
         self.save()
-        # A plain copy: the model that trains may be compiled and pads its rows.
-        copy = Transformer(self.recipe.model).to(self.device)
-        module = self.trained.module
-        weights = module.state_dict() if self.average is None else self.average.state_dict(module)
-        copy.load_state_dict(self.trained.merged(weights))
-        scores = self.validate(copy.requires_grad_(False))
+        scores = self._scores(self.validate)
         seconds = time.monotonic() - started
         self.log.add("validation", self.step, **dataclasses.asdict(scores), seconds=seconds)
         self.run.choose(best=self._best_step())
         self.report(f"step {self.step}/{steps}  validation: {scores}")
         self.logged += seconds
+
+    def _scores(self, validate: Validator) -> Scores:
+        module, average = self.trained.module, self.average
+        if processes.count() > 1:
+            with processes.holding(module, self.model, None if average is None else average.parameters):
+                return validate(self.model)
+        # A plain copy: the model that trains may be compiled and pads its rows.
+        copy = Transformer(self.recipe.model).to(self.device)
+        weights = module.state_dict() if average is None else average.state_dict(module)
+        copy.load_state_dict(self.trained.merged(weights))
+        return validate(copy.requires_grad_(False))
 
     def save(self) -> None:
         """Writes a checkpoint, unless nothing has changed since this run was resumed."""
@@ -276,6 +289,46 @@ class _Training:
                 f"the {name} of step {self.step}, {examples}, is {value.item()}; "
                 f"the last checkpoint in {self.run.path} is untouched"
             )
+
+
+def _check_processes(settings: TrainingSettings) -> None:
+    """Raises ValueError if several processes can't divide the examples of a step, or are to compile."""
+    count = processes.count()
+    if count > 1 and settings.batch_size % (count * settings.accumulate):
+        parts = f"{count} processes" + (f" × {settings.accumulate} parts" if settings.accumulate > 1 else "")
+        raise ValueError(
+            f"batch_size is {settings.batch_size}, must be a multiple of {count * settings.accumulate} for {parts}"
+        )
+    if count > 1 and settings.compile:
+        raise ValueError(f"compile is for one process, not {count}: leave it out")
+
+
+def _make_model(recipe: Recipe, start: Checkpoint | None, run: RunFolder, device: torch.device) -> Transformer:
+    # Random weights are drawn on the CPU: they are the same on every device, and in any number of processes.
+    is_split = processes.count() > 1
+    if start is not None and is_split:
+        stored = start_weights(start, recipe.model, run.companions, dtype=None)
+        return processes.sharded(lambda: Transformer(recipe.model), stored, device)
+    model = Transformer(recipe.model)
+    if start is None:
+        initialize(model, recipe.settings.seed)
+    else:
+        model.load_state_dict(start_weights(start, recipe.model, run.companions))
+    if is_split:
+        return processes.sharded(lambda: Transformer(recipe.model), model.state_dict(), device)
+    return model.to(device)
+
+
+def _own_parts(batch: TrainingBatch, accumulate: int) -> list[TrainingBatch]:
+    """Returns this process's parts of a batch, which runs as many passes for each as the others do for theirs."""
+    count, parts = processes.count(), batch.split(accumulate * processes.count())
+    if count == 1:
+        return parts
+    together = [parts[at : at + count] for at in range(0, len(parts), count)]
+    return [
+        dataclasses.replace(group[processes.rank()], least_passes=max(part.first_passes for part in group))
+        for group in together
+    ]
 
 
 def checkpoint_layers(model: Transformer) -> None:

@@ -80,7 +80,7 @@ def denoise(
 ) -> Tensor:
     """Returns logits float32 [B · K · C, V] of the noised canvases, after unrolling where the batch asks for it."""
     canvases, soft_embedding = batch.noised, None
-    if batch.conditioned.any():
+    if batch.first_passes:
         canvases, soft_embedding = _first_passes(model, batch, prefix, sampler)
     return _denoise(model, canvases, batch.canvas_starts, prefix, soft_embedding)
 
@@ -104,8 +104,12 @@ def _first_passes(
         active=is_unrolled.repeat_interleave(canvases),
         soft_embedding=model.embed_tokens.weight.new_zeros(len(batch.places), length, model.config.hidden_size),
     ).split()
-    for step in range(max(1, int(batch.unrolled.max()))):
+    for step in range(batch.first_passes):
         chosen = batch.unrolled > step if step else batch.conditioned
+        is_idle = not chosen.any()
+        if is_idle:
+            # The other processes gather the weights of this pass, for which they need this one.
+            chosen = torch.arange(len(chosen), device=chosen.device) == 0
         indices = chosen.repeat_interleave(canvases).nonzero().flatten().tolist()
         part = [states[i] for i in indices]
         tokens = torch.cat([state.tokens for state in part]).view(-1, canvases, length)
@@ -114,7 +118,7 @@ def _first_passes(
         logits = logits / temperature[chosen].repeat_interleave(canvases * length)[:, None]
         sample, entropy = sample_and_entropy(logits, sampler.uniforms(*part))
         readout = Readout(sample, logits.argmax(dim=-1), entropy, model.head.soft_embedding(logits))
-        for i, state in zip(indices, sampler.step_each(part, readout), strict=True):
+        for i, state in () if is_idle else zip(indices, sampler.step_each(part, readout), strict=True):
             states[i] = state
     tokens = torch.cat([state.tokens for state in states]).view_as(batch.noised)
     return torch.where(batch.shown, batch.clean, tokens), _soft_embeddings(states)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from redraft.model.linear.methods import is_bfloat16_fast
+from redraft.training.run.processes import like, whole
 from redraft.training.settings import TrainingSettings
 
 MOMENTUM = 0.95
@@ -71,12 +72,12 @@ class MuonAdamW(Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-                directions.append(gradient.lerp(state["momentum"], MOMENTUM).view(-1, *shape))
+                directions.append(whole(gradient.lerp(state["momentum"], MOMENTUM)).view(-1, *shape))
             # One batched product for all matrices of a shape, instead of hundreds of small products.
             updates = orthogonalize(torch.cat(directions)).float() * (UPDATE_RMS * max(shape) ** 0.5)
             shares = torch.split(updates, [len(part) for part in directions])
             for (parameter, _), update in zip(alike, shares, strict=True):
-                parameter.add_(update.view_as(parameter), alpha=-rate)
+                parameter.add_(like(parameter, update.view(parameter.shape)), alpha=-rate)
 
     def _apply_adamw(self, gradients: Sequence[tuple[Tensor, Tensor]], rate: float, betas: tuple[float, float]) -> None:
         for parameter, gradient in gradients:

@@ -25,9 +25,10 @@ FINETUNING = {
 """What fine-tuning changes of the settings that the bundled model was trained with. Their four canvases of an example,
 Muon and unrolling stay: without them the encoder learns the task as fast, but the denoiser does not."""
 LORA_FINETUNING = {
-    **FINETUNING, "learning_rate": 6e-3, "matrix_factor": None, "betas": (0.95, 0.99), "weight_decay": 0.0,
+    **FINETUNING, "learning_rate": 2e-3, "betas": (0.95, 0.99), "weight_decay": 0.0,
 }  # fmt: skip
-"""The same for an adapter, whose matrices train with AdamW."""
+"""The same for an adapter. Its matrices train with Muon too, at a higher rate: after one epoch of 190 mails (docs) the
+canvas loss was half of what AdamW reached, and the encoder's a third."""
 
 
 def plan_settings(

@@ -42,7 +42,8 @@ class TrainingBatch:
     [B, K, C]: that canvas, filled with EOS after the answer's end. conditioned bool [B]: examples with
     self-conditioning. unrolled int64 [B]: number of sampler steps applied to the canvases, 0 unless conditioned, at
     temperature [B]. places: for each of the B · K canvases the counter of the first of these steps. shown bool
-    [B, K, C]: positions of an unrolled canvas that are then set to the clean token.
+    [B, K, C]: positions of an unrolled canvas that are then set to the clean token. least_passes: so many passes
+    come before the one that is learned from, even if no example needs them.
     """
 
     tokens: Tensor
@@ -56,6 +57,13 @@ class TrainingBatch:
     temperature: Tensor
     shown: Tensor
     places: tuple[Counter, ...]
+    least_passes: int = 0
+
+    @property
+    def first_passes(self) -> int:
+        """How many passes come before the one that is learned from."""
+        own = max(1, int(self.unrolled.max())) if self.conditioned.any() else 0
+        return max(own, self.least_passes)
 
     def encoder_weight(self, prompt_weight: float) -> float:
         """Returns the sum of the tokens' weights in the encoder loss; the first of an example is not predicted."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from redraft.training.run.processes import is_first
 from redraft.utils.files import write_whole
 
 LOG_FILE = "log.jsonl"
@@ -18,13 +19,15 @@ class RunLog:
         """Opens the log of a run that continues from `step`; rows of later steps are dropped, to be logged again."""
         self.path = folder / LOG_FILE
         self.rows = [row for row in read_rows(folder) if row["step"] <= step]
-        if self.path.exists():
+        if self.path.exists() and is_first():
             write_whole(self.path, "".join(map(_line, self.rows)))
 
     def add(self, kind: str, step: int, **values: float) -> None:
         """Appends a row. OSError naming the file if it cannot be written, for instance on a full disk."""
         row = {"kind": kind, "step": step} | {name: float(f"{value:.6g}") for name, value in values.items()}
         self.rows.append(row)
+        if not is_first():
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_line(row))

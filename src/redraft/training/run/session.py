@@ -14,6 +14,7 @@ from redraft.model.transformer import Transformer
 from redraft.training.loop import train
 from redraft.training.recipe import Recipe
 from redraft.training.run.log import is_stale, read_rows
+from redraft.training.run.processes import from_first, is_first, joined
 from redraft.training.run.report import REPORT_FILE, summarize, write_report
 from redraft.training.run.state import RunFolder
 from redraft.weights.placement import pick_device
@@ -47,17 +48,29 @@ def run_recipe(
     """Trains a recipe in the folder `out`, or resumes the run there, and draws its report even if training fails.
 
     start: a checkpoint whose weights a new run starts from. stop_after: seconds. device: also "auto". report:
-    receives progress lines. Errors are those of `train`.
+    receives progress lines. Processes that torchrun has started train together. Errors are those of `train`.
     """
     place = pick_device(device) if device == "auto" else torch.device(device)
-    folder = RunFolder(Path(out), Path(out) / "companions")
+    with joined(place) as own:
+        return _run(recipe, Path(out), start, stop_after, own, from_first(report))
+
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    start: Path | None,
+    stop_after: float,
+    place: torch.device,
+    report: Callable[[str], None],
+) -> TrainingResult:
+    folder = RunFolder(out, out / "companions")
     try:
         model = train(recipe, folder, report=report, start=start, stop_after=stop_after, device=place)
     finally:
         # On a full disk, the error that ended the run is the one to show.
         with contextlib.suppress(OSError):
             has_progress = any(row["kind"] == "progress" for row in read_rows(folder.path))
-            if has_progress and importlib.util.find_spec("matplotlib") is not None:
+            if has_progress and is_first() and importlib.util.find_spec("matplotlib") is not None:
                 write_report(folder.path)
     checkpoint = folder.checkpoints()[-1]
     if not has_progress:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from redraft.training.optimizer import WeightAverage
+from redraft.training.run.processes import gathered, is_first, like, take, wait
 from redraft.training.run.trained import Trained
 from redraft.training.settings import TrainingSettings
 from redraft.utils.files import write_whole
@@ -57,7 +58,8 @@ class RunFolder:
     def choose(self, best: int | None) -> Path:
         """Makes the checkpoint of step `best`, or the newest, the one that the run's folder stands for as a model."""
         chosen = self.checkpoints()[-1] if best is None else self.checkpoint(best)
-        write_whole(self.path / CHOSEN_FILE, json_bytes({"checkpoint": chosen.name}))
+        if is_first():
+            write_whole(self.path / CHOSEN_FILE, json_bytes({"checkpoint": chosen.name}))
         return chosen
 
     def save(
@@ -72,13 +74,41 @@ class RunFolder:
     ) -> Path:
         """Writes `step-<n>`, then deletes all but the newest checkpoints and that of step `keep`.
 
-        An existing one is kept: training is deterministic, so it holds the same. With an `average`, the checkpoint's
+        An existing one is kept: training is deterministic, so it holds the same. All processes of a run must call this,
+        the first one writes. With an `average`, the checkpoint's
         weights are the averaged ones, and the model's own are part of the training state. OSError if it cannot be
         written, for instance on a full disk; nothing of it remains and existing checkpoints are untouched.
         """
         target = self.checkpoint(step)
         if target.exists():
             return target
+        raw = gathered(trained.module.state_dict())
+        weights = raw if average is None else gathered(average.state_dict(trained.module))
+        slots = gathered(
+            {
+                f"{index}.{key}": value
+                for index, slots in optimizer.state_dict()["state"].items()
+                for key, value in slots.items()
+            }
+        )
+        if is_first():
+            self._write(target, trained, weights, slots, None if average is None else raw, step, settings)
+            for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+                if keep is None or old != self.checkpoint(keep):
+                    shutil.rmtree(old)
+        wait()
+        return target
+
+    def _write(
+        self,
+        target: Path,
+        trained: Trained,
+        weights: Mapping[str, Tensor],
+        slots: dict[str, Tensor],
+        raw: dict[str, Tensor] | None,
+        step: int,
+        settings: TrainingSettings,
+    ) -> None:
         partial = self.path / f".{target.name}.partial"
         for leftover in self.path.glob(".step-*.partial"):
             shutil.rmtree(leftover)
@@ -86,9 +116,8 @@ class RunFolder:
             partial.mkdir(parents=True)
             for file in self.companions.glob("[!.]*"):
                 shutil.copy(file, partial)
-            raw = _on_cpu(trained.module.state_dict())
-            trained.write(partial, raw if average is None else _on_cpu(average.state_dict(trained.module)))
-            _write_state(partial / STATE_FOLDER, optimizer, step, settings, raw=None if average is None else raw)
+            trained.write(partial, weights)
+            _write_state(partial / STATE_FOLDER, slots, step, settings, raw=raw)
             partial.rename(target)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -96,10 +125,6 @@ class RunFolder:
             raise OSError(
                 f"cannot save step {step} in {self.path}: {error}; the newest checkpoint is {newest}"
             ) from None
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
-            if keep is None or old != self.checkpoint(keep):
-                shutil.rmtree(old)
-        return target
 
     def saved_settings(self) -> dict[str, Any]:
         """Returns the settings that the newest checkpoint was trained with; empty if there is none."""
@@ -120,15 +145,17 @@ class RunFolder:
         trained.read(newest)
         model = trained.module
         slots: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         try:
             if average is not None:
                 # A checkpoint without an average starts one from its weights.
                 average.parameters = {name: model.get_parameter(name).detach().clone() for name in average.parameters}
             if (newest / STATE_FOLDER / RAW_WEIGHTS_FILE).exists():
-                model.load_state_dict(load_file(newest / STATE_FOLDER / RAW_WEIGHTS_FILE))
+                take(model, load_file(newest / STATE_FOLDER / RAW_WEIGHTS_FILE))
             for name, tensor in load_file(newest / STATE_FOLDER / "optimizer.safetensors").items():
                 index, key = name.split(".", 1)
-                slots.setdefault(int(index), {})[key] = tensor
+                own = parameters[int(index)] if int(index) < len(parameters) else tensor
+                slots.setdefault(int(index), {})[key] = tensor if key == "step" else like(own, tensor)
             optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
             step: int = json.loads((newest / STATE_FOLDER / "state.json").read_text(encoding="utf-8"))["step"]
         except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -147,32 +174,27 @@ class RunFolder:
                 raise ValueError(
                     f"{self.path} holds a run with {name} {known[name]}, not {value}: choose another folder"
                 )
-        write_whole(claimed, json_bytes({**known, **identity}))
+        if is_first():
+            write_whole(claimed, json_bytes({**known, **identity}))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder, which is made if need be. ValueError if it is locked already."""
+        """Locks the folder, which is made if need be, for all processes. ValueError if it is locked already."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if not is_first():
+            yield
+            return
         with lock_folder(self.path, busy=f"another process is training in {self.path}; choose another folder"):
             yield
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-
-
 def _write_state(
-    folder: Path, optimizer: Optimizer, step: int, settings: TrainingSettings, raw: dict[str, Tensor] | None
+    folder: Path, slots: dict[str, Tensor], step: int, settings: TrainingSettings, raw: dict[str, Tensor] | None
 ) -> None:
-    tensors = {
-        f"{index}.{key}": value.cpu().contiguous()
-        for index, slots in optimizer.state_dict()["state"].items()
-        for key, value in slots.items()
-    }
     folder.mkdir()
     if raw is not None:
         save_file(raw, folder / RAW_WEIGHTS_FILE)
-    save_file(tensors, folder / "optimizer.safetensors")
+    save_file(slots, folder / "optimizer.safetensors")
     state = {"step": step, "settings": dataclasses.asdict(settings)}
     (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():

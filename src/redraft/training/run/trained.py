@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from redraft.model.layers import Experts
 from redraft.model.linear.low_rank import LowRank
 from redraft.model.transformer import Transformer
+from redraft.training.run.processes import take
 from redraft.training.settings import LoRASettings, lora_targets
 from redraft.weights.adapters.files import read_adapter, write_adapter
 from redraft.weights.checkpoint import Checkpoint
@@ -66,7 +67,7 @@ class WholeModel:
         checkpoint, model = Checkpoint.open(folder), self.model
         if checkpoint.config != model.config:
             raise ValueError(f"{folder} holds a model of a different shape than the recipe's; choose another folder")
-        model.load_state_dict(checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
+        take(model, checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
 
     def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(weights)

@@ -70,7 +70,7 @@ def batch() -> TrainingBatch:
 def test_a_batch_moves_as_a_whole():
     moved = batch().to("meta")
     tensors = {name: value for name, value in vars(moved).items() if isinstance(value, Tensor)}
-    assert len(tensors) == len(dataclasses.fields(TrainingBatch)) - 2  # all but lengths and places
+    assert len(tensors) == len(dataclasses.fields(TrainingBatch)) - 3  # all but lengths, places and least_passes
     assert {value.device.type for value in tensors.values()} == {"meta"}
 
 

@@ -29,7 +29,7 @@ from tests.training.test_loop import recipe, source
 out, way, steps, batch = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 base = Path(sys.argv[5])
 ways = dict(canvases_per_example=2, unrolling=0.5, unrolling_steps=3, self_conditioning=0.4, validate_every=2,
-            validation_examples=2, validation_answers=1, row_block=4, decay_share=0.0,
+            validation_examples=2, validation_answers=1, row_block=4, decay_share=0.0, learning_rate=1e-3,
             clip_norm=1e9)
 if way == "full":
     ways |= dict(matrix_factor=4.0, ema=0.9, gradient_checkpointing=True)
@@ -113,16 +113,16 @@ def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(base, 
     told = run(2, tmp_path / "two", way, 6, 4, base)
     assert "resuming at step 5" in told[0]
     torch.testing.assert_close(
-        torch.tensor(losses(tmp_path / "two")[:6]), torch.tensor(losses(tmp_path / "one")[:6]), rtol=1e-4, atol=1e-5
+        torch.tensor(losses(tmp_path / "two")[:6]), torch.tensor(losses(tmp_path / "one")[:6]), rtol=1e-3, atol=1e-5
     )
     # Gradients that are nearly zero are rounded otherwise, and AdamW steps alike for all sizes: whole tensors count.
-    # The optimizer's means are as large as the gradients.
+    # Muon, which makes all directions equal, lets roundings grow. The optimizer's means are as large as the gradients.
     weights = "adapter_model.safetensors" if way == "lora" else "model.safetensors"
-    for file in (weights, "training/optimizer.safetensors"):
+    for file, limit in ((weights, 1e-2), ("training/optimizer.safetensors", 5e-2)):
         one, two = (load_file(tmp_path / name / "step-0000006" / file) for name in ("one", "two"))
         assert one.keys() == two.keys()
         for name, tensor in one.items():
-            assert (two[name] - tensor).norm() <= 5e-3 * tensor.norm(), name
+            assert (two[name] - tensor).norm() <= limit * tensor.norm(), name
 
 
 @pytest.mark.slow

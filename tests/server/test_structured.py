@@ -1,9 +1,10 @@
 """Answers that are held to something, through the API: kept at every point of a stream, or refused with the reason."""
 
 import asyncio
+import functools
 import json
 import re
-import threading
+import time
 
 import httpx2
 import pytest
@@ -202,6 +203,9 @@ def test_every_prefix_of_a_stream_is_a_prefix_of_an_answer(ask, service, name, s
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", "at least 1"),
         ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag", "not supported"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
+        ({"response_format": {"type": "xml"}}, "response_format", "type is 'xml', must be 'text', 'json_object' or 'j"),
+        ({"response_format": {"schema": {}}}, "response_format", "type is missing"),
+        ({"response_format": "json"}, "response_format", "must be an object"),
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format", "one constraint"),
         ({"guided_regex": "a{70}"}, "max_tokens", "has 70 tokens, max_tokens is 64"),
         ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "does not go with guided_regex"),
@@ -250,24 +254,25 @@ def test_nobody_waits_for_the_constraints_of_others(send, service, monkeypatch):
     said = {"messages": [{"role": "user", "content": "say hello"}], "seed": 1, "max_tokens": 8}
     known = (CHAT, {**said, "guided_regex": "[xyz]{6}"})
     assert send(known)[0].status_code == 200
-    builder, held = service.constraints._builder, threading.Event()
+    builder = service.constraints._builder
 
     def slow(spec):
-        held.wait(60)
+        time.sleep(3)
         return Builder.build(builder, spec)
 
     monkeypatch.setattr(builder, "build", slow)
-    monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 1.0)
     new = [(CHAT, {**said, "guided_regex": f"[ghi]{{{n}}}"}) for n in range(2, 7)]
-    *late, plain, found = send(*new, (CHAT, said), known)
+    own, *late, plain, found = send(*new, (CHAT, said), known)
+    # On a busy machine the own build may take long: that is no reason to send a client away.
+    assert own.status_code == 200
     for response in late:
         assert response.status_code == 429
         assert response.headers["Retry-After"] == "1"
         assert response.json()["error"]["code"] == "constraints_busy"
     assert (plain.status_code, found.status_code) == (200, 200)
-    held.set()
+    monkeypatch.setattr(builder, "build", functools.partial(Builder.build, builder))
     monkeypatch.setattr(constraints, "MAX_WAIT_SECONDS", 60)
-    # The one that was being built is there now.
     assert [response.status_code for response in send(*new)] == [200] * len(new)
 
 

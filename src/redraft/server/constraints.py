@@ -23,7 +23,7 @@ from redraft.text.prompts.grounding import SourceText
 
 BUILD_SECONDS = BuildLimits().seconds
 MAX_WAIT_SECONDS = BUILD_SECONDS + 0.4
-"""What a request waits for its constraint at most, the builds of others included. What it waited for is still built."""
+"""What a request waits at most until its constraint's turn comes. Its own build may last as the builder lets it."""
 
 REFUSED_SECONDS = 60.0
 """For so long a refusal is told again without another build: on a busy machine one that takes all its time ends when
@@ -117,9 +117,20 @@ class Constraints:
         if time.monotonic() < until:
             self._metrics.constraint_refusals.labels(reason).inc()
             raise BuildRefused(message, reason)
-        async with asyncio.timeout(MAX_WAIT_SECONDS):
+        has_begun = asyncio.Event()
+
+        def find_or_build() -> TokenAutomaton:
+            loop.call_soon_threadsafe(has_begun.set)
+            return self._cache.get(spec, self._model.vocabulary)
+
+        built = loop.run_in_executor(self._thread, find_or_build)
+        try:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                await has_begun.wait()
+            return await built
+        finally:
             # What nobody waits for any more is not begun.
-            return await loop.run_in_executor(self._thread, self._cache.get, spec, self._model.vocabulary)
+            built.cancel()
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

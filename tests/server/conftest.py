@@ -47,7 +47,7 @@ class InThread:
         return self
 
     def client(self, **options: Any) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=SECONDS, trust_env=False, **options)
+        return httpx2.Client(base_url=self.url, timeout=SECONDS, trust_env=False, verify=False, **options)
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -84,7 +84,7 @@ class Command:
         return self
 
     def client(self, **options: Any) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=SECONDS, trust_env=False, **options)
+        return httpx2.Client(base_url=self.url, timeout=SECONDS, trust_env=False, verify=False, **options)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -11,6 +11,8 @@ import redraft
 from redraft.server.app import create_app
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
+from redraft.text.trust.calibration import read_calibration
+from redraft.weights.fetch import resolve
 
 LINES = (Path(__file__).parent / "recorded_requests.jsonl").read_text(encoding="utf-8").splitlines()
 RECORDED = [json.loads(line) for line in LINES]
@@ -18,8 +20,11 @@ RECORDED = [json.loads(line) for line in LINES]
 
 @pytest.fixture(scope="module", params=["without tools", "with tools"])
 def ask(request, folder, thinking_folder):
-    """Sends a request to a model whose template knows no tools, as the bundled one's, or to one whose template does."""
+    """Sends a request to a model that is calibrated and has no tools, as the bundled one, or to one that has tools."""
     model = redraft.load(folder if request.param == "without tools" else thinking_folder)
+    if request.param == "without tools":
+        model.calibration = read_calibration(resolve("bundled"))
+        assert model.is_scored(None)
     service = Service(ServerSettings(served_name="bundled"))
     app = create_app(service)
     loop = asyncio.new_event_loop()

@@ -30,10 +30,11 @@ def model(tmp_path_factory) -> redraft.Model:
 def ask(model):
     """Sends a request and gives the response's body; one event loop for the module, as a server has one."""
     service = Service(ServerSettings(max_concurrent=4, max_queue=8))
+    app = create_app(service)
     loop = asyncio.new_event_loop()
 
     async def send(method: str, path: str, body: object) -> httpx2.Response:
-        transport = httpx2.ASGITransport(create_app(service))
+        transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, json=body)
 

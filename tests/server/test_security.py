@@ -278,8 +278,10 @@ def raw_open(server, request: bytes) -> bytes:
 def test_other_types_methods_and_routes_are_refused_in_the_same_shape(client):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         detail(client.post(CHAT, content=b"{}", headers={"Content-Type": kind}), 415)
-    detail(client.get(CHAT), 405)
-    detail(client.delete("/v1/models"), 405)
+    told = client.get(CHAT)
+    assert detail(told, 405)["message"] == f"{CHAT} does not take GET; send POST"
+    assert told.headers["allow"] == "POST"
+    assert "does not take DELETE; send " in detail(client.delete("/v1/models"), 405)["message"]
     detail(client.options(CHAT), 405)
     detail(client.get("/docs"), 404)
     detail(client.get("/v1/models/"), 404)

@@ -1,11 +1,13 @@
 """The application: every route, and the middleware around them."""
 
+import copy
 import re
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -65,7 +67,7 @@ def create_app(service: Service, batches: tuple[BatchStore, BatchWorker] | None 
 
 
 def create_routes(service: Service, batches: tuple[BatchStore, BatchWorker] | None = None) -> FastAPI:
-    app = FastAPI(
+    app = Api(
         title="redraft", version=version("redraft"), docs_url=None, redoc_url=None, responses=ERROR_RESPONSES,
         redirect_slashes=False,
         description="DiffusionGemma behind OpenAI's API. See docs/serving.md.",
@@ -78,25 +80,69 @@ def create_routes(service: Service, batches: tuple[BatchStore, BatchWorker] | No
         endpoint.add_routes(app, service)
     if batches is not None:
         batch_endpoint.add_routes(app, *batches)
-    _remove_422(app)
-    _allow_head(app)
+    for route in app.routes:
+        # Probes may ask for the head alone.
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
+            route.methods = {"GET", "HEAD"}
     return app
+
+
+class Api(FastAPI):
+    """The routes. Their document is made when it is first asked for, which takes longer than all the rest.
+
+    It has each route once, without HEAD, and not the framework's 422: bodies are refused with 400, as OpenAI does.
+    """
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            routes = []
+            for route in map(copy.copy, self.routes):
+                if isinstance(route, APIRoute):
+                    route.methods = route.methods - {"HEAD"}
+                routes.append(route)
+            document = get_openapi(
+                title=self.title, version=self.version, description=self.description, routes=routes
+            )  # fmt: skip
+            for path in document["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+            self.openapi_schema = document
+        return self.openapi_schema
 
 
 # Coroutines, because the framework would run plain functions in a thread.
 async def _answer_http_error(request: Request, error: Any) -> Response:
     if error.status_code == 404 and not isinstance(error, ApiError):
         error = _unknown_route(request)
+    if error.status_code == 405 and not isinstance(error, ApiError):
+        error = _other_method(request, error)
     return _answer(request, from_http(error))
 
 
 def _unknown_route(request: Request) -> ApiError:
     """Returns the error of a path that leads nowhere, with the paths that lead somewhere."""
-    path = re.sub(r"[^!-~]", "?", request.url.path[:100])
-    paths = request.app.openapi()["paths"].items()
-    known = ", ".join(f"{'/'.join(sorted(methods)).upper()} {at}" for at, methods in paths)
+    path = _shown_path(request)
+    methods: dict[str, set[str]] = {}
+    for route in request.app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            methods.setdefault(route.path_format, set()).update(route.methods - {"HEAD"})
+    known = ", ".join(f"{'/'.join(sorted(names))} {at}" for at, names in methods.items())
     message = f"there is no route {path}; there are {known}; /openapi.json describes them, and / is the playground"
     return ApiError(404, message, code="unknown_route")
+
+
+def _other_method(request: Request, error: Any) -> ApiError:
+    """Returns the error of a method that a path does not have, with those that it has."""
+    allowed = dict(error.headers or {}).get("Allow", "").split(", ")
+    method = re.sub(r"[^!-~]", "?", request.method[:20])
+    message = f"{_shown_path(request)} does not take {method}; send {' or '.join(sorted({*allowed} - {'HEAD'}))}"
+    return ApiError(405, message, code="method_not_allowed", headers=error.headers)
+
+
+def _shown_path(request: Request) -> str:
+    return re.sub(r"[^!-~]", "?", request.url.path[:100])
 
 
 async def _answer_validation_error(request: Request, error: Any) -> Response:
@@ -113,19 +159,3 @@ def _answer(request: Request, error: ApiError) -> Response:
 async def _raise_on(_: Request, error: Exception) -> Response:
     """Leaves errors to the middleware: the framework would answer in its own words, even to a closed connection."""
     raise error
-
-
-def _allow_head(app: FastAPI) -> None:
-    """Lets probes ask for the head alone. After the document was made: it has each route once."""
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.methods == {"GET"}:
-            route.methods = {"GET", "HEAD"}
-
-
-def _remove_422(app: FastAPI) -> None:
-    """Removes the framework's 422 from the document: bodies are refused with 400, as OpenAI does."""
-    for path in (document := app.openapi())["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)

@@ -138,6 +138,14 @@ def _message(error: Mapping[str, Any]) -> str:
         is_short = kind.endswith("too_short")
         limit = counted(context["min_length" if is_short else "max_length"], noun)
         return f"must have at {'least' if is_short else 'most'} {limit}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "must be an object"
+    if kind == "union_tag_not_found":
+        return f"{context['discriminator']} is missing".replace("'", "")
+    if kind == "union_tag_invalid":
+        *others, last = context["expected_tags"].split(", ")
+        name = context["discriminator"].replace("'", "")
+        return f"{name} is '{context['tag']:.80}', must be {' or '.join(filter(None, [', '.join(others), last]))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "must be", 1)
 

@@ -109,15 +109,15 @@ def test_what_the_encoding_cannot_hold_is_escaped_and_told_once():
     assert "characters that it lacks are escaped as in JSON" in ended.stderr.decode()
 
 
-def test_answers_and_later_rows_outlive_an_encoding(tmp_path, checkpoint):
+def test_answers_and_later_rows_outlive_an_encoding(run, tmp_path, checkpoint):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "hello"}\n{"prompt": "again"}\n')
     rows = ("generate", "--rows", tmp_path / "rows.jsonl", "-m", checkpoint, "--seed", 3)
     # The tiny model's noise holds characters that ASCII does not.
     ascii = redraft_command(*rows, env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    utf_8 = redraft_command(*rows, env=os.environ | {"PYTHONIOENCODING": "utf-8"})
-    assert ascii.returncode == utf_8.returncode == 0
-    assert not utf_8.stdout.isascii()
-    texts = [[json.loads(line)["text"] for line in ended.stdout.splitlines()] for ended in (ascii, utf_8)]
+    code, utf_8, _ = run(*rows)
+    assert ascii.returncode == code == 0
+    assert not utf_8.isascii()
+    texts = [[json.loads(line)["text"] for line in out.splitlines()] for out in (ascii.stdout, utf_8)]
     assert texts[0] == texts[1]
     assert len(texts[0]) == 2
 
@@ -138,13 +138,13 @@ def test_a_stream_that_is_closed_is_a_sentence(checkpoint, arguments, shell, mes
     assert (ended.returncode, ended.stderr) == (2, message)
 
 
-def test_closed_streams_that_are_not_needed_do_no_harm(checkpoint):
+def test_closed_streams_that_are_not_needed_do_no_harm(run, checkpoint):
     asked = ("generate", "hello", "-m", checkpoint, "--seed", 3, "--max-new-tokens", 4)
     asked += ("--confidence-threshold", 99, "--stability-threshold", 0)
-    open_ = redraft_command(*asked)
+    code, text, told = run(*asked)
+    assert (code, told) == (0, CUT)
     closed = redraft_command(*asked, shell="<&- 2>&-")
-    assert (closed.returncode, closed.stdout, closed.stderr) == (0, open_.stdout, b"")
-    assert open_.stderr.decode() == CUT
+    assert (closed.returncode, closed.stdout.decode(), closed.stderr) == (0, text, b"")
 
 
 def test_what_the_system_refuses_is_a_sentence(run, tmp_path):

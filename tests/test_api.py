@@ -90,6 +90,18 @@ def test_a_constraint_can_be_built_before(model):
     for bad in (2, "yes", ["yes", 1]):
         with pytest.raises(ValueError, match=r"the choice is .*, must be a list of texts"):
             model.generate("hello", choice=bad)
+    for name, bad, told in (
+        ("regex", 5, "the regex is 5, must be a text"),
+        ("grammar", b"start: /a/", "the grammar is b'start: /a/', must be a text"),
+        ("constraint", "a", "the constraint is 'a', must be one that Model.constraint has built"),
+        ("start", [1], r"start is \[1\], must be a redraft.CanvasStart"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            model.generate("hello", **{name: bad})
+    with pytest.raises(ValueError, match="the text is None, must be a text with blanks"):
+        model.fill(None)
+    with pytest.raises(ValueError, match="the adapter is 5, must be a folder, or a name on the hub"):
+        model.load_adapter(5)
     with pytest.raises(ValueError, match="the shortest answer of this constraint has"):
         model.stream("hello", regex="a{50}", max_new_tokens=3)
 

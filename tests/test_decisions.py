@@ -98,9 +98,13 @@ def test_questions_are_read_from_json():
 
 def test_what_cannot_be_decided_is_refused(model):
     for message, questions, options in (
-        ("passes is 5, must lie between 1 and 4", QUESTIONS, {"passes": 5}),
-        ("orders is 0, must lie between 1 and 64", QUESTIONS, {"orders": 0}),
-        ("temperature is 0, must be above 0", QUESTIONS, {"temperature": 0}),
+        ("passes is 5, must be a whole number from 1 to 4", QUESTIONS, {"passes": 5}),
+        ("orders is 0, must be a whole number from 1 to 64", QUESTIONS, {"orders": 0}),
+        ("temperature is 0, must be a number above 0", QUESTIONS, {"temperature": 0}),
+        ("passes is '3', must be a whole number", QUESTIONS, {"passes": "3"}),
+        ("temperature is '1', must be a number", QUESTIONS, {"temperature": "1"}),
+        (r"the questions are 'Is it\?', must be a dict of TypedQuestions", "Is it?", {}),
+        (r"the questions are \{'q': \['a', 'b'\]\}, must be", {"q": ["a", "b"]}, {}),
         ("there is no question", {}, {}),
         (
             "no label fits into a canvas of 2 tokens",
@@ -110,3 +114,5 @@ def test_what_cannot_be_decided_is_refused(model):
     ):
         with pytest.raises(ValueError, match=message):
             model.decide("x", questions, **options)
+    with pytest.raises(ValueError, match="the text is 5, must be a text"):
+        model.decide(5, QUESTIONS)

@@ -47,6 +47,8 @@ FACADE_FILES = (
 )
 PEERS = "benchmark/peers.py"
 """The one file that may import transformers, which it measures."""
+ENTRY = "__main__.py"
+"""The one file that imports `cli`: `python -m redraft` is the command."""
 # The façade imports these rooms, so they must not import it.
 RULES = {
     "text": forbid(*(ROOMS - {"utils"}), FACADE, packages=("torch",)),
@@ -107,6 +109,8 @@ def broken_rules(source: Path) -> list[str]:
     for path in sorted((source / "redraft").rglob("*.py")):
         relative = path.relative_to(source)
         room = relative.parts[1].removesuffix(".py")
+        if relative.parts[1] == ENTRY:
+            continue
         if relative.parts[1] in FACADE_FILES:
             room = FACADE
         elif room not in ROOMS:

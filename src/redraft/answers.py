@@ -209,6 +209,14 @@ class AnswerText:
         return Committed(text)
 
 
+def check_held(constraint: object, start: object) -> None:
+    """Raises ValueError unless an answer can be held to the one, and begin as the other; None is neither."""
+    if constraint is not None and not isinstance(constraint, TokenAutomaton):
+        raise ValueError(f"the constraint is {constraint!r:.80}, must be one that Model.constraint has built")
+    if start is not None and not isinstance(start, CanvasStart):
+        raise ValueError(f"start is {start!r:.80}, must be a redraft.CanvasStart")
+
+
 def writing_of(mode: str, generation: Generation, settings: SamplerSettings) -> Writing:
     """Returns what trust marks are made of, from an answer of that mode."""
     return Writing(

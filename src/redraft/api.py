@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from redraft.answers import AnswerArguments, Committed, Draft, HoldingArguments, Result, json_schema_of
+from redraft.answers import AnswerArguments, Committed, Draft, HoldingArguments, Result, check_held, json_schema_of
 from redraft.asked import AskedAnswer
 from redraft.constraints.build import AutomatonCache, ConstraintSpec, spec_of
 from redraft.constraints.language.blanks import BLANK
@@ -98,6 +98,8 @@ class Model:
         base = self._base
         if base.folder is None:
             raise ValueError(f"{base!r} was not loaded from a folder: what its adapters belong to is not known")
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(f"the adapter is {folder!r:.80}, must be a folder, or a name on the hub")
         path = resolve(os.fspath(folder))
         name = Path(folder).resolve().name if name is None else name
         adapter = read_adapter(path, base.transformer.config)
@@ -309,6 +311,7 @@ class Model:
         is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
         named = {name: value for name, value in arguments.items() if name not in _OTHERS}
         settings = self.defaults.replace(**settings_of_mode(mode, named))
+        check_held(given.get("constraint"), start)
         held = self.hold(prompt, read, **given)
         return AskedAnswer(self, read, settings, held.automaton, held.schema, mode, start, is_scored, held.source)
 

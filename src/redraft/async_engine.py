@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from redraft import engine
-from redraft.answers import AnswerReader, Committed, Draft, Failure, HoldingArguments, Result
+from redraft.answers import AnswerReader, Committed, Draft, Failure, HoldingArguments, Result, check_held
 from redraft.api import Model, Prompt
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
@@ -201,6 +201,7 @@ class Engine:
     ) -> Request:
         """Returns a request, with the fields of redraft.engine.Request; is_scored: None as `Model.generate` has it."""
         check_not_forked()
+        check_held(constraint, start)
         model = self.model.with_adapter(adapter)
         return Request(
             id=str(next(self._numbers)),

@@ -134,10 +134,14 @@ def decide(
         ("orders", orders, MAX_AVERAGED),
         ("draws", draws, MAX_AVERAGED),
     ):
-        if not 1 <= value <= most:
-            raise ValueError(f"{name} is {value}, must lie between 1 and {most}")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}, must be above 0")
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"{name} is {value!r}, must be a whole number from 1 to {most}")
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature!r}, must be a number above 0")
+    if not isinstance(text, str):
+        raise ValueError(f"the text is {text!r:.80}, must be a text")
+    if not isinstance(questions, Mapping) or not all(isinstance(one, TypedQuestion) for one in questions.values()):
+        raise ValueError(f"the questions are {questions!r:.80}, must be a dict of TypedQuestions by name")
     if not questions:
         raise ValueError("there is no question: give at least one")
     chosen = model.defaults.replace(**settings)

@@ -39,6 +39,13 @@ def test_the_listed_help_is_the_first_sentence_of_the_commands_own():
         assert listed.help == first_sentence(loaded.help), name
 
 
+def test_the_package_is_the_command_too():
+    command = [sys.executable, "-m", "redraft", "generate", "--steps", "abc"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = "redraft: --steps is 'abc', must be an integer; see: redraft generate --help\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", told)
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_help_is_not_cut(width):
     for path, command in all_commands():

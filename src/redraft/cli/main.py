@@ -1,6 +1,8 @@
 """The `redraft` command and how its errors look: one line, exit code 2."""
 
+import itertools
 import os
+import re
 import sys
 import time
 from typing import Annotated
@@ -115,7 +117,7 @@ def _run(arguments: list[str], started: float) -> int:
         code = app(arguments, prog_name="redraft", standalone_mode=False, obj=started)
     except typer.TyperException as error:
         # The parser's errors know how they read best, and which command they belong to.
-        message = getattr(error, "format_message", error.__str__)()
+        message = _named_value(getattr(error, "format_message", error.__str__)(), arguments)
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "redraft"
         return _fail(f"{message.rstrip('.')}; see: {command} --help")
@@ -128,6 +130,19 @@ def _run(arguments: list[str], started: float) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else code or 0
+
+
+def _named_value(message: str, arguments: list[str]) -> str:
+    """Returns what the parser says of an option's value, with the value; a message about anything else as it is."""
+    found = re.match(r"Invalid value for '(-[\w-]+)'.*: Input should be a valid (number|integer)", message)
+    if found is None:
+        return message
+    option, kind = found.groups()
+    given = [value for before, value in itertools.pairwise(arguments) if before == option]
+    given += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
+    return (
+        f"{option} is {given[-1]!r}, must be {'a number' if kind == 'number' else 'an integer'}" if given else message
+    )
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -94,6 +94,9 @@ def spec_of(
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names)} are given: an answer has one constraint")
+    for name, text in (("regex", regex), ("grammar", grammar)):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"the {name} is {text!r:.80}, must be a text")
     if regex is not None:
         return ConstraintSpec(kind="regex", text=regex)
     if choice is not None:

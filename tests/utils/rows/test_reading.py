@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import threading
 
 import pytest
@@ -75,6 +76,14 @@ def test_a_comma_in_the_header_is_the_separator(file):
     assert read(file("a.csv", 'a,b;c\n1,"x; y"\n'), template="{b;c}") == [(2, "x; y")]
     with pytest.raises(ValueError, match=r"line 2 has 3 fields, .* 2: put a field that contains a semicolon in"):
         RowFile(file("b.csv", "a;b\n1;2;3\n"), template="{a}").check()
+
+
+def test_a_table_of_tabs_that_has_none_says_what_it_may_be(file):
+    told = "line 1: tabs separate no columns here, but the header has a semicolon: call it .csv, or name the format csv"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        RowFile(file("a.tsv", "id;prompt\n1;x\n")).check()
+    assert read(file("b.tsv", "prompt\nx; y\n")) == [(2, "x; y")]
+    assert read(file("c.tsv", "id;prompt\n1;x\n"), format="csv") == [(2, "x")]
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "A.CSV.GZ"])

@@ -18,6 +18,8 @@ BLANK = "___"
 
 def split_blanks(text: str, blank: str = BLANK) -> tuple[str, ...]:
     """Returns the parts of a text around its blanks. ValueError where it has none, or nothing between two of them."""
+    if not isinstance(text, str):
+        raise ValueError(f"the text is {text!r:.80}, must be a text with blanks")
     if not blank:
         raise ValueError("the mark of a blank is empty, must be a text such as '___'")
     parts = tuple(re.split(f"{re.escape(blank)}_*" if blank == BLANK else re.escape(blank), text))

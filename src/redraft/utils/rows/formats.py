@@ -119,6 +119,10 @@ def _parse_table(lines: Lines, separator: str, kind: str) -> Parsed:
         number, fields = row
         if header is None:
             header = fields
+            if kind == "TSV" and len(header) == 1 and (other := next((one for one in ",;|" if one in header[0]), None)):
+                told = f"line {number}: tabs separate no columns here, but the header has {SEPARATORS[other]}"
+                yield BadRow(number, f"{told}: call it .csv, or name the format csv")
+                return
             if duplicates := sorted({name for name in header if header.count(name) > 1}):
                 yield BadRow(number, f"line {number}: column {duplicates[0]!r} occurs more than once")
                 return

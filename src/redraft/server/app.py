@@ -98,7 +98,7 @@ class Api(FastAPI):
             routes = []
             for route in map(copy.copy, self.routes):
                 if isinstance(route, APIRoute):
-                    route.methods = route.methods - {"HEAD"}
+                    route.methods = _own_methods(route)
                 routes.append(route)
             document = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=routes
@@ -110,6 +110,11 @@ class Api(FastAPI):
                 document["components"]["schemas"].pop(name, None)
             self.openapi_schema = document
         return self.openapi_schema
+
+
+def _own_methods(route: APIRoute) -> set[str]:
+    """Returns the methods that a route has of itself: HEAD goes with GET."""
+    return {*(route.methods or ())} - {"HEAD"}
 
 
 # Coroutines, because the framework would run plain functions in a thread.
@@ -127,7 +132,7 @@ def _unknown_route(request: Request) -> ApiError:
     methods: dict[str, set[str]] = {}
     for route in request.app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
-            methods.setdefault(route.path_format, set()).update(route.methods - {"HEAD"})
+            methods.setdefault(route.path_format, set()).update(_own_methods(route))
     known = ", ".join(f"{'/'.join(sorted(names))} {at}" for at, names in methods.items())
     message = f"there is no route {path}; there are {known}; /openapi.json describes them, and / is the playground"
     return ApiError(404, message, code="unknown_route")

@@ -162,10 +162,8 @@ class Engine:
 
         stop_ids: tokens that end the answer and are cut; None is the model's EOS ids. mode: as `Model.generate` has it;
         "autoregressive" has no drafts. adapter: the name of one that the model has loaded. What the answer is held to
-        is given, and built, as for `Model.generate`.
-
-        Raises what `Model.generate` raises, ValueError for a request that can never fit the limits, QueueFull if too
-        many wait, and RuntimeError if the engine is shut down.
+        is given, and built, as for `Model.generate`. Raises what that raises, ValueError for a request that can never
+        fit the limits, QueueFull if too many wait, and RuntimeError if the engine is shut down.
         """
         stops = None if stop_ids is None else tuple(stop_ids)
         request, reader = await asyncio.to_thread(

@@ -37,8 +37,10 @@ async def answer_all(
 
     async def keep() -> None:
         while True:
+            # Not wait_for: in Python 3.11 a cancellation that comes together with the event is lost in it.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(due.wait(), SYNC_SECONDS)
+                async with asyncio.timeout(SYNC_SECONDS):
+                    await due.wait()
             due.clear()
             if journal.unsynced:
                 # Rows go on meanwhile: a disk takes its time.

@@ -172,6 +172,15 @@ def test_an_interrupted_rendering_leaves_no_answer_for_the_next() -> None:
     assert template.render({"x": "third"}) == "third"
 
 
+def test_a_machine_that_stands_still_ends_no_rendering() -> None:
+    template = ChatTemplate("{{ x }}", limits=TemplateLimits(seconds=0.5))
+    worker = start_worker(template)
+    os.kill(worker, signal.SIGSTOP)
+    threading.Timer(1.0, os.kill, (worker, signal.SIGCONT)).start()
+    assert template.render({"x": "late"}) == "late"
+    assert worker in children()
+
+
 def test_a_worker_that_died_is_replaced() -> None:
     template = ChatTemplate("{{ x }}")
     worker = start_worker(template)

@@ -28,6 +28,9 @@ from redraft.text import template_worker
 from redraft.utils.line_process import LineProcess
 
 START_SECONDS = 60.0
+STALLED = 10
+"""How many times its processor time a rendering may take by the clock: other work may have the machine."""
+
 # The worker must not import `redraft`, whose façade loads torch: it runs by path, with only Jinja's folders to import.
 BOOT = "import runpy, sys; sys.path += sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
 ENVIRONMENT = ("TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -35,7 +38,7 @@ ENVIRONMENT = ("TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateLimits:
-    """Bounds of one rendering: wall-clock seconds, characters of source and output, bytes of the worker's memory."""
+    """Bounds of one rendering: seconds of processor time, characters of source and output, bytes of its process."""
 
     seconds: float = 2.0
     max_source: int = 256 * 1024
@@ -97,7 +100,7 @@ class ChatTemplate:
                 raise ValueError("the chat template's process did not start: check memory and process limits")
             self._worker = worker
         try:
-            reply = self._worker.exchange(request, self.limits.seconds, self._max_reply)
+            reply = self._worker.exchange(request, STALLED * self.limits.seconds, self._max_reply)
         except BaseException:
             # Interrupted between question and answer: the next caller must not get this one's answer.
             self._stop()

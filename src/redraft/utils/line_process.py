@@ -1,16 +1,23 @@
 """A process that answers each line on its standard input with one on its standard output, and can be ended any time."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
+
+OUT_OF_TIME = -signal.SIGPROF if sys.platform != "win32" else None
+"""The return code of a process that ended at its own limit of processor time."""
 
 
 class LineProcess:
     """The child process and one line of conversation with it at a time.
 
-    environment: the names of the variables of ours that it gets. timed_out: set once it was killed for being slow.
+    environment: the names of the variables of ours that it gets. timed_out: set once it was killed for being slow, or
+    ended at its own limit of processor time.
     """
 
     def __init__(self, command: Sequence[str], environment: Sequence[str]) -> None:
@@ -49,7 +56,13 @@ class LineProcess:
         finally:
             timer.cancel()
             timer.join()
-        return reply if reply.endswith(b"\n") else None
+        if reply.endswith(b"\n"):
+            return reply
+        if len(reply) < max_reply:  # its end, not too long a line
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self._process.wait(1.0) == OUT_OF_TIME:
+                    self.timed_out.set()
+        return None
 
     def _expire(self) -> None:
         self.timed_out.set()

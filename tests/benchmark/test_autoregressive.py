@@ -5,7 +5,7 @@ import torch
 
 from redraft.benchmark.autoregressive import compare_autoregressive
 from redraft.benchmark.compare import EngineTokens, random_prompts
-from redraft.benchmark.verified import compare_verified
+from redraft.benchmark.verified import LoadPhase, compare_verified
 from redraft.diffusion.settings import SamplerSettings
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.model.preparation import prepare
@@ -34,13 +34,21 @@ def test_at_the_break_even_a_canvas_takes_as_long_as_its_tokens():
 @pytest.mark.parametrize("mode", ["verified", "auto"])
 def test_verified_answers_are_counted_as_equal(mode):
     model = tiny_model(eos_ids=())
-    prompts = random_prompts(61, 5, 7).tolist()
-    found = compare_verified(model, prompts, SamplerSettings(max_new_tokens=9), 2, rounds=1, mode=mode)
+    phases = [LoadPhase(random_prompts(61, 5, 7).tolist(), 2)]
+    found = compare_verified(model, phases, SamplerSettings(max_new_tokens=9), rounds=1, mode=mode)
     assert (found.equal, found.answers, found.tokens) == (5, 5, 9.0)
     assert found.rounds >= 1
     speed = {one: spread.median for one, spread in found.tokens_per_second.items()}
     assert found.ratio.median == pytest.approx(speed[mode] / speed["autoregressive"])
-    assert (found.ratio_to_best is None) == (mode == "verified")
-    if found.ratio_to_best is not None:
-        best = max(speed["autoregressive"], speed["verified"])
-        assert found.ratio_to_best.median == pytest.approx(speed["auto"] / best)
+    best = max(speed["autoregressive"], speed["verified"])
+    assert [one.median for one in found.ratio_to_best] == (
+        [] if mode == "verified" else [pytest.approx(speed["auto"] / best)]
+    )
+
+
+def test_each_phase_of_a_changing_load_is_compared_for_itself():
+    prompts = random_prompts(61, 6, 7).tolist()
+    phases = [LoadPhase(prompts[:1], 1), LoadPhase(prompts[1:5], 4), LoadPhase(prompts[5:], 1)]
+    model = tiny_model(eos_ids=())
+    found = compare_verified(model, phases, SamplerSettings(max_new_tokens=9), rounds=1, mode="auto")
+    assert (found.equal, found.answers, len(found.ratio_to_best)) == (6, 6, 3)

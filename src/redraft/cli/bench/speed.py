@@ -17,7 +17,7 @@ from redraft.benchmark.peers import TransformersSteps
 from redraft.benchmark.roofline.ceiling import measure_step
 from redraft.benchmark.steps import Step, check_step
 from redraft.benchmark.timing import describe_machine
-from redraft.benchmark.verified import compare_verified
+from redraft.benchmark.verified import LoadPhase, compare_verified
 from redraft.cli import options
 from redraft.cli.output import JsonLineOption, format_ms, report
 from redraft.generation.modes import DRAFTED_MODES
@@ -139,6 +139,10 @@ def compare(
     ] = "diffusion",
     prompts: Annotated[str | None, typer.Option(help="Of whole answers: a test set, extract by default.")] = None,
     requests: Annotated[int | None, typer.Option(help="Of whole answers: prompts of the set, 32 by default.")] = None,
+    changing: Annotated[
+        bool,
+        typer.Option("--changing", help="Of whole answers: the first and last quarter are asked for one at a time."),
+    ] = False,
     rounds: RoundsOption = 7,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps of a canvas: 4 are run beside transformers; 12 are assumed.")
@@ -158,11 +162,11 @@ def compare(
     if mode in DRAFTED_MODES:
         if peer != "autoregressive" or steps is not None:
             raise ValueError(f"--mode {mode} requires --with autoregressive, and no --steps")
-        options.check_at_least(1, requests=requests)
-        _verified(chosen, mode, rounds, prompts or "extract", requests or 32)
+        options.check_at_least(4 if changing else 1, requests=requests)
+        _verified(chosen, mode, rounds, prompts or "extract", requests or 32, changing)
         return
-    if prompts is not None or requests is not None:
-        raise ValueError("--prompts and --requests require --mode verified or auto")
+    if prompts is not None or requests is not None or changing:
+        raise ValueError("--prompts, --requests and --changing require --mode verified or auto")
     if peer == "transformers":
         options.require_package("transformers", "compare")
         options.check_at_least(2, steps=steps)
@@ -215,22 +219,30 @@ def _with_autoregressive(chosen: StepOptions, rounds: int, steps: int) -> None:
     )  # fmt: skip
 
 
-def _verified(chosen: StepOptions, mode: str, rounds: int, task: str, requests: int) -> None:
+def _verified(chosen: StepOptions, mode: str, rounds: int, task: str, requests: int, changing: bool) -> None:
     texts, machine = sample_prompts(task, requests), describe_machine()
     model = redraft.load(chosen.config, precision=chosen.precision)
     prompts = [model.encode(text) for text in texts]
-    found = compare_verified(model.transformer, prompts, model.defaults, chosen.batch, rounds=rounds, mode=mode)
+    quarter = len(prompts) // 4 if changing else 0
+    alone, crowd = (prompts[:quarter], prompts[-quarter:]), prompts[quarter : len(prompts) - quarter]
+    phases = [LoadPhase(crowd, chosen.batch)]
+    if changing:
+        phases = [LoadPhase(alone[0], 1), *phases, LoadPhase(alone[1], 1)]
+    found = compare_verified(model.transformer, phases, model.defaults, rounds=rounds, mode=mode)
     sides, best = found.tokens_per_second, found.ratio_to_best
     chosen.report(
         {
             "bench": "compare", "with": "autoregressive", "mode": mode, "prompts": task, "requests": requests,
-            "ratio": found.ratio, "ratio_to_best": best,
+            "at_a_time": [phase.batch for phase in phases], "ratio": found.ratio, "ratio_to_best": best,
             "tokens_per_second": sides, "equal": found.equal, "tokens": round(found.tokens, 2),
             "rounds": round(found.rounds, 2), "denoiser_passes": round(found.denoiser_passes, 2), "machine": machine,
         },
         f"{found.equal} of {found.answers} answers are equal; an answer of {found.tokens:.1f} tokens took "
         f"{found.rounds:.1f} causal and {found.denoiser_passes:.1f} denoiser passes",
-        *([] if best is None else [f"{best.median:.2f} x as fast as the better of the two others in each round"]),
+        *(
+            f"{phase.batch} at a time: {one.median:.2f} x as fast as the better of the two others in each round"
+            for phase, one in zip(phases if best else (), best, strict=True)
+        ),
         noun=REQUESTS, columns=("decoding", "tokens/s", "ratio"),
         rows=[
             (name, f"{one.median:.0f}", f"{found.ratio.median:.2f} x" if name == mode else "")

@@ -98,6 +98,8 @@ def test_what_changes_nothing_is_taken(service, body):
         ({"top_k": 5}, "top_k", "samples from the whole distribution"),
         ({"tool_choice": "required"}, "tool_choice", "requires tools"),
         ({"reasoning_effort": "low"}, "reasoning_effort", "not supported"),
+        ({"steps": 4}, "steps", "not supported; send it as canvas.steps"),
+        ({"max_new_tokens": 4}, "max_new_tokens", "not supported; send it as max_tokens"),
         ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking", "not support"),
         ({"skip_special_tokens": False}, "skip_special_tokens", "not supported"),
         ({"metadata": {"a": 1}}, "metadata.a", "must be"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from redraft.server.openai.requests import OPENAI_NAMES, Canvas
 from redraft.utils.words import counted
 
 ERROR_TYPES = {
@@ -24,6 +25,9 @@ ERROR_TYPES = {
 
 MAX_ERRORS_EXAMINED = 1000
 """Of the validation errors of one request body."""
+
+GENERATING_FIELDS = frozenset({"messages", "prompt", "input"})
+"""A request for an answer has one of these."""
 
 MAX_NAME_SHOWN = 200
 """Characters of a client's own name for a field."""
@@ -90,7 +94,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]], body: object = None) ->
     param = ".".join(map(str, path)) or None
     if here[0]["type"] == "extra_forbidden":
         name = _shortened(param)
-        return bad_request(f"{name} is not supported; leave it out", name, "unsupported_parameter")
+        return bad_request(f"{name} is not supported; {_way_out(name, body)}", name, "unsupported_parameter")
     if param is None:
         return bad_request("the request body must be a JSON object", None, "invalid_value")
     # A value of the wrong type is told all the types; one of a right type what else is wrong with it.
@@ -106,6 +110,15 @@ def from_http(error: HTTPException) -> ApiError:
         return error
     message = error.detail or HTTPStatus(error.status_code).phrase
     return ApiError(error.status_code, message, headers=error.headers)
+
+
+def _way_out(name: str, body: object) -> str:
+    """Returns what to do about a field that there is not: our own settings have another place, or another name."""
+    if not isinstance(body, dict) or body.keys().isdisjoint(GENERATING_FIELDS):
+        return "leave it out"
+    if name in Canvas.model_fields:
+        return f"send it as canvas.{name}"
+    return f"send it as {OPENAI_NAMES[name]}" if name in OPENAI_NAMES else "leave it out"
 
 
 def _depth(path: tuple[str | int, ...]) -> tuple[int, list[int]]:

@@ -21,35 +21,36 @@ class InputPart(StrictModel):
 Content = str | Annotated[list[InputPart], FAIL_FAST]
 
 
-class InputMessage(StrictModel):
-    """A message of the input, or of an earlier response's output. id, status: a client's own notes."""
+class NotedItem(StrictModel):
+    """What every item of an input may have. id, status: a client's own notes, which no answer depends on."""
 
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
     id: Label | None = None
     status: Label | None = None
 
 
-class FunctionCallInput(StrictModel):
-    """A call of a function, from an earlier response's output. id, status: a client's own notes."""
+class InputMessage(NotedItem):
+    """A message of the input, or of an earlier response's output."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+
+
+class FunctionCallInput(NotedItem):
+    """A call of a function, from an earlier response's output."""
 
     type: Literal["function_call"]
     call_id: Label
     name: str
     arguments: str
-    id: Label | None = None
-    status: Label | None = None
 
 
-class FunctionCallOutput(StrictModel):
-    """What came of a call: a text, or parts of one. id, status: a client's own notes."""
+class FunctionCallOutput(NotedItem):
+    """What came of a call: a text, or parts of one."""
 
     type: Literal["function_call_output"]
     call_id: Label
     output: Content
-    id: Label | None = None
-    status: Label | None = None
 
 
 def _type_of(given: Any) -> str:

@@ -13,10 +13,8 @@ from redraft.constraints.limits import Budget
 from redraft.constraints.tool_calls import ChatSpec, ToolSpec
 from redraft.text import Content, Reasoning, ToolCall
 from redraft.text.transcript import Transcript
-from redraft.weights.save import save_checkpoint as save_weights
 from tests.constraints.judges import AMPLE
-from tests.fakes.models import tiny_model
-from tests.fakes.tokenizers import THINKING_TEMPLATE, byte_level_tokenizer, save_checkpoint, thinking_tokenizer
+from tests.fakes.checkpoints import thinking_checkpoint
 
 FIND = {
     "type": "object",
@@ -38,12 +36,7 @@ TOOLS = {"find": FIND, "map_it": NAMED, "now": EMPTY, "any": None}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> redraft.Model:
-    folder = tmp_path_factory.mktemp("calls") / "thinking"
-    tokenizer = thinking_tokenizer(byte_level_tokenizer)
-    network = tiny_model(vocab_size=tokenizer.get_vocab_size())
-    save_weights(folder, network.config, network.state_dict())
-    save_checkpoint(folder, tokenizer, chat_template=THINKING_TEMPLATE)
-    return redraft.load(folder)
+    return redraft.load(thinking_checkpoint(tmp_path_factory.mktemp("calls") / "thinking"))
 
 
 def tool(name: str) -> ToolSpec:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from redraft.weights.save import save_checkpoint as save_weights
 from tests.fakes.models import tiny_model
-from tests.fakes.tokenizers import SPECIAL_TOKENS, gemma_tokenizer, save_checkpoint
+from tests.fakes.tokenizers import (
+    SPECIAL_TOKENS,
+    THINKING_TEMPLATE,
+    byte_level_tokenizer,
+    gemma_tokenizer,
+    save_checkpoint,
+    thinking_tokenizer,
+)
 
 CARD = {
     "purpose": "A tiny model for tests.",
@@ -33,4 +40,13 @@ def trainable_checkpoint(folder: Path) -> Path:
     settings = json.loads((folder / "generation_config.json").read_text())
     ends = [SPECIAL_TOKENS.index("<eos>"), SPECIAL_TOKENS.index("<turn|>")]
     (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": ends}))
+    return folder
+
+
+def thinking_checkpoint(folder: Path, **changes: object) -> Path:
+    """Weights and a byte-level tokenizer whose template knows tools and thoughts; no settings, no card."""
+    tokenizer = thinking_tokenizer(byte_level_tokenizer)
+    network = tiny_model(vocab_size=tokenizer.get_vocab_size(), **changes)
+    save_weights(folder, network.config, network.state_dict())
+    save_checkpoint(folder, tokenizer, chat_template=THINKING_TEMPLATE)
     return folder

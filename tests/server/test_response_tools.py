@@ -12,16 +12,9 @@ import redraft
 from redraft.server.app import create_app
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
-from redraft.weights.save import save_checkpoint as save_weights
+from tests.fakes.checkpoints import thinking_checkpoint
 from tests.fakes.engines import ScriptedEngine
-from tests.fakes.models import tiny_model
-from tests.fakes.tokenizers import (
-    THINKING_TEMPLATE,
-    byte_level_tokenizer,
-    save_checkpoint,
-    spelled_ids,
-    thinking_tokenizer,
-)
+from tests.fakes.tokenizers import spelled_ids
 from tests.server.conftest import InThread
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 9}}, "required": ["city"]}
@@ -34,12 +27,7 @@ TWO_CALLS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "thinking"
-    tokenizer = thinking_tokenizer(byte_level_tokenizer)
-    network = tiny_model(vocab_size=tokenizer.get_vocab_size(), max_context=2048)
-    save_weights(folder, network.config, network.state_dict())
-    save_checkpoint(folder, tokenizer, chat_template=THINKING_TEMPLATE)
-    return folder
+    return thinking_checkpoint(tmp_path_factory.mktemp("models") / "thinking", max_context=2048)
 
 
 @pytest.fixture(scope="module")

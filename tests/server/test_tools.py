@@ -14,16 +14,9 @@ import redraft
 from redraft.server.app import create_app
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
-from redraft.weights.save import save_checkpoint as save_weights
+from tests.fakes.checkpoints import thinking_checkpoint
 from tests.fakes.engines import ScriptedEngine
-from tests.fakes.models import tiny_model
-from tests.fakes.tokenizers import (
-    THINKING_TEMPLATE,
-    byte_level_tokenizer,
-    save_checkpoint,
-    spelled_ids,
-    thinking_tokenizer,
-)
+from tests.fakes.tokenizers import spelled_ids
 
 FIND = {
     "type": "function",
@@ -40,12 +33,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "find", "argume
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> redraft.Model:
-    folder = tmp_path_factory.mktemp("models") / "thinking"
-    tokenizer = thinking_tokenizer(byte_level_tokenizer)
-    network = tiny_model(vocab_size=tokenizer.get_vocab_size(), max_context=2048)
-    save_weights(folder, network.config, network.state_dict())
-    save_checkpoint(folder, tokenizer, chat_template=THINKING_TEMPLATE)
-    return redraft.load(folder)
+    return redraft.load(thinking_checkpoint(tmp_path_factory.mktemp("models") / "thinking", max_context=2048))
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import io
 import json
 import time
-from types import SimpleNamespace
 
 import openai
 import pytest
 
-from redraft.server.batches.worker import PAUSE_SECONDS, BatchWorker
 from tests.server.conftest import Command, until
 
 
@@ -139,16 +137,6 @@ def test_a_batch_can_be_cancelled(server):
         assert batch.status == "cancelled"
         answers = client.files.content(batch.output_file_id).text.splitlines()
         assert 0 < len(answers) == batch.request_counts.completed < 2000
-
-
-def test_a_file_is_checked_slowly_while_somebody_waits_for_an_answer(monkeypatch):
-    pauses = []
-    monkeypatch.setattr("redraft.server.batches.worker.time.sleep", pauses.append)
-    body = {"messages": [{"role": "user", "content": "x"}]}
-    for taken, wanted in ((0, []), (1, [PAUSE_SECONDS])):
-        service = SimpleNamespace(model_names=["tiny"], slots=SimpleNamespace(taken=taken))
-        BatchWorker(None, service)._check("/v1/chat/completions", body)
-        assert pauses == wanted
 
 
 def test_without_a_state_there_are_no_such_routes(start):

@@ -27,8 +27,6 @@ BATCHES_AT_ONCE = 4
 """Others wait. A long one shall not keep a short one from beginning."""
 IN_FLIGHT_FRACTION = 1 / 8
 """Of the requests that the engine works on, the part that one batch takes: who comes meanwhile waits for their step."""
-PAUSE_SECONDS = 0.002
-"""After the check of each row while somebody waits for an answer: it takes a tenth of that, of all Python code."""
 ENDED = ("completed", "failed", "cancelled", "expired")
 
 
@@ -93,7 +91,8 @@ class BatchWorker:
 
     def _run(self, owner: str, batch: Mapping[str, Any]) -> None:
         id, service = batch["id"], self._service
-        file = JobFile(self._store.path(batch["input_file_id"]), format=OPENAI, check_body=self._check)
+        check = functools.partial(check_body, models=service.model_names)
+        file = JobFile(self._store.path(batch["input_file_id"]), format=OPENAI, check_body=check)
         try:
             checked = file.check()
         except (ValueError, OSError) as error:
@@ -120,12 +119,6 @@ class BatchWorker:
             status = error.status
             job.write_finished()
         self._end(id, status, **self._outputs(owner, job))
-
-    def _check(self, url: str, body: Mapping[str, Any]) -> None:
-        """Checks a row's request, and leaves time to those who wait for an answer."""
-        check_body(url, body, models=self._service.model_names)
-        if self._service.slots.taken:
-            time.sleep(PAUSE_SECONDS)
 
     def _tick(self, id: str, expires_at: int, progress: Progress) -> None:
         if self._is_stopping:

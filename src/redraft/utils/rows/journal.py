@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from redraft.utils.files import sync_folder
+from redraft.utils.signals import delay_interrupt
 
 if sys.platform != "win32":
     import fcntl
@@ -138,10 +139,12 @@ class Journal:
 
         Raises OSError where it cannot, without half a line left over.
         """
-        start = self._end
-        self._write(_encode({"line": line, **key, "outcome": outcome}))
-        self._place(line, start)
-        self.unsynced += 1
+        start, data = self._end, _encode({"line": line, **key, "outcome": outcome})
+        # A row that is written is counted: an interrupt between the two would be told one row too few.
+        with delay_interrupt():
+            self._write(data)
+            self._place(line, start)
+            self.unsynced += 1
 
     def sync(self) -> None:
         """Makes what was appended outlive a loss of power too. May be called from another thread."""

@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def delay_interrupt() -> Iterator[None]:
-    """Delays the KeyboardInterrupt of a ctrl-C to the end of the block.
+    """Delays a ctrl-C to the end of the block, where the handler from before gets it: asyncio's, too, or none.
 
     Does nothing outside the main thread, and where the handler is not Python's to put back.
     """
@@ -23,7 +23,7 @@ def delay_interrupt() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, previous)
     if received:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

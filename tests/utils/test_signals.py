@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 
 
@@ -20,9 +21,14 @@ def interrupted_block(number=signal.SIGINT):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_block_is_finished_before_the_interrupt(number):
     done = []
-    with pytest.raises(KeyboardInterrupt), treat_sigterm_as_interrupt(), delay_interrupt():
-        os.kill(os.getpid(), number)
-        done.append(True)
+
+    def interrupted():
+        with treat_sigterm_as_interrupt(), delay_interrupt():
+            os.kill(os.getpid(), number)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert done == [True]
 
 

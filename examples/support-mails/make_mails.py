@@ -84,8 +84,12 @@ def write(path: Path, count: int, seed: int, *, is_new: bool, without: frozenset
     return frozenset(rows)
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+def make_tables(folder: Path, rows: int = 200, new: int = 100) -> None:
+    """Writes both tables into `folder`; no mail is in both."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = write(folder / "mails.csv", 200, 1, is_new=False)
-    write(folder / "new_mails.csv", 100, 2, is_new=True, without=known)
+    known = write(folder / "mails.csv", rows, 1, is_new=False)
+    write(folder / "new_mails.csv", new, 2, is_new=True, without=known)
+
+
+if __name__ == "__main__":
+    make_tables(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -1,6 +1,7 @@
 """`redraft.Engine`: many prompts at once, each as `Model.generate` would answer it."""
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -273,6 +274,29 @@ def test_one_of_two_that_gives_up_waiting_leaves_the_other_its_answer(engine, ex
         return (await asyncio.wait_for(second, 60)).text
 
     assert asyncio.run(run()) == expected[0]
+
+
+def test_the_card_says_how_answers_are_written(tmp_path):
+    model = redraft.load(tiny_checkpoint(tmp_path))
+    model.card = dataclasses.replace(model.card, mode="verified")
+    start, limits = redraft.CanvasStart(tokens=(3,), pinned=frozenset({0})), {"max_new_tokens": 12, "seed": 1}
+    expected = {mode: model.generate("hello", mode=mode, **limits).token_ids for mode in ("verified", "diffusion")}
+    assert len(set(expected.values())) == 2
+    confident = model.generate("hello", mode="diffusion", stopping="every_position_confident", **limits)
+    *_, streamed = model.stream("hello", **limits)
+    assert model.generate("hello", **limits).token_ids == streamed.token_ids == expected["verified"]
+    assert model.generate("hello", mode="diffusion", **limits).token_ids == expected["diffusion"]
+    assert model.generate("hello", start=start, **limits).token_ids[0] == 3
+    assert model.generate("hello", stopping="every_position_confident", **limits).token_ids == confident.token_ids
+    with redraft.Engine(model) as engine:
+        (many,) = engine.generate_many(["hello"], **limits)
+        assert many.token_ids == expected["verified"]
+        assert engine.request([1], stopping="every_position_confident").mode == "diffusion"
+        assert engine.request([1], start=start).mode == "diffusion"
+        assert [engine.request([1], mode=mode).mode for mode in (None, "auto")] == ["verified", "auto"]
+    model.card = dataclasses.replace(model.card, mode="fast")
+    with pytest.raises(ValueError, match="has mode 'fast', must be one of diffusion, autoregressive, verified, auto"):
+        model.generate("hello")
 
 
 @pytest.mark.parametrize("drafts", [False, True])

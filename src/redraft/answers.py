@@ -38,7 +38,8 @@ class AnswerArguments(SamplerArguments, HoldingArguments, total=False):
     mode: "diffusion" denoises canvases, "autoregressive" writes token by token with the causal pass of the same
     weights, "verified" writes the same tokens as that, drafted on canvases, and "auto" the same again, drafted while
     that is faster. The latter three take the likeliest token unless a temperature is given, which is that of
-    softmax(logits / temperature).
+    softmax(logits / temperature). None is as the model's card says, else "diffusion", which is also taken for a start
+    and for settings that only canvases have.
 
     adapter: the name of one that is loaded, None for the model itself. schema, regex, choice, grammar, of which one may
     be given: as `Model.constraint` takes them; constraint: what that has built. start: what the first canvas begins as,
@@ -48,7 +49,7 @@ class AnswerArguments(SamplerArguments, HoldingArguments, total=False):
     places are then in the result; at_words: to whole words of it.
     """
 
-    mode: Mode
+    mode: Mode | None
     adapter: str | None
     start: CanvasStart | None
     is_scored: bool | None

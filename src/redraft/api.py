@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from redraft.answers import AnswerArguments, Committed, Draft, HoldingArguments, Result, check_held, json_schema_of
 from redraft.asked import AskedAnswer
@@ -22,7 +22,7 @@ from redraft.diffusion.start import CanvasStart
 from redraft.filling import BLANK_LIMIT, FilledText, fill_blanks, rewrite_span
 from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
-from redraft.generation.modes import settings_of_mode
+from redraft.generation.modes import ANSWERING_MODES, Mode, chosen_mode, settings_of_mode
 from redraft.generation.result import check_prompt
 from redraft.held import Holding, held_answer
 from redraft.model.preparation import hold_adapters
@@ -87,6 +87,14 @@ class Model:
     def adapters(self) -> tuple[str, ...]:
         """The names of the adapters that are loaded."""
         return tuple(self._base._adapted)
+
+    @property
+    def usual_mode(self) -> Mode:
+        """How answers are written where nobody says: as the card has it, else by diffusion. ValueError for others."""
+        mode = self.card.mode or ANSWERING_MODES[0]
+        if mode not in ANSWERING_MODES:
+            raise ValueError(f"the card of {self.name} has mode {mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
+        return cast(Mode, mode)
 
     def load_adapter(self, folder: str | os.PathLike[str], name: str | None = None) -> "Model":
         """Loads an adapter in PEFT's layout, and returns what it makes of this model; the two share the weights.
@@ -307,9 +315,10 @@ class Model:
             return self.with_adapter(name)._ask(prompt, {**arguments, "adapter": None})
         arguments = {key: value for key, value in arguments.items() if key != "adapter"}
         given = {name: arguments[name] for name in _OTHERS if name in arguments}
-        mode, start, read = given.pop("mode", "diffusion"), given.pop("start", None), self.read(prompt)
-        is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
+        start, read = given.pop("start", None), self.read(prompt)
         named = {name: value for name, value in arguments.items() if name not in _OTHERS}
+        mode = chosen_mode(given.pop("mode", None), self.usual_mode, named, has_start=start is not None)
+        is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
         settings = self.defaults.replace(**settings_of_mode(mode, named))
         check_held(given.get("constraint"), start)
         held = self.hold(prompt, read, **given)

@@ -19,7 +19,7 @@ from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
 from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
-from redraft.generation.modes import Mode, settings_of_mode
+from redraft.generation.modes import Mode, chosen_mode, settings_of_mode
 from redraft.loading import load
 from redraft.model.transformer import Transformer
 from redraft.text.prompts.conversation import check_prompts
@@ -154,7 +154,7 @@ class Engine:
         *,
         drafts: bool = False,
         stop_ids: Sequence[int] | None = None,
-        mode: Mode = "diffusion",
+        mode: Mode | None = None,
         adapter: str | None = None,
         **settings: Unpack[EngineArguments],
     ) -> Answer:
@@ -189,7 +189,7 @@ class Engine:
         *,
         drafts: bool = False,
         top: int = 0,
-        mode: Mode = "diffusion",
+        mode: Mode | None = None,
         stop_ids: tuple[int, ...] | None = None,
         constraint: TokenAutomaton | None = None,
         adapter: str | None = None,
@@ -201,17 +201,18 @@ class Engine:
         check_not_forked()
         check_held(constraint, start)
         model = self.model.with_adapter(adapter)
+        chosen = chosen_mode(mode, model.usual_mode, settings, has_start=start is not None)
         return Request(
             id=str(next(self._numbers)),
             prompt=tuple(ids),
-            settings=model.defaults.replace(**settings_of_mode(mode, settings)),
+            settings=model.defaults.replace(**settings_of_mode(chosen, settings)),
             stop_ids=stop_ids,
             drafts=drafts,
             top=top,
-            mode=mode,
+            mode=chosen,
             constraint=constraint,
             adapter=model.adapter,
-            is_scored=mode == "diffusion" and model.is_scored(is_scored),
+            is_scored=chosen == "diffusion" and model.is_scored(is_scored),
             start=start,
         )
 
@@ -245,11 +246,13 @@ class Engine:
         self,
         prompt: Prompt,
         *,
-        mode: Mode = "diffusion",
+        mode: Mode | None = None,
         adapter: str | None = None,
         **settings: Unpack[EngineArguments],
     ) -> AsyncIterator[AnswerEvent]:
         """Yields drafts (but of an autoregressive answer), text and result. Leaving the loop cancels the answer."""
+        model = self.model.with_adapter(adapter)
+        mode = chosen_mode(mode, model.usual_mode, settings, has_start=False)
         answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, adapter=adapter, **settings)
         try:
             async for event in answer:
@@ -265,7 +268,7 @@ class Engine:
         self,
         prompts: Iterable[Prompt],
         *,
-        mode: Mode = "diffusion",
+        mode: Mode | None = None,
         adapter: str | None = None,
         **settings: Unpack[EngineArguments],
     ) -> Iterator[Result | Failure]:

@@ -49,15 +49,18 @@ def test_a_mode_reaches_the_server(server, folder):
         assert there["settings"] == {"seed": 0, "canvas": {"mode": mode}}
 
 
-def test_a_server_that_answers_in_another_mode_is_not_evaluated(start):
+def test_the_mode_of_a_server_is_told(start):
     causal = start(mode="auto")
-    result = run("eval", "extract", "--endpoint", f"{causal.url}/v1", "--examples", 1)
-    assert "answered in mode 'auto', not in 'diffusion': name with --mode" in str(result.exception)
+    assert summary("eval", "extract", "--endpoint", f"{causal.url}/v1", "--examples", 1)["mode"] == "auto"
+
+
+def test_a_server_that_does_not_tell_its_mode_is_asked_for_none():
     with openai_server() as other:
+        assert EndpointSubject(Endpoint(url=other.url, model="m")).respond("plain").text
         subject = EndpointSubject(Endpoint(url=other.url, model="m"), "verified")
         with pytest.raises(ValueError, match="does not say that it answered in mode 'verified'"):
             subject.respond("plain")
-        assert other.seen[0][2]["canvas"] == {"mode": "verified"}
+        assert other.seen[1][2]["canvas"] == {"mode": "verified"}
 
 
 def test_generated_tasks_of_a_server(server):

@@ -30,6 +30,16 @@ def test_the_card_says_how_where_the_command_does_not(start, folder, card, told,
     assert own["choices"][0]["canvas"]["mode"] == "diffusion"
 
 
+@pytest.mark.parametrize("canvas", [{"stopping": "every_position_confident"}, {"start": "a", "pinned": True}])
+def test_what_only_a_canvas_has_asks_for_one(start, folder, canvas):
+    server = start(load=with_card(folder, "auto"))
+    with server.client() as client:
+        told = client.post("/v1/chat/completions", json={**CHAT, "canvas": canvas}).json()
+        refused = client.post("/v1/chat/completions", json={**CHAT, "canvas": {**canvas, "mode": "auto"}})
+    assert told["choices"][0]["canvas"]["mode"] == "diffusion"
+    assert refused.status_code == 400
+
+
 def test_a_card_with_an_unknown_mode_is_not_served(start, folder):
     server = start(load=with_card(folder, "fast"), wait=False)
     server._thread.join(SECONDS)

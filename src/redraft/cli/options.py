@@ -50,11 +50,11 @@ KeyOption = Annotated[
     str | None, typer.Option("--api-key-env", help="The environment variable that holds the server's key.")
 ]
 ModeOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--mode",
         help="diffusion; autoregressive: the same weights token by token; verified: the same answers as that, drafted "
-        "on canvases; auto: the same again, drafted while that is faster.",
+        "on canvases; auto: the same again, drafted while that is faster. By default as the model's card says.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -84,11 +84,14 @@ class ModelOptions:
         """The sampler settings that the command line itself names."""
         return {name: value for name, value in self.settings.items() if name not in self.from_file}
 
-    def settings_in(self, mode: str) -> dict[str, Any]:
+    def settings_in(self, mode: str | None) -> dict[str, Any]:
         """Returns the settings, without those from the file that a mode of answering has no use for.
 
-        Raises ValueError for a mode that is unknown, and for options that it has no use for.
+        mode: None is what the model's card and the settings choose. Raises ValueError for one that is unknown, and for
+        options that it has no use for.
         """
+        if mode is None:
+            return self.settings
         if mode not in ANSWERING_MODES:
             raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
         unused = UNUSED_SETTINGS[mode]

@@ -66,7 +66,9 @@ class FrontierMeasurement:
             return load(self.model, device=self.device, precision=precision)
 
         def measure(choice: dict[str, Any]) -> Point:
-            subject = ModelSubject(model(choice["precision"]), {"seed": self.seed, **sampler_settings(choice)})
+            subject = ModelSubject(
+                model(choice["precision"]), {"seed": self.seed, **sampler_settings(choice)}, mode="diffusion"
+            )
             summary = summarise(evaluate(subject, cases, self.task.score, self.report))
             names = ("exact", "tokens_per_second", "tokens_per_forward", "steps_per_canvas")
             return Point(choice, *(summary[name] for name in names))

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from redraft.api import Model, Prompt
 from redraft.client.errors import RequestFailed
 from redraft.evaluation.constrained import constraint_of
-from redraft.generation.modes import Mode
+from redraft.generation.modes import Mode, chosen_mode
 from redraft.generation.result import ConstraintReport, Generation
 from redraft.text.prompts.conversation import text_of
 
@@ -88,11 +88,12 @@ class ModelSubject:
         model: Model,
         settings: Mapping[str, Any],
         *,
-        mode: Mode = "diffusion",
+        mode: Mode | None = None,
         is_constrained: bool = False,
         is_grounded: bool = False,
     ) -> None:
-        self._model, self._settings, self._mode = model, dict(settings), mode
+        self._model, self._settings = model, dict(settings)
+        self._mode = mode = chosen_mode(mode, model.usual_mode, settings, has_start=False)
         self._is_constrained, self._is_grounded = is_constrained or is_grounded, is_grounded
         named: dict[str, Any] = {"mode": mode} if mode != "diffusion" else {}
         named |= {"constrained": True} if self._is_constrained else {}
@@ -123,11 +124,11 @@ class ModelSubject:
 class EndpointSubject:
     """A model behind a server that speaks the OpenAI protocol.
 
-    mode: how it is to answer. Any but "diffusion" is asked for; whatever it is, an answer in another is an error.
+    mode: how it is to answer: asked for, and an answer in another is an error. None is as the server answers the first.
     """
 
-    def __init__(self, endpoint: "Endpoint", mode: Mode = "diffusion") -> None:
-        if mode != "diffusion":
+    def __init__(self, endpoint: "Endpoint", mode: Mode | None = None) -> None:
+        if mode is not None:
             canvas = {**endpoint.fields.get("canvas", {}), "mode": mode}
             endpoint = replace(endpoint, fields={**endpoint.fields, "canvas": canvas})
         self._endpoint, self._mode = endpoint, mode
@@ -154,12 +155,15 @@ class EndpointSubject:
 
     def _check_mode(self, told: str | None) -> None:
         """Raises ValueError where a server says of an answer that it was written in another mode, or should say it."""
-        if told is None and self._mode != "diffusion":
+        if self._mode is None:
+            self._mode = cast(Mode | None, told)
+            self.facts |= {"mode": told} if told is not None else {}
+        if told is None and self._mode is not None:
             raise ValueError(
                 f"{self._endpoint.url} does not say that it answered in mode {self._mode!r}, so it may not have; only "
                 "redraft's servers have modes: leave out --mode"
             )
-        if told not in (None, self._mode):
+        if told != self._mode:
             raise ValueError(
                 f"{self._endpoint.url} answered in mode {told!r}, not in {self._mode!r}: name with --mode the one to "
                 "evaluate"

@@ -1,7 +1,7 @@
 """The ways in which an answer is written, and what each of them has no use for. Imports no torch."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, cast, get_args
 
 Mode = Literal["diffusion", "autoregressive", "verified", "auto"]
 """How an answer is written; of all but the first the tokens are the same."""
@@ -16,6 +16,16 @@ _CANVAS = _STOPPING | {
 }  # fmt: skip
 UNUSED_SETTINGS = {"diffusion": frozenset[str](), "autoregressive": _CANVAS, "verified": _STOPPING, "auto": _STOPPING}
 """Sampler settings that a mode has no use for. When a draft is verified does not change the answer."""
+
+
+def chosen_mode(asked: str | None, usual: str, given: Collection[str], *, has_start: bool) -> Mode:
+    """Returns how an answer is written: as asked; where nobody says how, the usual way.
+
+    What only a canvas has use for asks for one: a start, or one of the sampler settings in `given`.
+    """
+    if asked is None:
+        asked = "diffusion" if has_start or not UNUSED_SETTINGS[usual].isdisjoint(given) else usual
+    return cast(Mode, asked)
 
 
 def settings_of_mode(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import cast
 
 from redraft.api import Model
 from redraft.async_engine import Engine
-from redraft.generation.modes import ANSWERING_MODES, Mode
+from redraft.generation.modes import Mode
 from redraft.server.constraints import Constraints
 from redraft.server.generation import AdmissionSlots
 from redraft.server.metrics import Metrics
@@ -96,10 +95,7 @@ class Service:
 
     def mode_of(self, model: Model) -> Mode:
         """Returns how a model's answers are written where a request does not say. ValueError for an unknown mode."""
-        mode = self.settings.mode or model.card.mode or ANSWERING_MODES[0]
-        if mode not in ANSWERING_MODES:
-            raise ValueError(f"the card of {model.name} has mode {mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
-        return cast(Mode, mode)
+        return self.settings.mode or model.usual_mode
 
     def name_of(self, model: Model) -> str:
         """Returns what requests call a model by."""

@@ -20,7 +20,7 @@ COMMANDS = "/new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops
 def chat(
     model_options: options.ModelOptions,
     *,
-    mode: options.ModeOption = "diffusion",
+    mode: options.ModeOption = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     quiet: options.QuietOption = False,
 ) -> None:

@@ -37,7 +37,7 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - for standard input.")] = None,
     piped: Annotated[str | None, typer.Argument(metavar="[-]", help="- : standard input follows the prompt.")] = None,
     *,
-    mode: options.ModeOption = "diffusion",
+    mode: options.ModeOption = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print only the text, without the live canvas.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, without the live canvas.")] = False,
     step_delay: Annotated[float, typer.Option(help="Seconds to pause at each step of the live canvas.")] = 0.0,

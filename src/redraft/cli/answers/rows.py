@@ -43,7 +43,7 @@ CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 def answer_rows(
     model_options: options.ModelOptions,
     chosen: RowOptions,
-    mode: str,
+    mode: str | None,
     constraint: Mapping[str, Any],
     *,
     strict: bool,
@@ -57,7 +57,7 @@ def answer_rows(
     """
     assert chosen.file is not None
     kind = chosen.kind
-    settings = {**model_options.settings_in(mode), **({} if mode == "diffusion" else {"mode": mode}), **constraint}
+    settings = {**model_options.settings_in(mode), **({} if mode is None else {"mode": mode}), **constraint}
     file = RowFile(
         chosen.file,
         format=chosen.file_format,

@@ -34,7 +34,7 @@ class EvaluationOptions:
     as_json: bool
     failures: Path | None
 
-    def subject(self, mode: str = "diffusion", *, is_constrained: bool = False, is_grounded: bool = False) -> Subject:
+    def subject(self, mode: str | None = None, *, is_constrained: bool = False, is_grounded: bool = False) -> Subject:
         """Returns the subject that is named; refuses incompatible options before a model is loaded."""
         if self.endpoint is None and self.api_key_env is not None:
             raise ValueError("--api-key-env has no effect without --endpoint")
@@ -46,9 +46,13 @@ class EvaluationOptions:
         settings = {"seed": 0} | settings
         if self.endpoint is not None:
             seeded = dataclasses.replace(self.model, settings=settings)
-            return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env), cast(Mode, mode))
+            return EndpointSubject(seeded.endpoint(self.endpoint, self.api_key_env), cast(Mode | None, mode))
         return ModelSubject(
-            self.model.load(), settings, mode=cast(Mode, mode), is_constrained=is_constrained, is_grounded=is_grounded
+            self.model.load(),
+            settings,
+            mode=cast(Mode | None, mode),
+            is_constrained=is_constrained,
+            is_grounded=is_grounded,
         )
 
     def run(self, name: str, cases: list[Case], score: Score, subject: Subject) -> None:
@@ -88,7 +92,7 @@ def _run_task(
     evaluation: EvaluationOptions,
     examples: int,
     *,
-    mode: str,
+    mode: str | None,
     constrained: bool,
     grounded: bool = False,
 ) -> None:
@@ -109,7 +113,7 @@ def extract(
     evaluation: EvaluationOptions,
     *,
     examples: ExamplesOption = 250,
-    mode: options.ModeOption = "diffusion",
+    mode: options.ModeOption = None,
     constrained: ConstrainedOption = False,
     grounded: Annotated[
         bool, typer.Option("--grounded", help="Hold each answer to the fields, and its values to the prompt's text.")
@@ -123,7 +127,7 @@ def normalize(
     evaluation: EvaluationOptions,
     *,
     examples: ExamplesOption = 250,
-    mode: options.ModeOption = "diffusion",
+    mode: options.ModeOption = None,
     constrained: ConstrainedOption = False,
 ) -> None:
     _run_task(TASKS["normalize"], evaluation, examples, mode=mode, constrained=constrained)
@@ -133,9 +137,7 @@ extract.__doc__, normalize.__doc__ = TASKS["extract"].description, TASKS["normal
 
 
 @with_evaluation_options
-def repair(
-    evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, mode: options.ModeOption = "diffusion"
-) -> None:
+def repair(evaluation: EvaluationOptions, *, examples: ExamplesOption = 250, mode: options.ModeOption = None) -> None:
     _run_task(TASKS["repair"], evaluation, examples, mode=mode, constrained=False)
 
 
@@ -162,7 +164,7 @@ def wide(
         list[str] | None, typer.Argument(help=f"The sets, all by default: {', '.join(WIDE_SETS)}.", metavar="SET...")
     ] = None,
     *,
-    mode: options.ModeOption = "diffusion",
+    mode: options.ModeOption = None,
 ) -> None:
     """The test sets of the next bundled model, a line of JSON each; not what today's is for."""
     for name in names or ():
@@ -181,7 +183,7 @@ def rows(
     file: Annotated[Path, typer.Argument(help='JSON lines, each with "prompt" and "answer".')],
     *,
     score: Annotated[str, typer.Option(help="text: exact and character error rate; fields: of JSON objects.")] = "text",
-    mode: options.ModeOption = "diffusion",
+    mode: options.ModeOption = None,
 ) -> None:
     """Any prompts with their right answers."""
     if score not in SCORES:

@@ -9,7 +9,7 @@ from redraft import CanvasStart
 from redraft.api import Model
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.engine import Request
-from redraft.generation.modes import UNUSED_SETTINGS, Mode, settings_of_mode
+from redraft.generation.modes import UNUSED_SETTINGS, Mode, chosen_mode, settings_of_mode
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import PreparedRequest
 from redraft.server.openai.errors import bad_request
@@ -206,7 +206,10 @@ def _max_new_tokens(
 def mode_of(service: Service, request: GenerationRequest) -> Mode:
     """Returns how a request is answered."""
     canvas = request.canvas
-    return "autoregressive" if canvas.autoregressive else canvas.mode or service.mode_of(service.model(request.model))
+    asked = "autoregressive" if canvas.autoregressive else canvas.mode
+    given = canvas.model_dump(exclude_unset=True, exclude_none=True)
+    usual = service.mode_of(service.model(request.model))
+    return chosen_mode(asked, usual, given, has_start=canvas.start is not None)
 
 
 def _check_mode(request: GenerationRequest, mode: Mode) -> None:

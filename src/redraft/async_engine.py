@@ -251,8 +251,7 @@ class Engine:
         **settings: Unpack[EngineArguments],
     ) -> AsyncIterator[AnswerEvent]:
         """Yields drafts (but of an autoregressive answer), text and result. Leaving the loop cancels the answer."""
-        model = self.model.with_adapter(adapter)
-        mode = chosen_mode(mode, model.usual_mode, settings, has_start=False)
+        mode = chosen_mode(mode, self.model.with_adapter(adapter).usual_mode, settings, has_start=False)
         answer = await self.submit(prompt, drafts=mode != "autoregressive", mode=mode, adapter=adapter, **settings)
         try:
             async for event in answer:
@@ -322,9 +321,8 @@ class _Batch:
     """The state of one `generate_many`: prompts submitted, answers that have ended, and their order."""
 
     def __init__(self, within: Engine, prompts: Iterator[Prompt], settings: dict[str, Any]) -> None:
-        limits = within.limits
         self._engine, self._prompts, self._settings = within, prompts, settings
-        self._ahead = min(PREFETCH_FACTOR * limits.admitted_requests, limits.queued_requests)
+        self._ahead = min(PREFETCH_FACTOR * within.limits.admitted_requests, within.limits.queued_requests)
         self._events: queue.SimpleQueue[engine.Event] = queue.SimpleQueue()
         self._readers: dict[str, AnswerReader] = {}
         self._ended: dict[str, Result | Failure] = {}

@@ -37,6 +37,16 @@ def loss(model) -> torch.Tensor:
     return losses(model, batch).total
 
 
+def merged(lora: LoRA, scale: float = SETTINGS.scale) -> dict[str, torch.Tensor]:
+    """The state of the plain model that the adapter makes of its own."""
+    sides = {name: parameter.detach() for name, parameter in lora.module.named_parameters()}
+    state = dict(lora.model.state_dict())
+    for name in state:
+        if (key := f"{name}.a".replace(".", "/")) in sides:
+            state[name] = state[name] + sides[f"{key[:-1]}b"] @ sides[key] * scale
+    return state
+
+
 def test_it_is_the_merged_model(tmp_path):
     plain = loss(tiny_model())
     lora = LoRA(tiny_model(), SETTINGS, base="", fingerprint="", seed=0)
@@ -44,14 +54,18 @@ def test_it_is_the_merged_model(tmp_path):
     with torch.no_grad():
         for parameter in lora.module.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    merged = tiny_model()
-    merged.load_state_dict(lora.merged(lora.module.state_dict()))
+    other = tiny_model()
+    other.load_state_dict(merged(lora))
     found = loss(lora.model)
     assert abs(found - plain) > 0.01
-    torch.testing.assert_close(found, loss(merged), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, loss(other), rtol=1e-5, atol=1e-5)
     found.backward()
     assert all(parameter.grad is None for parameter in lora.model.parameters())
     assert all(parameter.grad.abs().sum() > 0 for parameter in lora.module.parameters())
+    before = [parameter.detach().clone() for parameter in lora.module.parameters()]
+    with lora.validated({name: torch.zeros_like(one) for name, one in lora.module.named_parameters()}) as model:
+        torch.testing.assert_close(loss(model), plain, rtol=0, atol=0)
+    assert all(torch.equal(*pair) for pair in zip(before, lora.module.parameters(), strict=True))
     lora.write(tmp_path, lora.module.state_dict())
     other = LoRA(tiny_model(), SETTINGS, base="", fingerprint="", seed=1)
     other.read(tmp_path)
@@ -104,12 +118,12 @@ def test_what_was_trained_is_what_answers(base, tmp_path):
     assert adapted.card.purpose == f"Fine-tuned from {base} on rows.jsonl."
     lora = LoRA(load_model(base, torch.float32), LoRASettings(rank=4), base="", fingerprint="", seed=0)
     lora.read(checkpoint)
-    merged = redraft.load(base)
+    other = redraft.load(base)
     plain = load_model(base, torch.float32)
-    plain.load_state_dict(lora.merged(lora.module.state_dict()))
-    merged.transformer = prepare(plain, "float32")
+    plain.load_state_dict(merged(lora, 32 / 4))
+    other.transformer = prepare(plain, "float32")
     for seed in range(4):
-        expected = merged.generate("hello", seed=seed).token_ids
+        expected = other.generate("hello", seed=seed).token_ids
         assert adapted.generate("hello", seed=seed).token_ids == expected
         assert model.generate("hello", seed=seed).token_ids != expected
 

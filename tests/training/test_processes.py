@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from redraft.training.run.log import read_rows
 from redraft.training.run.processes import planned_count
+from redraft.weights.quantize import quantize_checkpoint
 from tests.fakes.checkpoints import trainable_checkpoint
 
 PROGRAM = """
@@ -42,9 +43,9 @@ def examples(step):
 plan = recipe(read_config(base), steps=steps, batch_size=batch, checkpoint_minutes=1e-9, **ways)
 data = TrainingData(examples, examples(999)[:2])
 plan = dataclasses.replace(plan, data=lambda _: data)
-if way == "lora":
+if way != "full":
     plan = dataclasses.replace(plan, lora=LoRASettings(rank=2, targets=("all", "self_conditioning.up_proj")))
-start = base if way == "lora" else None
+start = {"full": None, "lora": base, "qlora": base.parent / "int8"}[way]
 (out / "companions").mkdir(parents=True, exist_ok=True)
 try:
     run_recipe(plan, out, start=start, device="cpu")
@@ -55,7 +56,9 @@ except ValueError as error:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return trainable_checkpoint(tmp_path_factory.mktemp("base"))
+    folder = tmp_path_factory.mktemp("bases")
+    quantize_checkpoint(trainable_checkpoint(folder / "base"), folder / "int8", "int8")
+    return folder / "base"
 
 
 def free_port() -> int:
@@ -102,7 +105,7 @@ def test_outside_of_torchrun_there_is_one_process():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["full", "lora"])
+@pytest.mark.parametrize("way", ["full", "lora", "qlora"])
 def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(base, tmp_path, way):
     run(1, tmp_path / "one", way, 6, 4, base)
     told = run(2, tmp_path / "two", way, 4, 4, base)
@@ -117,7 +120,7 @@ def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(base, 
     )
     # Gradients that are nearly zero are rounded otherwise, and AdamW steps alike for all sizes: whole tensors count.
     # Muon, which makes all directions equal, lets roundings grow. The optimizer's means are as large as the gradients.
-    weights = "adapter_model.safetensors" if way == "lora" else "model.safetensors"
+    weights = "model.safetensors" if way == "full" else "adapter_model.safetensors"
     for file, limit in ((weights, 1e-2), ("training/optimizer.safetensors", 5e-2)):
         one, two = (load_file(tmp_path / name / "step-0000006" / file) for name in ("one", "two"))
         assert one.keys() == two.keys()

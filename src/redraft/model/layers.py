@@ -3,7 +3,7 @@
 N tokens, D hidden, H query heads, G key-value heads, d head size, E experts, K experts per token, M expert size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -123,14 +123,16 @@ class Experts(nn.Module):
     depend on how many others its expert was chosen for. In training, where every step sends other numbers of rows to
     an expert, products of a few sizes find the kernels that were built for them before.
 
-    `added`: what training adds to a product, by the name of its matrices: x [n, I] and the expert → [n, O].
+    `added`: what training adds to a product, by the name of its matrices: rows [n, I] sorted by expert and how many
+    each has → [n, O]. Matrices in few bits, which are trained beside, are modules that do the same.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         e, m, d = config.num_experts, config.expert_size, config.hidden_size
         self.row_block = ROW_MULTIPLE
-        self.added: dict[str, Callable[[Tensor, int], Tensor]] = {}
+        self.count = e
+        self.added: dict[str, Callable[[Tensor, Sequence[int]], Tensor]] = {}
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 
@@ -139,23 +141,29 @@ class Experts(nn.Module):
         n, k = experts.shape
         chosen = experts.flatten()
         order = chosen.argsort(stable=True)
-        counts = torch.bincount(chosen, minlength=self.gate_up_proj.shape[0])
+        counts = torch.bincount(chosen, minlength=self.count)
         sizes = -(-counts // self.row_block) * self.row_block
         # Where each of the sorted choices goes: onwards by the filling of the experts before its own.
         place = torch.arange(n * k, device=x.device) + ((sizes - counts).cumsum(0) - (sizes - counts))[chosen[order]]
         shares = sizes.tolist()
         rows = x.new_zeros(sum(shares), x.shape[1]).index_copy(0, place, x.index_select(0, order // k))
-        outputs = []
-        for expert, share in enumerate(torch.split(rows, shares)):
-            if share.shape[0]:
-                gate, up = self._multiply("gate_up_proj", share, expert).chunk(2, dim=-1)
-                outputs.append(self._multiply("down_proj", F.gelu(gate, approximate="tanh") * up, expert))
-        by_choice = torch.cat(outputs).index_select(0, place[order.argsort()]).view(n, k, -1)
+        gate, up = self._multiply("gate_up_proj", rows, shares).chunk(2, dim=-1)
+        out = self._multiply("down_proj", F.gelu(gate, approximate="tanh") * up, shares)
+        by_choice = out.index_select(0, place[order.argsort()]).view(n, k, -1)
         return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
 
-    def _multiply(self, name: str, x: Tensor, expert: int) -> Tensor:
-        out = F.linear(x, self.get_parameter(name)[expert])
-        return out + self.added[name](x, expert) if name in self.added else out
+    def _multiply(self, name: str, x: Tensor, shares: Sequence[int]) -> Tensor:
+        matrices = getattr(self, name)
+        # Taken apart at once: the gradient of each single one would be as large as that of all.
+        is_plain = isinstance(matrices, Tensor)
+        out: Tensor = grouped_linear(x, matrices.unbind(), shares) if is_plain else matrices(x, shares)
+        return out + self.added[name](x, shares) if name in self.added else out
+
+
+def grouped_linear(x: Tensor, matrices: Iterable[Tensor], shares: Sequence[int]) -> Tensor:
+    """x [n, I] sorted by matrix, of which each [O, I] has its share of the rows → [n, O]."""
+    parts = zip(torch.split(x, list(shares)), matrices, strict=True)
+    return torch.cat([F.linear(rows, matrix) for rows, matrix in parts if rows.shape[0]])
 
 
 class Layer(nn.Module):

@@ -199,7 +199,7 @@ class GroupedExperts(nn.Module):
 
     def __init__(self, plain: Experts, method: LinearMethod) -> None:
         super().__init__()
-        self._count = plain.down_proj.shape[0]
+        self._count = plain.count
         self.products = ExpertProducts(plain, partial(GroupedLinear, method=method), _gated)
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import LoRASettings
 from redraft.weights.card import read_card
-from redraft.weights.config.file import read_config, read_generation_config
+from redraft.weights.config.file import parse_quantization, read_config, read_config_json, read_generation_config
 from redraft.weights.fetch import fetch_config, resolve
 from redraft.weights.placement import pick_device
 
@@ -76,7 +76,8 @@ def finetune(
     config = read_config(fetch_config(base))
     device = pick_device(device) if device == "auto" else torch.device(device)
     if device.type == "cpu":
-        check_memory(config, lora)
+        described = fetch_config(base)
+        check_memory(config, lora, parse_quantization(read_config_json(described), folder=described))
     folder = resolve(base)
     tokenizer = TextTokenizer.load(folder)
     tokenizer.check_fits(config.vocab_size, folder)

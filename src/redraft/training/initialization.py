@@ -38,13 +38,15 @@ def initialize(model: Transformer, seed: int) -> None:
             nn.init.ones_(parameter)
 
 
-def open_start(path: Path, config: ModelConfig) -> Checkpoint:
+def open_start(path: Path, config: ModelConfig, *, is_frozen: bool = False) -> Checkpoint:
     """Opens the checkpoint that a run starts from; only its vocabulary may be another than `config`'s.
 
-    ValueError if it is not a checkpoint, is quantized, or has a different shape than `config`.
+    is_frozen: its weights stay as they are, so they may be quantized. ValueError if it is not a checkpoint, is
+    quantized but not frozen, or has a different shape than `config`.
     """
     checkpoint = Checkpoint.open(path)
-    checkpoint.check_unquantized()
+    if not is_frozen:
+        checkpoint.check_unquantized()
     if dataclasses.replace(config, vocab_size=checkpoint.config.vocab_size) != checkpoint.config:
         raise ValueError(
             f"{path} holds a model of a different shape than the recipe's; start from another one, or without one"

@@ -3,6 +3,7 @@
 All random choices of a step follow from (seed, step), so a resumed run continues as if it had never stopped.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -20,7 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from redraft.diffusion.randomness import Counter
 from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
+from redraft.model.linear.frozen import train_beside_quantized
 from redraft.model.linear.methods import is_bfloat16_fast
+from redraft.model.linear.quantized import Form, is_quantized
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import TrainingBatch, make_batch
 from redraft.training.initialization import initialize, open_start, start_weights
@@ -35,23 +38,30 @@ from redraft.training.validation import Scores, Validator
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.utils.words import counted
 from redraft.weights.adapters.files import fingerprint
-from redraft.weights.checkpoint import Checkpoint
+from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.memory import check_available
 
 
-def check_memory(config: ModelConfig, lora: LoRASettings | None = None) -> None:
-    """Raises ValueError if what training keeps of every weight, in float32, exceeds the free memory.
+def check_memory(config: ModelConfig, lora: LoRASettings | None = None, bits: int | None = None) -> None:
+    """Raises ValueError if what training keeps of every weight exceeds the free memory.
 
-    Of a run on several machines, each has its share. That is the weight and the copy that is validated; of what is
-    trained its gradient and the optimizer's two averages too. The activations of a step come on top.
+    Of a run on several machines, each has its share. That is the weight, in float32 or `bits`; of what is trained its
+    gradient and the optimizer's two averages too, and of a whole model the copy that is validated. The activations of a
+    step come on top.
     """
-    weights = sum(math.prod(shape) for shape in config.parameter_shapes().values())
+    shapes = config.parameter_shapes()
+    few = {name: shape for name, shape in shapes.items() if bits is not None and is_quantized(name)}
+    needed = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name not in few)
+    needed += sum(Form.of(shape, bits).num_bytes for shape in few.values() if bits is not None)
     if lora is None:
-        needed, way_out = 5 * 4 * weights, "train an adapter, or choose a smaller model"
+        needed, way_out = 5 * needed, "train an adapter, or choose a smaller model"
     else:
-        shapes = lora_targets(config, lora.targets).values()
-        ranks = sum(math.prod(stack) * lora.rank * (rows + columns) for *stack, rows, columns in shapes)
-        needed, way_out = 2 * 4 * weights + 4 * 4 * ranks, "choose a smaller model"
+        adapted = lora_targets(config, lora.targets).values()
+        ranks = sum(math.prod(stack) * lora.rank * (rows + columns) for *stack, rows, columns in adapted)
+        needed += 4 * 4 * ranks
+        way_out = (
+            "choose a smaller model" if bits else "quantize the base (redraft quantize), or choose a smaller model"
+        )
     check_available(
         math.ceil(needed * processes.share_here()), "training this model, with gradients and optimizer,", way_out
     )
@@ -75,7 +85,9 @@ def train(
     _check_processes(recipe.settings)
     # What an adapter is trained beside is not in its checkpoints.
     is_needed = start is not None and (recipe.lora is not None or not run.checkpoints())
-    checkpoint = open_start(start, recipe.model) if start is not None and is_needed else None
+    checkpoint = None
+    if start is not None and is_needed:
+        checkpoint = open_start(start, recipe.model, is_frozen=recipe.lora is not None)
     with run.locked(), treat_sigterm_as_interrupt():
         if recipe.identity:
             run.claim(**recipe.identity)
@@ -120,7 +132,7 @@ class _Training:
             assert start is not None, "an adapter has a base"
             self.trained = LoRA(
                 self.model, recipe.lora, base=str(start.folder), fingerprint=fingerprint(start),
-                seed=self.settings.seed,
+                bits=start.bits, seed=self.settings.seed,
             )  # fmt: skip
         if self.settings.compile:
             _compile_layers(self.model)
@@ -233,15 +245,11 @@ class _Training:
         self.logged += seconds
 
     def _scores(self, validate: Validator) -> Scores:
-        module, average = self.trained.module, self.average
-        if processes.count() > 1:
-            with processes.holding(module, self.model, None if average is None else average.parameters):
-                return validate(self.model)
-        # A plain copy: the model that trains may be compiled and pads its rows.
-        copy = Transformer(self.recipe.model).to(self.device)
-        weights = module.state_dict() if average is None else average.state_dict(module)
-        copy.load_state_dict(self.trained.merged(weights))
-        return validate(copy.requires_grad_(False))
+        weights = None if self.average is None else self.average.parameters
+        # Answers have other sizes than steps.
+        stance = torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
+        with stance, self.trained.validated(weights) as model:
+            return validate(model)
 
     def save(self) -> None:
         """Writes a checkpoint, unless nothing has changed since this run was resumed."""
@@ -306,6 +314,9 @@ def _check_processes(settings: TrainingSettings) -> None:
 def _make_model(recipe: Recipe, start: Checkpoint | None, run: RunFolder, device: torch.device) -> Transformer:
     # Random weights are drawn on the CPU: they are the same on every device, and in any number of processes.
     is_split = processes.count() > 1
+    if start is not None and start.bits is not None:
+        # Every process has all of it: of the pages of its file a machine keeps one copy.
+        return train_beside_quantized(load_model(start, torch.float32, device))
     if start is not None and is_split:
         stored = start_weights(start, recipe.model, run.companions, dtype=None)
         return processes.sharded(lambda: Transformer(recipe.model), stored, device)

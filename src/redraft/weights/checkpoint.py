@@ -109,7 +109,7 @@ class Checkpoint:
         if self.bits is not None:
             raise ValueError(
                 f"{self.folder} is quantized to {self.bits} bits: it can be run, but not trained, saved or quantized; "
-                "use the checkpoint that it was made from"
+                "use the checkpoint that it was made from, or train an adapter beside it"
             )
 
     def _load(self, dtype: torch.dtype | None, device: torch.device | str) -> dict[str, Tensor]:

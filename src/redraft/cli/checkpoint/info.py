@@ -104,6 +104,7 @@ def _describe_adapter(folder: Path, base: str | None, *, as_json: bool) -> None:
         "adapter": str(folder),
         "base": named,
         "base_is_known": adapter.base_fingerprint is not None,
+        "base_bits": adapter.base_bits,
         "rank": adapter.rank,
         "alpha": adapter.alpha,
         "targets": list(adapter.targets),
@@ -120,6 +121,7 @@ def _describe_adapter(folder: Path, base: str | None, *, as_json: bool) -> None:
         {
             "adapter": str(folder),
             "base": f"{named} ({fits})",
+            **({"trained beside": f"its weights in {adapter.base_bits} bits"} if adapter.base_bits else {}),
             "rank, alpha": f"{adapter.rank}, {adapter.alpha:g}",
             "targets": ", ".join(adapter.targets),
             "passes": str(facts["passes"]),

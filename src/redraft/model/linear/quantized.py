@@ -104,6 +104,11 @@ class QuantizedMatrix:
         # A part of longer rows has no kernel that is fast: products with it take a thousand times as long.
         return weights[:, : self.inputs].contiguous()
 
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """The weights [O, I] that a single matrix stands for."""
+        weights = self.dense(dtype)
+        return weights.mul_(self.scale[:, None].to(dtype)) if self.bits == 8 else weights
+
 
 Matrix = Tensor | QuantizedMatrix
 

@@ -178,13 +178,13 @@ def wait() -> None:
 @contextmanager
 def holding(module: nn.Module, model: Transformer, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
     """Lets the parameters of `module`, which `model` uses, be `weights` for a while; None: as they are."""
-    assert isinstance(model, FSDPModule)
     kept = {} if weights is None else {name: one.detach().clone() for name, one in module.named_parameters()}
 
     @torch.no_grad()
     def put(values: Mapping[str, Tensor]) -> None:
-        # What was gathered of the parameters before they changed is thrown away.
-        model.reshard()
+        if isinstance(model, FSDPModule):
+            # What was gathered of the parameters before they changed is thrown away.
+            model.reshard()
         for name in kept:
             module.get_parameter(name).copy_(values[name])
 

@@ -4,7 +4,8 @@ r rank, I inputs, O outputs, E experts.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from redraft.model.layers import Experts
+from redraft.model.layers import Experts, grouped_linear
 from redraft.model.linear.low_rank import LowRank
 from redraft.model.transformer import Transformer
-from redraft.training.run.processes import take
+from redraft.training.run.processes import count, holding, take
 from redraft.training.settings import LoRASettings, lora_targets
 from redraft.weights.adapters.files import read_adapter, write_adapter
 from redraft.weights.checkpoint import Checkpoint
@@ -43,8 +44,8 @@ class Trained(Protocol):
     def read(self, folder: Path) -> None:
         """Takes the weights of a checkpoint. ValueError where it belongs to another model or adapter."""
 
-    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the state of a plain model that has `weights`."""
+    def validated(self, weights: Mapping[str, Tensor] | None) -> AbstractContextManager[Transformer]:
+        """Gives the model that is to be validated, for a while; `weights` take the place of what is trained."""
 
 
 class WholeModel:
@@ -69,22 +70,40 @@ class WholeModel:
             raise ValueError(f"{folder} holds a model of a different shape than the recipe's; choose another folder")
         take(model, checkpoint.load(dtype=model.embed_tokens.weight.dtype, device="cpu"))
 
-    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return dict(weights)
+    @contextmanager
+    def validated(self, weights: Mapping[str, Tensor] | None) -> Iterator[Transformer]:
+        if count() > 1:
+            with holding(self.model, self.model, weights):
+                yield self.model
+            return
+        # A plain copy: the model that trains may be compiled and pads its rows.
+        model = Transformer(self.model.config).to(self.model.embed_tokens.weight.device)
+        model.load_state_dict({**self.model.state_dict(), **(weights or {})})
+        yield model.requires_grad_(False)
 
 
 class LoRA:
     """A low-rank adapter, the same in both passes; the model's own weights get no gradient.
 
     Beside each product x · Wᵀ it adds s · (x · Aᵀ) · Bᵀ, with A [r, I] and B [O, r], of experts [E, r, I] and
-    [E, O, r]. B starts at zero, so that training starts from what the model does. base, fingerprint: of the model, for
-    the files.
+    [E, O, r]. B starts at zero, so that training starts from what the model does. base, fingerprint and bits are the
+    model's, for the files.
     """
 
-    def __init__(self, model: Transformer, settings: LoRASettings, *, base: str, fingerprint: str, seed: int) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        settings: LoRASettings,
+        *,
+        base: str,
+        fingerprint: str,
+        bits: int | None = None,
+        seed: int,
+    ) -> None:
         self.model = model.requires_grad_(False)
         self.module = nn.Module()
         self._settings, self._base, self._fingerprint, self._seed = settings, base, fingerprint, seed
+        self._bits = bits
         self._shapes = lora_targets(model.config, settings.targets)
         # Drawn on the CPU, as all weights: they are the same on every device.
         generator, device = torch.Generator().manual_seed(seed), model.embed_tokens.weight.device
@@ -105,7 +124,7 @@ class LoRA:
             folder,
             {name: LowRank(weights[_key(name, "a")], weights[_key(name, "b")]) for name in self._shapes},
             rank=settings.rank, alpha=settings.alpha, rslora=settings.rslora, dropout=settings.dropout,
-            base=self._base, base_fingerprint=self._fingerprint,
+            base=self._base, base_fingerprint=self._fingerprint, base_bits=self._bits,
         )  # fmt: skip
 
     def read(self, folder: Path) -> None:
@@ -122,30 +141,38 @@ class LoRA:
         }
         self.module.load_state_dict(state)
 
-    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        state = self.model.state_dict()
-        scale = self._settings.scale
-        added = {name: weights[_key(name, "b")] @ weights[_key(name, "a")] * scale for name in self._shapes}
-        return {name: one + added[name] if name in added else one for name, one in state.items()}
+    @contextmanager
+    def validated(self, weights: Mapping[str, Tensor] | None) -> Iterator[Transformer]:
+        # No copy: the base may be all that fits into the memory.
+        with holding(self.module, self.model, weights):
+            yield self.model
 
     def _put_beside(self, name: str) -> None:
         path, _, leaf = name.rpartition(".")
         module = self.model.get_submodule(path)
         if isinstance(module, Experts):
-            module.added[leaf] = partial(self._product, name)
+            module.added[leaf] = partial(self._grouped, name)
         else:
             module.register_forward_hook(partial(self._add, name))
 
     def _add(self, name: str, _: nn.Module, given: tuple[Any, ...], out: Tensor) -> Tensor:
-        return out + self._product(name, given[0])
+        a, b = self._sides(name)
+        inner = F.linear(self._kept(given[0]), a)
+        return torch.addmm(out, inner, b.t(), alpha=self._settings.scale)
 
-    def _product(self, name: str, x: Tensor, expert: int | None = None) -> Tensor:
-        """x [n, I] → [n, O]."""
-        whole = (self.module.get_parameter(_key(name, side)) for side in ("a", "b"))
-        a, b = (one if expert is None else one[expert] for one in whole)
+    def _grouped(self, name: str, x: Tensor, shares: Sequence[int]) -> Tensor:
+        """x [n, I] sorted by expert, of which each has its share → [n, O]."""
+        a, b = self._sides(name)
+        inner = grouped_linear(self._kept(x), a.unbind(), shares) * self._settings.scale
+        return grouped_linear(inner, b.unbind(), shares)
+
+    def _sides(self, name: str) -> tuple[Tensor, Tensor]:
+        return self.module.get_parameter(_key(name, "a")), self.module.get_parameter(_key(name, "b"))
+
+    def _kept(self, x: Tensor) -> Tensor:
         # Passes without a gradient are what the model says, not what it learns from.
-        x = F.dropout(x, self._settings.dropout, training=torch.is_grad_enabled())
-        return F.linear(F.linear(x, a), b) * self._settings.scale
+        is_dropped = self._settings.dropout and torch.is_grad_enabled()
+        return F.dropout(x, self._settings.dropout) if is_dropped else x
 
 
 def _key(name: str, side: str) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from redraft.model.config import ModelConfig
 from redraft.model.linear.low_rank import AdapterMatrices, LowRank, Matrices
+from redraft.model.linear.quantized import BITS
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.weights.checkpoint import Checkpoint, all_finite
@@ -31,7 +32,7 @@ from redraft.weights.storage.names import DECODER, ENCODER, is_unused
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 1024
 _PREFIX = "base_model.model."
-_BASE_KEY = "redraft_base"
+_BASE_KEY, _BASE_BITS_KEY = "redraft_base", "redraft_base_bits"
 _LORA = re.compile(r"(?P<module>.+?)(?P<inner>\.base_layer)?\.lora_(?P<side>[AB])(\.default)?\.weight")
 _EXPERTS = ("gate_up_proj", "down_proj")
 _UNSUPPORTED = {
@@ -48,7 +49,8 @@ class Adapter(AdapterMatrices):
     """An adapter as it was read: float32, with the scales in B; a pass that is left alone has no matrices.
 
     rank: the highest. alpha: as the configuration has it. base: the name of the model that it was trained on.
-    base_fingerprint: that model's `fingerprint`, None where the adapter does not say. digest: SHA-256 of its two files.
+    base_fingerprint: that model's `fingerprint`, None where the adapter does not say. base_bits: those that it was
+    trained beside, None for a base that is not quantized. digest: SHA-256 of its two files.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Adapter(AdapterMatrices):
     alpha: float
     base: str
     base_fingerprint: str | None
+    base_bits: int | None
 
     @property
     def is_shared(self) -> bool:
@@ -163,6 +166,7 @@ def read_adapter(folder: Path | str, config: ModelConfig, *, scaled: bool = True
         alpha=scales.alpha,
         base=str(settings.get("base_model_name_or_path") or ""),
         base_fingerprint=metadata.get(_BASE_KEY),
+        base_bits=int(bits) if (bits := metadata.get(_BASE_BITS_KEY, "")) in map(str, BITS) else None,
         digest=hashlib.sha256(where.read_bytes() + path.read_bytes()).hexdigest(),
     )
 
@@ -177,6 +181,7 @@ def write_adapter(
     dropout: float = 0.0,
     base: str = "",
     base_fingerprint: str = "",
+    base_bits: int | None = None,
 ) -> None:
     """Writes an adapter that does the same in both passes. `matrices`: without their scale, all of one rank."""
     folder = Path(folder)
@@ -203,6 +208,7 @@ def write_adapter(
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt"} | ({_BASE_KEY: base_fingerprint} if base_fingerprint else {})
+    metadata |= {_BASE_BITS_KEY: str(base_bits)} if base_bits else {}
     # The configuration comes last: where it stands, the weights do.
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
     write_whole(folder / ADAPTER_WEIGHTS, save(tensors, metadata))

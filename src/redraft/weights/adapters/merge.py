@@ -28,7 +28,12 @@ def merge_adapter(source: Path | str, adapter: Path | str, target: Path | str, r
     source, adapter, target = Path(source), Path(adapter), Path(target)
     check_new_folder(target)
     checkpoint = Checkpoint.open(source)
-    checkpoint.check_unquantized()
+    if checkpoint.bits is not None:
+        raise ValueError(
+            f"{source} is quantized to {checkpoint.bits} bits: rounded to them again, its weights would lose most of "
+            "what the adapter changes; serve it with --adapter, or merge the adapter into the checkpoint that this was "
+            "made from (--base)"
+        )
     read = read_adapter(adapter, checkpoint.config)
     read.check_base(checkpoint)
     if not read.is_shared:

@@ -42,7 +42,7 @@ def test_the_shipped_card_is_the_recipes():
     assert read_card(BUNDLED_FOLDER) == card.BUNDLED
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", REPLAY_SOURCES)
 def test_a_recipes_data_can_be_replayed_from_its_first_record_on(name: str):
     tokenizer = TextTokenizer.load(BUNDLED_FOLDER)
     first = REPLAY_SOURCES[name](2, tokenizer)(0)
@@ -51,7 +51,10 @@ def test_a_recipes_data_can_be_replayed_from_its_first_record_on(name: str):
     for example in first:
         assert tokenizer.decode(example.answer) not in tokenizer.decode(example.prompt)
     assert REPLAY_SOURCES[name](2, tokenizer)(0) == first
-    assert REPLAY_SOURCES.keys() == RECIPES.keys()
+
+
+def test_all_of_the_bundled_models_recipes_can_be_replayed():
+    assert REPLAY_SOURCES.keys() == RECIPES.keys() - {"sudoku"}
 
 
 def test_companions(tmp_path: Path):

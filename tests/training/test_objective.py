@@ -257,7 +257,10 @@ def test_examples_do_not_see_each_other():
             canvas_starts=whole.canvas_starts[i : i + 1],
             clean=whole.clean[i : i + 1],
             noised=whole.noised[i : i + 1],
-            **{name: getattr(whole, name)[i : i + 1] for name in ("conditioned", "unrolled", "temperature", "shown")},
+            **{
+                name: getattr(whole, name)[i : i + 1]
+                for name in ("pinned", "conditioned", "unrolled", "temperature", "shown")
+            },
             places=whole.places[2 * i : 2 * i + 2],
         )
         own = denoise(model, alone, encode(model, alone)[1])

@@ -26,7 +26,8 @@ def test_an_answer_is_exact_only_if_all_its_tokens_and_its_end_are():
     model = tiny_model()
     written = {(5,): ((7, 8), "stop"), (6,): ((7, 8), "length"), (9,): ((7,), "stop"), (10,): ((), "stop")}
 
-    def answer(_model, prompt, settings):
+    def answer(_model, prompt, settings, start):
+        assert start is None
         assert settings.seed is not None
         token_ids, reason = written[tuple(prompt)]
         return dataclasses.replace(generate(model, prompt, settings), token_ids=token_ids, finish_reason=reason)

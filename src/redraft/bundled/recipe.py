@@ -1,4 +1,4 @@
-"""The recipes of the bundled model."""
+"""The recipes that `redraft train` knows: those of the bundled model, and Sudoku."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from redraft.bundled.data.record_examples import RecordExamples
 from redraft.bundled.data.wide.examples import WideExamples
 from redraft.bundled.data.wide.tokenizer import VOCAB_SIZE, write_tokenizer
 from redraft.bundled.objective import reader_losses
+from redraft.bundled.sudoku import sudoku
 from redraft.diffusion.settings import SamplerSettings
 from redraft.model.config import FULL, SLIDING, AttentionShape, ModelConfig
 from redraft.text import TextTokenizer
@@ -90,7 +91,7 @@ def wide(*, easy_start: bool = True, **overrides: Any) -> Recipe:
     )  # fmt: skip
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"extract": extract, "bundled": bundled, "wide": wide}
+RECIPES: dict[str, Callable[..., Recipe]] = {"extract": extract, "bundled": bundled, "wide": wide, "sudoku": sudoku}
 """The recipes of `redraft train`, by name. easy_start: begin with copying and lists, for random weights."""
 
 

@@ -115,7 +115,8 @@ def _add_recipe(name: str) -> None:
         for package in ("faker", "codespell_lib", "matplotlib"):
             options.require_package(package, "train")
         recipe = RECIPES[name](easy_start=start is None, **run.settings)
-        print_result(run_recipe(recipe, out, start=None if start is None else resolve(start), **run.run), ["extract"])
+        result = run_recipe(recipe, out, start=None if start is None else resolve(start), **run.run)
+        print_result(result, ["sudoku", "--pinned"] if name == "sudoku" else ["extract"])
 
 
 for _name in RECIPES:

@@ -96,8 +96,10 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
                 summary[f"{name}_{split}"] = _mean([outcome.scores[name] for outcome in chosen])
     if groups := list(dict.fromkeys(outcome.case.group for outcome in outcomes if outcome.case.group)):
         summary["groups"] = {
-            group: {name: _mean([one.scores[name] for one in outcomes if one.case.group == group]) for name in names}
+            group: {name: _mean([one.scores[name] for one in chosen]) for name in names}
+            | {"steps_per_canvas": _mean_steps([one.response for one in chosen])}
             for group in groups
+            if (chosen := [one for one in outcomes if one.case.group == group])
         }
     reports = [one.constraint for one in responses if one.constraint is not None]
     if reports:
@@ -106,10 +108,14 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return summary | {
         "repetition": _mean([one.repetition(one.response.token_ids) for one in outcomes]),
         "repetition_of_right_answers": _mean([one.repetition(one.expected_ids) for one in outcomes]),
-        "steps_per_canvas": _mean([count for one in responses for count in one.steps_per_canvas], 2),
+        "steps_per_canvas": _mean_steps(responses),
         "tokens_per_forward": _mean([one.tokens_per_forward for one in responses], 2),
         "tokens_per_second": round(sum(tokens) / seconds, 1) if seconds and len(tokens) == len(responses) else None,
     }
+
+
+def _mean_steps(responses: Sequence[Response]) -> float | None:
+    return _mean([count for one in responses for count in one.steps_per_canvas], 2)
 
 
 def _mean(values: Sequence[float | None], digits: int = 4) -> float | None:

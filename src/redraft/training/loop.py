@@ -26,7 +26,7 @@ from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.linear.quantized import Form, is_quantized
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import TrainingBatch, make_batch
-from redraft.training.initialization import initialize, open_start, start_weights
+from redraft.training.initialization import open_start, start_weights
 from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run import processes
@@ -192,7 +192,7 @@ class _Training:
                     prompt_weight=settings.prompt_weight,
                 )  # fmt: skip
             # Weighted by its share in the means over the whole batch.
-            canvas = loss.canvas * (len(part.lengths) / len(batch.lengths))
+            canvas = loss.canvas * (part.open_positions / batch.open_positions)
             encoder = loss.encoder * (part.encoder_weight(settings.prompt_weight) / total)
             # Gradients are averaged over the processes, whose losses add up.
             torch.autograd.backward((canvas + encoder) * processes.count())
@@ -322,7 +322,7 @@ def _make_model(recipe: Recipe, start: Checkpoint | None, run: RunFolder, device
         return processes.sharded(lambda: Transformer(recipe.model), stored, device)
     model = Transformer(recipe.model)
     if start is None:
-        initialize(model, recipe.settings.seed)
+        recipe.initialize(model, recipe.settings.seed)
     else:
         model.load_state_dict(start_weights(start, recipe.model, run.companions))
     if is_split:

@@ -27,7 +27,7 @@ LENGTH_BLOCK = 32
 
 @dataclass(frozen=True)
 class Losses:
-    """The mean cross-entropies in nats: of all canvas positions, and (weighted) of all tokens the encoder predicts."""
+    """The mean cross-entropies in nats: of open canvas positions, and (weighted) of the tokens the encoder predicts."""
 
     canvas: Tensor
     encoder: Tensor
@@ -48,10 +48,10 @@ def losses(
     """Computes the losses of an encoder pass over clean prompts and answers and a denoiser pass over noised canvases.
 
     Each canvas sees the cache cut at its start, and unrolled ones take steps of the `sampler` first. All canvas
-    positions count alike, kept or replaced; in the encoder loss, prompt tokens have weight `prompt_weight`. Gradients
-    flow through the cache into the encoder; the passes that feed self-conditioning have none. The encoder's rows are
-    padded to a multiple of `row_block` with tokens that nothing attends to and no loss counts, so that steps share
-    the sizes of their products (see Experts.row_block).
+    positions but those that are pinned count alike, kept or replaced; in the encoder loss, prompt tokens have weight
+    `prompt_weight`. Gradients flow through the cache into the encoder; the passes that feed self-conditioning have
+    none. The encoder's rows are padded to a multiple of `row_block` with tokens that nothing attends to and no loss
+    counts, so that steps share the sizes of their products (see Experts.row_block).
     """
     count = batch.tokens.shape[0]
     padding = -count % row_block
@@ -71,7 +71,8 @@ def losses(
     each = F.cross_entropy(model.head.logits(hidden[read]), following[read], reduction="none")
     encoder = (each * weights[read]).sum() / weights.sum()
 
-    canvas = F.cross_entropy(denoise(model, batch, prefix, sampler), batch.clean.flatten())
+    open_tokens = batch.clean.masked_fill(batch.pinned, NO_TARGET)
+    canvas = F.cross_entropy(denoise(model, batch, prefix, sampler), open_tokens.flatten(), ignore_index=NO_TARGET)
     return Losses(canvas, encoder)
 
 
@@ -99,7 +100,12 @@ def _first_passes(
     is_unrolled = batch.unrolled > 0
     temperature = torch.where(is_unrolled, batch.temperature.float(), 1.0)
     states = dataclasses.replace(
-        CanvasState.starting(batch.noised.flatten(0, 1), [settings] * len(batch.places), batch.places),
+        CanvasState.starting(
+            batch.noised.flatten(0, 1),
+            [settings] * len(batch.places),
+            batch.places,
+            pinned=batch.pinned.flatten(0, 1) if batch.pinned.any() else None,
+        ),
         # A step gives a canvas that is not active a soft embedding and leaves its tokens alone.
         active=is_unrolled.repeat_interleave(canvases),
         soft_embedding=model.embed_tokens.weight.new_zeros(len(batch.places), length, model.config.hidden_size),

@@ -7,6 +7,7 @@ import torch
 
 from redraft.diffusion.randomness import Counter
 from redraft.diffusion.settings import SamplerSettings
+from redraft.diffusion.start import CanvasStart
 from redraft.generation.loop import generate
 from redraft.generation.result import Generation
 from redraft.model.transformer import Transformer
@@ -43,11 +44,12 @@ def make_validator(
     answers: int | None = None,
     prompt_weight: float = 1.0,
     batch_size: int = 16,
-    answer: Callable[[Transformer, Sequence[int], SamplerSettings], Generation] = generate,
+    answer: Callable[..., Generation] = generate,
 ) -> Validator:
     """Returns a validator over `examples`; the model answers the first `answers` of them (None: all).
 
-    Every validation uses the same noise and seeds. ValueError if there are no examples.
+    Every validation uses the same noise and seeds. answer: called as `generate` is. ValueError if there are no
+    examples.
     """
     answered = examples[:answers]
     if not answered:
@@ -61,13 +63,13 @@ def make_validator(
             part = examples[first : first + batch_size]
             batch = make_batch(part, config.canvas_length, config.vocab_size, Counter(0, step=first)).to(device)
             loss = losses(model, batch, prompt_weight=prompt_weight)
-            counts = torch.tensor([len(part), batch.encoder_weight(prompt_weight)], device="cpu")
+            counts = torch.tensor([batch.open_positions, batch.encoder_weight(prompt_weight)], device="cpu")
             sums += torch.stack((loss.canvas, loss.encoder)).cpu() * counts
             weights += counts
-        results = [
-            answer(model, example.prompt, sampler.replace(seed=index, max_new_tokens=len(example.answer)))
-            for index, example in enumerate(answered)
-        ]
+        results = []
+        for index, example in enumerate(answered):
+            settings = sampler.replace(seed=index, max_new_tokens=len(example.answer))
+            results.append(answer(model, example.prompt, settings, start=_start(example)))
         # The last token of an example's answer is the EOS, which a result leaves out.
         exact = [
             result.finish_reason == "stop" and result.token_ids == example.answer[:-1]
@@ -78,3 +80,12 @@ def make_validator(
         return Scores(sum(exact) / len(exact), sum(steps) / len(steps), canvas, encoder)
 
     return validate
+
+
+def _start(example: Example) -> CanvasStart | None:
+    """Returns what an example's canvas begins as: None for noise, else noise but for what is pinned."""
+    if not example.pinned:
+        return None
+    held = range(max(example.pinned) + 1)
+    tokens = tuple(example.answer[at] if at in example.pinned else None for at in held)
+    return CanvasStart(tokens=tokens, pinned=example.pinned)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -17,7 +18,7 @@ from redraft.evaluation.filling import FillSubject, with_one_open
 from redraft.evaluation.needle import check_needle, needle_cases, score_needle
 from redraft.evaluation.scores import score_answer
 from redraft.evaluation.subject import EndpointSubject, ModelSubject, Subject
-from redraft.evaluation.sudoku import score_sudoku, sudoku_cases
+from redraft.evaluation.sudoku import PUBLISHED, PinnedSudoku, score_sudoku, sudoku_cases
 from redraft.evaluation.tasks import SCORES, TASKS, WIDE_SETS, EvaluationTask, Score
 from redraft.generation.modes import Mode
 
@@ -55,11 +56,14 @@ class EvaluationOptions:
             is_grounded=is_grounded,
         )
 
-    def run(self, name: str, cases: list[Case], score: Score, subject: Subject) -> None:
+    def run(
+        self, name: str, cases: list[Case], score: Score, subject: Subject, beside: Mapping[str, Any] | None = None
+    ) -> None:
+        """Evaluates, and prints the summary; `beside`: what is printed with it."""
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(name, total=len(cases))
             outcomes = evaluate(subject, cases, score, lambda _: progress.advance(task))
-        summary = {"task": name, **summarise(outcomes), **subject.facts}
+        summary = {"task": name, **summarise(outcomes), **(beside or {}), **subject.facts}
         if self.failures is not None:
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in failed_rows(outcomes)]
             self.failures.write_text("".join(lines), encoding="utf-8")
@@ -199,11 +203,22 @@ def rows(
 
 @with_evaluation_options
 def sudoku(
-    evaluation: EvaluationOptions, *, examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20
+    evaluation: EvaluationOptions,
+    *,
+    examples: Annotated[int, typer.Option(help="Puzzles of each grade.")] = 20,
+    pinned: Annotated[
+        bool, typer.Option("--pinned", help="Pin the given cells on the canvas of a model that writes 81 digits.")
+    ] = False,
 ) -> None:
     """Puzzles with one solution in three grades; not what the bundled model is for."""
     options.check_at_least(1, examples=examples)
-    evaluation.run("sudoku", sudoku_cases(examples), score_sudoku, evaluation.subject())
+    if pinned and evaluation.endpoint is not None:
+        raise ValueError("the cells are pinned for a model in this process; leave out --endpoint")
+    if pinned:
+        subject: Subject = PinnedSudoku(evaluation.model.load(), {"seed": 0} | evaluation.model.settings)
+    else:
+        subject = evaluation.subject()
+    evaluation.run("sudoku", sudoku_cases(examples), score_sudoku, subject, {"published": PUBLISHED})
 
 
 @with_evaluation_options

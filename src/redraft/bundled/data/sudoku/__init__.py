@@ -1,0 +1,1 @@
+"""Sudoku: puzzles with one solution, their tokens, and examples of them for training."""

@@ -174,3 +174,39 @@ def test_a_folder_that_names_a_checkpoint_that_is_not_there_is_refused(tmp_path,
     (tmp_path / "checkpoint.json").write_text(json.dumps({"checkpoint": chosen}))
     with pytest.raises(ValueError, match=r"checkpoint.json names the checkpoint .*, which is not there"):
         redraft.load(tmp_path)
+
+
+# --- fewer steps, and what is shown -------------------------------------------------------------------------------
+
+
+def test_steps_that_distil_are_compared_with_what_was_before(start, tmp_path):
+    run, rows = tmp_path / "run", write_rows(tmp_path / "rows.jsonl", 20)
+    rows.write_text(rows.read_text().replace("Say ", "<b>Say ").replace('"x"', '"x & y"'))
+    settings = {"validation_answers": 2, "checkpoint_minutes": 1e-9}
+    result, lines = tune(rows, run, start, steps=1, distill_steps=3, **settings)
+    assert "16 rows: 1 step and 3 that distil of 2 examples" in lines[0]
+    assert any(line.startswith("step 4/4  canvas") for line in lines)
+    # The validation after them wins, whatever it says; what they began with is kept.
+    assert result.checkpoint == run / "step-0000004"
+    assert (run / "step-0000001").is_dir()
+    at = lines.index("right answers with at most so many steps: before and after the steps that distil")
+    cells = [line.split() for line in lines[at + 1 : at + 7]]
+    # Its own settings allow six.
+    assert [row[0] for row in cells] == ["1", "2", "3", "4", "6", lines[at + 6].split()[0]]
+    assert all(len(row) == 3 for row in cells[:5])
+    page = (run / "report.html").read_text()
+    assert "<h2>Fewer steps</h2>" in page
+    assert "&lt;b&gt;Say " in page
+    assert "x &amp; y" in page
+    assert "<b>" not in page
+    # Run again, it has nothing to do; more steps that distil go on.
+    _, again = tune(rows, run, start, steps=1, distill_steps=3, **settings)
+    assert not [line for line in again if line.startswith("step ")]
+    shown = json.loads((run / "examples.json").read_text())["examples"]
+    assert len(shown) == 1
+    assert shown[0].keys() == {"prompt", "expected", "before", "after"}
+
+
+def test_steps_that_distil_need_rows_to_compare_on(start, tmp_path):
+    with pytest.raises(ValueError, match="no rows to validate on: give others to validate on, or at least 20 rows"):
+        tune(write_rows(tmp_path / "rows.jsonl", 5), tmp_path / "run", start, distill_steps=2)

@@ -12,7 +12,8 @@ from redraft.model.linear import frozen
 from redraft.model.linear.quantized import is_quantized
 from redraft.model.transformer import Transformer
 from redraft.training import LoRASettings, finetune
-from redraft.training.loop import check_memory, checkpoint_layers
+from redraft.training.loop import checkpoint_layers
+from redraft.training.plan import check_memory
 from redraft.training.run.trained import LoRA
 from redraft.weights import memory
 from redraft.weights.adapters.files import read_adapter

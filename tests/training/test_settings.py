@@ -11,6 +11,17 @@ def settings(**changes) -> TrainingSettings:
     return TrainingSettings(**{"steps": 1000, "batch_size": 2, "learning_rate": 0.5} | changes)
 
 
+def test_steps_that_distil_come_after_the_others():
+    settings = TrainingSettings(steps=10, batch_size=1, learning_rate=1.0, warmup_steps=0, distill_steps=4)
+    rates = [settings.learning_rate_at(step) for step in range(9, 14)]
+    assert rates == pytest.approx([1 / 3, 0.3, 0.225, 0.15, 0.075])
+    assert settings.total_steps == 14
+    assert settings.noise_at(9)["unrolling_from_noise"] == 0
+    assert settings.noise_at(10)["unrolling_from_noise"] == 1
+    with pytest.raises(ValueError, match="patience and distill_steps do not go together"):
+        TrainingSettings(steps=1, batch_size=1, learning_rate=1.0, distill_steps=1, patience=1, validate_every=1)
+
+
 def test_rises_stays_and_falls():
     run = settings(warmup_steps=100, decay_share=0.3)
     rates = [run.learning_rate_at(step) / 0.5 for step in range(1000)]

@@ -104,6 +104,10 @@ def command(
         read = read_data(files, tokenizer, config, **data)
         print(*read.describe(config.canvas_length), read.rendered(tokenizer), sep="\n")
         return
-    result = finetune(files, out, base=base, lora=lora, epochs=epochs, replay=replay, **data, **run.run, **run.settings)
+    with run.watchers(out) as watchers:
+        result = finetune(
+            files, out, base=base, lora=lora, epochs=epochs, replay=replay, watchers=watchers,
+            **data, **run.run, **run.settings,
+        )  # fmt: skip
     tested = out / HELD_OUT_FILE
     print_result(result, ["rows", str(tested)] if tested.exists() else None, base=None if lora is None else base)

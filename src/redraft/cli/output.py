@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
     from redraft.benchmark.timing import Spread
+    from redraft.training.run.watchers import StepProgress
 
 JsonLineOption = Annotated[
     bool, typer.Option("--json", help="The JSON line alone, without the table on standard error.")
@@ -62,6 +63,37 @@ def format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else "unknown" if value is None else str(value)
+
+
+class TrainingLine:
+    """The line of a run that is under way, below all that is printed: a bar, losses, speed, time left and memory."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def step(self, now: "StepProgress") -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("")
+        memory = "" if now.memory_bytes is None else f"  {now.memory_bytes / 1e9:.1f} GB"
+        told = f"{now.begun}  {now.rest}{memory}"
+        self._progress.update(self._task, completed=now.step, total=now.total, description=told)
+
+    def logged(self, row: Mapping[str, Any]) -> None:
+        pass
+
+
+@contextmanager
+def training_line(console: Console | None = None) -> Iterator[TrainingLine | None]:
+    """Shows a run's line on standard error for as long as the block takes; None where that is not a terminal."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    # What is printed goes above the line, but only where it would be printed into it.
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
+        yield TrainingLine(progress)
 
 
 @contextmanager

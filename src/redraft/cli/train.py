@@ -5,6 +5,8 @@ import json
 import math
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -13,9 +15,11 @@ import typer
 
 from redraft.bundled.recipe import RECIPES
 from redraft.cli import options
+from redraft.cli.output import training_line
 from redraft.training import TrainingResult, TrainingSettings, run_recipe
 from redraft.training.run.processes import is_first_planned
 from redraft.training.run.report import summarize, write_comparison, write_report
+from redraft.training.run.watchers import TensorBoardEvents, Watcher
 from redraft.weights.fetch import resolve
 from redraft.weights.placement import pick_device
 
@@ -30,6 +34,14 @@ class TrainingOptions:
 
     settings: dict[str, Any]
     run: dict[str, Any]
+    tensorboard: bool = False
+
+    @contextmanager
+    def watchers(self, out: Path) -> Iterator[list[Watcher]]:
+        """Shows the run's line while it trains, and gives what watches it; `out` is its folder."""
+        with training_line() if is_first_planned() else contextlib.nullcontext() as line:
+            found: list[Watcher] = [] if line is None else [line]
+            yield [*found, TensorBoardEvents(out)] if self.tensorboard else found
 
 
 SETTING_HELP = {
@@ -40,6 +52,7 @@ SETTING_HELP = {
     "ema": "Checkpoints hold the weights' moving average with this decay, for instance 0.999.",
     "validate_every": "Steps between validations; the best checkpoint is kept. 0: never.",
     "patience": "End the run after this many validations without improvement.",
+    "distill_steps": "Then train so many steps towards fewer denoising steps; the report compares.",
 }
 """The settings that have an option of their own."""
 SETTING_TYPES = {name: kind for name, kind in get_type_hints(TrainingSettings).items() if name != "betas"}
@@ -61,10 +74,15 @@ def _make_training_options(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's events into the run's folder too.")
+    ] = False,
     device: options.DeviceOption = "auto",
     **settings: Any,
 ) -> TrainingOptions:
     options.check_positive(minutes=minutes)
+    if tensorboard:
+        options.require_package("tensorboard", "tensorboard")
     chosen = options.without_none(**settings, compile=compile or None)
     for name, value in map(_parse_setting, others or ()):
         if name in chosen:
@@ -72,7 +90,7 @@ def _make_training_options(
         chosen[name] = value
     stop_after = math.inf if minutes is None else minutes * 60
     run = {"stop_after": stop_after, "device": pick_device(device), "report": lambda line: print(line, flush=True)}
-    return TrainingOptions(chosen, run)
+    return TrainingOptions(chosen, run, tensorboard)
 
 
 with_training_options = options.receives(
@@ -115,7 +133,9 @@ def _add_recipe(name: str) -> None:
         for package in ("faker", "codespell_lib", "matplotlib"):
             options.require_package(package, "train")
         recipe = RECIPES[name](easy_start=start is None, **run.settings)
-        result = run_recipe(recipe, out, start=None if start is None else resolve(start), **run.run)
+        begun = None if start is None else resolve(start)
+        with run.watchers(out) as watchers:
+            result = run_recipe(recipe, out, start=begun, watchers=watchers, **run.run)
         print_result(result, ["sudoku", "--pinned"] if name == "sudoku" else ["extract"])
 
 

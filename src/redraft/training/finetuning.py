@@ -20,12 +20,13 @@ from redraft.training.data.rows import (
     write_companions,
     write_rows,
 )
-from redraft.training.loop import check_memory
-from redraft.training.plan import REPLAY_SHARE, check_replay, describe_plan, plan_settings
+from redraft.training.plan import REPLAY_SHARE, check_memory, check_replay, describe_plan, plan_settings
 from redraft.training.recipe import Recipe, TrainingData
+from redraft.training.run.answers import Texts
 from redraft.training.run.processes import from_first
 from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
+from redraft.training.run.watchers import Watcher
 from redraft.training.settings import LoRASettings
 from redraft.weights.card import read_card
 from redraft.weights.config.file import parse_quantization, read_config, read_config_json, read_generation_config
@@ -55,6 +56,7 @@ def finetune(
     stop_after: float = math.inf,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = print,
+    watchers: Sequence[Watcher] = (),
     **settings: Any,
 ) -> TrainingResult:
     """Fine-tunes a checkpoint on the rows of some files, in the folder `out`; a run that is there is resumed.
@@ -66,9 +68,9 @@ def finetune(
     on unless `steps` is given; None goes by the number of rows. replay: share of the examples that come from the data
     of the checkpoint's own recipe, against forgetting; None is a fifth, or with an adapter, which leaves the checkpoint
     as it is, 0; nothing is replayed if its card names none. replay_sources: that data by the recipe's name; None: of
-    redraft's own recipes. stop_after: seconds. device: also "auto". report: receives the lines of progress. settings:
-    any of TrainingSettings; what is not given follows from the number of rows. ValueError for bad rows and settings,
-    and if the model does not fit into memory, before any work.
+    redraft's own recipes. stop_after: seconds. device: also "auto". report: receives the lines of progress. watchers:
+    are told of each step. settings: any of TrainingSettings; what is not given follows from the number of rows.
+    ValueError for bad rows and settings, and if the model does not fit into memory, before any work.
     """
     if replay is None:
         replay = REPLAY_SHARE if lora is None else 0.0
@@ -94,7 +96,9 @@ def finetune(
     )
     # The rows of a file are often sorted.
     count = min(chosen.validation_examples, len(read.held_out))
-    unseen = [example for _, example in random.Random("validation").sample(read.held_out, count)]
+    sampled = random.Random("validation").sample(read.held_out, count)
+    unseen = [example for _, example in sampled]
+    texts = Texts([row.prompt for row, _ in sampled], tokenizer.decode)
     sampler = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
 
     def data(run: RunFolder) -> TrainingData:
@@ -121,7 +125,7 @@ def finetune(
             read.examples, read.places, weights=read.weights, batch_size=chosen.batch_size, seed=chosen.seed,
             replay=mixed,
         )  # fmt: skip
-        return TrainingData(drawn, unseen, drawn.describe)
+        return TrainingData(drawn, unseen, drawn.describe, texts)
 
     identity = read.identity | {
         "base": str(folder.resolve()),
@@ -129,7 +133,7 @@ def finetune(
         "weights": "all" if lora is None else str(lora),
     }
     recipe = Recipe(model=config, settings=chosen, data=data, sampler=sampler, lora=lora, identity=identity)
-    return run_recipe(recipe, out, start=folder, stop_after=stop_after, device=device, report=report)
+    return run_recipe(recipe, out, start=folder, stop_after=stop_after, device=device, report=report, watchers=watchers)
 
 
 def _own_sources() -> ReplaySources:

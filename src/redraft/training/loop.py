@@ -10,61 +10,46 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from redraft.diffusion.randomness import Counter
-from redraft.model.config import ModelConfig
 from redraft.model.layers import Experts, Layer
 from redraft.model.linear.frozen import train_beside_quantized
 from redraft.model.linear.methods import is_bfloat16_fast
-from redraft.model.linear.quantized import Form, is_quantized
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import TrainingBatch, make_batch
 from redraft.training.initialization import open_start, start_weights
 from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run import processes
+from redraft.training.run.answers import (
+    AFTER,
+    BEFORE,
+    LIMIT_ROW,
+    MAX_SHOWN,
+    answer_all,
+    exact_by_steps,
+    record_shown,
+)
 from redraft.training.run.log import RunLog
 from redraft.training.run.state import RunFolder
 from redraft.training.run.trained import LoRA, Trained, WholeModel
-from redraft.training.settings import LoRASettings, TrainingSettings, lora_targets
-from redraft.training.validation import Scores, Validator
+from redraft.training.run.watchers import StepProgress, Watcher
+from redraft.training.settings import TrainingSettings
 from redraft.utils.signals import delay_interrupt, treat_sigterm_as_interrupt
 from redraft.utils.words import counted
 from redraft.weights.adapters.files import fingerprint
 from redraft.weights.checkpoint import Checkpoint, load_model
-from redraft.weights.memory import check_available
+from redraft.weights.memory import peak_memory
 
-
-def check_memory(config: ModelConfig, lora: LoRASettings | None = None, bits: int | None = None) -> None:
-    """Raises ValueError if what training keeps of every weight exceeds the free memory.
-
-    Of a run on several machines, each has its share. That is the weight, in float32 or `bits`; of what is trained its
-    gradient and the optimizer's two averages too, and of a whole model the copy that is validated. The activations of a
-    step come on top.
-    """
-    shapes = config.parameter_shapes()
-    few = {name: shape for name, shape in shapes.items() if bits is not None and is_quantized(name)}
-    needed = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name not in few)
-    needed += sum(Form.of(shape, bits).num_bytes for shape in few.values() if bits is not None)
-    if lora is None:
-        needed, way_out = 5 * needed, "train an adapter, or choose a smaller model"
-    else:
-        adapted = lora_targets(config, lora.targets).values()
-        ranks = sum(math.prod(stack) * lora.rank * (rows + columns) for *stack, rows, columns in adapted)
-        needed += 4 * 4 * ranks
-        way_out = (
-            "choose a smaller model" if bits else "quantize the base (redraft quantize), or choose a smaller model"
-        )
-    check_available(
-        math.ceil(needed * processes.share_here()), "training this model, with gradients and optimizer,", way_out
-    )
+T = TypeVar("T")
 
 
 def train(
@@ -75,6 +60,7 @@ def train(
     start: Path | None = None,
     stop_after: float = math.inf,
     device: torch.device | str = "cpu",
+    watchers: Sequence[Watcher] = (),
 ) -> Transformer:
     """Trains in a run's folder, from its newest checkpoint or else from the weights of `start`; returns the model.
 
@@ -92,7 +78,7 @@ def train(
         if recipe.identity:
             run.claim(**recipe.identity)
         data = processes.first_then_others(lambda: recipe.data(run))
-        training = _Training(recipe, data, run, report, checkpoint, torch.device(device))
+        training = _Training(recipe, data, run, report, checkpoint, torch.device(device), watchers)
         try:
             training.run_steps(stop_after)
             training.save()
@@ -104,7 +90,7 @@ def train(
             # A second Ctrl-C does not prevent the save.
             with delay_interrupt():
                 training.save()
-                report(f"interrupted at step {training.step} of {recipe.settings.steps}; to go on, run it again")
+                report(f"interrupted at step {training.step} of {recipe.settings.total_steps}; to go on, run it again")
             raise
         return training.model
 
@@ -120,6 +106,7 @@ class _Training:
         report: Callable[[str], None],
         start: Checkpoint | None,
         device: torch.device,
+        watchers: Sequence[Watcher],
     ) -> None:
         self.recipe, self.settings, self.data, self.run = recipe, recipe.settings, data, run
         self.report, self.device = report, device
@@ -150,7 +137,8 @@ class _Training:
                 prompt_weight=self.settings.prompt_weight,
             )  # fmt: skip
         self.step = self.resumed = run.resume(self.trained, self.optimizer, self.average)
-        self.log = RunLog(run.path, self.step)
+        self.watchers = watchers if processes.is_first() else ()
+        self.log = RunLog(run.path, self.step, self.watchers)
         if self.step:
             report(f"resuming at step {self.step} from {run.path}")
             self._report_changed_settings()
@@ -159,15 +147,21 @@ class _Training:
 
     def run_steps(self, stop_after: float) -> None:
         """Runs steps until the run is finished or must stop; the caller saves what is not yet saved."""
-        end = time.monotonic() + stop_after
+        end, total = time.monotonic() + stop_after, self.settings.total_steps
+        if not self.step:
+            self.show_answers(BEFORE)
         self.validate_if_due()
-        while self.step < self.settings.steps and not self.log.is_stale(self.settings.patience):
+        self.compare_if_due()
+        while self.step < total and not self.log.is_stale(self.settings.patience):
             self.update()
+            for watcher in self.watchers:
+                watcher.step(self._progress())
             now = time.monotonic()
             is_over, is_due = processes.agreed(now > end, now - self.saved > self.settings.checkpoint_minutes * 60)
-            if is_over or self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
+            if is_over or self.step % self.settings.log_every == 0 or self.step == total:
                 self.report_progress()
             self.validate_if_due()
+            self.compare_if_due()
             if is_due:
                 self.save()
             if is_over:
@@ -175,6 +169,10 @@ class _Training:
         if self.log.best is not None and self.log.is_stale(self.settings.patience):
             best = self.log.best["step"]
             self.report(f"{counted(self.settings.patience, 'validation')} brought no improvement over step {best}")
+        elif self.step < total:
+            return
+        if self.step > self.resumed:
+            self.show_answers(AFTER)
 
     def update(self) -> None:
         settings = self.settings
@@ -213,43 +211,72 @@ class _Training:
 
     def report_progress(self) -> None:
         """Reports and logs the means since the last progress line; tokens are those of prompts and answers."""
-        now, total = time.monotonic(), self.settings.steps
-        steps, seconds = self.step - self.since, now - self.logged
-        canvas, encoder = (self.sums / steps).tolist()
-        rate, speed = self.settings.learning_rate_at(self.step - 1), self.tokens / seconds
-        minutes, left = divmod(int((total - self.step) * seconds / steps), 60)
-        self.report(
-            f"step {self.step}/{total}  canvas {canvas:.4f}  encoder {encoder:.4f}  lr {rate:.2e}  "
-            f"{speed:,.0f} tokens/s  {minutes // 60:02}:{minutes % 60:02}:{left:02} left"
-        )
+        now, rate = self._progress(), self.settings.learning_rate_at(self.step - 1)
+        self.report(f"{now.begun}  lr {rate:.2e}  {now.rest}")
+        memory = {} if now.memory_bytes is None else {"memory_bytes": now.memory_bytes}
         self.log.add(
-            "progress", self.step, canvas_loss=canvas, encoder_loss=encoder, learning_rate=rate,
-            tokens_per_second=speed, seconds=seconds,
+            "progress", self.step, canvas_loss=now.canvas_loss, encoder_loss=now.encoder_loss, learning_rate=rate,
+            tokens_per_second=now.tokens_per_second, seconds=now.seconds, **memory,
         )  # fmt: skip
-        self.sums, self.tokens, self.since, self.logged = self._zeros(), 0, self.step, now
+        self.sums, self.tokens, self.since = self._zeros(), 0, self.step
+        self.logged += now.seconds
+
+    def _progress(self) -> StepProgress:
+        steps, seconds = self.step - self.since, max(time.monotonic() - self.logged, 1e-9)
+        canvas, encoder = (self.sums / steps).tolist()
+        total, is_gpu = self.settings.total_steps, self.device.type == "cuda"
+        return StepProgress(
+            step=self.step, total=total, canvas_loss=canvas, encoder_loss=encoder,
+            tokens_per_second=self.tokens / seconds, seconds=seconds,
+            seconds_left=(total - self.step) * seconds / steps,
+            memory_bytes=torch.cuda.max_memory_allocated(self.device) if is_gpu else peak_memory(),
+        )  # fmt: skip
+
+    def show_answers(self, when: str) -> None:
+        """Writes down what a few held-out rows are answered, for the report."""
+        if (texts := self.data.texts) is None or not self.settings.validate_every:
+            return
+        started, shown = time.monotonic(), self.data.held_out[:MAX_SHOWN]
+        results = self._evaluated(lambda model: answer_all(model, shown, self.recipe.sampler))
+        if processes.is_first():
+            record_shown(self.run.path, when, texts, shown, results)
+        self.logged += time.monotonic() - started
+
+    def compare_if_due(self) -> None:
+        """Logs how many answers are right with how few steps, before the steps that distil and after them."""
+        steps, distilled = self.settings.steps, self.settings.distill_steps
+        is_known = any(row["kind"] == LIMIT_ROW and row["step"] == self.step for row in self.log.rows)
+        if not distilled or self.step not in (steps, steps + distilled) or is_known:
+            return
+        started, asked = time.monotonic(), self.data.held_out[: self.settings.validation_answers]
+        self.save()
+        for row in self._evaluated(lambda model: list(exact_by_steps(model, asked, self.recipe.sampler))):
+            self.log.add(LIMIT_ROW, self.step, **row)
+        self.logged += time.monotonic() - started
 
     def validate_if_due(self) -> None:
         """Saves a checkpoint and validates its weights if it is time to; the best checkpoint of a run is kept."""
-        every, steps = self.settings.validate_every, self.settings.steps
-        is_due = self.step and every and (self.step % every == 0 or self.step == steps)
+        every, steps, total = self.settings.validate_every, self.settings.steps, self.settings.total_steps
+        is_due = self.step and every and (self.step % every == 0 or self.step in (steps, total))
         # A run that was killed between a checkpoint and its validation catches up.
         if self.validate is None or not is_due or any(row["step"] == self.step for row in self.log.validations):
             return
         started = time.monotonic()
         self.save()
-        scores = self._scores(self.validate)
+        scores = self._evaluated(self.validate)
         seconds = time.monotonic() - started
-        self.log.add("validation", self.step, **dataclasses.asdict(scores), seconds=seconds)
+        distilled = {"distilled": float(self.step > steps)} if total > steps else {}
+        self.log.add("validation", self.step, **dataclasses.asdict(scores), **distilled, seconds=seconds)
         self.run.choose(best=self._best_step())
-        self.report(f"step {self.step}/{steps}  validation: {scores}")
+        self.report(f"step {self.step}/{total}  validation: {scores}")
         self.logged += seconds
 
-    def _scores(self, validate: Validator) -> Scores:
+    def _evaluated(self, evaluate: Callable[[Transformer], T]) -> T:
         weights = None if self.average is None else self.average.parameters
         # Answers have other sizes than steps.
         stance = torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
         with stance, self.trained.validated(weights) as model:
-            return validate(model)
+            return evaluate(model)
 
     def save(self) -> None:
         """Writes a checkpoint, unless nothing has changed since this run was resumed."""
@@ -258,7 +285,9 @@ class _Training:
                 # A resumed run does not repeat these steps, so they are logged now.
                 self.report_progress()
             best = self._best_step()
-            self.run.save(self.trained, self.optimizer, self.step, self.settings, self.average, keep=best)
+            # What distilling began with is compared with what it made.
+            keep = (best, self.settings.steps if self.settings.distill_steps else None)
+            self.run.save(self.trained, self.optimizer, self.step, self.settings, self.average, keep=keep)
             self.run.choose(best)
             self.saved = time.monotonic()
 
@@ -270,10 +299,7 @@ class _Training:
         settings, model = self.settings, self.recipe.model
         return make_batch(
             self.data.examples(self.step), model.canvas_length, model.vocab_size,
-            Counter(settings.seed, step=self.step), sampler=self.recipe.sampler,
-            self_conditioning=settings.self_conditioning, canvases_per_example=settings.canvases_per_example,
-            unrolling=settings.unrolling, unrolling_steps=settings.unrolling_steps,
-            unrolling_from_noise=settings.unrolling_from_noise, unrolling_shown=settings.unrolling_shown,
+            Counter(settings.seed, step=self.step), sampler=self.recipe.sampler, **settings.noise_at(self.step),
         )  # fmt: skip
 
     def _zeros(self) -> Tensor:

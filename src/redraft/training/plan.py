@@ -3,8 +3,12 @@
 import math
 from typing import Any
 
-from redraft.training.settings import TrainingSettings, proven_settings
+from redraft.model.config import ModelConfig
+from redraft.model.linear.quantized import Form, is_quantized
+from redraft.training.run import processes
+from redraft.training.settings import LoRASettings, TrainingSettings, lora_targets, proven_settings
 from redraft.utils.words import counted
+from redraft.weights.memory import check_available
 
 MAX_EPOCHS = 1_000_000
 REPLAY_SHARE, MAX_REPLAY = 0.2, 0.9
@@ -48,7 +52,7 @@ def plan_settings(
     """
     if epochs is not None and not 0 < epochs <= MAX_EPOCHS:
         raise ValueError(f"epochs is {epochs}, must be above 0 and at most {MAX_EPOCHS:,}")
-    if not held_out and (overrides.get("validate_every") or overrides.get("patience")):
+    if not held_out and any(overrides.get(name) for name in ("validate_every", "patience", "distill_steps")):
         raise ValueError("there are no rows to validate on: give others to validate on, or at least 20 rows")
     settings = {**(LORA_FINETUNING if is_lora else FINETUNING), **overrides}
     # A batch size that is out of range is refused below.
@@ -71,6 +75,31 @@ def plan_settings(
     return proven_settings(**settings)
 
 
+def check_memory(config: ModelConfig, lora: LoRASettings | None = None, bits: int | None = None) -> None:
+    """Raises ValueError if what training keeps of every weight exceeds the free memory.
+
+    Of a run on several machines, each has its share. That is the weight, in float32 or `bits`; of what is trained its
+    gradient and the optimizer's two averages too, and of a whole model the copy that is validated. The activations of a
+    step come on top.
+    """
+    shapes = config.parameter_shapes()
+    few = {name: shape for name, shape in shapes.items() if bits is not None and is_quantized(name)}
+    needed = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name not in few)
+    needed += sum(Form.of(shape, bits).num_bytes for shape in few.values() if bits is not None)
+    if lora is None:
+        needed, way_out = 5 * needed, "train an adapter, or choose a smaller model"
+    else:
+        adapted = lora_targets(config, lora.targets).values()
+        ranks = sum(math.prod(stack) * lora.rank * (rows + columns) for *stack, rows, columns in adapted)
+        needed += 4 * 4 * ranks
+        way_out = (
+            "choose a smaller model" if bits else "quantize the base (redraft quantize), or choose a smaller model"
+        )
+    check_available(
+        math.ceil(needed * processes.share_here()), "training this model, with gradients and optimizer,", way_out
+    )
+
+
 def check_replay(replay: float) -> None:
     """Raises ValueError for a share of replayed examples that is out of range."""
     if not 0 <= replay <= MAX_REPLAY:
@@ -87,8 +116,10 @@ def describe_plan(rows: int, settings: TrainingSettings, *, validated: int, repl
     else:
         on = counted(validated, "row") + ("" if answers == validated else f", answering {answers},")
         validation = f"validation on {on} {'at the end' if every >= settings.steps else f'every {every} steps'}"
+    distilled = f" and {settings.distill_steps} that distil" if settings.distill_steps else ""
     return (
-        f"{counted(rows, 'row')}: {counted(settings.steps, 'step')} of {counted(settings.batch_size, 'example')}, "
+        f"{counted(rows, 'row')}: {counted(settings.steps, 'step')}{distilled} of "
+        f"{counted(settings.batch_size, 'example')}, "
         f"rate {settings.learning_rate:g}, "
         f"{replay}, {validation}"
     )

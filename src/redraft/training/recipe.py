@@ -13,6 +13,7 @@ from redraft.training.data.examples import DEFAULT_SAMPLER, Example, ExampleSour
 from redraft.training.initialization import initialize
 from redraft.training.objective import Losses, losses
 from redraft.training.optimizer import make_optimizer
+from redraft.training.run.answers import Texts
 from redraft.training.run.state import RunFolder
 from redraft.training.settings import LoRASettings, TrainingSettings
 from redraft.training.validation import Validator, make_validator
@@ -22,12 +23,14 @@ from redraft.training.validation import Validator, make_validator
 class TrainingData:
     """What a run trains on, and the examples that it is validated on (none: it is not validated).
 
-    `describe` says where the examples of a step come from, for error messages.
+    `describe` says where the examples of a step come from, for error messages. `texts` are those of `held_out`, for the
+    run's report; None: it shows no answers.
     """
 
     examples: ExampleSource
     held_out: Sequence[Example] = ()
     describe: Callable[[int], str] | None = None
+    texts: Texts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

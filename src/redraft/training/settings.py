@@ -12,12 +12,16 @@ MAX_SEED = 2**63 - 1
 LOWEST_COUNTS = {
     **dict.fromkeys("steps batch_size canvases_per_example unrolling_steps accumulate log_every row_block".split(), 1),
     **dict.fromkeys(("validation_examples", "validation_answers"), 1),
-    **dict.fromkeys(("warmup_steps", "validate_every", "patience", "seed"), 0),
+    **dict.fromkeys(("warmup_steps", "validate_every", "patience", "seed", "distill_steps"), 0),
 }
 SHARES = (
     *("decay_share", "self_conditioning", "prompt_weight"),
     *("unrolling", "unrolling_from_noise", "unrolling_shown"),
 )
+DISTILL_RATE = 0.3
+"""The learning rate at which distilling begins, relative to the highest of the run."""
+DISTILL_NOISE = {"self_conditioning": 0.9, "unrolling": 1.0, "unrolling_steps": 4, "unrolling_from_noise": 1.0}
+"""What distilling trains on: canvases that the model's own sampler made of pure noise in one to four steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class TrainingSettings:
     self-conditioned. A share `unrolling` of those first runs the sampler on its canvases for 1 to `unrolling_steps`
     steps; a share `unrolling_from_noise` of these canvases starts from pure noise, and afterwards a mean share
     `unrolling_shown` of their positions holds the right token.
+
+    `distill_steps` more steps come after the others, at a rate that falls from DISTILL_RATE times the highest to zero:
+    they train the right answer from states that the sampler reaches from pure noise in a few steps, so that it is found
+    in fewer (as consistency models are trained, arXiv:2303.01469). A validation of theirs is better than any before.
 
     Compute: `autocast` runs the forward pass in bfloat16 where that is fast (a GPU, a CPU with instructions for it).
     Row counts of matrix products are padded to a multiple of `row_block` so that few sizes occur (1: no padding).
@@ -63,6 +71,7 @@ class TrainingSettings:
     unrolling_steps: int = 1
     unrolling_from_noise: float = 0.0
     unrolling_shown: float = 0.0
+    distill_steps: int = 0
     prompt_weight: float = 1.0
     autocast: bool = True
     row_block: int = 1
@@ -98,13 +107,26 @@ class TrainingSettings:
             raise ValueError("compile and gradient_checkpointing do not go together: leave one of them out")
         if self.patience and not self.validate_every:
             raise ValueError(f"patience is {self.patience}, which requires validate_every")
+        if self.patience and self.distill_steps:
+            raise ValueError("patience and distill_steps do not go together: distilling begins when all steps are done")
 
     def _check(self, name: str, is_right: bool, limit: str) -> None:
         if not is_right:
             raise ValueError(f"{name} is {getattr(self, name)}, must {limit}")
 
+    @property
+    def total_steps(self) -> int:
+        return self.steps + self.distill_steps
+
+    def noise_at(self, step: int) -> dict[str, Any]:
+        """Returns the arguments of `make_batch` that say what canvases a step trains on."""
+        names = ("canvases_per_example", "unrolling_shown", *DISTILL_NOISE)
+        return {name: getattr(self, name) for name in names} | (DISTILL_NOISE if step >= self.steps else {})
+
     def learning_rate_at(self, step: int) -> float:
         """Returns the learning rate of a step, counted from 0."""
+        if step >= self.steps:
+            return self.learning_rate * DISTILL_RATE * (self.total_steps - step) / max(1, self.distill_steps)
         rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
         decay_steps = self.decay_share * self.steps
         fall = min(1.0, (self.steps - step) / decay_steps) if decay_steps else 1.0

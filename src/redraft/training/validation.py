@@ -69,7 +69,7 @@ def make_validator(
         results = []
         for index, example in enumerate(answered):
             settings = sampler.replace(seed=index, max_new_tokens=len(example.answer))
-            results.append(answer(model, example.prompt, settings, start=_start(example)))
+            results.append(answer(model, example.prompt, settings, start=canvas_start(example)))
         # The last token of an example's answer is the EOS, which a result leaves out.
         exact = [
             result.finish_reason == "stop" and result.token_ids == example.answer[:-1]
@@ -82,7 +82,7 @@ def make_validator(
     return validate
 
 
-def _start(example: Example) -> CanvasStart | None:
+def canvas_start(example: Example) -> CanvasStart | None:
     """Returns what an example's canvas begins as: None for noise, else noise but for what is pinned."""
     if not example.pinned:
         return None

@@ -45,6 +45,13 @@ def available_memory() -> int | None:
     return min(limits, default=None)
 
 
+def peak_memory() -> int | None:
+    """Returns the most bytes that this process has held so far (Linux); None if that is unknown."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else ()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
 def check_available(needed: int, what: str, way_out: str) -> None:
     """Raises ValueError, with the numbers, if `what` needs more bytes than are free, as far as that is known."""
     free = available_memory()

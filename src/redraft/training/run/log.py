@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.training.run.processes import is_first
+from redraft.training.run.watchers import Watcher
 from redraft.utils.files import write_whole
 
 LOG_FILE = "log.jsonl"
@@ -15,8 +16,9 @@ LOG_FILE = "log.jsonl"
 class RunLog:
     """The log of a run up to a step. Each row has a kind ("progress" or "validation"), a step and numbers."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, watchers: Sequence[Watcher] = ()) -> None:
         """Opens the log of a run that continues from `step`; rows of later steps are dropped, to be logged again."""
+        self._watchers = watchers
         self.path = folder / LOG_FILE
         self.rows = [row for row in read_rows(folder) if row["step"] <= step]
         if self.path.exists() and is_first():
@@ -35,6 +37,8 @@ class RunLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(f"cannot write {self.path}: {error}; the checkpoints beside it are untouched") from None
+        for watcher in self._watchers:
+            watcher.logged(row)
 
     @property
     def validations(self) -> list[dict[str, Any]]:
@@ -63,8 +67,11 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the validation with the most exact answers; lower canvas loss, then the earlier step, breaks ties."""
-    return max(validations, key=lambda row: (row["exact"], -row["canvas_loss"]), default=None)
+    """Returns the validation with the most exact answers; lower canvas loss, then the earlier step, breaks ties.
+
+    One that comes after steps that distil is better than any before them.
+    """
+    return max(validations, key=lambda row: (row.get("distilled", 0), row["exact"], -row["canvas_loss"]), default=None)
 
 
 def is_stale(validations: Sequence[dict[str, Any]], patience: int) -> bool:

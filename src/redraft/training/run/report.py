@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redraft.training.run.answers import AFTER, BEFORE, limits_table, read_shown
 from redraft.training.run.log import LOG_FILE, best_of, read_rows
 from redraft.utils.files import write_whole
 
@@ -39,13 +40,14 @@ def summarize(folder: Path) -> dict[str, Any]:
         "canvas_loss": last["canvas_loss"],
         "encoder_loss": last["encoder_loss"],
         "validation_share": round(validating / (seconds + validating), 3),
+        "memory_bytes": max(int(row.get("memory_bytes", 0)) for row in progress) or None,
         "best": None if best is None else {name: value for name, value in best.items() if name != "kind"},
     }
 
 
 def write_report(folder: Path) -> Path:
     """Writes report.html beside a run's checkpoints. ValueError if there is nothing to draw."""
-    summary = summarize(folder)
+    summary, rows = summarize(folder), list(read_rows(folder))
     table = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(json.dumps(value))}</td></tr>"
         for name, value in summary.items()
@@ -53,11 +55,38 @@ def write_report(folder: Path) -> Path:
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>redraft training run</title>'
         "<style>body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-        "th{text-align:left;padding-right:1em}svg{width:100%;height:auto}</style>"
-        f"<h1>{html.escape(folder.name)}</h1><table>{table}</table>{_curves(list(read_rows(folder)))}</html>\n"
+        "th{text-align:left;padding-right:1em}svg{width:100%;height:auto}"
+        "td{vertical-align:top;padding-right:1em}td.text{white-space:pre-wrap;overflow-wrap:anywhere}"
+        "thead th{border-bottom:1px solid}</style>"
+        f"<h1>{html.escape(folder.name)}</h1><table>{table}</table>{_curves(rows)}{_limits(rows)}{_answers(folder)}"
+        "</html>\n"
     )
     write_whole(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
+
+
+def _limits(rows: Rows) -> str:
+    compared = limits_table(rows)
+    if not compared:
+        return ""
+    head = ("denoising steps at most", "right before distilling", "after")
+    return f"<h2>Fewer steps</h2>{_table(head, compared)}"
+
+
+def _answers(folder: Path) -> str:
+    shown = read_shown(folder)
+    if not shown:
+        return ""
+    cells = [[row.get(name, "") for name in ("prompt", "expected", BEFORE, AFTER)] for row in shown]
+    head = ("prompt", "right answer", "before", "after")
+    return f"<h2>Answers to rows that were held out</h2>{_table(head, cells)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    lines = ("".join(f'<td class="text">{html.escape(cell)}</td>' for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def write_comparison(folders: Sequence[Path], target: Path) -> Path:

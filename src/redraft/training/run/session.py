@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import torch
 from redraft.model.transformer import Transformer
 from redraft.training.loop import train
 from redraft.training.recipe import Recipe
+from redraft.training.run.answers import limits_table
 from redraft.training.run.log import is_stale, read_rows
 from redraft.training.run.processes import from_first, is_first, joined
 from redraft.training.run.report import REPORT_FILE, summarize, write_report
 from redraft.training.run.state import RunFolder
+from redraft.training.run.watchers import Watcher
 from redraft.weights.placement import pick_device
 
 
@@ -44,15 +46,17 @@ def run_recipe(
     stop_after: float = math.inf,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = print,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainingResult:
     """Trains a recipe in the folder `out`, or resumes the run there, and draws its report even if training fails.
 
     start: a checkpoint whose weights a new run starts from. stop_after: seconds. device: also "auto". report:
-    receives progress lines. Processes that torchrun has started train together. Errors are those of `train`.
+    receives progress lines. watchers: are told of each step.
+    Processes that torchrun has started train together. Errors are those of `train`.
     """
     place = pick_device(device) if device == "auto" else torch.device(device)
     with joined(place) as own:
-        return _run(recipe, Path(out), start, stop_after, own, from_first(report))
+        return _run(recipe, Path(out), start, stop_after, own, from_first(report), watchers)
 
 
 def _run(
@@ -62,10 +66,13 @@ def _run(
     stop_after: float,
     place: torch.device,
     report: Callable[[str], None],
+    watchers: Sequence[Watcher],
 ) -> TrainingResult:
     folder = RunFolder(out, out / "companions")
     try:
-        model = train(recipe, folder, report=report, start=start, stop_after=stop_after, device=place)
+        model = train(
+            recipe, folder, report=report, start=start, stop_after=stop_after, device=place, watchers=watchers
+        )
     finally:
         # On a full disk, the error that ended the run is the one to show.
         with contextlib.suppress(OSError):
@@ -76,12 +83,16 @@ def _run(
     if not has_progress:
         # The run had finished before runs had logs.
         return TrainingResult(model, checkpoint, {}, None)
-    summary, steps = summarize(folder.path), recipe.settings.steps
-    validations = [row for row in read_rows(folder.path) if row["kind"] == "validation"]
+    summary, steps, rows = summarize(folder.path), recipe.settings.total_steps, list(read_rows(folder.path))
+    validations = [row for row in rows if row["kind"] == "validation"]
     reached = int(checkpoint.name.removeprefix("step-"))
     is_cut = reached < steps and not is_stale(validations, recipe.settings.patience)
     if is_cut:
         report(f"stopped by the time limit at step {reached} of {steps}; to go on, run it again")
+    if compared := limits_table(rows):
+        report("right answers with at most so many steps: before and after the steps that distil")
+        for cells in compared:
+            report("".join(f"{cell:>8}" for cell in cells))
     if summary["best"]:
         checkpoint = folder.checkpoint(summary["best"]["step"])
         report(f"validation took {summary['validation_share']:.0%} of the time")

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +70,9 @@ class RunFolder:
         settings: TrainingSettings,
         average: WeightAverage | None = None,
         *,
-        keep: int | None = None,
+        keep: Collection[int | None] = (),
     ) -> Path:
-        """Writes `step-<n>`, then deletes all but the newest checkpoints and that of step `keep`.
+        """Writes `step-<n>`, then deletes all but the newest checkpoints and those of the steps `keep`.
 
         An existing one is kept: training is deterministic, so it holds the same. All processes of a run must call this,
         the first one writes. With an `average`, the checkpoint's
@@ -94,7 +94,7 @@ class RunFolder:
         if is_first():
             self._write(target, trained, weights, slots, None if average is None else raw, step, settings)
             for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
-                if keep is None or old != self.checkpoint(keep):
+                if old not in [self.checkpoint(step) for step in keep if step is not None]:
                     shutil.rmtree(old)
         wait()
         return target

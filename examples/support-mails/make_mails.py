@@ -43,6 +43,8 @@ CASES = {
         "Please merge my two accounts into one.",
     ],
 }
+KNOWN, UNKNOWN, ANY = slice(None, -2), slice(-2, None), slice(None)
+"""Which of a case's wordings a mail may have: those of the rows, the others, all."""
 URGENT = ["This is urgent!", "I need an answer today.", "Please hurry, it is for a birthday tomorrow."]
 CALM = ["There is no hurry.", "Whenever you find the time.", "Thank you for your patience.", ""]
 GREETINGS = ["Hello,", "Hi there,", "Dear support team,", "Good morning,", ""]
@@ -51,12 +53,11 @@ NAMES = ["Ana Kovacs", "Jonas Weber", "Priya Nair", "Tom Okafor", "Lea Martin", 
 PRODUCTS = ["kettle", "headset", "desk lamp", "rain jacket", "coffee grinder", "backpack"]
 
 
-def make_mail(rng: random.Random, *, is_new: bool) -> dict[str, str]:
+def make_mail(rng: random.Random, wordings: slice) -> dict[str, str]:
     team = rng.choice(list(CASES))
-    wordings = CASES[team] if is_new else CASES[team][:-2]
     order = f"{rng.choice('ABCDEFGH')}{rng.randrange(1000, 10000)}"
     is_urgent = rng.random() < 0.4
-    text = rng.choice(wordings)
+    text = rng.choice(CASES[team][wordings])
     body = text.format(
         order=order, amount=rng.randrange(5, 90), days=rng.randrange(2, 15), product=rng.choice(PRODUCTS)
     )
@@ -70,11 +71,12 @@ def make_mail(rng: random.Random, *, is_new: bool) -> dict[str, str]:
     }
 
 
-def write(path: Path, count: int, seed: int, *, is_new: bool, without: frozenset[str] = frozenset()) -> frozenset[str]:
+def write(path: Path, count: int, seed: int, wordings: slice, without: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Writes so many mails, all different, and returns them; the first ones are the same for any count."""
     rng = random.Random(seed)
     rows: dict[str, dict[str, str]] = {}
     while len(rows) < count:
-        row = make_mail(rng, is_new=is_new)
+        row = make_mail(rng, wordings)
         if row["mail"] not in without:
             rows[row["mail"]] = row
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -84,11 +86,11 @@ def write(path: Path, count: int, seed: int, *, is_new: bool, without: frozenset
     return frozenset(rows)
 
 
-def make_tables(folder: Path, rows: int = 200, new: int = 100) -> None:
+def make_tables(folder: Path) -> None:
     """Writes both tables into `folder`; no mail is in both."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = write(folder / "mails.csv", rows, 1, is_new=False)
-    write(folder / "new_mails.csv", new, 2, is_new=True, without=known)
+    rows = write(folder / "mails.csv", 200, 1, KNOWN)
+    write(folder / "new_mails.csv", 100, 2, ANY, without=rows)
 
 
 if __name__ == "__main__":

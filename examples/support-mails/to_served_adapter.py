@@ -5,11 +5,9 @@ and serve, and openai. Everything is written into FOLDER; the training there is 
 """
 
 import argparse
-import csv
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +15,8 @@ from typing import Any
 
 from make_mails import make_tables
 from openai import OpenAI
+from task import COLUMNS, PROMPT, redraft, write_cases
 
-PROMPT = "Route this mail: {mail}"
-COLUMNS = ("team", "urgency", "order")
 NAME = "mails"
 TRAINING_STEPS = 60
 STEP_LIMITS = (48, 4)
@@ -50,23 +47,6 @@ def main() -> None:
         models = [model.id for model in client.models.list()]
     result = {"before": before, "after": after, "models": models, "answer": answer.choices[0].message.content}
     print(json.dumps(result))
-
-
-def redraft(*arguments: object) -> list[str]:
-    """Returns the command with these arguments, of the Python that runs this."""
-    return [sys.executable, "-m", "redraft", *map(str, arguments)]
-
-
-def write_cases(table: Path, count: int) -> Path:
-    """Writes the first rows of a table as `redraft eval rows` reads them: prompts with the JSON that is right."""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))[:count]
-    cases = [
-        {"prompt": PROMPT.format(**row), "answer": json.dumps({name: row[name] for name in COLUMNS})} for row in rows
-    ]
-    path = table.with_suffix(".jsonl")
-    path.write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
-    return path
 
 
 def test(cases: Path, *arguments: object) -> dict[str, dict[str, float]]:

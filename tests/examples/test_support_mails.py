@@ -1,6 +1,7 @@
 """The example of a table of mails: as a whole, from its rows to an answer of the served adapter."""
 
 import csv
+import importlib
 import json
 import os
 import subprocess
@@ -32,6 +33,39 @@ def test_no_new_mail_is_one_of_the_rows(tmp_path):
     rows, new = mails(tmp_path / "mails.csv"), mails(tmp_path / "new_mails.csv")
     assert (len(set(rows)), len(set(new))) == (200, 100)
     assert not {*rows} & {*new}
+
+
+def test_the_curves_rows_are_nested_and_no_test_has_one_of_them(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE)
+    curve = importlib.import_module("curve")
+    curve.make_data(tmp_path, [20, 3000], 100)
+    few, many = mails(tmp_path / "20.csv"), mails(tmp_path / "3000.csv")
+    assert many[:20] == few
+    assert len(set(many)) == 3000
+    for name in ("known", "unknown"):
+        tested = mails(tmp_path / f"{name}.csv")
+        assert len(set(tested)) == 100
+        assert not {*tested} & {*many}
+        first = json.loads((tmp_path / f"{name}.jsonl").read_text().splitlines()[0])
+        assert first["prompt"] == f"Route this mail: {tested[0]}"
+        assert json.loads(first["answer"]).keys() == {"team", "urgency", "order"}
+    points = {str(n): {name: {"exact": 0.5, "steps_per_canvas": 5.0} for name in curve.TESTS} for n in (20, 3000)}
+    curve.draw(points, tmp_path / "curve.svg")
+    assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_the_curve_is_measured_and_goes_on_where_it_was(tmp_path):
+    arguments = (tmp_path, "--steps", 1, "--tested", 1)
+    run("curve.py", *arguments, "--rows", "50")
+    points = json.loads((tmp_path / "curve.json").read_text())
+    assert points["50"].keys() == {"tested", "known", "unknown"}
+    # What is measured is not measured again.
+    (tmp_path / "curve.json").write_text(json.dumps({"50": {**points["50"], "tested": "before"}}))
+    run("curve.py", *arguments, "--rows", "50,60")
+    points = json.loads((tmp_path / "curve.json").read_text())
+    assert (points["50"]["tested"], points["60"]["tested"]) == ("before", 1)
+    assert (tmp_path / "curve.svg").exists()
 
 
 @pytest.mark.slow

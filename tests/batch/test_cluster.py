@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow
+import pyarrow.fs
 import pyarrow.parquet
 import pytest
 
@@ -60,6 +61,8 @@ def slow(folder):
 def cluster():
     """Two machines of one CPU each, in processes of their own; this process is connected with them."""
     be_patient()
+    # Any will do for an S3 server of the tests; also for Ray's processes, which are begun here.
+    os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -150,8 +153,50 @@ def test_parquet_by_ray_and_what_it_cannot_read(tmp_path, monkeypatch):
     assert pyarrow.concat_tables(parts).equals(pyarrow.parquet.read_table(results))
     with pytest.raises(ValueError, match="/nowhere"):
         fetch_rows(f"file://{tmp_path}/nowhere", tmp_path, format="jsonl")
+    with pytest.raises(ValueError, match="'bucket' has a secret in it") as told:
+        fetch_rows("s3://key:hidden@bucket/rows", tmp_path, format="jsonl")
+    assert "hidden" not in str(told.value)
     with pytest.raises(ValueError, match=r"has other files, as '[ab]\.parquet': name a new or empty folder"):
         ResultsFolder(url)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_rows_and_results_in_a_bucket_of_s3(tmp_path):
+    from redraft.batch.ray_data import ResultsFolder, fetch_rows
+
+    moto = pytest.importorskip("moto.server", reason="this needs an S3 server: pip install 'moto[s3,server]'")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        asked = f"?scheme=http&endpoint_override={host}:{port}"
+        s3, _ = pyarrow.fs.FileSystem.from_uri(f"s3://mails{asked}&allow_bucket_creation=true")
+        s3.create_dir("mails")
+        one, local = write_two_files(tmp_path, 1000)
+        pyarrow.fs.copy_files(local, "mails/in", destination_filesystem=s3)
+        rows, answers = f"s3://mails/in{asked}", f"s3://mails/out{asked}"
+        target = ResultsFolder(answers)
+        job = make(tmp_path / "out", None, file=JobFile(fetch_rows(rows, tmp_path, format="jsonl"), name=rows))
+        job.run(FakeExecutor().open)
+        run(tmp_path / "undisturbed", one)
+        wanted = (tmp_path / "undisturbed" / "results.jsonl").read_bytes()
+        assert job.results_path.read_bytes() == wanted
+        assert target.write(job.results_path) == ResultsFolder(answers).write(job.results_path) == 1
+        with s3.open_input_stream("mails/out/part-00000.jsonl") as part:
+            assert part.read() == wanted
+        assert fetch_rows(f"s3://mails/out/part-00000.jsonl{asked}", tmp_path).read_bytes() == wanted
+        table = pyarrow.table({"prompt": ["a", "b"]})
+        pyarrow.parquet.write_table(table, "mails/tables/a.parquet", filesystem=s3)
+        found = fetch_rows(f"s3://mails/tables{asked}", tmp_path, format="parquet")
+        assert pyarrow.parquet.read_table(found).equals(table)
+        with pytest.raises(ValueError, match=r"s3://mails/none\S*: there is no such file or folder"):
+            fetch_rows(f"s3://mails/none{asked}", tmp_path, format="jsonl")
+        with pytest.raises(ValueError, match="there is no bucket 'letters'"):
+            ResultsFolder(f"s3://letters/out{asked}")
+        with pytest.raises(ValueError, match=r"s3://mails/in\S* has other files, as '[ab]\.jsonl'"):
+            ResultsFolder(rows)
+    finally:
+        server.stop()
 
 
 def test_a_driver_or_an_actor_is_killed_ten_times(cluster, tmp_path):

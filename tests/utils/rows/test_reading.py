@@ -74,8 +74,12 @@ def test_a_line_that_names_the_separator_is_counted(file):
 
 def test_a_comma_in_the_header_is_the_separator(file):
     assert read(file("a.csv", 'a,b;c\n1,"x; y"\n'), template="{b;c}") == [(2, "x; y")]
-    with pytest.raises(ValueError, match=r"line 2 has 3 fields, .* 2: put a field that contains a semicolon in"):
+    with pytest.raises(
+        ValueError, match=r"line 2 has 3 fields, .* 2: field 3, '3', has no column; put a field that .* a semi"
+    ):
         RowFile(file("b.csv", "a;b\n1;2;3\n"), template="{a}").check()
+    with pytest.raises(ValueError, match=r"field 3, 'x{40}\.\.\.', has no column"):
+        RowFile(file("b.csv", f"a;b\n1;2;{'x' * 41}\n"), template="{a}").check()
 
 
 def test_a_table_of_tabs_that_has_none_says_what_it_may_be(file):

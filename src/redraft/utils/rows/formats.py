@@ -20,6 +20,8 @@ OTHER_SUFFIXES = frozenset(
 )
 """Endings of files that do not hold one row per line."""
 LINE_COLUMN = "line"
+MAX_TOLD = 40
+"""Characters of a field that an error repeats."""
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
 Lines = Iterator[tuple[str, str | None]]
@@ -130,7 +132,17 @@ def _parse_table(lines: Lines, separator: str, kind: str) -> Parsed:
             yield number, dict(zip(header, fields, strict=True))
         else:
             counts = f"line {number} has {counted(len(fields), 'field')}, the header has {len(header)}"
-            yield BadRow(number, f'{counts}: put a field that contains {SEPARATORS[separator]} in "quotation marks"')
+            yield BadRow(number, f"{counts}: {_count_fault(header, fields, separator)}")
+
+
+def _count_fault(header: list[str], fields: list[str], separator: str) -> str:
+    """Says which column has no field, or which field has no column, of a row that has too few or too many."""
+    count = len(header)
+    if len(fields) < count:
+        return f"none is left for column {len(fields) + 1}, {header[len(fields)]!r}"
+    surplus = fields[count] if len(fields[count]) <= MAX_TOLD else f"{fields[count][:MAX_TOLD]}..."
+    way_out = f'put a field that contains {SEPARATORS[separator]} in "quotation marks"'
+    return f"field {count + 1}, {surplus!r}, has no column; {way_out}"
 
 
 def _split_rows(lines: Lines, separator: str, kind: str) -> Iterator[tuple[int, list[str]] | BadRow]:

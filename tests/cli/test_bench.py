@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+import redraft.cli.bench.batch as bench_batch
+from redraft.benchmark.timing import Comparison, Spread
 from redraft.cli.bench.plan import table_of
 
 
@@ -102,6 +104,19 @@ def test_a_job_beside_its_engine(run, checkpoint):
     assert "rows/s" in err
     rates = {name: one["median"] for name, one in found["rows_per_second"].items()}
     assert found["ratio"]["median"] == pytest.approx(rates["job"] / rates["engine"], rel=1e-2)
+
+
+def test_a_long_job_repeats_the_prompts_and_is_measured_once(run, monkeypatch):
+    taken = []
+
+    def measure(_, prompts, __, *, rounds):
+        taken.append((len(prompts), len(set(prompts)), rounds))
+        return Comparison(*[Spread.of([1.0])] * 3), 1
+
+    monkeypatch.setattr(bench_batch, "measure_batch", measure)
+    for rows in (10_000, 4):
+        assert run("bench", "batch", "--rows", rows)[0] == 0
+    assert taken == [(10_000, 500, 1), (4, 4, 3)]
 
 
 def test_load_against_the_step(run, checkpoint):

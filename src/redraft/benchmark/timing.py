@@ -53,17 +53,20 @@ class Comparison:
     ratio: Spread
 
 
-def alternate(rounds: int, *sides: Callable[[], T]) -> list[list[T]]:
+def alternate(
+    rounds: int, *sides: Callable[[], T], warm_up: Sequence[Callable[[], object]] | None = None
+) -> list[list[T]]:
     """Measures every side once a round, forwards and backwards by turns; returns the measurements of each side.
 
-    One more round warms them up. What slows the machine for a while slows all sides alike.
+    warm_up: called before; by default the sides, which takes as long as one more round. What slows the machine for a
+    while slows all sides alike.
     """
+    for warm in sides if warm_up is None else warm_up:
+        warm()
     found: list[list[T]] = [[] for _ in sides]
-    for number in range(-1, rounds):
+    for number in range(rounds):
         for side, measured in list(zip(sides, found, strict=True))[:: 1 if number % 2 else -1]:
-            value = side()
-            if number >= 0:
-                measured.append(value)
+            measured.append(side())
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from redraft.batch.rows import JobFile
 from redraft.benchmark.timing import Comparison, Spread, alternate, ratio
 from redraft.utils.rows.journal import RunIdentity
 
+WARM_UP_ROWS = 500
+
 
 def measure_batch(
     model: Model, prompts: Sequence[str], settings: Mapping[str, Any], *, rounds: int
@@ -22,8 +25,9 @@ def measure_batch(
     """Answers the prompts as a job's rows ("ours") and by `Engine.generate_many`, alternating.
 
     A job is all of it: the check of its file, the journal with its syncs, and the results. Both have the same limits
-    and seeds. Returns rows a second of each, and the answer tokens of a round. Raises ValueError where a prompt is not
-    answered, and where the two do not write the same answers. Requires the extra "batch".
+    and seeds, and warm up with the first WARM_UP_ROWS prompts. Returns rows a second of each, and the answer tokens of
+    a round. Raises ValueError where a prompt is not answered, and where the two do not write the same answers. Requires
+    the extra "batch".
     """
     from redraft.client.stream import request_fields
     from redraft.server.batches.executor import check_body, local_executor
@@ -31,7 +35,7 @@ def measure_batch(
 
     limits = Engine.context_limits(model, settings)
 
-    def by_engine() -> tuple[float, list[str]]:
+    def by_engine(prompts: Sequence[str]) -> tuple[float, list[str]]:
         with Engine(model, **limits) as engine:
             started = time.perf_counter()
             answers = list(engine.generate_many(prompts, **settings))
@@ -40,7 +44,7 @@ def measure_batch(
             raise ValueError(f"a prompt was not answered: {failed[0].error}")
         return len(prompts) / seconds, [str(answer) for answer in answers]
 
-    def by_job() -> tuple[float, list[str]]:
+    def by_job(prompts: Sequence[str]) -> tuple[float, list[str]]:
         with tempfile.TemporaryDirectory() as name:
             rows, out = Path(name) / "rows.jsonl", Path(name) / "out"
             rows.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
@@ -57,7 +61,11 @@ def measure_batch(
             raise ValueError(f"a row was not answered: {failed[0]}")
         return len(prompts) / seconds, [row["text"] for row in found]
 
-    ours, theirs = alternate(rounds, by_job, by_engine)
+    sides = (by_job, by_engine)
+    ours, theirs = alternate(
+        rounds, *(partial(side, prompts) for side in sides),
+        warm_up=[partial(side, prompts[:WARM_UP_ROWS]) for side in sides],
+    )  # fmt: skip
     if any(texts != theirs[0][1] for _, texts in (*ours, *theirs)):
         raise ValueError("engine and job wrote different answers to the same prompts")
     rates = [rate for rate, _ in ours], [rate for rate, _ in theirs]

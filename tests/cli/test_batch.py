@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.cli.test_streams import COMMAND
+from tests.fakes.adapters import adapter_folder
 from tests.fakes.batch_endpoint import batch_endpoint
 from tests.fakes.killed import kill_at_random
 
@@ -61,6 +62,36 @@ def test_openai_lines_come_back_as_openai_lines(run, checkpoint, tmp_path):
     assert len(chat["response"]["body"]["choices"]) == 2
     assert text["response"]["body"]["object"] == "text_completion"
     assert response["response"]["body"]["object"] == "response"
+
+
+def test_an_adapter_of_the_job_and_adapters_of_rows(run, checkpoint, tmp_path):
+    rows, base = tmp_path / "in.jsonl", checkpoint.name
+    own = [{}, {"model": base}, {"model": "one"}, {"model": "two"}]
+    rows.write_text("".join(json.dumps({"prompt": "hello", "own": {**given, "seed": 1}}) + "\n" for given in own))
+    folders = [adapter_folder(tmp_path / f"adapter{n}", checkpoint, n) for n in range(3)]
+    asked = ["batch", "run", rows, "-m", checkpoint, *SHORT, "--body-column", "own"]
+    each = ["--row-adapter", f"one={folders[1]}", "--row-adapter", f"two={folders[2]}"]
+    wanted = {}
+    for name, folder in zip((None, "all", "one", "two"), (None, *folders), strict=True):
+        of_job = [] if folder is None else ["--adapter", folder]
+        arguments = ["generate", "hello", "-m", checkpoint, *SHORT, "--seed", 1, "--json", *of_job]
+        wanted[name] = json.loads(run(*arguments)[1])["text"]
+    assert len(set(wanted.values())) == 4
+    assert run(*asked, *each, "--out", tmp_path / "a")[0] == 0
+    assert [row["text"] for row in records(tmp_path / "a" / "results.jsonl")] == [
+        wanted[None], wanted[None], wanted["one"], wanted["two"],
+    ]  # fmt: skip
+    assert run(*asked, *each, "--adapter", folders[0], "--out", tmp_path / "b")[0] == 0
+    assert [row["text"] for row in records(tmp_path / "b" / "results.jsonl")] == [
+        wanted["all"], wanted["all"], wanted["one"], wanted["two"],
+    ]  # fmt: skip
+    code, _, err = run(*asked, "--out", tmp_path / "c")
+    assert (code, f"model is 'one', must be {base!r}, or left out" in err) == (2, True)
+    changed = ["--row-adapter", f"one={folders[2]}", "--row-adapter", f"two={folders[2]}"]
+    code, _, err = run(*asked, *changed, "--out", tmp_path / "a")
+    assert (code, "the adapter 'one'" in err) == (2, True)
+    code, _, err = run(*asked, "--row-adapter", "one", "--out", tmp_path / "c")
+    assert (code, "--row-adapter one: must be NAME=FOLDER" in err) == (2, True)
 
 
 def test_a_schema_holds_every_row(run, checkpoint, tmp_path):

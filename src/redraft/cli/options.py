@@ -4,7 +4,7 @@ import importlib.util
 import inspect
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -128,6 +128,19 @@ class ModelOptions:
         is_named = self.model != "bundled" and "model" not in self.from_file
         model = self.model if is_named else list_models(url, key=key, timeout=timeout)[0]
         return Endpoint(url=url, model=model, key=key, fields=request_fields(self.given_settings), timeout=timeout)
+
+
+def parse_adapters(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    """Returns adapters' folders by their names. ValueError for one that is not NAME=FOLDER, and for a name twice."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, _, folder = text.partition("=")
+        if not name.strip() or not folder.strip():
+            raise ValueError(f"{option} {text}: must be NAME=FOLDER, as mails=runs/mails")
+        if name in found:
+            raise ValueError(f"{option}: a name is given twice; give each adapter a name of its own")
+        found[name] = folder
+    return found
 
 
 def receives(make: Callable[..., Any], *more: inspect.Parameter) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -83,9 +83,7 @@ def serve(
     if api_key is None:
         # Not left to typer, which takes an empty variable for a missing one: that would be a server without a key.
         api_key = os.environ.get(API_KEY_VARIABLE)
-    adapters = dict(map(_parse_adapter, adapter or ()))
-    if len(adapters) < len(adapter or ()):
-        raise ValueError("--adapter: a name is given twice; give each adapter a name of its own")
+    adapters = options.parse_adapters("--adapter", adapter)
     rules = None if route is None else _read_rules(route, host, port)
     if rules is not None and allow_adapter_changes is None:
         rules.check_adapters(adapters)
@@ -101,13 +99,6 @@ def serve(
     with delay_interrupt():
         from redraft.server import lifecycle
     lifecycle.serve(settings, load)
-
-
-def _parse_adapter(text: str) -> tuple[str, str]:
-    name, _, folder = text.partition("=")
-    if not name.strip() or not folder.strip():
-        raise ValueError(f"--adapter {text}: must be NAME=FOLDER, as mails=runs/mails")
-    return name, folder
 
 
 def _read_rules(route: Path, host: str, port: int) -> "RoutingRules":

@@ -45,16 +45,16 @@ def measure_batch(
         return len(prompts) / seconds, [str(answer) for answer in answers]
 
     def by_job(prompts: Sequence[str]) -> tuple[float, list[str]]:
-        with tempfile.TemporaryDirectory() as name:
-            rows, out = Path(name) / "rows.jsonl", Path(name) / "out"
+        with tempfile.TemporaryDirectory() as folder:
+            rows, out = Path(folder) / "rows.jsonl", Path(folder) / "out"
             rows.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
             started = time.perf_counter()
-            models = [served_name(model.name)]
+            name = served_name(model.name)
             file = JobFile(
-                rows, fields=request_fields(settings), check_body=lambda url, body: check_body(url, body, models=models)
+                rows, fields=request_fields(settings), check_body=lambda url, body: check_body(url, body, models=[name])
             )
             job = Job(out, file, file.check(), identity=RunIdentity({}, {}))
-            job.run(lambda: local_executor(lambda: model, settings))
+            job.run(lambda: local_executor(lambda: model, settings, name))
             seconds = time.perf_counter() - started
             found = [json.loads(line) for line in job.results_path.read_text(encoding="utf-8").splitlines()]
         if failed := [row["error"] for row in found if "error" in row]:

@@ -31,6 +31,7 @@ from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
 
 if TYPE_CHECKING:
+    import redraft
     from redraft.batch.ray_data import ResultsFolder
     from redraft.client.stream import Endpoint
 
@@ -80,6 +81,12 @@ def run(
     body_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="A column with fields of the row's own request.")
     ] = None,
+    row_adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER", help="An adapter for rows whose request has NAME as its model; repeatable."
+        ),
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help=f"Of the results: {', '.join(RESULT_FORMATS)}; by default as the rows are.")
     ] = None,
@@ -122,8 +129,9 @@ def run(
     seed = model_options.settings.pop("seed", None)
     of_request = model_options.settings if endpoint is None else model_options.given_settings
     fields = _fields(of_request, constraint, grounding, body)
+    adapters = options.parse_adapters("--row-adapter", row_adapter)
     if endpoint is None:
-        place = _local(model_options)
+        place = _local(model_options, adapters)
         if ray is not None:
             place = _on_ray(place, address=ray, actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
     elif ray is not None:
@@ -131,6 +139,8 @@ def run(
     else:
         given = model_options.endpoint(endpoint, api_key_env, timeout)
         fields = {"model": given.model, **fields}
+        if adapters:
+            raise ValueError("--row-adapter is loaded here; with --endpoint name the server's as the row's model")
         place = _remote(given, concurrency, timeout)
     is_remote = is_url(rows)
     with ExitStack() as stack:
@@ -205,8 +215,8 @@ def _fields(
     return fields | given
 
 
-def _local(model_options: options.ModelOptions) -> Place:
-    """Returns this machine's engine as the place."""
+def _local(model_options: options.ModelOptions, adapters: dict[str, str]) -> Place:
+    """Returns this machine's engine as the place. adapters: folders by the names that rows call them by."""
     options.require_package("fastapi", "batch")
     from redraft.server.batches.executor import check_body, local_executor
     from redraft.server.service import served_name
@@ -216,15 +226,24 @@ def _local(model_options: options.ModelOptions) -> Place:
     digests = {"the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES)}
     if model_options.adapter is not None:
         digests["the adapter"] = digest_folder(Path(model_options.adapter), CHECKPOINT_FILES)
+    for called, folder in adapters.items():
+        digests[f"the adapter {called!r}"] = digest_folder(resolve(folder), CHECKPOINT_FILES)
     identity = RunIdentity(
         {"--device": model_options.device, "--precision": model_options.precision, "the model": name}, digests
     )
-    load = functools.partial(model_options.load, quiet=True)
+    load = functools.partial(_load, model_options, adapters)
     return Place(
-        functools.partial(local_executor, load, model_options.settings),
+        functools.partial(local_executor, load, model_options.settings, name),
         identity,
-        functools.partial(check_body, models=[name]),
+        functools.partial(check_body, models=[name, *adapters]),
     )
+
+
+def _load(model_options: options.ModelOptions, adapters: dict[str, str]) -> "redraft.Model":
+    model = model_options.load(quiet=True)
+    for name, folder in adapters.items():
+        model.load_adapter(folder, name)
+    return model
 
 
 def _remote(endpoint: "Endpoint", concurrency: int, timeout: float) -> Place:

@@ -16,7 +16,7 @@ from redraft.server.openai.errors import ApiError, from_validation
 from redraft.server.openai.requests import ChatRequest, CompletionRequest
 from redraft.server.openai.responses_api import endpoint as responses
 from redraft.server.openai.responses_api.protocol import ResponsesRequest
-from redraft.server.service import Service, served_name
+from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 
 PREFETCH_FACTOR = 2
@@ -70,12 +70,17 @@ def check_body(url: str, body: Mapping[str, Any], *, models: Collection[str]) ->
 
 
 @asynccontextmanager
-async def local_executor(load: Callable[[], Model], settings: Mapping[str, Any]) -> AsyncIterator[ServiceExecutor]:
-    """Loads a model and gives what answers rows with it until the end of the block. settings: of all rows."""
+async def local_executor(
+    load: Callable[[], Model], settings: Mapping[str, Any], name: str
+) -> AsyncIterator[ServiceExecutor]:
+    """Loads a model and gives what answers rows with it until the end of the block.
+
+    settings: of all rows. name: what rows call the model by; its adapters are models of their own names.
+    """
     model = load()
     with Engine(model, **Engine.context_limits(model, settings)) as engine:
         service = Service(ServerSettings())
-        service.attach_engine(engine, served_name(model.name))
+        service.attach_engine(engine, name)
         try:
             yield ServiceExecutor(service, PREFETCH_FACTOR * engine.limits.admitted_requests)
         finally:

@@ -34,6 +34,11 @@ def write_rows(path: Path, count: int) -> Path:
     return path
 
 
+def write_same_rows(path: Path, count: int) -> Path:
+    path.write_text('{"prompt": "Say it", "answer": "x"}\n' * count)
+    return path
+
+
 def tune(rows: Path, out: Path, start: Path, **changes: Any) -> tuple[TrainingResult, list[str]]:
     lines: list[str] = []
     result = finetune(
@@ -72,10 +77,22 @@ def test_bad_settings_are_refused_before_any_work(start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_adapter_is_no_base(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match=r"adapter is an adapter, not a model to train beside or from: give its base"):
+        tune(write_rows(tmp_path / "rows.jsonl", 5), tmp_path / "run", folder)
+
+
 def test_few_rows_are_all_trained_on(start, tmp_path):
+    # Also of many that all ask the same.
+    _, lines = tune(write_same_rows(tmp_path / "same.jsonl", 30), tmp_path / "same", start)
+    assert lines[0].endswith("no validation, for which fewer than 20 different prompts are too few")
+    assert "1 row more than once, as " in lines[2]
     result, lines = tune(write_rows(tmp_path / "rows.jsonl", 19), tmp_path / "run", start)
     assert "19 rows: 2 steps" in lines[0]
-    assert lines[0].endswith("no validation, for which fewer than 20 rows are too few")
+    assert lines[0].endswith("no validation, for which fewer than 20 different prompts are too few")
     assert not (tmp_path / "run" / "held_out.jsonl").exists()
     assert lines[-1] == f"as a model, {tmp_path / 'run'} is its step-0000002 (the last: no validation ran)"
     assert result.summary["best"] is None
@@ -208,5 +225,7 @@ def test_steps_that_distil_are_compared_with_what_was_before(start, tmp_path):
 
 
 def test_steps_that_distil_need_rows_to_compare_on(start, tmp_path):
-    with pytest.raises(ValueError, match="no rows to validate on: give others to validate on, or at least 20 rows"):
+    with pytest.raises(
+        ValueError, match="no rows to validate on: give others to validate on, or at least 20 different"
+    ):
         tune(write_rows(tmp_path / "rows.jsonl", 5), tmp_path / "run", start, distill_steps=2)

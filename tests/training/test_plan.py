@@ -57,7 +57,7 @@ def test_numbers_out_of_range_are_refused():
         with pytest.raises(ValueError, match=r"epochs is .*, must be above 0 and at most 1,000,000"):
             plan_settings(100, held_out=0, epochs=epochs)
     for needs in ("validate_every", "patience"):
-        message = "there are no rows to validate on: give others to validate on, or at least 20 rows"
+        message = "there are no rows to validate on: give others to validate on, or at least 20 different prompts"
         with pytest.raises(ValueError, match=message):
             plan_settings(10, held_out=0, **{needs: 5})
     for name, value in (("batch_size", 1.5), ("steps", 1.5), ("validation_examples", 0)):

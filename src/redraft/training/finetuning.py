@@ -28,6 +28,7 @@ from redraft.training.run.session import TrainingResult, run_recipe
 from redraft.training.run.state import RunFolder
 from redraft.training.run.watchers import Watcher
 from redraft.training.settings import LoRASettings
+from redraft.weights.adapters.files import adapter_base, find_adapter
 from redraft.weights.card import read_card
 from redraft.weights.config.file import parse_quantization, read_config, read_config_json, read_generation_config
 from redraft.weights.fetch import fetch_config, resolve
@@ -75,6 +76,11 @@ def finetune(
     if replay is None:
         replay = REPLAY_SHARE if lora is None else 0.0
     check_replay(replay)
+    if (adapter := find_adapter(base)) is not None:
+        raise ValueError(
+            f"{adapter} is an adapter, not a model to train beside or from: give its base "
+            f"({adapter_base(adapter) or 'which it does not name'}), or merge the two first (redraft merge)"
+        )
     config = read_config(fetch_config(base))
     device = pick_device(device) if device == "auto" else torch.device(device)
     if device.type == "cpu":

@@ -53,7 +53,9 @@ def plan_settings(
     if epochs is not None and not 0 < epochs <= MAX_EPOCHS:
         raise ValueError(f"epochs is {epochs}, must be above 0 and at most {MAX_EPOCHS:,}")
     if not held_out and any(overrides.get(name) for name in ("validate_every", "patience", "distill_steps")):
-        raise ValueError("there are no rows to validate on: give others to validate on, or at least 20 rows")
+        raise ValueError(
+            "there are no rows to validate on: give others to validate on, or at least 20 different prompts"
+        )
     settings = {**(LORA_FINETUNING if is_lora else FINETUNING), **overrides}
     # A batch size that is out of range is refused below.
     size = max(1, settings["batch_size"])
@@ -110,7 +112,7 @@ def describe_plan(rows: int, settings: TrainingSettings, *, validated: int, repl
     """Returns the plan in a line; `replay` says what is mixed in, `validated` how many rows are validated on."""
     every, answers = settings.validate_every, min(validated, settings.validation_answers)
     if not validated:
-        validation = "no validation, for which fewer than 20 rows are too few"
+        validation = "no validation, for which fewer than 20 different prompts are too few"
     elif not every:
         validation = "no validation"
     else:

@@ -178,3 +178,15 @@ def test_bad_files(tmp_path, tokenizer):
         read_data([good], tokenizer, CONFIG, form=RowFormat(), weights=(0,))
     with pytest.raises(ValueError, match=r"rows\.jsonl is named twice: name it once, with a weight of 2"):
         read_data([good, good], tokenizer, CONFIG, form=RowFormat(), weights=(1, 2))
+
+
+def test_an_answer_that_is_nothing_but_its_end_is_refused(tmp_path, tokenizer):
+    path = jsonl(tmp_path / "end.jsonl", {"messages": [USER, {"role": "assistant", "content": "", "name": "x"}]})
+    with pytest.raises(ValueError, match=r"end\.jsonl, line 1: the answer is nothing but its end: leave the row out"):
+        read_data([path], tokenizer, CONFIG, form=RowFormat())
+
+
+def test_of_a_reply_that_the_template_writes_its_header_is_not_supervised(tmp_path, tokenizer):
+    path = jsonl(tmp_path / "named.jsonl", {"messages": [USER, {**REPLY, "name": "x"}]})
+    (example,) = read_data([path], tokenizer, CONFIG, form=RowFormat()).examples
+    assert tokenizer.decode(example.answer, skip_special=False) == "Hello<turn|>"

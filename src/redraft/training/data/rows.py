@@ -132,6 +132,8 @@ def _example(row: TrainingRow, end: int, tokenizer: TextTokenizer, config: Model
         answer = (*tokenizer.encode(row.answer), end)
     else:
         answer = _written(messages, row.reply, prompt, end, tokenizer, config, variables)
+    if len(answer) < 2:
+        raise ValueError("the answer is nothing but its end: leave the row out, or write an answer")
     canvases = -(-len(answer) // config.canvas_length)
     if len(prompt) + canvases * config.canvas_length > config.max_context:
         raise ValueError(
@@ -161,7 +163,8 @@ def _written(
     start = len(before)
     if whole[:start] != before or list(prompt[:start]) != before:
         raise ValueError("the chat template changes the conversation where an answer follows: it cannot be supervised")
-    header = next((i for i, (one, two) in enumerate(zip(whole[start:], prompt[start:], strict=False)) if one != two), 0)
+    both = list(zip(whole[start:], prompt[start:], strict=False))
+    header = next((i for i, (one, two) in enumerate(both) if one != two), len(both))
     written = whole[start + header :]
     stop = next((i for i, token in enumerate(written) if token in config.eos_ids), None)
     if stop is not None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import resource
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -166,6 +167,25 @@ def test_parquet_in_and_out(tmp_path):
     assert records(tmp_path / "lines" / "results.jsonl")[1]["columns"] == {
         "id": "b", "prompt": "bad", "price": None, "at": "1970-01-01T00:00:00.001000",
     }  # fmt: skip
+
+
+def test_parquet_out_of_order_has_times_as_text(tmp_path):
+    table = pyarrow.table({
+        "prompt": ["x", "yy"], "at": pyarrow.array([0, None], type=pyarrow.timestamp("s")), "l": [[1], [2, 3]],
+        "price": pyarrow.array([Decimal("1.50"), None]),
+    })  # fmt: skip
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    run(tmp_path / "out", tmp_path / "in.parquet", result_format="parquet", unordered=True)
+    found = pyarrow.parquet.read_table(tmp_path / "out" / "results.parquet").sort_by("line")
+    assert found["at"].to_pylist() == ["1970-01-01T00:00:00", None]
+    assert found["price"].to_pylist() == ["1.50", None]
+    assert found["l"].to_pylist() == ["[1]", "[2, 3]"]
+
+
+def test_a_file_in_the_folders_place_is_told(tmp_path):
+    rows = write_rows(tmp_path / "in.jsonl")
+    with pytest.raises(ValueError, match=r"in\.jsonl is a file, but a job is a folder: name a new or empty one"):
+        run(rows, rows)
 
 
 def test_other_folders_are_left_alone(tmp_path):

@@ -81,6 +81,28 @@ def test_a_file_that_is_refused(tmp_path, name, content, options, message):
         JobFile(path, **options).check()
 
 
+@pytest.mark.parametrize(
+    ("id", "fault"),
+    [
+        ('{"a": 1}', """line 1: 'id' is {"a": 1}, must be text or a number"""),
+        ("true", "line 1: 'id' is true, must be text or a number"),
+        ("null", None),
+        ('" "', None),
+        ("7", None),
+    ],
+)
+def test_an_id_is_text_or_a_number_also_where_no_column_is_named(tmp_path, id, fault):
+    checked = JobFile(write(tmp_path, "in.jsonl", f'{{"id": {id}, "prompt": "x"}}')).check()
+    assert [row.fault for row in checked.faults] == ([] if fault is None else [fault])
+
+
+@pytest.mark.parametrize("column", ["id", "when"])
+def test_a_date_in_the_place_of_text_is_told(tmp_path, column):
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["x"], column: [date(2024, 3, 4)]}), tmp_path / "in.parquet")
+    checked = JobFile(tmp_path / "in.parquet", template=f"{{prompt}} {{{column}}}").check()
+    assert checked.faults[0].fault == f'line 1: {column!r} is "2024-03-04", must be text or a number'
+
+
 def test_fields_of_the_job_and_of_the_row(tmp_path):
     rows = '{"id":"a","prompt":"x"}\n{"id":"b","prompt":"y","more":{"seed":5,"canvas":{"steps":9}}}\n'
     fields = {"temperature": 0.5, "canvas": {"steps": 4, "canvas_length": 8}}

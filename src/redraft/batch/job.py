@@ -129,7 +129,9 @@ class Job:
             self._write_results(journal)
 
     def _check_folder(self) -> None:
-        """Raises ValueError for a folder that has something else in it."""
+        """Raises ValueError for a folder that has something else in it, and for what is no folder."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file, but a job is a folder: name a new or empty one")
         if not self.folder.is_dir() or self.journal_path.exists():
             return
         others = sorted(path.name for path in self.folder.iterdir())

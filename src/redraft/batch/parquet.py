@@ -16,8 +16,10 @@ from redraft.utils.files import replace_when_whole
 from redraft.utils.rows.formats import Parsed
 
 ROWS_AT_ONCE = 1024
+TEXTS = frozenset({"str", "date", "datetime", "time", "timedelta", "Decimal", "UUID"})
+"""Types whose values JSON has as text; a column of them is one of text."""
 KINDS = {
-    frozenset({"str"}): "string", frozenset({"bool"}): "bool_", frozenset({"int"}): "int64",
+    frozenset({"bool"}): "bool_", frozenset({"int"}): "int64",
     frozenset({"float"}): "float64", frozenset({"int", "float"}): "float64",
 }  # fmt: skip
 """Types of Arrow for the types of a column's values; a column of any others is written as JSON."""
@@ -52,12 +54,14 @@ def write_parquet(path: Path, types: Mapping[str, Any], records: Iterable[Mappin
     types: of each column the types of its values, as a set of Python's names or as Arrow's own type.
     """
     arrow = _arrow()
-    arrow_types, as_json = {}, set()
+    arrow_types: dict[str, Any] = {}
+    as_json: set[str] = set()
+    texts: set[str] = set()
     for name, kind in types.items():
         if isinstance(kind, set):
             found = KINDS.get(frozenset(kind - {"NoneType"}))
             if found is None:
-                as_json.add(name)
+                (texts if kind - {"NoneType"} <= TEXTS else as_json).add(name)
             arrow_types[name] = getattr(arrow, found or "string")()
         else:
             arrow_types[name] = kind
@@ -68,6 +72,8 @@ def write_parquet(path: Path, types: Mapping[str, Any], records: Iterable[Mappin
             return None
         if name in as_json:
             return json.dumps(json_value(value))
+        if name in texts:
+            value = json_value(value)
         # Half a surrogate pair has no UTF-8: its escape stands for it.
         return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 

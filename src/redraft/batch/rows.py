@@ -181,10 +181,11 @@ class JobFile:
     def _row(self, line: int, columns: Mapping[str, Any], fields: RequestFields) -> JobRow:
         prompt = self._template.fill(columns)
         own = {} if self.format == "text" else columns
-        id = usable_id(own.get(self.id_column or ID_COLUMN))
-        if id is None and self.id_column is not None:
-            column_text(own, self.id_column)
-            raise ValueError(f"the id is empty: the column {self.id_column!r} must have one")
+        column = self.id_column or ID_COLUMN
+        id = usable_id(own.get(column))
+        if id is None and (self.id_column is not None or not isinstance(own.get(column), str | float | None)):
+            column_text(own, column)
+            raise ValueError(f"the id is empty: the column {column!r} must have one")
         more = {} if self.body_column is None else columns.get(self.body_column)
         if not isinstance(more, dict | None):
             raise ValueError(f"{self.body_column!r} is {type(more).__name__}, must be an object of a request's fields")

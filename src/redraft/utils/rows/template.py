@@ -46,4 +46,5 @@ def column_text(columns: Mapping[str, Any], name: str) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return json.dumps(value)
-    raise ValueError(f"{name!r} is {json.dumps(value)[:40]}, must be text or a number")
+    # Tables have values that JSON has not, as dates.
+    raise ValueError(f"{name!r} is {json.dumps(value, default=str)[:40]}, must be text or a number")

@@ -1,6 +1,5 @@
 """The recipes that `redraft train` knows: those of the bundled model, and Sudoku."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from redraft.bundled.data.extraction.tokenizer import save_tokenizer, train_toke
 from redraft.bundled.data.families import BundledExamples
 from redraft.bundled.data.record_examples import RecordExamples
 from redraft.bundled.data.wide.examples import WideExamples
-from redraft.bundled.data.wide.tokenizer import VOCAB_SIZE, write_tokenizer
 from redraft.bundled.objective import reader_losses
 from redraft.bundled.sudoku import sudoku
 from redraft.diffusion.settings import SamplerSettings
@@ -59,10 +57,6 @@ MODEL = ModelConfig(
 """10.8 M parameters, of which 6 M are active, and three thousand tokens, for short texts."""
 
 
-WIDE_MODEL = dataclasses.replace(MODEL, vocab_size=VOCAB_SIZE)
-"""The next bundled model: the bundled one's layers, from which it can start, and a vocabulary of its own."""
-
-
 def extract(*, easy_start: bool = True, **overrides: Any) -> Recipe:
     """Extraction of named fields as JSON."""
     settings = proven_settings(**{"steps": 6600, **overrides})
@@ -80,13 +74,11 @@ def wide(*, easy_start: bool = True, **overrides: Any) -> Recipe:
     settings = proven_settings(**{**WIDE_SETTINGS, **overrides})
 
     def data(run: RunFolder) -> TrainingData:
-        if not (run.companions / "tokenizer.json").exists():
-            write_tokenizer(run.companions)
         prepare_companions(run.companions, card.WIDE)
         return _training_data(run, settings, WideExamples, easy_start)
 
     return Recipe(
-        model=WIDE_MODEL, settings=settings, data=data, sampler=SHIPPED_SETTINGS, objective=reader_losses,
+        model=MODEL, settings=settings, data=data, sampler=SHIPPED_SETTINGS, objective=reader_losses,
         identity={"recipe": "wide"},
     )  # fmt: skip
 

@@ -1,12 +1,9 @@
 """The weights a new model starts from: random ones, or another checkpoint's."""
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from redraft.model.config import ModelConfig
 from redraft.model.transformer import Transformer
@@ -39,7 +36,7 @@ def initialize(model: Transformer, seed: int) -> None:
 
 
 def open_start(path: Path, config: ModelConfig, *, is_frozen: bool = False) -> Checkpoint:
-    """Opens the checkpoint that a run starts from; only its vocabulary may be another than `config`'s.
+    """Opens the checkpoint that a run starts from.
 
     is_frozen: its weights stay as they are, so they may be quantized. ValueError if it is not a checkpoint, is
     quantized but not frozen, or has a different shape than `config`.
@@ -47,38 +44,8 @@ def open_start(path: Path, config: ModelConfig, *, is_frozen: bool = False) -> C
     checkpoint = Checkpoint.open(path)
     if not is_frozen:
         checkpoint.check_unquantized()
-    if dataclasses.replace(config, vocab_size=checkpoint.config.vocab_size) != checkpoint.config:
+    if config != checkpoint.config:
         raise ValueError(
             f"{path} holds a model of a different shape than the recipe's; start from another one, or without one"
         )
     return checkpoint
-
-
-def start_weights(
-    start: Checkpoint, config: ModelConfig, tokenizer: Path, *, dtype: torch.dtype | None = torch.float32
-) -> Mapping[str, Tensor]:
-    """Reads the weights of `start`, in `dtype` or as they are stored: then they are views of the file.
-
-    The embedding is for the vocabulary of tokenizer.json in `tokenizer`.
-    """
-    weights = dict(start.load(dtype=dtype, device="cpu"))
-    if start.config.vocab_size != config.vocab_size:
-        files = (folder / "tokenizer.json" for folder in (start.folder, tokenizer))
-        weights["embed_tokens.weight"] = carry_embedding(
-            weights["embed_tokens.weight"].float(), *map(Tokenizer.from_file, map(str, files))
-        )
-    return weights
-
-
-def carry_embedding(rows: Tensor, old: Tokenizer, new: Tokenizer) -> Tensor:
-    """Returns the embedding [V', H] for the vocabulary of `new`, from `rows` [V, H] of `old`'s.
-
-    A token that both have keeps its row. Another gets the mean of the rows of the tokens that `old` writes its text
-    with: near enough to begin with.
-    """
-    known = old.get_vocab()
-    carried = rows.new_zeros(new.get_vocab_size(), rows.shape[1])
-    for text, token in new.get_vocab().items():
-        pieces = [known[text]] if text in known else old.encode(new.decode([token]), add_special_tokens=False).ids
-        carried[token] = rows[pieces].mean(0)
-    return carried

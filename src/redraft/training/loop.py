@@ -25,7 +25,7 @@ from redraft.model.linear.frozen import train_beside_quantized
 from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
 from redraft.training.data.examples import TrainingBatch, make_batch
-from redraft.training.initialization import open_start, start_weights
+from redraft.training.initialization import open_start
 from redraft.training.optimizer import WeightAverage
 from redraft.training.recipe import Recipe, TrainingData
 from redraft.training.run import processes
@@ -110,7 +110,7 @@ class _Training:
     ) -> None:
         self.recipe, self.settings, self.data, self.run = recipe, recipe.settings, data, run
         self.report, self.device = report, device
-        self.model = _make_model(recipe, start, run, device)
+        self.model = _make_model(recipe, start, device)
         for module in self.model.modules():
             if isinstance(module, Experts):
                 module.row_block = self.settings.row_block
@@ -337,20 +337,20 @@ def _check_processes(settings: TrainingSettings) -> None:
         raise ValueError(f"compile is for one process, not {count}: leave it out")
 
 
-def _make_model(recipe: Recipe, start: Checkpoint | None, run: RunFolder, device: torch.device) -> Transformer:
+def _make_model(recipe: Recipe, start: Checkpoint | None, device: torch.device) -> Transformer:
     # Random weights are drawn on the CPU: they are the same on every device, and in any number of processes.
     is_split = processes.count() > 1
     if start is not None and start.bits is not None:
         # Every process has all of it: of the pages of its file a machine keeps one copy.
         return train_beside_quantized(load_model(start, torch.float32, device))
     if start is not None and is_split:
-        stored = start_weights(start, recipe.model, run.companions, dtype=None)
+        stored = start.load(dtype=None, device="cpu")
         return processes.sharded(lambda: Transformer(recipe.model), stored, device)
     model = Transformer(recipe.model)
     if start is None:
         recipe.initialize(model, recipe.settings.seed)
     else:
-        model.load_state_dict(start_weights(start, recipe.model, run.companions))
+        model.load_state_dict(start.load(dtype=torch.float32, device="cpu"))
     if is_split:
         return processes.sharded(lambda: Transformer(recipe.model), model.state_dict(), device)
     return model.to(device)

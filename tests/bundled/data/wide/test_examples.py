@@ -1,21 +1,16 @@
 """The records as token ids: what the chat template writes, in steps of texts of about equal length."""
 
-from pathlib import Path
-
 import pytest
 
-from redraft.bundled.data.extraction.tokenizer import save_tokenizer
 from redraft.bundled.data.wide.examples import LENGTHS, LONG_FROM_STEP, Turns, WideExamples
 from redraft.bundled.data.wide.records import training_record
-from redraft.bundled.data.wide.tokenizer import make_tokenizer
 from redraft.text import TextTokenizer
+from redraft.weights.fetch import BUNDLED_FOLDER
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
-    folder: Path = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(make_tokenizer(vocab_size=1024, records=300), folder)
-    return TextTokenizer.load(folder)
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.load(BUNDLED_FOLDER)
 
 
 def test_conversations_are_encoded_as_the_template_does(tokenizer: TextTokenizer):
@@ -31,11 +26,6 @@ def test_conversations_are_encoded_as_the_template_does(tokenizer: TextTokenizer
 )
 def test_any_character_is_kept(tokenizer: TextTokenizer, text: str):
     assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
-def test_names_are_cut_where_their_words_begin():
-    cut = make_tokenizer(vocab_size=512, records=20).pre_tokenizer.pre_tokenize_str("orderDate HTTPStatus")
-    assert [piece for piece, _ in cut] == ["order", "Date", "Ġ", "HTTP", "Status"]
 
 
 def test_a_step_is_the_same_whatever_was_read_before_and_fits_its_class(tokenizer: TextTokenizer):

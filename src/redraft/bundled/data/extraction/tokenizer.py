@@ -31,11 +31,11 @@ CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|turn>{{ 'model'
 {% endif %}"""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE, cut: str = _PIECES) -> Tokenizer:
-    """Trains a tokenizer on raw texts, `cut` into pieces; the same texts give the same tokenizer."""
+def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
+    """Trains the tokenizer on raw texts; the same texts give the same one."""
     tokenizer = Tokenizer(models.BPE())
     pieces: list[PreTokenizer] = [
-        pre_tokenizers.Split(Regex(cut), behavior="isolated"),
+        pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(pieces)

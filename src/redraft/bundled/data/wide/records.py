@@ -246,11 +246,3 @@ def validation_record(seed: int, index: int) -> Conversation:
     rng = random.Random(f"wide validation/{seed}/{index}")
     make = list(FAMILIES.values())[index % len(FAMILIES)][1]
     return make(rng, Conditions(scrambled=0.0))
-
-
-def tokenizer_record(index: int) -> Conversation:
-    """Returns record `index` of the stream that the tokenizer is trained on: natural values only, every length."""
-    rng = random.Random(f"wide tokenizer/{index}")
-    ((_, make),) = rng.choices(list(FAMILIES.values()), [share for share, _ in FAMILIES.values()])
-    words = rng.choice((None, None, None, None, (40, 120), (120, 240)))
-    return make(rng, Conditions(words=words, scrambled=0.0))

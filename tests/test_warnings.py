@@ -84,6 +84,19 @@ def test_a_cut_answer_is_not_made_whole_by_another_seed(model):
     assert "seed" not in invalid
 
 
+@pytest.mark.parametrize(
+    ("how", "end"),
+    [
+        ({}, ": try another seed"),
+        ({"is_greedy": True}, ": hold it to the fields that the prompt asks for, with schema_from_prompt"),
+        ({"is_stopped": True}, ")"),
+    ],
+)
+def test_what_may_bring_another_answer_is_told(model, how, end):
+    (invalid,) = model.read(PROMPT).check('{"name', "stop", num_tokens=2, steps_per_canvas=(), max_steps=48, **how)
+    assert invalid.endswith(end)
+
+
 def test_another_prompt_may_be_answered_with_any_text(engine):
     assert answered(engine, QUESTION["content"], "the dog").warnings == ()
 

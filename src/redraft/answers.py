@@ -10,7 +10,7 @@ from redraft import engine
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments, SamplerSettings
 from redraft.diffusion.start import CanvasStart
-from redraft.generation.modes import Mode
+from redraft.generation.modes import Mode, is_greedy
 from redraft.generation.result import DenoisingStep, Generation
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, TextTokenizer
 from redraft.text.checks import brief
@@ -186,6 +186,7 @@ class AnswerText:
             num_tokens=len(generation.token_ids),
             steps_per_canvas=writing.steps_per_canvas,
             max_steps=self._settings.steps,
+            is_greedy=is_greedy(self._mode, self._settings.temperature),
         )
         text, spans = self._text, None
         if self._source is not None:

@@ -60,6 +60,7 @@ BUNDLED = Card(
     prompt_forms=(EXTRACTION_FORM, *NORMALIZATION_FORMS, REPAIR_FORM),
     max_prompt_tokens=MAX_PROMPT_TOKENS,
     recipe="bundled",
+    mode="auto",
 )
 
 
@@ -94,5 +95,6 @@ WIDE = Card(
     max_prompt_tokens=1_536,  # no training example is longer
     refusal=REFUSAL,
     recipe="wide",
+    mode="auto",
 )
 """The card of the next bundled model."""

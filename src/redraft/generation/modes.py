@@ -28,6 +28,11 @@ def chosen_mode(asked: str | None, usual: str, given: Collection[str], *, has_st
     return cast(Mode, asked)
 
 
+def is_greedy(mode: str, temperature: float) -> bool:
+    """Returns whether an answer is the same for every seed. A canvas starts as noise, whatever its temperature."""
+    return mode != "diffusion" and temperature == 0
+
+
 def settings_of_mode(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the sampler settings that a mode has for those that were given, by their flat names.
 

@@ -8,7 +8,7 @@ from redraft import engine
 from redraft.answers import writing_of
 from redraft.api import Model
 from redraft.constraints.forced import ForcedTokens
-from redraft.generation.modes import DRAFTED_MODES
+from redraft.generation.modes import DRAFTED_MODES, is_greedy
 from redraft.generation.result import ConstraintReport, DenoisingStep, Generation, Verification
 from redraft.text import AnswerStream, Content, Delta, End, ReadPrompt, ScoredToken
 from redraft.text.prompts.grounding import SourceText, Span, ground_answer
@@ -182,6 +182,8 @@ class ChoiceProgress:
             num_tokens=self.stream.num_tokens,
             steps_per_canvas=self.steps if self.request.mode == "diffusion" else (),
             max_steps=self.request.settings.steps,
+            is_greedy=is_greedy(self.request.mode, self.request.settings.temperature),
+            is_stopped=self.generation is None,
         )
         if self.generation is None:
             writing = Writing(mode=self.request.mode, finish_reason=finish_reason)

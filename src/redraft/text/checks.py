@@ -17,6 +17,10 @@ MAX_SHOWN = 60
 MAX_LISTED = 8
 """Names that are listed, of many."""
 
+ANOTHER_SEED = "try another seed"
+HOLD_IT = "hold it to the fields that the prompt asks for, with schema_from_prompt"
+"""The ways out of an answer that depends on its seed, and of one that does not."""
+
 
 def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[int], max_steps: int) -> Iterator[str]:
     """Yields a sentence for an answer that is cut, and one for canvases that took all the steps that they may take."""
@@ -27,7 +31,7 @@ def check_end(num_tokens: int, finish_reason: str, steps_per_canvas: Sequence[in
     if unsettled:
         which = f"canvas {unsettled[0]}" if len(unsettled) == 1 else f"canvases {_listed(unsettled)}"
         steps = counted(max_steps, "step")
-        yield f"{which} took all of {steps} and may be unfinished: allow more steps, or try another seed"
+        yield f"{which} took all of {steps} and may be unfinished: allow more steps, or {ANOTHER_SEED}"
 
 
 def check_fields(
@@ -37,38 +41,37 @@ def check_fields(
     *,
     is_known: bool = True,
     is_array: bool = False,
-    is_cut: bool = False,
+    way_out: str = ANOTHER_SEED,
 ) -> Iterator[str]:
     """Yields a sentence for each thing in which an answer is not a JSON object of `fields` with values from `text`.
 
     A field that is asked for twice may be answered twice. is_known: whether the model was trained on such prompts;
-    where it was not, no seed brings a field. is_array: whether the answer is to be an array of such objects. is_cut:
-    whether the answer is; no seed makes it whole.
+    where it was not, nothing brings a field. is_array: whether the answer is to be an array of such objects. way_out:
+    what may bring another answer, "" for nothing.
     """
+    way_out = f": {way_out}" if way_out else ""
     try:
         found = json.loads(answer, object_pairs_hook=_Pairs, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        yield f"the answer {brief(answer)} is not valid JSON ({_reason(error)})" + (
-            "" if is_cut else ": try another seed"
-        )
+        yield f"the answer {brief(answer)} is not valid JSON ({_reason(error)}){way_out}"
         return
     objects = found if is_array else [found]
     if isinstance(found, _Pairs) is is_array or not all(isinstance(one, _Pairs) for one in objects):
         wanted = "an array of objects" if is_array else "an object"
-        yield f"the answer {brief(answer)} is JSON but not {wanted} with the fields asked for: try another seed"
+        yield f"the answer {brief(answer)} is JSON but not {wanted} with the fields asked for{way_out}"
         return
     for number, pairs in enumerate(objects, start=1):
         name = f"item {number} of the answer" if is_array else "the answer"
-        yield from _check_object(pairs, Counter(fields), text, name, is_known=is_known)
+        yield from _check_object(pairs, Counter(fields), text, name, way_out=way_out if is_known else "")
 
 
-def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str, *, is_known: bool) -> Iterator[str]:
+def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str, *, way_out: str) -> Iterator[str]:
     found = Counter(key for key, _ in pairs)
     missing, others = [key for key in expected if key not in found], [key for key in found if key not in expected]
     # A list does not tell "make and model", one name, from two.
     joined = [(one, key) for one in others for key in missing if re.search(rf"\b{re.escape(key)}\b", one)]
     if missing := [key for key in missing if all(key != part for _, part in joined)]:
-        yield f"{name} lacks the {fields_in_words(missing)}" + (": try another seed" if is_known else "")
+        yield f"{name} lacks the {fields_in_words(missing)}{way_out}"
     if others := [key for key in others if all(key != whole for whole, _ in joined)]:
         yield f"{name} has the {fields_in_words(others)}, not asked for"
     if repeated := [key for key in expected if found[key] > expected[key]]:

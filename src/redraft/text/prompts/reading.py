@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from redraft.text.checks import check_end, check_fields
+from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_end, check_fields
 from redraft.text.prompts.forms import PromptTask
 
 
@@ -30,12 +30,22 @@ class ReadPrompt:
         return {} if is_held else self.forms
 
     def check(
-        self, answer: str, finish_reason: str, *, num_tokens: int, steps_per_canvas: Sequence[int], max_steps: int
+        self,
+        answer: str,
+        finish_reason: str,
+        *,
+        num_tokens: int,
+        steps_per_canvas: Sequence[int],
+        max_steps: int,
+        is_greedy: bool = False,
+        is_stopped: bool = False,
     ) -> tuple[str, ...]:
         """Returns what may be wrong with an answer to it, in sentences.
 
-        num_tokens: of the answer. steps_per_canvas: none where it was written without canvases.
+        num_tokens: of the answer. steps_per_canvas: none where it was written without canvases. is_greedy: whether it
+        is the same for every seed; is_stopped: whether a text that stops it cut it.
         """
+        is_cut = is_stopped or finish_reason == "length"
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
         task = self.task
         if self.is_refused(answer):
@@ -47,7 +57,7 @@ class ReadPrompt:
                 task.text,
                 is_known=self.is_known is not False,
                 is_array=task.is_array,
-                is_cut=finish_reason == "length",
+                way_out="" if is_cut else HOLD_IT if is_greedy else ANOTHER_SEED,
             )
         return tuple(found)
 

@@ -16,7 +16,7 @@ TORCH_INDEX ?= $(if $(ON_LINUX),$(if $(PIP_IS_CONFIGURED),,https://download.pyto
 # The tests compute on one thread each: as many run at once as there are CPUs, four at most.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-DEMO = $(BIN)/redraft generate "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt." --step-delay 0.15 --seed 1 $(ARGS)
+DEMO = $(BIN)/redraft generate "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt." --mode diffusion --step-delay 0.15 --seed 1 $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check fix clean

@@ -129,6 +129,17 @@ def test_load_against_the_step(run, checkpoint):
     assert found["canvas_steps_per_second"]["engine"]["median"] > 0
 
 
+def test_load_in_a_mode(run, checkpoint):
+    asked = ("bench", "load", "-m", checkpoint, "--words", "2-9", "--requests", 4, "--max-new-tokens", 8)
+    found = line(run(*asked, "--mode", "autoregressive")[1])
+    assert found["settings"] == {"seed": 0, "max_new_tokens": 8, "mode": "autoregressive"}
+    assert found["answered"] == 4
+    asked = ("bench", "load", "--against-server", "-m", checkpoint, "--words", "2-9", "--concurrency", 2)
+    # Both write the same number of tokens, or it fails.
+    code, out, _ = run(*asked, "--requests", 4, "--rounds", 1, "--max-new-tokens", 8, "--mode", "verified")
+    assert (code, line(out)["settings"]["mode"]) == (0, "verified")
+
+
 def test_load_against_the_server(run, checkpoint):
     asked = ("bench", "load", "--against-server", "-m", checkpoint, "--words", "2-9", "--concurrency", 2)
     code, out, err = run(*asked, "--requests", 4, "--rounds", 2, "--steps", 2, "--max-new-tokens", 8)
@@ -201,6 +212,8 @@ def test_load_on_a_server_that_is_not_there(run, monkeypatch):
         (("load", "--neighbours", 2, "--against-step"), "are 2 measurements; leave one of them out"),
         (("load", "--neighbours", 2, "--endpoint", "x"), "--neighbours measures our own engine, not an --endpoint"),
         (("load", "--neighbours", 2, "--rate", 4), "--neighbours is a closed loop, --rate an open one"),
+        (("load", "--against-step", "--mode", "auto"), "--mode names a way to answer; leave one of them out"),
+        (("load", "--mode", "fast"), "--mode is 'fast', must be one of diffusion, autoregressive, verified, auto"),
         (("load", "--neighbours", 0), "--neighbours is 0, must be at least 1"),
         (("load", "--timeout", 600), "--timeout has no effect without --endpoint"),
         (("load", "--api-key-env", "KEY"), "--api-key-env has no effect without --endpoint"),

@@ -29,7 +29,7 @@ def test_a_model_in_this_process(model, mode):
         )  # fmt: skip
     assert found.tokens == len(found.token_ids) <= 12
     assert subject.facts["model"] == model.name
-    assert subject.facts["settings"] == ({} if mode == "diffusion" else {"mode": mode}) | settings
+    assert subject.facts["settings"] == {"mode": mode} | settings
     assert subject.count_tokens("hello there") == len(subject.encode("hello there"))
     with pytest.raises(ValueError, match="the context holds 256"):
         subject.check("word " * 400)

@@ -95,7 +95,7 @@ class ModelSubject:
         self._model, self._settings = model, dict(settings)
         self._mode = mode = chosen_mode(mode, model.usual_mode, settings, has_start=False)
         self._is_constrained, self._is_grounded = is_constrained or is_grounded, is_grounded
-        named: dict[str, Any] = {"mode": mode} if mode != "diffusion" else {}
+        named: dict[str, Any] = {"mode": mode}
         named |= {"constrained": True} if self._is_constrained else {}
         named |= {"grounded": True} if is_grounded else {}
         self.facts = {"model": model.name, "settings": named | self._settings}

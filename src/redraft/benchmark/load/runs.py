@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run_on_engine(model: Model, traffic: Traffic, settings: Mapping[str, Any]) -> LoadResult:
-    """Sends the traffic to an engine in this process; `settings` are sampler settings of every request."""
+    """Sends the traffic to an engine in this process; `settings`, of the sampler and `mode`, are every request's."""
 
     async def run() -> LoadResult:
         async with Engine(model, **traffic_limits(model, traffic, settings)) as engine:
@@ -63,6 +63,7 @@ def measure_beside_neighbours(
 
 def traffic_limits(model: Model, traffic: Traffic, settings: Mapping[str, Any]) -> dict[str, int]:
     """Returns the limits of an engine that admits all requests of a closed loop at once and lets all others wait."""
+    settings = {name: value for name, value in settings.items() if name != "mode"}
     limits, usual = Engine.context_limits(model, settings), Limits()
     admitted = traffic.concurrency if traffic.rate is None else usual.admitted_requests
     longest = max(len(model.encode(prompt)) for prompt in traffic.prompts)

@@ -1,5 +1,6 @@
 """`redraft bench load`: many requests to our engine, or to a server that speaks the OpenAI protocol."""
 
+import dataclasses
 import itertools
 import sys
 import time
@@ -39,6 +40,7 @@ def load(
     words: Annotated[
         str | None, typer.Option(help="Filler text of this many words instead; an inclusive range like 20-200.")
     ] = None,
+    mode: options.ModeOption = None,
     endpoint: options.EndpointOption = None,
     api_key_env: options.KeyOption = None,
     timeout: Annotated[
@@ -87,6 +89,10 @@ def load(
         (f"{against} is a closed loop, --rate an open one", against and rate is not None),
         ("--rate is an open loop, --concurrency a closed one", rate is not None and concurrency is not None),
         ("--words generates prompts, --prompts names a test set", prompts is not None and words is not None),
+        (
+            "--against-step counts the steps of canvases, --mode names a way to answer",
+            against_step and mode is not None,
+        ),
     ):
         if is_wrong:
             raise ValueError(f"{message}; leave one of them out")
@@ -94,6 +100,8 @@ def load(
     _check_requires(f"one of {', '.join(ratios)}", bool(against), {"--rounds": rounds})
     _check_requires("--endpoint", endpoint is not None, {"--timeout": timeout, "--api-key-env": api_key_env})
     options.check_positive(rate=rate, seconds=seconds, timeout=timeout)
+    if mode is not None:
+        model_options = dataclasses.replace(model_options, settings={**model_options.settings_in(mode), "mode": mode})
     name = prompts or PROMPTS
     texts = sample_prompts(name, requests) if words is None else _filler(words, requests)
     traffic = Traffic(texts, concurrency or (INTERACTIVE if beside_batch else CONCURRENCY), rate)

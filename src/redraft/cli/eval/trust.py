@@ -17,6 +17,7 @@ from redraft.evaluation.cases import read_rows
 from redraft.evaluation.scores import score_answer
 from redraft.evaluation.trust.evidence import WAYS, Evidence, TrustSet, gather, shipped_sets
 from redraft.evaluation.trust.fitting import draw, fit, summarise
+from redraft.generation.modes import ANSWERING_MODES
 from redraft.text.trust.calibration import TRUST_FILE, Calibration, TrustModels, write_calibration
 from redraft.utils.files import write_whole
 from redraft.weights.fetch import resolve
@@ -63,7 +64,12 @@ def calibrate(
 def trust(
     *,
     model: options.ModelOption = "bundled",
-    mode: Annotated[str, typer.Option(help="diffusion, or verified, whose numbers hold for autoregressive too.")] = "",
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="diffusion; autoregressive, verified or auto, whose numbers are the same. The card's if unset."
+        ),
+    ] = None,
     rows: RowsOption = None,
     evidence: EvidenceOption = None,
     picture: Annotated[Path | None, typer.Option(help="Draw accuracy over coverage into this SVG file.")] = None,
@@ -71,19 +77,20 @@ def trust(
     quiet: options.QuietOption = False,
 ) -> None:
     """How right the trust marks are: calibration error, and accuracy of the most trusted answers, on test sets."""
-    ways = {"": "diffusion", "diffusion": "diffusion", "verified": "causal", "autoregressive": "causal"}
-    if mode not in ways:
-        raise ValueError(f"--mode is {mode!r}, must be diffusion, verified or autoregressive")
+    if mode not in (None, *ANSWERING_MODES):
+        raise ValueError(f"--mode is {mode!r}, must be one of {', '.join(ANSWERING_MODES)}")
     options.check_folder("picture", picture)
     if picture is not None:
         options.require_package("matplotlib", "eval")
-    sets, way = _sets(model, rows, evidence, is_tuning=False), ways[mode]
+    sets = _sets(model, rows, evidence, is_tuning=False)
     with loading(model, quiet=quiet):
         loaded = redraft.load(model)
+    mode = mode or loaded.usual_mode
+    way = "diffusion" if mode == "diffusion" else "causal"
     if loaded.calibration is None or (models := loaded.calibration.models.get(way)) is None:
         raise ValueError(f"{model} is not calibrated for answers of this mode: run 'redraft calibrate {model}'")
     found = _gather(loaded, sets, way, evidence)
-    summary = {"task": "trust", **summarise(found, models), "model": model, "mode": mode or "diffusion"}
+    summary = {"task": "trust", **summarise(found, models), "model": model, "mode": mode}
     if picture is not None:
         write_whole(picture, draw(found, models, f"{model}, {len(found)} answers"))
     print(json.dumps(summary)) if as_json else show_table(summary_rows(summary))

@@ -57,7 +57,7 @@ def test_every_shipped_example_is_answered_right(model):
 def test_the_example_of_the_readme_is_answered_right_whatever_the_seed(model, seed):
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert model.card.examples[0] in readme
-    assert model.generate(model.card.examples[0], seed=seed).text == RIGHT[0]
+    assert model.generate(model.card.examples[0], mode="diffusion", seed=seed).text == RIGHT[0]
 
 
 def test_it_copies_what_the_prompt_says(model):
@@ -91,13 +91,13 @@ def test_it_is_as_good_as_it_was_shipped(model, name, seen, unseen):
     ],
 )
 def test_it_says_where_an_answer_may_be_wrong(model, prompt, warning):
-    results = (model.generate(prompt, seed=seed) for seed in range(1, 9))
+    results = (model.generate(prompt, mode="diffusion", seed=seed) for seed in range(1, 9))
     assert any(warning in one for result in results for one in result.warnings)
 
 
 def test_decomposed_accents_come_back_as_they_were(model):
     name = "Ame\u0301lie"
-    *events, result = model.stream(f"Extract name as JSON: Hi, this is {name}.", seed=1)
+    *events, result = model.stream(f"Extract name as JSON: Hi, this is {name}.", mode="diffusion", seed=1)
     assert result.text == f'{{"name": "{name}"}}'
     assert result.warnings == ()
     assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == result.text

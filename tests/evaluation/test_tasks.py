@@ -6,7 +6,7 @@ import pytest
 
 from redraft.evaluation.cases import Case, read_rows
 from redraft.evaluation.evaluate import evaluate, failed_rows, summarise
-from redraft.evaluation.scores import score_fields, score_repair, score_text
+from redraft.evaluation.scores import score_answer, score_fields, score_repair, score_text
 from redraft.evaluation.subject import Response
 from redraft.evaluation.tasks import TASKS
 from redraft.generation.result import Generation
@@ -188,3 +188,10 @@ def test_rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "a", "answer": "b", "more": 1}\r\n\n{"prompt": "c", "answer": "d"}')
     assert [(case.prompt, case.answer) for case in read_rows(path)] == [("a", "b"), ("c", "d")]
+
+
+def test_a_set_of_objects_arrays_and_texts_has_each_score_over_those_that_have_it():
+    cases = [case(answer='[{"name": "Ana"}]'), case(), case(answer="no"), case()]
+    answers = Answers('[{"name": "Ana"}]', WANTED, "yes", "{")
+    summary = summarise(evaluate(answers, cases, score_answer))
+    assert (summary["exact"], summary["valid_json"], summary["fields_right"]) == (0.5, 0.6667, 0.5)

@@ -81,7 +81,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     responses = [outcome.response for outcome in outcomes]
     seconds = sum(one.seconds for one in responses)
     tokens = [one.tokens for one in responses if one.tokens is not None]
-    names = outcomes[0].scores if outcomes else ()
+    names = dict.fromkeys(name for one in outcomes for name in one.scores)
     splits = {
         "seen": [outcome for outcome in outcomes if outcome.case.seen],
         "unseen": [outcome for outcome in outcomes if outcome.case.seen is False],
@@ -90,13 +90,13 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
     summary: dict[str, Any] = {"examples": len(outcomes)}
     for name in names:
-        summary[name] = _mean([outcome.scores[name] for outcome in outcomes])
+        summary[name] = _mean([outcome.scores.get(name) for outcome in outcomes])
         if name == "exact" or name.startswith("character_error_rate"):
             for split, chosen in splits.items() if outcomes[0].case.seen is not None else ():
-                summary[f"{name}_{split}"] = _mean([outcome.scores[name] for outcome in chosen])
+                summary[f"{name}_{split}"] = _mean([outcome.scores.get(name) for outcome in chosen])
     if groups := list(dict.fromkeys(outcome.case.group for outcome in outcomes if outcome.case.group)):
         summary["groups"] = {
-            group: {name: _mean([one.scores[name] for one in chosen]) for name in names}
+            group: {name: _mean([one.scores.get(name) for one in chosen]) for name in names}
             | {"steps_per_canvas": _mean_steps([one.response for one in chosen])}
             for group in groups
             if (chosen := [one for one in outcomes if one.case.group == group])

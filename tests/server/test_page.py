@@ -666,6 +666,7 @@ def test_our_server_writes_what_the_page_shows(bundled: str, visit: Open):
     generate(page)
     expect(page.locator("#seed-text")).to_have_text("Seed 1.")
     asked = {"model": "bundled", "messages": [{"role": "user", "content": PROMPT}], "seed": 1}
+    asked["canvas"] = {"mode": "diffusion"}
     request = urllib.request.Request(
         f"{bundled}v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
     )

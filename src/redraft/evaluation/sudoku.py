@@ -20,8 +20,8 @@ PUBLISHED = {
     "SudokuDiT, 1.28 M parameters": {"valid": 0.998, "solved": 0.943, "steps_per_canvas": 3.6},
 }
 """What others report of puzzles of their own. Where a puzzle has several solutions, a valid board may be none that was
-looked for; the puzzles here have one, so what is valid is solved. Sources: the release of DiffusionGemma, and
-https://huggingface.co/tchauffi/sudoku-dit."""
+looked for; the puzzles here have one, so what is valid is solved. Sources: of the first, what was reported of
+DiffusionGemma's release, without a page to cite; of the second, https://huggingface.co/tchauffi/sudoku-dit."""
 
 
 def sudoku_cases(count: int, seed: int = 0) -> list[Case]:

@@ -61,7 +61,9 @@ def test_tensorboard_gets_losses_and_validations(tmp_path):
     assert [(one.step, one.value) for one in found.Scalars("progress/canvas_loss")] == [(10, 2.0)]
 
 
-def test_tensorboard_is_not_imported_for_others(tmp_path):
-    RunLog(tmp_path, 0, [TensorBoardEvents(tmp_path)])
-    assert "tensorboard" not in sys.modules
+def test_tensorboard_is_not_imported_before_there_is_an_event(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    log = RunLog(tmp_path, 0, [TensorBoardEvents(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == []
+    with pytest.raises(ImportError):
+        log.add("progress", 1, canvas_loss=2.0)

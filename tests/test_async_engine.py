@@ -320,3 +320,29 @@ def test_verified_answers_are_the_autoregressive_ones(model, drafts):
     assert any(isinstance(event, redraft.Draft) for event in events) == drafts
     found = result.to_json()["verification"]
     assert found["rounds"] == result.generation.verification.rounds > 0
+
+
+def test_events_at_once_are_those_told_one_by_one(engine):
+    async def events(**given) -> list:
+        request = engine.request(engine.model.read("hello").ids, seed=3, mode="autoregressive", max_new_tokens=6)
+        queue = engine.events(request, **given)
+        first = await queue.get()
+        found = [first, *([] if given else [await queue.get() for _ in range(7)])]
+        found += [queue.get_nowait() for _ in range(queue.qsize())]
+        return [type(one).__name__ for one in found]
+
+    told, at_once = asyncio.run(events()), asyncio.run(events(at_once=True))
+    assert told == at_once
+    assert (told[0], told[-1], len(told)) == ("Admitted", "Finished", 8)
+
+
+def test_events_at_once_of_a_request_that_is_cancelled_end_too(engine):
+    async def last() -> object:
+        request = engine.request(engine.model.read("hello").ids, max_new_tokens=400, mode="autoregressive")
+        queue = engine.events(request, at_once=True)
+        engine.cancel(request)
+        events = [await queue.get()]
+        events += [queue.get_nowait() for _ in range(queue.qsize())]
+        return events[-1]
+
+    assert isinstance(asyncio.run(last()), redraft.engine.Cancelled)

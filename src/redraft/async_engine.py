@@ -1,13 +1,11 @@
 """`redraft.Engine`: many prompts at once, from text to text; the engine behind it knows only token ids."""
 
 import asyncio
-import atexit
 import functools
 import itertools
 import os
 import queue
 import time
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Unpack
@@ -74,7 +72,7 @@ class Answer(Awaitable[Result]):
     async def _events(self) -> AsyncIterator[AnswerEvent]:
         while not self.has_ended():
             event = await self._next_event()
-            if isinstance(event, engine.Finished | engine.Failed | engine.Cancelled):
+            if isinstance(event, engine.ENDS):
                 # For the others that wait for it.
                 self._queue.put_nowait(event)
                 if self.has_ended():
@@ -134,8 +132,6 @@ class Engine:
         self.model = model
         self.limits = chosen
         self._loop = EngineThread(model.transformer, chosen)
-        # A forked child has no such thread to shut down at its end, and perhaps its lock for ever held.
-        os.register_at_fork(after_in_child=functools.partial(_forget_at_exit, weakref.ref(self._loop)))
         self._numbers = itertools.count()
 
     @staticmethod
@@ -217,15 +213,24 @@ class Engine:
         )
 
     def events(
-        self, request: Request, events: "asyncio.Queue[engine.Event] | None" = None
+        self, request: Request, events: "asyncio.Queue[engine.Event] | None" = None, *, at_once: bool = False
     ) -> "asyncio.Queue[engine.Event]":
         """Submits a request and returns the queue, new or given, that receives its events.
 
-        For use in the running event loop. Raises what `submit` raises.
+        at_once: all of them with the last one, for an answer that nobody watches: many answers that are written token
+        by token would keep the event loop busy. For use in the running event loop. Raises what `submit` raises.
         """
         events = asyncio.Queue() if events is None else events
-        running = asyncio.get_running_loop()
-        self._loop.submit(request, lambda event: _put(running, events, event))
+        running, held = asyncio.get_running_loop(), list[engine.Event]()
+
+        def take(event: engine.Event) -> None:
+            held.append(event)
+            if not at_once or isinstance(event, engine.ENDS):
+                # Raises if the event loop is closed, which cancels the request.
+                running.call_soon_threadsafe(_put_all, events, tuple(held))
+                held.clear()
+
+        self._loop.submit(request, take)
         return events
 
     def call(self, work: Callable[[], Any]) -> "asyncio.Future[Any]":
@@ -390,11 +395,6 @@ class _Batch:
             return None
 
 
-def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:
-    if (found := thread()) is not None:
-        atexit.unregister(found.shutdown)
-
-
-def _put(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[engine.Event]", event: engine.Event) -> None:
-    """Adds an event from the engine's thread. Raises if the event loop is closed, which cancels the request."""
-    loop.call_soon_threadsafe(events.put_nowait, event)
+def _put_all(events: "asyncio.Queue[engine.Event]", told: Sequence[engine.Event]) -> None:
+    for event in told:
+        events.put_nowait(event)

@@ -84,3 +84,5 @@ class Cancelled:
 
 
 Event = Admitted | StepTaken | CanvasCommitted | TokensScored | Finished | Failed | Cancelled
+ENDS = Finished | Failed | Cancelled
+"""The events of which each request has one, as its last."""

@@ -1,7 +1,10 @@
 """The engine in a thread of its own: submit and cancel from anywhere, events come to a request's own sink."""
 
 import atexit
+import functools
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from redraft.engine.core import EngineCore
-from redraft.engine.events import Cancelled, Event, Failed, Finished
+from redraft.engine.events import ENDS, Cancelled, Event, Failed
 from redraft.engine.request import QueueFull, Request
 from redraft.engine.scheduler import Limits
 from redraft.engine.sequence import Sequence
@@ -60,6 +63,8 @@ class EngineThread:
         self._thread.start()
         # A thread that computes while the interpreter goes away ends the process by a signal.
         atexit.register(self.shutdown, finish=False)
+        # A forked child has no such thread to shut down at its end, and perhaps its lock for ever held.
+        os.register_at_fork(after_in_child=functools.partial(_forget_at_exit, weakref.ref(self)))
 
     @property
     def state(self) -> EngineState:
@@ -184,7 +189,7 @@ class EngineThread:
         return False
 
     def _tell(self, event: Event) -> None:
-        last = isinstance(event, Finished | Failed | Cancelled)
+        last = isinstance(event, ENDS)
         with self._changed:
             sink = self._sinks.get(event.id)
             if isinstance(event, Cancelled) and self._closing is not None:
@@ -213,3 +218,8 @@ def _do(work: Callable[[], Any], future: "Future[Any]", *, is_wanted: bool) -> N
             future.set_result(work())
         except Exception as error:
             future.set_exception(error)
+
+
+def _forget_at_exit(thread: "weakref.ref[EngineThread]") -> None:
+    if (found := thread()) is not None:
+        atexit.unregister(found.shutdown)

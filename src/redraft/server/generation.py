@@ -104,11 +104,13 @@ class PreparedRequest:
 class GenerationSession:
     """The answers to one API request, in the engine from the start of a `with` block to its end at the latest.
 
-    Entering raises ApiError if the engine refuses them. Leaving cancels what is not finished. failure: the code of the
-    error that ended them, or None.
+    Entering raises ApiError if the engine refuses them. Leaving cancels what is not finished. is_watched: whether
+    anybody reads an answer before it is whole. failure: the code of the error that ended them, or None.
     """
 
-    def __init__(self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str) -> None:
+    def __init__(
+        self, within: Engine, prepared: PreparedRequest, metrics: Metrics, request_id: str, *, is_watched: bool = True
+    ) -> None:
         self.failure: str | None = None
         self.choices = [
             ChoiceProgress(
@@ -123,6 +125,8 @@ class GenerationSession:
             for prompt, request in zip(_repeat(prepared.prompts, prepared.num_choices), prepared.requests, strict=True)
         ]
         self._engine, self._prepared, self._metrics, self._request_id = within, prepared, metrics, request_id
+        # A stop text ends an answer as soon as it is read.
+        self._at_once = not is_watched and not prepared.stop_texts
         self._index = {choice.request.id: at for at, choice in enumerate(self.choices)}
         self._events = EventQueue()
         self._started = time.perf_counter()
@@ -130,7 +134,7 @@ class GenerationSession:
     def __enter__(self) -> "GenerationSession":
         try:
             for choice in self.choices:
-                self._engine.events(choice.request, self._events)
+                self._engine.events(choice.request, self._events, at_once=self._at_once)
         except BaseException as error:
             self._cancel()
             if isinstance(error, ValueError):

@@ -221,7 +221,7 @@ async def answer_whole(service: Service, asked: Asked, request_id: str) -> BaseM
         prepared = await _prepare(service, asked)
         patient = tuple(dataclasses.replace(request, is_background=True) for request in prepared.requests)
         prepared = dataclasses.replace(prepared, requests=patient)
-        with GenerationSession(service.engine, prepared, service.metrics, request_id) as session:
+        with GenerationSession(service.engine, prepared, service.metrics, request_id, is_watched=False) as session:
             return await _collect(asked.writer, session)
 
 

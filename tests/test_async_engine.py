@@ -346,3 +346,26 @@ def test_events_at_once_of_a_request_that_is_cancelled_end_too(engine):
         return events[-1]
 
     assert isinstance(asyncio.run(last()), redraft.engine.Cancelled)
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"regex": "("}, "a group that is not closed"),
+        ({"regex": "a", "choice": ["b"]}, "regex and choice are given"),
+        ({"schema": {"type": "nothing"}}, "nothing"),
+        ({"choice": "ab"}, "must be a list of texts"),
+    ],
+)
+def test_generate_many_refuses_at_once_what_no_answer_can_be_held_to(engine, held, said):
+    def none_read() -> None:
+        raise AssertionError("no prompt is read before")
+        yield
+
+    with pytest.raises(ValueError, match=said):
+        engine.generate_many(none_read(), **held)
+
+
+def test_what_a_prompt_asks_for_is_refused_in_its_place(engine):
+    (found,) = engine.generate_many(["hello"], schema_from_prompt=True)
+    assert isinstance(found, redraft.Failure)

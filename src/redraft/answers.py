@@ -32,6 +32,11 @@ class HoldingArguments(TypedDict, total=False):
     at_words: bool
 
 
+def pop_holding(arguments: dict[str, Any]) -> Any:
+    """Takes what an answer is held to out of its arguments, and returns it."""
+    return {name: arguments.pop(name) for name in HoldingArguments.__annotations__ if name in arguments}
+
+
 class AnswerArguments(SamplerArguments, HoldingArguments, total=False):
     """The keyword arguments of an answer: sampler settings, a mode, an adapter, what it is held to, a start.
 

@@ -24,7 +24,7 @@ from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.modes import ANSWERING_MODES, Mode, chosen_mode, settings_of_mode
 from redraft.generation.result import check_prompt
-from redraft.held import Holding, held_answer
+from redraft.held import Holding, depends_on_prompt, held_answer
 from redraft.model.preparation import hold_adapters
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
@@ -333,6 +333,11 @@ class Model:
                 raise ValueError("a constraint is given twice: leave out one of them")
             automaton = self._automata.get(held.spec, self.vocabulary)
         return Holding(automaton, held.schema, held.source)
+
+    def check_holding(self, **arguments: Unpack[HoldingArguments]) -> None:
+        """Raises ValueError for what no answer can be held to, whatever its prompt is."""
+        if not depends_on_prompt(**arguments):
+            self.hold("", ReadPrompt([]), **arguments)
 
     def is_scored(self, asked: bool | None) -> bool:
         """Returns whether answers are scored, which calibrated checkpoints need, where nothing else is asked for."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from redraft import engine
-from redraft.answers import AnswerReader, Committed, Draft, Failure, HoldingArguments, Result, check_held
+from redraft.answers import AnswerReader, Committed, Draft, Failure, HoldingArguments, Result, check_held, pop_holding
 from redraft.api import Model, Prompt
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerArguments
@@ -32,9 +32,6 @@ MAX_HELD_FACTOR = 8
 """`generate_many` holds at most this many times the prompts in the engine: answers wait for the ones before them."""
 
 POLL_SECONDS = 0.01
-
-
-_HOLDING = HoldingArguments.__annotations__.keys()
 
 
 class EngineArguments(SamplerArguments, HoldingArguments, total=False):
@@ -171,7 +168,7 @@ class Engine:
         """Returns a prompt as a request, and what reads its answer."""
         model = self.model.with_adapter(adapter)
         read = model.read(prompt)
-        held = model.hold(prompt, read, **{name: settings.pop(name) for name in _HOLDING if name in settings})
+        held = model.hold(prompt, read, **pop_holding(settings))
         request = self.request(read.ids, adapter=adapter, constraint=held.automaton, **settings)
         stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
         return request, AnswerReader(
@@ -279,10 +276,11 @@ class Engine:
         """Answers many prompts at once and yields their results in order, a Failure in the place of one that failed.
 
         Reads prompts only as far ahead as the engine can work. Closing the iterator cancels the answers in progress.
-        ValueError, at once, for settings and modes that are unknown or out of range.
+        ValueError, at once, for settings and modes that are unknown or out of range, and for a wrong constraint.
         """
         check_prompts("generate_many", prompts)
-        named: Any = {name: value for name, value in settings.items() if name not in _HOLDING}
+        named: Any = dict(settings)
+        self.model.check_holding(**pop_holding(named))
         self.request([0], mode=mode, adapter=adapter, **named)
         return self._many(_Batch(self, iter(prompts), {"mode": mode, "adapter": adapter, **settings}))
 

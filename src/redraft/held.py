@@ -66,6 +66,15 @@ def held_answer(
     return HeldAnswer(spec_of(schema=described, options=options, **others), schema, source)
 
 
+def depends_on_prompt(
+    *, schema: Any = None, schema_from_prompt: bool = False, grounded: bool = False, at_words: bool = False, **_: Any
+) -> bool:
+    """Returns whether another prompt's answer is held to something else by these arguments of `held_answer`."""
+    if schema_from_prompt or grounded or at_words:
+        return True
+    return schema is not None and has_span(write_schema(json_schema_of(schema)))
+
+
 def has_span(schema: str) -> bool:
     """Returns whether a schema, as JSON, may ask for a stretch of the prompt's text."""
     return '"span"' in schema

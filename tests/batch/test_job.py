@@ -169,6 +169,14 @@ def test_parquet_in_and_out(tmp_path):
     }  # fmt: skip
 
 
+def test_faults_of_parquet_name_the_row(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a", "a"], "prompt": ["x", "y"]}), tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match="rows 1 and 2 have the same id 'a'"):
+        JobFile(tmp_path / "in.parquet").check()
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a", "b"], "prompt": ["x", None]}), tmp_path / "in.parquet")
+    assert JobFile(tmp_path / "in.parquet").check().faults[0].fault.startswith("row 2: ")
+
+
 def test_parquet_out_of_order_has_times_as_text(tmp_path):
     table = pyarrow.table({
         "prompt": ["x", "yy"], "at": pyarrow.array([0, None], type=pyarrow.timestamp("s")), "l": [[1], [2, 3]],

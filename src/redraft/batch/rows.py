@@ -101,6 +101,8 @@ class JobFile:
             default = DEFAULT_TEMPLATES.get(self.format, PROMPT_TEMPLATE)
             self.template = default if template is None else template
             self._template = PromptTemplate(self.template)
+        # A file of Parquet has no lines.
+        self._place = "row" if self.format == PARQUET else "line"
         self._digest: str | None = None
 
     def check(self) -> CheckedJob:
@@ -160,7 +162,7 @@ class JobFile:
             except ValueError as error:
                 id = columns.get("custom_id" if self.format == OPENAI else self.id_column or ID_COLUMN)
                 own = {} if self.format in ("text", OPENAI) else columns
-                yield BadRow(line, f"line {line}: {error}", own, usable_id(id))
+                yield BadRow(line, f"{self._place} {line}: {error}", own, usable_id(id))
             else:
                 yield row
 
@@ -203,7 +205,8 @@ class JobFile:
         for row in self._read(self.fields, bytes):
             id = row_id(row)
             if _hashed(id) in suspects and (first := lines.setdefault(id, row.line)) != row.line:
-                raise ValueError(f"{self.name}, lines {first} and {row.line} have the same id {id!r}: make ids unique")
+                places = f"{self._place}s {first} and {row.line}"
+                raise ValueError(f"{self.name}, {places} have the same id {id!r}: make ids unique")
 
 
 def is_url(path: str) -> bool:

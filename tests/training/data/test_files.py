@@ -62,6 +62,10 @@ def test_parquet(tmp_path):
     table = pyarrow.Table.from_pylist([{"prompt": "a", "answer": "b"}, {"prompt": "c", "answer": "d"}])
     parquet.write_table(table, tmp_path / "rows.parquet")
     assert pairs(tmp_path / "rows.parquet") == [("a", "b"), ("c", "d")]
+    parquet.write_table(pyarrow.table({"prompt": ["a", "b"], "answer": ["b", ""]}), tmp_path / "rows.parquet")
+    _, bad = read_training_rows(tmp_path / "rows.parquet", RowFormat())
+    assert isinstance(bad, BadRow)
+    assert bad.fault.startswith("row 2: ")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ValueError, match="cannot be read as Parquet"):
         pairs(tmp_path / "bad.parquet")

@@ -81,10 +81,15 @@ def read_training_rows(path: Path, form: RowFormat) -> list[TrainingRow | BadRow
         try:
             rows += _rows_of(columns, form, str(path), number)
         except ValueError as error:
-            rows.append(BadRow(number, f"line {number}: {error}", columns))
+            rows.append(BadRow(number, f"{place_of(path, number)}: {error}", columns))
     if not rows:
         raise ValueError(f"{path} has no rows")
     return rows
+
+
+def place_of(path: str | Path | None, number: int | None) -> str:
+    """Returns where a row stands in its file: "line 3", or "row 3" of Parquet, which has no lines."""
+    return f"{'row' if str(path).lower().endswith(PARQUET_SUFFIX) else 'line'} {number}"
 
 
 def _columns(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:

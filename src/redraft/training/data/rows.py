@@ -11,7 +11,7 @@ from redraft.evaluation.cases import Case
 from redraft.model.config import ModelConfig
 from redraft.text import TextTokenizer
 from redraft.training.data.examples import Example, ExampleSource
-from redraft.training.data.files import TrainingRow
+from redraft.training.data.files import TrainingRow, place_of
 from redraft.utils.files import write_whole
 from redraft.utils.words import counted
 from redraft.weights.card import CARD_FILE, Card, write_card
@@ -115,7 +115,7 @@ def encode_rows(
         try:
             encoded.append((row, _example(row, end, tokenizer, config)))
         except ValueError as error:
-            faults.append(f"{row.file}, line {row.line}: {error}")
+            faults.append(f"{row.file}, {place_of(row.file, row.line)}: {error}")
     return encoded, faults
 
 

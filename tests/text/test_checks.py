@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.text.checks import MAX_SHOWN, brief, check_end, check_fields
+from redraft.text.checks import MAX_SHOWN, brief, check_date, check_end, check_fields, check_keys
 
 TEXT = "Ana lives in Porto since 4 May. Café."
 
@@ -103,3 +103,14 @@ def test_what_is_told_of_an_end(reason, steps, expected):
     told = list(check_end(12, reason, steps, 6))
     assert len(told) == len(expected)
     assert all(part in sentence for sentence, part in zip(told, expected, strict=True))
+
+
+def test_keys_that_an_answer_repeats_are_told_though_nothing_is_known_of_its_fields():
+    (told,) = check_keys('{"a": [{"b": 1, "b": 2}], "c": 3, "c": 3}')
+    assert told.startswith("the answer has the fields 'b', 'c' more than once")
+    assert [*check_keys('{"a": 1}'), *check_keys("no JSON"), *check_keys("[" * 100_000)] == []
+
+
+def test_a_day_that_the_calendar_does_not_have_is_told():
+    assert list(check_date("2024-02-31\n")) == ["there is no day 2024-02-31: check the date in the text"]
+    assert [*check_date("2024-02-29"), *check_date("on 2024-02-31"), *check_date("2024-2-31")] == []

@@ -3,6 +3,7 @@
 Each finding is one sentence with the value in it. Nothing here knows of a model: who reads prompts says what they ask.
 """
 
+import datetime
 import json
 import re
 from collections import Counter
@@ -65,6 +66,34 @@ def check_fields(
         yield from _check_object(pairs, Counter(fields), text, name, way_out=way_out if is_known else "")
 
 
+def check_keys(answer: str) -> Iterator[str]:
+    """Yields a sentence for an answer that is JSON with an object in which a key occurs more than once."""
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+
+    try:
+        json.loads(answer, object_pairs_hook=note)
+    except (ValueError, RecursionError):
+        return
+    if repeated:
+        yield _said_of_repeated("the answer", list(dict.fromkeys(repeated)))
+
+
+def check_date(answer: str) -> Iterator[str]:
+    """Yields a sentence for an answer that looks like a date, of a day that the calendar does not have."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", written := answer.strip()):
+        try:
+            datetime.date.fromisoformat(written)
+        except ValueError:
+            yield f"there is no day {written}: check the date in the text"
+
+
+def _said_of_repeated(name: str, keys: Sequence[str]) -> str:
+    return f"{name} has the {fields_in_words(keys)} more than once: readers of JSON take one of the values"
+
+
 def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str, *, way_out: str) -> Iterator[str]:
     found = Counter(key for key, _ in pairs)
     missing, others = [key for key in expected if key not in found], [key for key in found if key not in expected]
@@ -75,7 +104,7 @@ def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str,
     if others := [key for key in others if all(key != whole for whole, _ in joined)]:
         yield f"{name} has the {fields_in_words(others)}, not asked for"
     if repeated := [key for key in expected if found[key] > expected[key]]:
-        yield f"{name} has the {fields_in_words(repeated)} more than once: readers of JSON take one of the values"
+        yield _said_of_repeated(name, repeated)
     for key, value in pairs:
         if key in expected and isinstance(value, str) and not is_in(value, text):
             yield f"the value {brief(value)} of the field {brief(key)} does not stand in the text: check it"

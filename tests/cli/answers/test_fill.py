@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+import redraft
+from redraft.filling import FilledText
+
 TEXT = "Dear Ana,\r\nsee you on Mnoday.\r\n"
 
 
@@ -43,6 +46,16 @@ def test_edit_changes_no_byte_outside_the_span(run, checkpoint, file, more):
     assert after == TEXT or "-see you on Mnoday." in out
     assert file.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in file.parent.iterdir()] == ["note.txt"]
+
+
+def test_edit_says_that_nothing_changes(run, checkpoint, file, monkeypatch):
+    filled = FilledText(TEXT, ("Mnoday",), redraft.load(checkpoint).generate("a", max_new_tokens=1, seed=1))
+    monkeypatch.setattr(redraft.Model, "edit", lambda *_, **__: filled)
+    before = file.stat()
+    code, out, err = run("edit", file, "--find", "Mnoday", "--model", checkpoint, "--in-place")
+    assert (code, out) == (0, "")
+    assert "redraft: the span was written as it stood: nothing changes" in err
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_what_cannot_be_done_is_refused_before_the_model_is_loaded(run, file):

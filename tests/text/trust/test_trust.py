@@ -151,11 +151,12 @@ def test_the_number_is_that_of_the_calibration_of_the_mode(tokenizer):
     ids = tokenizer.encode('{"a": 1}')
     writing = Writing(mode="diffusion", finish_reason="stop", token_ids=ids, entropies=[0.1] * len(ids))
     cut = dataclasses.replace(writing, finish_reason="length")
-    made = calibration(cut=-3.0)
+    made = calibration(unsettled=-3.0)
     assert assess(ReadPrompt([1]), '{"a": 1}', writing, tokenizer, calibration=made).probability == pytest.approx(
         0.7311, abs=1e-4
     )
-    trust = assess(ReadPrompt([1]), '{"a": 1}', cut, tokenizer, calibration=made)
+    tired = dataclasses.replace(writing, steps_per_canvas=[4], max_steps=4)
+    trust = assess(ReadPrompt([1]), '{"a": 1}', tired, tokenizer, calibration=made)
     assert trust.probability == pytest.approx(0.1192, abs=1e-4)
     assert 0 < trust.values[0].probability < 1
     unlike = ReadPrompt([1], is_known=False)
@@ -172,6 +173,24 @@ def test_the_number_is_that_of_the_calibration_of_the_mode(tokenizer):
         ).probability
         is None
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "finish_reason"),
+    [
+        (FIELDS, '{"name": "Ana", "city": "Porto"}', "length"),
+        (FIELDS, '{"name": "Ana"}', "stop"),
+        (FIELDS, '{"name": "', "stop"),
+        ("Hello", '{"a": 1, "a": 2}', "stop"),
+        ("Hello", '{"a": [{"b": 1, "b": 2}]}', "stop"),
+    ],
+)
+def test_what_is_cut_or_malformed_is_not_right_however_sure_its_tokens_are(tokenizer, prompt, answer, finish_reason):
+    ids = tokenizer.encode(answer)
+    writing = Writing(mode="diffusion", finish_reason=finish_reason, token_ids=ids, entropies=[0.0] * len(ids))
+    trust = assess(prompt_of(prompt), answer, writing, tokenizer, calibration=calibration())
+    assert trust.probability == 0
+    assert trust.valid is (finish_reason == "length")
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path):

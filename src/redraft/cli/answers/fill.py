@@ -10,6 +10,7 @@ import typer
 from redraft.cli import options
 from redraft.cli.answers.answer_warnings import StrictOption, end_with_warnings, say_warnings
 from redraft.cli.answers.generate import read_prompt
+from redraft.cli.streams import say
 from redraft.constraints.language.blanks import BLANK, split_blanks
 from redraft.utils.files import write_whole
 
@@ -86,7 +87,9 @@ def edit(
         text, start, end, instruction=instruction, limit=limit, strength=strength, **model_options.settings
     )
     _show_difference(text, edited.text, file.name)
-    if in_place:
+    if edited.text == text:
+        say("the span was written as it stood: nothing changes", quiet=quiet)
+    elif in_place:
         mode = file.stat().st_mode
         write_whole(file, edited.text)
         file.chmod(mode)

@@ -76,7 +76,9 @@ class DraftedRecord(TokenRecord):
         return DraftYield(1.0, passes, draft, kept) if passes or draft else None
 
     def generation(self, finish_reason: str) -> Generation:
-        found = Verification(self.rounds, self.drafted_rounds, self.denoiser_passes, self.written / self.rounds)
+        found = Verification(
+            self.rounds, self.drafted_rounds, self.denoiser_passes, round(self.written / self.rounds, 3)
+        )
         return replace(super().generation(finish_reason), verification=found)
 
 

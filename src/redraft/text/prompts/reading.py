@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_end, check_fields
+from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys
 from redraft.text.prompts.forms import PromptTask
 
 
@@ -59,6 +59,8 @@ class ReadPrompt:
                 is_array=task.is_array,
                 way_out="" if is_cut else HOLD_IT if is_greedy else ANOTHER_SEED,
             )
+        else:
+            found += [*check_keys(answer), *check_date(answer)]
         return tuple(found)
 
     def is_refused(self, answer: str) -> bool:

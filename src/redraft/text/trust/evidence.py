@@ -46,7 +46,8 @@ class ValueTrust:
 class Trust:
     """What is known about an answer without knowing the truth; the reasons in words are its warnings.
 
-    probability: that all of it is right, where the checkpoint is calibrated on cases like this with known answers.
+    probability: that all of it is right, where the checkpoint is calibrated on cases like this with known answers; 0 of
+    one that is cut or not valid.
     settled: whether each canvas came to rest before its steps ran out. mean_entropy, max_entropy: of its tokens
     when they became final, in nats; log_prob, min_log_prob: their sum and the least as the causal reading has them.
     valid: whether it is JSON with the keys that were asked for, or keeps to its constraint. known_prompt: whether
@@ -119,9 +120,11 @@ def assess(
     if trust.known_prompt is False and not models.answers.weights["unknown_prompt"]:
         # No case that it was fitted on was like this one.
         return trust
+    # What is cut or malformed is not right as a whole, however sure each of its tokens is.
+    is_whole = writing.finish_reason != "length" and trust.valid is not False
     return replace(
         trust,
-        probability=models.answers.probability(answer_facts(trust, writing, len(prompt.ids))),
+        probability=models.answers.probability(answer_facts(trust, writing, len(prompt.ids))) if is_whole else 0.0,
         values=tuple(
             one if one.max_entropy is None else replace(one, probability=models.values.probability(value_facts(one)))
             for one in values
@@ -205,14 +208,17 @@ def _places(leaf: Leaf, answer: str, prompt: ReadPrompt) -> tuple[Place, ...] | 
 
 
 def _is_valid(answer: str, prompt: ReadPrompt) -> bool | None:
-    """Tells whether an answer is JSON with the keys that the prompt asks for; None where it need not be any."""
+    """Tells whether an answer is JSON with the keys that the prompt asks for; None where it need not be any.
+
+    No key may occur twice, unless it is asked for twice.
+    """
     if prompt.is_refused(answer):
         return None
     fields = () if prompt.task is None else prompt.task.fields
     if not fields and not answer.lstrip().startswith(("{", "[")):
         return None
     try:
-        value = json.loads(answer, object_pairs_hook=_keys)
+        value = json.loads(answer, object_pairs_hook=_keys if fields else _distinct_keys)
     except (ValueError, RecursionError):
         return False
     if prompt.task is not None and fields and isinstance(value, list) is not prompt.task.is_array:
@@ -225,6 +231,12 @@ def _is_valid(answer: str, prompt: ReadPrompt) -> bool | None:
 
 def _keys(pairs: list[tuple[str, object]]) -> Counter[str]:
     return Counter(key for key, _ in pairs)
+
+
+def _distinct_keys(pairs: list[tuple[str, object]]) -> Counter[str]:
+    if len(found := _keys(pairs)) < len(pairs):
+        raise ValueError("a key occurs more than once")
+    return found
 
 
 def _rounded(value: Any) -> Any:

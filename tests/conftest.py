@@ -38,6 +38,12 @@ def file(tmp_path):
     return write
 
 
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reports of training runs have no curves: drawing them takes longer than a run of a few steps."""
+    monkeypatch.setattr("redraft.training.run.report._draw", lambda *_, **__: "<svg></svg>")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """It also makes sums come out in one order."""

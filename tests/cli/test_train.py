@@ -151,6 +151,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     assert "choose another folder" in err
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_rows_that_are_held_out_are_written_down_to_be_tested_on(run, tmp_path):
     file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": "x"} for word in range(40)])
     code, said, err = run("finetune", file, "--out", tmp_path / "run", "--batch-size", 2, "--steps", 1)
@@ -165,6 +166,7 @@ def start(tmp_path_factory):
     return trainable_checkpoint(tmp_path_factory.mktemp("start"))
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_a_run_whose_time_is_over_prints_the_command_that_continues_it(run, start, tmp_path):
     file = written(tmp_path / "rows.jsonl", [{"prompt": f"Say {word}", "answer": "x"} for word in range(19)])
     command = ("finetune", file, "--out", tmp_path / "my run", "--base", start, "--steps", 3)

@@ -14,6 +14,8 @@ from redraft.weights.card import read_card
 from redraft.weights.fetch import resolve
 from tests.fakes.checkpoints import trainable_checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Path:

@@ -22,6 +22,8 @@ from redraft.weights.checkpoint import load_model
 from tests.fakes.checkpoints import trainable_checkpoint
 from tests.fakes.models import tiny_config, tiny_model
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 CONFIG = tiny_config()
 EXAMPLES = [Example((5, 6, 7), (8, 9, 1)), Example((3, 4), (*range(20, 30), 1))]
 SETTINGS = LoRASettings(rank=3, alpha=6, targets=("all", "router.proj", "self_conditioning.up_proj"))

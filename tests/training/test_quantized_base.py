@@ -24,6 +24,8 @@ from redraft.weights.quantize import quantize_checkpoint
 from tests.fakes.checkpoints import trainable_checkpoint
 from tests.training.test_lora import loss
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 SETTINGS = LoRASettings(rank=3, alpha=6, targets=("all", "router.proj", "self_conditioning.up_proj"))
 
 

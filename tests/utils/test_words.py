@@ -13,8 +13,10 @@ def test_a_number_and_its_noun(count, words):
     assert counted(count, "row") == words
 
 
-def test_a_noun_with_another_plural():
-    assert [counted(n, "canvas", "canvases") for n in (1, 2)] == ["1 canvas", "2 canvases"]
+def test_a_noun_that_takes_es_or_has_another_plural():
+    assert [counted(n, "canvas") for n in (1, 2)] == ["1 canvas", "2 canvases"]
+    assert [counted(n, "causal pass") for n in (1, 2)] == ["1 causal pass", "2 causal passes"]
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
 
 
 @pytest.mark.parametrize(

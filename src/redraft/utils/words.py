@@ -2,8 +2,9 @@
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """Returns the number and its noun: "1 row", "2 rows". `plural`: of a noun that does not take an s."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+    """Returns the number and its noun: "1 row", "2 rows", "3 passes". `plural`: of a noun that takes neither s nor es."""
+    regular = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural or regular}"
 
 
 def counted_of(count: int, total: int, noun: str, verb: str, plural: str) -> str:

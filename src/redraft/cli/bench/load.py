@@ -213,7 +213,7 @@ def _beside_neighbours(
         "concurrency": traffic.concurrency, "requests": len(traffic.prompts), "settings": settings,
         "tokens_per_second": found.theirs, "tokens_per_second_beside_neighbours": found.ours, "machine": machine,
     }  # fmt: skip
-    rates = {"alone": found.theirs, f"beside {counted(neighbours, 'busy process', 'busy processes')}": found.ours}
+    rates = {"alone": found.theirs, f"beside {counted(neighbours, 'busy process')}": found.ours}
     _report_ratio(facts, "answer tokens/s", rates, found.ratio, as_json)
 
 

@@ -137,7 +137,7 @@ def _example(row: TrainingRow, end: int, tokenizer: TextTokenizer, config: Model
     canvases = -(-len(answer) // config.canvas_length)
     if len(prompt) + canvases * config.canvas_length > config.max_context:
         raise ValueError(
-            f"a prompt of {len(prompt)} tokens and an answer of {counted(canvases, 'canvas', 'canvases')} of "
+            f"a prompt of {len(prompt)} tokens and an answer of {counted(canvases, 'canvas')} of "
             f"{config.canvas_length} exceed "
             f"the model's context of {config.max_context}: shorten or drop it"
         )

@@ -17,6 +17,8 @@ from task import COLUMNS, PROMPT, redraft, write_cases
 
 ROWS = "50,200,1000,10000"
 TESTS = {"known": "new mails in wordings of the rows", "unknown": "new mails in other wordings"}
+MODES = ("auto", "diffusion")
+STYLES = {"auto": "o-", "diffusion": "o--"}
 SEEDS = {"rows": 1, "known": 3, "unknown": 4}
 
 
@@ -57,21 +59,28 @@ def measure(folder: Path, count: int, tested: int, steps: int | None) -> dict[st
     subprocess.run(redraft(*train, *([] if steps is None else ["--steps", steps])), check=True)
     point: dict[str, Any] = {"tested": tested}
     for name in TESTS:
-        test = redraft("eval", "rows", folder / f"{name}.jsonl", "--adapter", run, "--max-new-tokens", 64, "--json")
-        summary = json.loads(subprocess.run(test, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        point[name] = {key: summary[key] for key in ("exact", "steps_per_canvas")}
+        point[name] = {mode: answer(folder / f"{name}.jsonl", run, mode) for mode in MODES}
     return point
 
 
+def answer(cases: Path, run: Path, mode: str) -> dict[str, float]:
+    """Has the adapter answer a test; the share of right answers, and the denoising steps of a canvas."""
+    test = redraft("eval", "rows", cases, "--adapter", run, "--mode", mode, "--max-new-tokens", 64, "--json")
+    summary = json.loads(subprocess.run(test, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {key: summary[key] for key in ("exact", "steps_per_canvas")}
+
+
 def draw(points: dict[str, Any], path: Path) -> None:
-    """Draws the share of right answers, and the steps that they took, over the number of rows."""
+    """Draws the share of right answers in each mode, and the steps of those by diffusion, over the number of rows."""
     counts = sorted(map(int, points))
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasSVG(figure)
-    panels = (("exact", "right in every character"), ("steps_per_canvas", "denoising steps"))
-    for axes, (key, label) in zip(figure.subplots(1, 2), panels, strict=True):
-        for name, title in TESTS.items():
-            axes.plot(counts, [points[str(count)][name][key] for count in counts], "o-", label=title, markersize=4)
+    panels = ((("exact", "right in every character"), MODES), (("steps_per_canvas", "denoising steps"), MODES[1:]))
+    for axes, ((key, label), modes) in zip(figure.subplots(1, 2), panels, strict=True):
+        for (name, title), color in zip(TESTS.items(), ("tab:blue", "tab:orange"), strict=True):
+            for mode in modes:
+                values = [points[str(count)][name][mode][key] for count in counts]
+                axes.plot(counts, values, STYLES[mode], color=color, label=f"{title}, {mode}", markersize=4)
         axes.set_xscale("log")
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.minorticks_off()

@@ -53,7 +53,9 @@ def test(cases: Path, *arguments: object) -> dict[str, dict[str, float]]:
     """Returns, by the limit of steps, the share of answers right in every character, and the steps they took."""
     found = {}
     for limit in STEP_LIMITS:
-        command = redraft("eval", "rows", cases, "--steps", limit, "--max-new-tokens", 64, "--json", *arguments)
+        command = redraft(
+            "eval", "rows", cases, "--mode", "diffusion", "--steps", limit, "--max-new-tokens", 64, "--json", *arguments
+        )
         summary = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         found[f"at most {limit} steps"] = {name: summary[name] for name in ("exact", "steps_per_canvas")}
         print(f"{'after' if arguments else 'before'}, at most {limit} steps: {summary['exact']:.0%} of "

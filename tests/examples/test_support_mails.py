@@ -49,7 +49,8 @@ def test_the_curves_rows_are_nested_and_no_test_has_one_of_them(tmp_path, monkey
         first = json.loads((tmp_path / f"{name}.jsonl").read_text().splitlines()[0])
         assert first["prompt"] == f"Route this mail: {tested[0]}"
         assert json.loads(first["answer"]).keys() == {"team", "urgency", "order"}
-    points = {str(n): {name: {"exact": 0.5, "steps_per_canvas": 5.0} for name in curve.TESTS} for n in (20, 3000)}
+    scores = {mode: {"exact": 0.5, "steps_per_canvas": 5.0} for mode in curve.MODES}
+    points = {str(n): dict.fromkeys(curve.TESTS, scores) for n in (20, 3000)}
     curve.draw(points, tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
 

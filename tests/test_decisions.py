@@ -7,7 +7,7 @@ import pytest
 
 import redraft
 from redraft import TypedQuestion
-from redraft.decisions import question_of
+from redraft.decisions import LOW_LOG_MASS, question_of, warnings_of
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,7 @@ def test_questions_are_read_from_json():
         ({"type": "yes_no", "prompt": "a"}, "has no {text}"),
         ({"type": "yes_no", "instructions": 3}, "must be texts"),
         ([], "question 'q' must be an object"),
+        ({"type": "choice", "criteria": "yes"}, "question 'q' has the type 'choice', must be"),
     ):
         with pytest.raises(ValueError, match=r"question|prompt|labels") as caught:
             question_of("q", given)
@@ -116,3 +117,36 @@ def test_what_cannot_be_decided_is_refused(model):
             model.decide("x", questions, **options)
     with pytest.raises(ValueError, match="the text is 5, must be a text"):
         model.decide(5, QUESTIONS)
+    for empty in ("", " \n"):
+        with pytest.raises(ValueError, match="the text is empty"):
+            model.decide(empty, QUESTIONS)
+
+
+def test_one_text_is_not_taken_for_a_list_of_its_characters():
+    for refused, message in (
+        (lambda: TypedQuestion.choice("Is it?", "yes"), "labels are 'yes', must be a list of at least two texts"),
+        (lambda: TypedQuestion.choice("Is it?", None), "labels are None, must be a list"),
+        (lambda: TypedQuestion.choice("Is it?", [1, 2]), r"one of the labels is not a text: \[1, 2\]"),
+        (lambda: TypedQuestion.score("How?", "low"), "levels are 'low', must be a list of at least two texts"),
+        (lambda: TypedQuestion.score("How?", [1, 2]), r"one of the levels is not a text: \[1, 2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+
+
+def test_labels_that_the_model_would_not_write_and_questions_of_no_trained_form_have_a_warning():
+    model = redraft.load()
+    known = TypedQuestion.yes_no(
+        "", yes='{"phone": "0049 30 1234"}', no='{"phone": null}', prompt="Extract phone as JSON: {text}"
+    )
+    plain = TypedQuestion.yes_no("Is it paid?")
+    found = model.decide("This is Ana Kovacs. I paid 42,50 EUR to Tom Reed.", {"phone": known, "paid": plain}, seed=0)
+    assert found["phone"].log_mass > LOW_LOG_MASS
+    assert found["phone"].warnings == ()
+    assert found["paid"].log_mass < LOW_LOG_MASS
+    form, mass = found["paid"].warnings
+    assert form.startswith("the prompt has no form that this model was trained on")
+    assert mass.startswith("the model would hardly write any of these labels here (log mass -")
+    assert warnings_of(found) == [f"paid: {form}", f"paid: {mass}"]
+    assert warnings_of({"a": found["paid"]}) == [form, mass]
+    assert warnings_of({"a": found["paid"], "b": found["paid"]})[0] == f"a, b: {form}"

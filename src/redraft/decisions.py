@@ -25,6 +25,8 @@ MAX_AVERAGED = 64
 """The most orders, and the most draws, that are averaged."""
 MAX_ROWS = 2048
 """Rows of canvases in one forward."""
+LOW_LOG_MASS = -10.0
+"""Below it the model would write one of the labels less than once in 20,000 answers."""
 
 
 class DecisionArguments(TypedDict, total=False):
@@ -57,6 +59,9 @@ class TypedQuestion:
 
     def __post_init__(self) -> None:
         most, name = (MAX_LEVELS, "levels") if self.kind == "score" else (MAX_LABELS, "labels")
+        if not all(isinstance(one, str) for one in (*self.labels, *self.descriptions.values())):
+            given = list(self.descriptions.values() or self.labels)
+            raise ValueError(f"one of the {name} is not a text: {given!r:.80}")
         if not 2 <= len(self.labels) <= most:
             raise ValueError(f"the question has {len(self.labels)} {name}, must have 2 to {most}")
         if len(set(self.labels)) != len(self.labels):
@@ -69,6 +74,7 @@ class TypedQuestion:
         cls, instructions: str, labels: Sequence[str] | Mapping[str, str | None], **others: str
     ) -> "TypedQuestion":
         """Asks which of some labels holds; a mapping says what each stands for. others: prompt, before, after."""
+        _check_list("labels", labels)
         described = labels if isinstance(labels, Mapping) else {}
         known = {label: text for label, text in described.items() if text}
         return cls(kind="choice", instructions=instructions, labels=tuple(labels), descriptions=known, **others)
@@ -81,6 +87,7 @@ class TypedQuestion:
     @classmethod
     def score(cls, instructions: str, levels: Sequence[str], **others: str) -> "TypedQuestion":
         """Asks for one of 2 to 10 levels, the lowest first. Their labels are their numbers, from 0."""
+        _check_list("levels", levels)
         numbered = {str(level): text for level, text in enumerate(levels)}
         return cls(kind="score", instructions=instructions, labels=tuple(numbered), descriptions=numbered, **others)
 
@@ -102,7 +109,7 @@ class Decision:
     """What was decided. label: the most probable one. entropy: of the probabilities, in nats.
 
     score: of a score the mean level. log_mass: the log of the probability that the model gave to the labels together,
-    on average; far below 0 it would have answered something else.
+    on average; far below 0 it would have answered something else. warnings: why the probabilities may say little.
     """
 
     label: str
@@ -110,6 +117,7 @@ class Decision:
     entropy: float
     log_mass: float
     score: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float:
@@ -140,6 +148,8 @@ def decide(
         raise ValueError(f"temperature is {temperature!r}, must be a number above 0")
     if not isinstance(text, str):
         raise ValueError(f"the text is {text!r:.80}, must be a text")
+    if not text.strip():
+        raise ValueError("the text is empty; give one to decide about")
     if not isinstance(questions, Mapping) or not all(isinstance(one, TypedQuestion) for one in questions.values()):
         raise ValueError(f"the questions are {questions!r:.80}, must be a dict of TypedQuestions by name")
     if not questions:
@@ -152,12 +162,14 @@ def decide(
         for name, q in questions.items()
     }
     found: dict[str, list[np.ndarray]] = {name: [] for name in questions}
+    warnings: dict[str, tuple[str, ...]] = {}
     at_once = max(1, MAX_ROWS // (length * draws))
     for begin in range(0, len(asked), at_once):
         part = asked[begin : begin + at_once]
+        prompts = [model.read(q.text_for(text, q.order(number, orders))) for _, q, number in part]
         masses = label_log_masses(
             model.transformer,
-            [model.read(q.text_for(text, q.order(number, orders))).ids for _, q, number in part],
+            [prompt.ids for prompt in prompts],
             [labels[name] for name, _, _ in part],
             chosen,
             passes=passes,
@@ -165,9 +177,24 @@ def decide(
             starts=[_start(model, q.before) for _, q, _ in part],
             temperature=temperature,
         )
-        for (name, _, _), one in zip(part, masses, strict=True):
+        for (name, _, _), prompt, one in zip(part, prompts, masses, strict=True):
             found[name].append(one)
-    return {name: _decision(question, np.concatenate(found[name]), length) for name, question in questions.items()}
+            warnings.setdefault(name, prompt.warnings)
+    return {
+        name: _decision(question, np.concatenate(found[name]), length, warnings[name])
+        for name, question in questions.items()
+    }
+
+
+def warnings_of(decisions: Mapping[str, Decision]) -> list[str]:
+    """Returns the warnings of all decisions, each once, with the names of its questions where there are several."""
+    named: dict[str, list[str]] = {}
+    for name, one in decisions.items():
+        for warning in one.warnings:
+            named.setdefault(warning, []).append(name)
+    if len(decisions) == 1:
+        return list(named)
+    return [f"{', '.join(names)}: {warning}" for warning, names in named.items()]
 
 
 def _start(model: "Model", before: str) -> CanvasStart | None:
@@ -178,20 +205,34 @@ def _start(model: "Model", before: str) -> CanvasStart | None:
     return CanvasStart.holding(tokens) if tokens else None
 
 
-def _decision(question: TypedQuestion, log_masses: np.ndarray, length: int) -> Decision:
+def _decision(question: TypedQuestion, log_masses: np.ndarray, length: int, warnings: tuple[str, ...]) -> Decision:
     """Returns the mean of what some canvases say: log_masses [canvases, L]."""
     together = np.logaddexp.reduce(log_masses, axis=1)
     if not np.isfinite(together).all():
         raise ValueError(f"no label fits into a canvas of {length} tokens: shorten the labels, or raise canvas_length")
     probabilities = np.exp(log_masses - together[:, None]).mean(axis=0)
+    log_mass = float(together.mean())
+    if log_mass < LOW_LOG_MASS:
+        warnings = (
+            *warnings,
+            f"the model would hardly write any of these labels here (log mass {log_mass:.1f}): the probabilities say "
+            "little; more passes, or labels in the form that it answers in, may help",
+        )
     entropy = float(-(probabilities * np.log(np.where(probabilities > 0, probabilities, 1.0))).sum())
     return Decision(
         label=question.labels[int(probabilities.argmax())],
         probabilities=dict(zip(question.labels, probabilities.tolist(), strict=True)),
         entropy=entropy,
-        log_mass=float(together.mean()),
+        log_mass=log_mass,
         score=float(probabilities @ np.arange(len(probabilities))) if question.kind == "score" else None,
+        warnings=warnings,
     )
+
+
+def _check_list(name: str, given: object) -> None:
+    """Raises ValueError for one text, which Python takes for a list of its characters."""
+    if isinstance(given, str) or not isinstance(given, Sequence | Mapping):
+        raise ValueError(f"{name} are {given!r:.80}, must be a list of at least two texts")
 
 
 def question_of(name: str, given: Any) -> TypedQuestion:

@@ -21,6 +21,7 @@ def test_they_are_those_of_the_model_whatever_is_answered_beside(send, folder): 
     first, written, second = send((DECISIONS, asked), (COMPLETIONS, answer), (DECISIONS, asked))
     assert (first.status_code, written.status_code, second.status_code) == (200, 200, 200)
     assert first.json() == second.json()
+    assert first.json()["warnings"][0].startswith("paid: the model would hardly write any of these labels here")
     questions = {
         "paid": TypedQuestion.yes_no("Is it paid?"),
         "kind": TypedQuestion.choice("Which?", {"bill": "money is due", "note": None}),
@@ -42,6 +43,7 @@ def test_the_format_of_other_servers(send):  # noqa: F811
     assert answers["urgency"]["legend"] == {"0": "can wait", "1": "now"}
     assert 0 <= answers["urgency"]["score"] <= 1
     assert response.json()["usage"]["output_tokens"] == 0
+    assert response.json()["warnings"][0].startswith("paid: the model would hardly write")
     (other,) = send((SYSTEM_ONE, {"model": "other", "state": "Please pay.", "questions": QUESTIONS}))
     assert (other.status_code, other.json()["error"]["param"]) == (404, "model")
 
@@ -54,6 +56,9 @@ def test_the_format_of_other_servers(send):  # noqa: F811
         (DECISIONS, {"passes": 5}, "passes", "less than or equal to 4"),
         (DECISIONS, {"draws": 64}, "questions", "are 192, the limit is 64"),
         (DECISIONS, {"text": "a " * 5000}, "text", "the context holds"),
+        (DECISIONS, {"text": " "}, "text", "the text is empty"),
+        (SYSTEM_ONE, {"text": None, "state": ""}, "state", "the text is empty"),
+        (SYSTEM_ONE, {"text": None, "state": "a " * 5000}, "state", "the context holds"),
         (SYSTEM_ONE, {"text": None, "state": 3}, "state", "valid"),
         (DECISIONS, {"questions": {"q": {"type": "choice", "criteria": ["a", 3]}}}, "questions.q", "must be texts"),
         (DECISIONS, {"questions": {"q": {"type": "yes_no", "criteria": ["a", "b"]}}}, "questions.q", "of yes_no"),

@@ -14,3 +14,19 @@ def test_a_decision_is_printed_and_settings_without_use_are_refused(run, checkpo
     assert "a decision has no use for" in err
     assert "--steps" in err
     assert "--max-new-tokens" in err
+
+
+def test_a_decision_that_says_little_is_told_on_standard_error_and_an_empty_text_is_refused(run):
+    asked = ("decide", "yes it was paid", "--ask", "Is it paid?")
+    code, out, err = run(*asked)
+    assert code == 0
+    assert "log mass" in out
+    form, mass = err.splitlines()
+    assert form.startswith("redraft: warning: the prompt has no form")
+    assert mass.startswith("redraft: warning: the model would hardly write any of these labels here (log mass -")
+    code, out, err = run(*asked, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert len(json.loads(out)["answer"]["warnings"]) == 2
+    code, out, err = run("decide", " ", "--ask", "Is it paid?")
+    assert (code, out) == (2, "")
+    assert "the text is empty" in err

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from redraft.cli import options
+from redraft.cli.answers.answer_warnings import say_warnings
 from redraft.cli.answers.generate import read_prompt
 from redraft.cli.output import show_table
 
@@ -46,7 +47,7 @@ def decide(
         raise ValueError(f"a decision has no use for {named}: leave it out; --label-temperature is that of the labels")
     text = read_prompt(text)
     # It imports torch, for which help need not wait.
-    from redraft.decisions import question_of
+    from redraft.decisions import question_of, warnings_of
     from redraft.utils.json_files import read_json_object
 
     if questions is not None:
@@ -61,10 +62,12 @@ def decide(
         text, asked, passes=passes, orders=orders, draws=draws, temperature=label_temperature,
         **{name: value for name, value in settings.items() if name in USED_SETTINGS},
     )  # fmt: skip
+    say_warnings(warnings_of(found), quiet=quiet)
     if as_json:
         print(json.dumps({name: dataclasses.asdict(one) for name, one in found.items()}, ensure_ascii=False))
         return
     for name, one in found.items():
         ranked = sorted(one.probabilities.items(), key=lambda pair: -pair[1])
         score = [] if one.score is None else [("score", f"{one.score:.2f}")]
-        show_table([(name, one.label), *score, *((f"  {text}", f"{share:.3f}") for text, share in ranked)])
+        shares = ((f"  {text}", f"{share:.3f}") for text, share in ranked)
+        show_table([(name, one.label), *score, *shares, ("log mass", f"{one.log_mass:.1f}")])

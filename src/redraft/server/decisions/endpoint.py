@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from redraft import Decision, QueueFull
-from redraft.decisions import MAX_AVERAGED, MAX_PASSES, TypedQuestion, question_of
+from redraft.decisions import MAX_AVERAGED, MAX_PASSES, TypedQuestion, question_of, warnings_of
 from redraft.server.openai.answers import json_response
 from redraft.server.openai.errors import bad_request, retry_later
 from redraft.server.openai.fields.base import StrictModel
@@ -61,6 +61,7 @@ class DecisionResponse(BaseModel):
     model: str
     seed: int
     answers: dict[str, DecidedQuestion]
+    warnings: list[str] | None = None
 
 
 class SystemOneResponse(BaseModel):
@@ -69,6 +70,7 @@ class SystemOneResponse(BaseModel):
     model: str
     answers: dict[str, dict[str, Any]]
     usage: dict[str, int]
+    warnings: list[str] | None = None
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -83,7 +85,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
             )
             for name, one in found.items()
         }  # fmt: skip
-        return json_response(DecisionResponse(model=request.model or service.name, seed=request.seed, answers=answers))
+        return json_response(
+            DecisionResponse(
+                model=request.model or service.name, seed=request.seed, answers=answers,
+                warnings=warnings_of(found) or None,
+            )
+        )  # fmt: skip
 
     @app.post("/v1/systemone", response_model=SystemOneResponse)
     async def system_one(request: SystemOneRequest) -> Response:
@@ -91,13 +98,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
         questions = _questions(request.questions)
         state = request.state if isinstance(request.state, str) else json.dumps(request.state, ensure_ascii=False)
         asked = DecisionRequest(model=request.model, text=state or " ", questions=request.questions)
-        found = await _decide(service, asked, questions)
+        found = await _decide(service, asked, questions, param="state")
         tokens = len(service.engine.model.tokenizer.encode(state))
         return json_response(
             SystemOneResponse(
                 model=request.model or service.name,
                 answers={name: _system_one(questions[name], one) for name, one in found.items()},
                 usage={"input_tokens": tokens, "output_tokens": 0},
+                warnings=warnings_of(found) or None,
             )
         )
 
@@ -113,10 +121,10 @@ def _questions(given: dict[str, dict[str, Any]]) -> dict[str, TypedQuestion]:
 
 
 async def _decide(
-    service: Service, request: DecisionRequest, questions: dict[str, TypedQuestion]
+    service: Service, request: DecisionRequest, questions: dict[str, TypedQuestion], param: str = "text"
 ) -> dict[str, Decision]:
     model = service.model(request.model)
-    check_length(service, request.text, "text")
+    check_length(service, request.text, param)
     if (canvases := len(questions) * request.orders * request.draws) > MAX_CANVASES:
         raise bad_request(
             f"questions times orders times draws are {canvases}, the limit is {MAX_CANVASES}: send fewer at a time",
@@ -132,7 +140,7 @@ async def _decide(
     except QueueFull as error:
         raise retry_later(429, str(error), 1, "queue_full") from error
     except ValueError as error:
-        raise bad_request(str(error), "text", "invalid_value") from error
+        raise bad_request(str(error), param, "invalid_value") from error
 
 
 def _system_one(question: TypedQuestion, decision: Decision) -> dict[str, Any]:

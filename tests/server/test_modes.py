@@ -44,3 +44,23 @@ def test_a_card_with_an_unknown_mode_is_not_served(start, folder):
     server = start(load=with_card(folder, "fast"), wait=False)
     server._thread.join(SECONDS)
     assert "has mode 'fast', must be one of diffusion, autoregressive, verified, auto" in str(server.error)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/v1/chat/completions", CHAT), ("/v1/completions", {"prompt": "Say it", "seed": 1})]
+)
+def test_answers_that_are_all_the_same_are_told(start, folder, path, asked):
+    server = start(load=with_card(folder, "auto"))
+    alike = "all 2 answers are the same: give a temperature, or mode 'diffusion'"
+    with server.client() as client:
+
+        def warnings(**more):
+            body = {**asked, "n": 2, "max_tokens": 8, **more}
+            return client.post(path, json=body).json().get("warnings", [])
+
+        assert alike in warnings()
+        assert alike in warnings(temperature=0)
+        assert alike in warnings(canvas={"mode": "autoregressive"})
+        assert alike not in warnings(temperature=1)
+        assert alike not in warnings(canvas={"mode": "diffusion"})
+        assert alike not in warnings(n=1)

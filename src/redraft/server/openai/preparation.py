@@ -9,7 +9,7 @@ from redraft import CanvasStart
 from redraft.api import Model
 from redraft.constraints.tokens import TokenAutomaton
 from redraft.engine import Request
-from redraft.generation.modes import UNUSED_SETTINGS, Mode, chosen_mode, settings_of_mode
+from redraft.generation.modes import UNUSED_SETTINGS, Mode, chosen_mode, is_greedy, settings_of_mode
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import PreparedRequest
 from redraft.server.openai.errors import bad_request
@@ -93,9 +93,13 @@ def prepare(
     if constraint is not None:
         _check_constrained(request, constraint)
         warnings = [*warnings, *constraint.warnings]
+    canvas, mode, model = request.canvas, mode_of(service, request), service.model(request.model)
+    chosen = model.defaults.replace(**settings_of_mode(mode, settings))
+    if request.num_choices > 1 and is_greedy(mode, chosen.temperature):
+        alike = f"all {request.num_choices} answers are the same: give a temperature, or mode 'diffusion'"
+        warnings = [*warnings, alike]
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
-    canvas, mode, model = request.canvas, mode_of(service, request), service.model(request.model)
     start = _start(service, request)
     requests: list[Request] = []
     limit = model.defaults.replace(**settings).max_new_tokens

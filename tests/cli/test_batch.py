@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from redraft.batch.parquet import parse_parquet
 from tests.cli.test_streams import COMMAND
 from tests.fakes.adapters import adapter_folder
 from tests.fakes.batch_endpoint import batch_endpoint
@@ -45,6 +46,28 @@ def test_a_job_and_what_it_says(run, checkpoint, tmp_path):
     code, _, err = run(*asked, "--precision", "bf16")
     assert code == 2
     assert '--precision was "auto" and is "bf16"' in err
+
+
+def test_answers_with_warnings_are_counted_and_rows_have_the_trust_that_generate_tells(run, tmp_path):
+    rows, out = tmp_path / "in.jsonl", tmp_path / "out"
+    known = "Extract name as JSON: My name is Tom Reed."
+    rows.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (known, "What is the time?")))
+    asked = ["batch", "run", rows, "--out", out, "--max-new-tokens", 64, "--seed", 3]
+    code, _, err = run(*asked)
+    assert code == 0
+    assert err.endswith('; 1 of 2 answers has a warning: see "warnings" there\n')
+    first, second = records(out / "results.jsonl")
+    alone = json.loads(run("generate", known, "--max-new-tokens", 64, "--seed", first["seed"], "--json")[1])
+    assert first["trust"] == {name: value for name, value in alone["trust"].items() if value is not None}
+    assert ("warnings" in first, "warnings" in second) == (False, True)
+    # Nothing is answered again: what the journal has is counted.
+    code, _, err = run(*asked, "--format", "parquet")
+    assert (code, err) == (
+        0,
+        f'redraft: {out}/results.parquet: 2 rows; 1 of 2 answers has a warning: see "warnings" there\n',
+    )
+    (told,) = [columns["trust"] for number, columns in parse_parquet(out / "results.parquet") if number == 1]
+    assert told == alone["trust"]["probability"]
 
 
 def test_openai_lines_come_back_as_openai_lines(run, checkpoint, tmp_path):

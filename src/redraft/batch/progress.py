@@ -24,7 +24,8 @@ class Prices:
 class Progress:
     """Counts of a job's rows, and what this process has done since it began.
 
-    total: all rows, the faulty ones included. before: rows that an earlier process finished. Times are seconds.
+    total: all rows, the faulty ones included. before: rows that an earlier process finished. warned: rows whose answers
+    have warnings. Times are seconds.
     """
 
     total: int
@@ -33,6 +34,7 @@ class Progress:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    warned: int = 0
     prices: Prices = Prices()
     tokens_before: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -41,6 +43,8 @@ class Progress:
         self.done += 1
         if error := outcome.get("error"):
             self.errors[error["kind"]] += 1
+        body = outcome.get("body")
+        self.warned += isinstance(body, Mapping) and bool(body.get("warnings"))
         prompt, answer = usage_of(outcome)
         self.prompt_tokens += prompt
         self.answer_tokens += answer

@@ -8,13 +8,15 @@ from typing import Any
 from redraft.batch.executors.protocol import Outcome
 from redraft.batch.parquet import json_value
 from redraft.batch.progress import usage_of
+from redraft.utils.rows.tables import probability_of
 
 JSONL, OPENAI, PARQUET = "jsonl", "openai", "parquet"
 RESULT_FORMATS = (JSONL, OPENAI, PARQUET)
 FILE_NAMES = {JSONL: "results.jsonl", OPENAI: "results.jsonl", PARQUET: "results.parquet"}
 ANSWER_TYPES: dict[str, set[str]] = {
     "id": {"str"}, "line": {"int"}, "text": {"str"}, "finish_reason": {"str"}, "seed": {"int"},
-    "prompt_tokens": {"int"}, "answer_tokens": {"int"}, "warnings": {"str"}, "error": {"str"}, "error_kind": {"str"},
+    "prompt_tokens": {"int"}, "answer_tokens": {"int"}, "warnings": {"str"}, "trust": {"float"}, "error": {"str"},
+    "error_kind": {"str"},
 }  # fmt: skip
 """Our columns of a table, with the types of their values."""
 PREFIX = "answer."
@@ -68,6 +70,7 @@ def table_record(row: ResultRow, names: Mapping[str, str]) -> dict[str, Any]:
     """Returns the cells of a row: its own columns, and ours beside them. names: what `own_columns` calls ours."""
     answer = {"id": row.id, "line": row.line, **answer_of(row.outcome, row.seed)}
     answer["warnings"] = "; ".join(answer["warnings"]) if "warnings" in answer else None
+    answer["trust"] = probability_of(answer)
     return {**row.columns, **{column: answer.get(name) for name, column in names.items()}}
 
 
@@ -102,8 +105,11 @@ def _choices(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "tool_calls": message.get("tool_calls"),
             "finish_reason": choice.get("finish_reason"),
             "spans": choice.get("spans"),
+            "trust": choice.get("trust"),
         }
     if "choices" not in body:
         parts = [part for item in body.get("output", ()) for part in item.get("content") or ()]
         text = "".join(part.get("text", "") for part in parts)
-        yield {"text": text, "finish_reason": body.get("status"), "spans": body.get("spans")}
+        yield {
+            "text": text, "finish_reason": body.get("status"), "spans": body.get("spans"), "trust": body.get("trust"),
+        }  # fmt: skip

@@ -304,6 +304,9 @@ def _summary(job: Job, progress: Progress) -> str:
     if progress.failed:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in progress.errors.most_common())
         told += f"; {counted_of(progress.failed, progress.total, 'row', 'has', 'have')} an error ({kinds})"
+    if progress.warned:
+        warned = counted_of(progress.warned, progress.total, "answer", "has a warning", "have warnings")
+        told += f'; {warned}: see "warnings" there'
     return told
 
 

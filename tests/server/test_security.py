@@ -277,7 +277,12 @@ def raw_open(server, request: bytes) -> bytes:
 
 def test_other_types_methods_and_routes_are_refused_in_the_same_shape(client):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
-        detail(client.post(CHAT, content=b"{}", headers={"Content-Type": kind}), 415)
+        told = detail(client.post(CHAT, content=b"{}", headers={"Content-Type": kind}), 415)["message"]
+        given = f"it is sent as {kind.partition(';')[0]!r}" if kind else "this one names no type"
+        assert told == f"the request body must be application/json; {given}"
+    for path, status in (("/v1/models", 405), ("/v1/embeddings", 404)):
+        detail(client.post(path), status)
+        detail(client.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), status)
     told = client.get(CHAT)
     assert detail(told, 405)["message"] == f"{CHAT} does not take GET; send POST"
     assert told.headers["allow"] == "POST"

@@ -48,13 +48,14 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(service: Service, batches: tuple[BatchStore, BatchWorker] | None = None) -> ASGIApp:
-    app: ASGIApp = create_routes(service, batches)
+    api = create_routes(service, batches)
+    app: ASGIApp = api
     if (rules := service.settings.rules) is not None:
         # Without rules nothing of it is loaded.
         from redraft.server.routing.router import RequestRouter
 
         app = RequestRouter(app, service, rules)
-    app = BodyReader(app, service.settings.body_seconds)
+    app = BodyReader(app, service.settings.body_seconds, api.routes)
     app = Readiness(app, service.unavailable_reason)
     app = AccessControl(app, service.settings)
     app = RequestLog(app, service.metrics)

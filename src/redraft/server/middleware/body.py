@@ -1,7 +1,7 @@
 """Request bodies: read up to a limit of size and time, and parsed as strict JSON."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redraft.server.middleware.sse import ClientDisconnected
@@ -19,18 +20,24 @@ UPLOAD_PATH = "/v1/files"
 
 
 class BodyReader:
-    """Middleware that reads the body of a POST before its route runs. ApiError for one that is too long or too slow."""
+    """Middleware that reads the body of a POST before its route runs. ApiError for one that is too long or too slow.
 
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self._app, self._seconds = app, seconds
+    routes: the application's. Where none takes a POST to the path, the answer says so, whatever the body is.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._seconds, self._routes = app, seconds, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and scope["path"] == UPLOAD_PATH:
             receive = self._limited(Headers(scope=scope), receive)
-        elif scope["method"] == "POST":
+        elif scope["method"] == "POST" and self._has_route(scope):
             body = await self._read(Headers(scope=scope), receive)
             receive = _replay(body, receive)
         await self._app(scope, receive, send)
+
+    def _has_route(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] == Match.FULL for route in self._routes)
 
     def _limited(self, headers: Headers, receive: Receive) -> Receive:
         """Returns what receives an upload part by part, up to its limit; each part has the time that a body has."""
@@ -60,7 +67,8 @@ class BodyReader:
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            raise ApiError(415, f"the request body must be application/json, not {kind[:50] or 'without a type'!r}")
+            given = f"it is sent as {kind[:50]!r}" if kind else "this one names no type"
+            raise ApiError(415, f"the request body must be application/json; {given}")
         if (coding := headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
             raise ApiError(
                 415, f"the request body is encoded as {coding[:50]!r}, which is not read; send it plain, without "

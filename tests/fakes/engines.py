@@ -17,7 +17,7 @@ class ScriptedEngine(redraft.Engine):
         super().__init__(model)
         self.prompts: list[str] = []
 
-    def events(self, request, events=None, *, at_once=False):  # noqa: ARG002 - it has no steps to keep back
+    def events(self, request, events=None, *, at_once=False):
         events = asyncio.Queue() if events is None else events
         self.prompts.append(self.model.tokenizer.decode(request.prompt, skip_special=False))
         events.put_nowait(Admitted(request.id, 0.0, 0))

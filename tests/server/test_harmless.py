@@ -250,6 +250,12 @@ def test_an_unknown_route_is_told_what_there_is(service, method, path):
     assert "POST /v1/chat/completions" in error["message"]
     assert "/openapi.json" in error["message"]
     assert error["message"].isprintable()
+    assert "/v1/adapters" not in error["message"]
+
+
+def test_browsers_are_told_that_there_is_no_icon(service):
+    response = send(service, "/favicon.ico")
+    assert (response.status_code, response.content) == (204, b"")
 
 
 def test_more_prompts_than_one_request_may_have(service):

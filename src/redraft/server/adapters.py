@@ -14,6 +14,7 @@ from redraft.server.openai.fields.base import StrictModel
 from redraft.server.openai.models import ModelInfo, model_info
 from redraft.server.service import Service
 
+LOAD_PATH, UNLOAD_PATH = "/v1/adapters", "/v1/adapters/{name}"
 NAME_PATTERN = r"^[A-Za-z0-9][\w.:-]{0,99}$"
 
 
@@ -35,7 +36,7 @@ class AdapterDeleted(BaseModel):
 def add_routes(app: FastAPI, service: Service) -> None:
     changing = asyncio.Lock()
 
-    @app.post("/v1/adapters", response_model=ModelInfo)
+    @app.post(LOAD_PATH, response_model=ModelInfo)
     async def load(request: AdapterRequest) -> Response:
         """Loads an adapter, which is a model of its own from then on."""
         folder = _allowed_folder(service, request.path)
@@ -48,7 +49,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 raise bad_request(str(error), "path", "invalid_value") from error
         return json_response(model_info(service, request.name))
 
-    @app.delete("/v1/adapters/{name}", response_model=AdapterDeleted)
+    @app.delete(UNLOAD_PATH, response_model=AdapterDeleted)
     async def unload(name: str) -> Response:
         """Unloads an adapter, once the answers are done that are in progress with it."""
         _check_allowed(service)

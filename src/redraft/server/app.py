@@ -79,6 +79,8 @@ def create_routes(service: Service, batches: tuple[BatchStore, BatchWorker] | No
     app.add_exception_handler(Exception, _raise_on)
     for endpoint in (chat, completions, responses, tokenize, models, adapters, decisions, health, pages):
         endpoint.add_routes(app, service)
+    if service.settings.adapter_root is None:
+        app.unoffered = (adapters.LOAD_PATH, adapters.UNLOAD_PATH)
     if batches is not None:
         batch_endpoint.add_routes(app, *batches)
     for route in app.routes:
@@ -92,7 +94,10 @@ class Api(FastAPI):
     """The routes. Their document is made when it is first asked for, which takes longer than all the rest.
 
     It has each route once, without HEAD, and not the framework's 422: bodies are refused with 400, as OpenAI does.
+    unoffered: the paths of routes that this server does not allow, which it does not suggest.
     """
+
+    unoffered: tuple[str, ...] = ()
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -132,7 +137,7 @@ def _unknown_route(request: Request) -> ApiError:
     path = _shown_path(request)
     methods: dict[str, set[str]] = {}
     for route in request.app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
+        if isinstance(route, APIRoute) and route.include_in_schema and route.path_format not in request.app.unoffered:
             methods.setdefault(route.path_format, set()).update(_own_methods(route))
     known = ", ".join(f"{'/'.join(sorted(names))} {at}" for at, names in methods.items())
     message = f"there is no route {path}; there are {known}; /openapi.json describes them, and / is the playground"

@@ -32,6 +32,11 @@ def add_routes(app: FastAPI, _: Service) -> None:
     async def index() -> Response:
         return _response(pages, INDEX)
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def no_icon() -> Response:
+        # Browsers ask for it whatever they show; the page names an icon of its own.
+        return Response(status_code=204)
+
     @app.get("/page/{name}", include_in_schema=False)
     async def page(name: str) -> Response:
         return _response(pages, name)

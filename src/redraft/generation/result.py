@@ -274,7 +274,10 @@ class AnswerRecord:
 
 
 def check_prompt(prompt: Sequence[int], canvas_length: int, vocab_size: int, max_context: int) -> None:
-    """Raises ValueError unless `prompt` has tokens, all of the vocabulary, and leaves room for a canvas."""
+    """Raises ValueError unless `prompt` has tokens, all of the vocabulary, and leaves room for a canvas.
+
+    canvas_length: 1 where an answer is written token by token, 0 where none is written.
+    """
     if not prompt:
         raise ValueError("the prompt is empty; it needs at least one token")
     # The two ends first: a server checks long prompts many times.
@@ -283,9 +286,9 @@ def check_prompt(prompt: Sequence[int], canvas_length: int, vocab_size: int, max
     ):
         raise ValueError(f"token ids {bad} of the prompt lie outside the vocabulary of {vocab_size}")
     if len(prompt) + canvas_length > max_context:
+        has, either = (f" and a canvas {canvas_length}", " or the canvas") if canvas_length > 1 else ("", "")
         raise ValueError(
-            f"the prompt has {len(prompt)} tokens and a canvas {canvas_length}; the context holds {max_context}: "
-            "shorten the prompt or the canvas"
+            f"the prompt has {len(prompt)} tokens{has}; the context holds {max_context}: shorten the prompt{either}"
         )
 
 

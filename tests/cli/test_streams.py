@@ -56,6 +56,14 @@ def test_a_prompt_is_followed_by_standard_input_where_that_is_asked(run, checkpo
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("command", ["generate", "fill", "decide"])
+def test_a_text_without_quotation_marks_is_told_to_have_some(run, command):
+    code, _, err = run(command, "Extract", "name", "as", "JSON:", "I", "am", "Bob")
+    assert code == 2
+    assert err.endswith(f": put quotation marks around a text with spaces; see: redraft {command} --help\n")
+    assert "quotation marks" not in run("serve", "a", "b")[2]
+
+
 def test_a_prompt_does_not_read_standard_input(checkpoint):
     """It may be a pipe that stays open, or what the loop around the command reads."""
     process = subprocess.Popen(

@@ -86,6 +86,8 @@ app = lazy_app(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+TEXT_COMMANDS = ("generate", "fill", "decide")
+"""Those whose argument is a text, which a shell cuts at its spaces."""
 INTERRUPTED = 130
 """The exit code after ctrl-C, as shells have it: 128 and the signal's number. typer returns it without a word."""
 
@@ -120,6 +122,8 @@ def _run(arguments: list[str], started: float) -> int:
         message = _named_value(getattr(error, "format_message", error.__str__)(), arguments)
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "redraft"
+        if message.startswith("Got unexpected extra argument") and context and context.info_name in TEXT_COMMANDS:
+            message = f"{message}: put quotation marks around a text with spaces"
         return _fail(f"{message.rstrip('.')}; see: {command} --help")
     except BrokenPipeError:
         raise

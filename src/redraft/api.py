@@ -108,7 +108,7 @@ class Model:
             raise ValueError(f"{base!r} was not loaded from a folder: what its adapters belong to is not known")
         if not isinstance(folder, str | os.PathLike):
             raise ValueError(f"the adapter is {folder!r:.80}, must be a folder, or a name on the hub")
-        path = resolve(os.fspath(folder))
+        path = resolve(os.fspath(folder), is_adapter=True)
         name = Path(folder).resolve().name if name is None else name
         adapter = read_adapter(path, base.transformer.config)
         adapter.check_base(Checkpoint.open(base.folder))

@@ -64,3 +64,8 @@ def test_what_cannot_be_merged(run, base, adapter, tmp_path):
     save_file(tensors | {name: torch.zeros_like(tensors[name])}, adapter / ADAPTER_WEIGHTS)
     assert "in different ways: the two share their matrices" in run("merge", adapter, tmp_path / "a", "--base", base)[2]
     assert not (tmp_path / "a").exists()
+
+
+def test_an_adapter_that_is_not_there_is_told_of_as_one(run, base):
+    code, _, err = run("generate", "hi", "--model", base, "--adapter", "nosuch")
+    assert (code, "name the folder of an adapter" in err, "bundled" in err) == (2, True, False)

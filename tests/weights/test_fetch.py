@@ -178,3 +178,11 @@ def test_the_released_shape_comes_with_the_package() -> None:
     assert read_config(fetch_config("26b-a4b")) == released_config()
     with pytest.raises(ValueError, match="there is no folder '26b-a4b'"):
         resolve("26b-a4b")
+
+
+def test_what_is_no_adapter_is_not_suggested_as_one():
+    for name in ("nosuch", "bundled"):
+        with pytest.raises(
+            ValueError, match=f"there is no folder '{name}'; name the folder of an adapter, or one on the hub"
+        ):
+            resolve(name, is_adapter=True)

@@ -20,14 +20,14 @@ CHOSEN_FILE = "checkpoint.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def resolve(name_or_path: str | Path) -> Path:
-    """Returns the folder of a model, and downloads the model first if it is on the hub.
+def resolve(name_or_path: str | Path, *, is_adapter: bool = False) -> Path:
+    """Returns the folder of a model or an adapter, and downloads it first if it is on the hub.
 
     An existing folder is used as it is; that of a training run stands for its best checkpoint. "bundled" is the model
     that comes with the package. org/model is downloaded from the hub, or found in the hub's cache if there is no
     network. Raises ValueError saying what failed and why.
     """
-    folder = _find_local(name_or_path)
+    folder = _find_local(name_or_path, is_adapter=is_adapter)
     return _download(str(name_or_path)) if folder is None else folder
 
 
@@ -50,11 +50,11 @@ def fetch_config(name_or_path: str | Path) -> Path:
     return folder
 
 
-def _find_local(name_or_path: str | Path) -> Path | None:
+def _find_local(name_or_path: str | Path, *, is_adapter: bool = False) -> Path | None:
     """Returns the folder of a local model, or None if the name is one on the hub."""
     name = str(name_or_path)
     path = Path(name).expanduser()
-    if name == BUNDLED:
+    if name == BUNDLED and not is_adapter:
         if not (BUNDLED_FOLDER / CONFIG_FILE).is_file():
             raise ValueError(
                 "this installation does not include the bundled model; name a folder or a model on the hub"
@@ -65,9 +65,12 @@ def _find_local(name_or_path: str | Path) -> Path | None:
     if path.is_file():
         raise ValueError(f"{name} is a file; name the folder with {CONFIG_FILE} and the weights")
     if not isinstance(name_or_path, str) or not _HUB_NAME.fullmatch(name) or ".." in name or "--" in name:
-        raise ValueError(
-            f"there is no folder {name!r}; name an existing folder, a model on the hub as org/model, or {BUNDLED!r}"
+        way_out = (
+            "the folder of an adapter, or one on the hub as org/adapter"
+            if is_adapter
+            else f"an existing folder, a model on the hub as org/model, or {BUNDLED!r}"
         )
+        raise ValueError(f"there is no folder {name!r}; name {way_out}")
     return None
 
 

@@ -266,7 +266,7 @@ def _identify(
             **(
                 {}
                 if model_options.adapter is None
-                else {"the adapter": digest_folder(resolve(model_options.adapter), CHECKPOINT_FILES)}
+                else {"the adapter": digest_folder(resolve(model_options.adapter, is_adapter=True), CHECKPOINT_FILES)}
             ),
         },
     )

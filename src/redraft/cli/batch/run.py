@@ -227,7 +227,7 @@ def _local(model_options: options.ModelOptions, adapters: dict[str, str]) -> Pla
     if model_options.adapter is not None:
         digests["the adapter"] = digest_folder(Path(model_options.adapter), CHECKPOINT_FILES)
     for called, folder in adapters.items():
-        digests[f"the adapter {called!r}"] = digest_folder(resolve(folder), CHECKPOINT_FILES)
+        digests[f"the adapter {called!r}"] = digest_folder(resolve(folder, is_adapter=True), CHECKPOINT_FILES)
     identity = RunIdentity(
         {"--device": model_options.device, "--precision": model_options.precision, "the model": name}, digests
     )

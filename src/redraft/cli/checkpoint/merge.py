@@ -20,6 +20,6 @@ def merge(
 ) -> None:
     """Write the model that a base is with an adapter, as a checkpoint of its own."""
     with bytes_progress("merging") as progress:
-        merge_adapter(resolve(base), resolve(adapter), target, progress)
+        merge_adapter(resolve(base), resolve(adapter, is_adapter=True), target, progress)
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     print(f"{target}: {size / 1e6:,.1f} MB; redraft generate --model {target}")

@@ -8,6 +8,8 @@ import pytest
 import redraft
 from redraft import TypedQuestion
 from redraft.decisions import LOW_LOG_MASS, question_of, warnings_of
+from tests.fakes.adapters import adapter_folder
+from tests.fakes.checkpoints import tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +152,11 @@ def test_labels_that_the_model_would_not_write_and_questions_of_no_trained_form_
     assert warnings_of(found) == [f"paid: {form}", f"paid: {mass}"]
     assert warnings_of({"a": found["paid"]}) == [form, mass]
     assert warnings_of({"a": found["paid"], "b": found["paid"]})[0] == f"a, b: {form}"
+
+
+def test_an_adapter_decides_by_its_own_weights(tmp_path):
+    base = tiny_checkpoint(tmp_path / "base")
+    model = redraft.load(base)
+    adapted = model.load_adapter(adapter_folder(tmp_path / "adapter", base, 0))
+    questions = {"q": TypedQuestion.yes_no("Is it?")}
+    assert adapted.decide("x", questions, seed=1) != model.decide("x", questions, seed=1)

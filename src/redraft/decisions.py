@@ -176,6 +176,7 @@ def decide(
             draws=draws,
             starts=[_start(model, q.before) for _, q, _ in part],
             temperature=temperature,
+            adapter=model.adapter,
         )
         for (name, _, _), prompt, one in zip(part, prompts, masses, strict=True):
             found[name].append(one)

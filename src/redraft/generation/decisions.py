@@ -22,6 +22,7 @@ from redraft.generation.result import check_prompt, not_finite
 from redraft.model.batch import FlatBatch, Pass, SegmentInput
 from redraft.model.cache import KVCache
 from redraft.model.head import OutputHead
+from redraft.model.linear.low_rank import AdapterMatrices
 from redraft.model.readout.classes import ClassMap, RowClasses
 from redraft.model.readout.query import ReadoutQuery
 from redraft.model.readout.streamed import streamed_readout
@@ -41,22 +42,23 @@ def label_log_masses(
     draws: int = 1,
     starts: Sequence[CanvasStart | None] = (),
     temperature: float = 1.0,
+    adapter: str | None = None,
 ) -> list[Floats]:
     """Returns, of each prompt, the log-probabilities [draws, L] of its labels after so many denoising passes.
 
     All prompts, and all canvases of a pass, are in one forward. Each draw begins as noise of its own, the first as the
     first answer of that seed. temperature: under which the labels are read; that of the sampler decides what the passes
-    before it keep. starts: what the canvas of each prompt begins as. Raises ValueError for prompts that do not fit, and
-    logits that are not finite.
+    before it keep. starts: what the canvas of each prompt begins as. adapter: the name of one that the model holds.
+    Raises ValueError for prompts that do not fit, and logits that are not finite.
     """
-    config, device = model.config, model.embed_tokens.weight.device
+    config, device, adapted = model.config, model.embed_tokens.weight.device, model.adapter(adapter)
     length = settings.canvas_length or config.canvas_length
     for prompt, start in zip(prompts, starts or [None] * len(prompts), strict=True):
         check_prompt(prompt, length, config.vocab_size, config.max_context)
         if start is not None:
             start.check(length, config.vocab_size, length)
     parts = [
-        SegmentInput(torch.tensor(prompt, device=device), 0, Pass.ENCODER, slot=slot)
+        SegmentInput(torch.tensor(prompt, device=device), 0, Pass.ENCODER, slot=slot, adapter=adapted)
         for slot, prompt in enumerate(prompts)
     ]
     caches = model.run(FlatBatch.of(parts), [KVCache(config) for _ in prompts]).caches
@@ -72,7 +74,7 @@ def label_log_masses(
     ]  # fmt: skip
     held = [caches[slot] for slot in range(len(prompts)) for _ in range(draws)]
     for number in range(passes):
-        hidden = _denoise(model, states, held)
+        hidden = _denoise(model, states, held, adapted)
         if number < passes - 1:
             by_row = torch.tensor(states[0].temperatures, dtype=torch.float64, device=device).expand(len(hidden))
             readout = streamed_readout(model.head, hidden, ReadoutQuery(by_row, sampler.uniforms(*states)))
@@ -137,12 +139,14 @@ def choice_probabilities(
     return dict(zip(labels.texts, np.exp(masses - together).tolist(), strict=True))
 
 
-def _denoise(model: Transformer, states: Sequence[CanvasState], caches: Sequence[KVCache]) -> torch.Tensor:
+def _denoise(
+    model: Transformer, states: Sequence[CanvasState], caches: Sequence[KVCache], adapter: AdapterMatrices | None
+) -> torch.Tensor:
     """Returns the hidden states of all canvases, one behind the other, each behind what its cache holds."""
     parts = [
         SegmentInput(
             state.tokens[0], cache.length, Pass.DENOISER,
-            None if state.soft_embedding is None else state.soft_embedding[0], slot,
+            None if state.soft_embedding is None else state.soft_embedding[0], slot, adapter,
         )
         for slot, (state, cache) in enumerate(zip(states, caches, strict=True))
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """Returns the number and its noun: "1 row", "2 rows", "3 passes". `plural`: of a noun that takes neither s nor es."""
+    """Returns the number and its noun: "1 row", "2 rows", "3 passes". plural: where it takes neither s nor es."""
     regular = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural or regular}"
 

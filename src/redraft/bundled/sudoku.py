@@ -54,9 +54,9 @@ SAMPLER = SamplerSettings.of(max_new_tokens=ANSWER_TOKENS, steps=8, t_min=0.3, t
 ENCODER_WEIGHT = 0.1
 """What the causal pass has to guess of a solution's first digits is not needed: canvases are to learn."""
 SETTINGS = {
-    "steps": 10_000, "batch_size": 8, "canvases_per_example": 8, "unrolling_steps": 2, "prompt_weight": 0.0,
-    "learning_rate": 2e-3, "warmup_steps": 50, "ema": 0.999, "validate_every": 1000, "validation_examples": 64,
-    "validation_answers": 64, "checkpoint_minutes": 5.0,
+    "steps": 7000, "batch_size": 8, "canvases_per_example": 8, "unrolling_steps": 2, "prompt_weight": 0.0,
+    "learning_rate": 2e-3, "warmup_steps": 50, "ema": 0.999, "validate_every": 1000, "validation_examples": 256,
+    "validation_answers": 256, "checkpoint_minutes": 5.0,
 }  # fmt: skip
 CARD = Card(
     purpose="Solves Sudoku puzzles that have one solution: 81 digits, row by row, with a dot for each open cell.",

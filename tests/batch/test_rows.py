@@ -100,7 +100,7 @@ def test_an_id_is_text_or_a_number_also_where_no_column_is_named(tmp_path, id, f
 def test_a_date_in_the_place_of_text_is_told(tmp_path, column):
     pyarrow.parquet.write_table(pyarrow.table({"prompt": ["x"], column: [date(2024, 3, 4)]}), tmp_path / "in.parquet")
     checked = JobFile(tmp_path / "in.parquet", template=f"{{prompt}} {{{column}}}").check()
-    assert checked.faults[0].fault == f'line 1: {column!r} is "2024-03-04", must be text or a number'
+    assert checked.faults[0].fault == f'row 1: {column!r} is "2024-03-04", must be text or a number'
 
 
 def test_fields_of_the_job_and_of_the_row(tmp_path):

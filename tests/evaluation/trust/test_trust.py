@@ -71,14 +71,16 @@ def test_calibrate_is_resumed_and_answers_have_its_number(calibrated, capsys):
     assert (checkpoint / TRUST_FILE).read_bytes() == first
     model = redraft.load(checkpoint)
     assert model.calibration == read_calibration(checkpoint)
-    result = model.generate("hello", seed=0)
+    # The tiny model ends no answer by itself.
+    given = {"choice": ["hello", "good bye"], "seed": 0}
+    result = model.generate("hello", **given)
     assert len(result.generation.log_probs) == len(result.generation.entropies)
     with redraft.Engine(model) as engine:
-        (same,) = engine.generate_many(["hello"], seed=0)
+        (same,) = engine.generate_many(["hello"], **given)
     assert 0 < result.trust.probability < 1
     assert same.trust.probability == pytest.approx(result.trust.probability, abs=1e-4)
     assert model.generate_autoregressive("hello").trust.probability is None
-    assert model.generate("hello", seed=0, is_scored=False).token_ids == result.token_ids
+    assert model.generate("hello", **given, is_scored=False).token_ids == result.token_ids
 
 
 def test_evidence_of_something_else_is_refused(calibrated, tmp_path):

@@ -73,7 +73,7 @@ def answer(cases: Path, run: Path, mode: str) -> dict[str, float]:
 def draw(points: dict[str, Any], path: Path) -> None:
     """Draws the share of right answers in each mode, and the steps of those by diffusion, over the number of rows."""
     counts = sorted(map(int, points))
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasSVG(figure)
     panels = ((("exact", "right in every character"), MODES), (("steps_per_canvas", "denoising steps"), MODES[1:]))
     for axes, ((key, label), modes) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -87,7 +87,7 @@ def draw(points: dict[str, Any], path: Path) -> None:
         axes.set_ylim(0, 1.02 if key == "exact" else None)
         axes.set_xlabel("rows")
         axes.set_ylabel(label)
-    figure.axes[0].legend(fontsize=8)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="svg", metadata={"Date": None})
     partial.replace(path)

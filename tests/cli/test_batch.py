@@ -117,6 +117,17 @@ def test_an_adapter_of_the_job_and_adapters_of_rows(run, checkpoint, tmp_path):
     assert (code, "--row-adapter one: must be NAME=FOLDER" in err) == (2, True)
 
 
+def test_a_job_does_not_go_on_with_other_weights_of_its_adapters_run(run, checkpoint, tmp_path):
+    (tmp_path / "in.txt").write_text("hello\n")
+    asked = ["batch", "run", tmp_path / "in.txt", "-m", checkpoint, *SHORT, "--adapter", tmp_path / "run"]
+    for seed, wanted in enumerate((0, 2)):
+        adapter_folder(tmp_path / "run" / "step-0000009", checkpoint, seed)
+        (tmp_path / "run" / "checkpoint.json").write_text('{"checkpoint": "step-0000009"}')
+        code, _, err = run(*asked, "--out", tmp_path / "out")
+        assert code == wanted
+    assert "the adapter" in err
+
+
 def test_a_schema_holds_every_row(run, checkpoint, tmp_path):
     rows, out, schema = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out", tmp_path / "schema.json"
     schema.write_text('{"enum": ["yes", "no"]}')

@@ -7,6 +7,7 @@ import time
 import openai
 import pytest
 
+import redraft
 from tests.server.conftest import Command, until
 
 
@@ -142,6 +143,24 @@ def test_a_batch_can_be_cancelled(server):
 def test_without_a_state_there_are_no_such_routes(start):
     with client_of(start()) as client, pytest.raises(openai.NotFoundError, match="there is no route /v1/batches"):
         client.batches.list()
+
+
+def test_the_engine_tells_of_a_rows_tokens_only_where_a_stop_text_needs_them(server, monkeypatch):
+    told = []
+    events = redraft.Engine.events
+
+    def spy(self, request, queue=None, *, at_once=False):
+        told.append(at_once)
+        return events(self, request, queue, at_once=at_once)
+
+    monkeypatch.setattr(redraft.Engine, "events", spy)
+    with client_of(server, "one") as client:
+        for given, at_once in (({}, True), ({"stop": ["e"]}, False)):
+            batch = wait_for(client, begin(client, lines(1, **given))[1].id, *ENDED)
+            assert batch.request_counts.completed == 1
+            assert told.pop() is at_once
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=6)
+    assert told == [False]
 
 
 def test_a_batch_survives_its_server(folder, tmp_path):

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redraft import engine
 from redraft.async_engine import Engine
@@ -223,12 +223,14 @@ class GenerationSession:
 
     def canvas(self, index: int) -> CanvasInfo:
         choice = self.choices[index]
-        admitted, ended = choice.admitted_at, choice.ended_at
+        admitted, ended, verified = choice.admitted_at, choice.ended_at, choice.verification
+        if verified is not None:
+            verified = replace(verified, kept_per_round=round(verified.kept_per_round, 3))
         return CanvasInfo(
             seed=choice.request.settings.seed,
             mode=choice.request.mode,
             steps_per_canvas=choice.steps,
-            verification=choice.verification,
+            verification=verified,
             seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
             constraint=constraint_info(choice.constraint),
         )

@@ -105,7 +105,7 @@ class ChoiceProgress:
             return self.generation.verification
         if self.request.mode not in DRAFTED_MODES or not self.causal_passes:
             return None
-        kept = round(self.tokens_written / self.causal_passes, 3)
+        kept = self.tokens_written / self.causal_passes
         return Verification(self.causal_passes, self.drafted_rounds, self.denoiser_passes, kept)
 
     def read(self, event: engine.Event) -> Iterator[NewsOfAnswer]:

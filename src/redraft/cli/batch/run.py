@@ -225,7 +225,7 @@ def _local(model_options: options.ModelOptions, adapters: dict[str, str]) -> Pla
     name = served_name(model_options.model)
     digests = {"the model's checkpoint": digest_folder(resolve(model_options.model), CHECKPOINT_FILES)}
     if model_options.adapter is not None:
-        digests["the adapter"] = digest_folder(Path(model_options.adapter), CHECKPOINT_FILES)
+        digests["the adapter"] = digest_folder(resolve(model_options.adapter, is_adapter=True), CHECKPOINT_FILES)
     for called, folder in adapters.items():
         digests[f"the adapter {called!r}"] = digest_folder(resolve(folder, is_adapter=True), CHECKPOINT_FILES)
     identity = RunIdentity(

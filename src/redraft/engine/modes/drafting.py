@@ -76,9 +76,7 @@ class DraftedRecord(TokenRecord):
         return DraftYield(1.0, passes, draft, kept) if passes or draft else None
 
     def generation(self, finish_reason: str) -> Generation:
-        found = Verification(
-            self.rounds, self.drafted_rounds, self.denoiser_passes, round(self.written / self.rounds, 3)
-        )
+        found = Verification(self.rounds, self.drafted_rounds, self.denoiser_passes, self.written / self.rounds)
         return replace(super().generation(finish_reason), verification=found)
 
 

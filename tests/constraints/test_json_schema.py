@@ -408,7 +408,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_schemas_are_built_or_refused_in_time(name: str):
-    started = time.process_time()
+    # As the budget counts: what other threads of this process do is not the build.
+    started = time.thread_time()
     table = Expressions(Budget(BuildLimits()))
     try:
         build_automaton(table, schema_language(HOSTILE[name], table))
@@ -417,4 +418,4 @@ def test_hostile_schemas_are_built_or_refused_in_time(name: str):
     else:
         message = ""
     assert len(message) < 500
-    assert time.process_time() - started < 2.5
+    assert time.thread_time() - started < 2.5

@@ -288,6 +288,7 @@ def test_only_settings_that_were_set_are_sent(server: FakeServer, visit: Open):
 def test_the_answer_is_what_the_server_committed(server: FakeServer, visit: Open):
     page = visit(server.address, prompt="long")
     generate(page)
+    assert [request["messages"][0]["content"] for request in server.requests] == ["long"]
     assert page.locator("#diffusion .answer").text_content() == "".join("".join(words_of("", c)[:10]) for c in range(3))
     assert page.locator("#diffusion .before").text_content() == "".join("".join(words_of("", c)[:10]) for c in range(2))
     expect(page.locator("#diffusion .figures")).to_contain_text("12 (4 + 4 + 4)")

@@ -652,7 +652,7 @@ def test_text_stands_out_from_its_ground(server: FakeServer, visit: Open, scheme
 def test_whoever_wants_less_motion_gets_it_and_every_control_has_a_name(server: FakeServer, visit: Open):
     page = visit(server.address, reduced_motion="reduce")
     expect(page.locator("#pace")).to_have_value("1")
-    assert page.locator(".cell").first.evaluate("cell => getComputedStyle(cell).transitionProperty") == "none"
+    expect(page.locator(".cell").first).to_have_css("transition-property", "none")
 
     unnamed = page.locator("input, select, textarea, button, [role=listbox], [role=img]").evaluate_all("""all => all
         .filter(one => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim())

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import redraft.engine
@@ -100,11 +100,26 @@ def test_limits_are_checked(name):
         Limits(**{name: 0})
 
 
+def test_short_requests_that_keep_coming_do_not_starve_a_long_one():
+    made = scheduler(sequence(1, canvas=14), forward_tokens=16, admitted_requests=2)
+    made.plan()[0].sequence.pending.clear()
+    for _ in range(20):
+        made.submit(short := sequence(1, canvas=2))
+        made.admit()
+        served = {chunk.sequence for chunk in made.plan()}
+        if made.admitted[0] in served:
+            return
+        assert short in served
+        made.remove(short)
+    pytest.fail("the long one was never served")
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 300), st.integers(1, 16), st.integers(1, 6)), min_size=1, max_size=12),
     st.integers(16, 120),
     st.integers(1, 12),
 )
+@example([(99, 14, 2), (46, 3, 1), (1, 2, 1)], 16, 2)
 def test_nobody_starves_and_no_forward_is_too_large(asked, budget, admitted):
     """(prompt, canvas, canvases of one step) of each request; simulated without a model."""
     made = Scheduler(Limits(forward_tokens=budget, admitted_requests=admitted))

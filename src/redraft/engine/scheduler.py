@@ -1,9 +1,10 @@
 """The scheduler: which tokens of which sequences the next forward reads. Imports no torch.
 
 Sequences wait in one queue and are admitted in its order, as long as the caches of those admitted may come to hold no
-more than the limit. Of the admitted, the one that was served longest ago comes first, and every forward serves it. So
-none starves: a sequence waits no longer than the others take to be served once. Background requests stand behind all
-others in the queue, and beside others they have a turn now and then.
+more than the limit. Of the admitted, the one that was served longest ago comes first, and every forward serves it; a
+new one counts as served by the forward before it came. So none starves: a sequence waits no longer than the others take
+to be served once. Background requests stand behind all others in the queue, and beside others they have a turn now and
+then.
 """
 
 from collections import deque
@@ -93,6 +94,8 @@ class Scheduler:
             if held > self.limits.admitted_tokens:
                 break
             moved.append(self.waiting.popleft())
+            # As if the last forward had served it: ahead of those that wait, short requests could keep coming in.
+            moved[-1].last_served = self.forwards - 1
             self.admitted.append(moved[-1])
         return moved
 

@@ -130,6 +130,17 @@ def test_compiled_training_is_the_same_training(run, seen, tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-2, rtol=1e-2, msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_model_of_one_expert_is_compiled_for_several_threads(run):
+    plan = recipe(tiny_config(num_experts=1, experts_per_token=1), steps=2, compile=True)
+    torch.set_num_threads(2)
+    try:
+        train(plan, source, run, report=quiet)
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_compiling_without_a_compiler_is_refused(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match=r"compile requires a C\+\+ compiler and finds none"):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from redraft.diffusion.randomness import Counter
-from redraft.model.layers import Experts, Layer
+from redraft.model.layers import Experts, Layer, Router
 from redraft.model.linear.frozen import train_beside_quantized
 from redraft.model.linear.methods import is_bfloat16_fast
 from redraft.model.transformer import Transformer
@@ -383,7 +383,8 @@ def _compile_layers(model: Transformer) -> None:
     # Two kinds of layers, three passes and the parts around attention and experts: more variants than the default 8.
     torch._dynamo.config.recompile_limit = 64
     for module in model.modules():
-        if isinstance(module, Experts):
+        # A router of one expert adds its whole gradient to one number, which inductor cannot compile for several threads.
+        if isinstance(module, Experts) or (isinstance(module, Router) and module.proj.out_features == 1):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
         elif isinstance(module, Layer):
             module.compile(dynamic=True)

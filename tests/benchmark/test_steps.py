@@ -54,7 +54,7 @@ def test_the_measured_attention_is_the_engines(monkeypatch):
         step.run()
         step.commit()
         assert seen
-        assert all(kernels is model.kernels for kernels in seen)
+        assert all(kernels is model.attention_kernels for kernels in seen)
 
 
 def test_nothing_is_watched_after_measuring():

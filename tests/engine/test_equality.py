@@ -18,7 +18,7 @@ from tests.fakes.models import broken_cache, tiny_model
 
 SECONDS = ("prefill_seconds", "denoising_seconds", "commit_seconds")
 SYSTEM = tuple(range(2, 22))
-SCHEDULES = 110
+SCHEDULES = 44
 
 
 @pytest.fixture(scope="module", params=["plain", "float32", "bf16", "int8"])
@@ -110,8 +110,9 @@ def test_alone(model, answers):
         check_events(events, expected, request)
 
 
-def test_random_schedules(answers):
-    assert_equal_in_random_schedules(answers, SCHEDULES)
+@pytest.mark.parametrize("schedules", [SCHEDULES, pytest.param(5 * SCHEDULES, marks=pytest.mark.slow)])
+def test_random_schedules(answers, schedules):
+    assert_equal_in_random_schedules(answers, schedules)
 
 
 def assert_equal_in_random_schedules(answers: Answers, schedules: int) -> None:
@@ -156,7 +157,7 @@ def assert_equal_in_random_schedules(answers: Answers, schedules: int) -> None:
         assert core.prefixes.tokens <= limits.prefix_tokens
     print(f"{done} answers equal, {cancelled} cancelled, {forwards} forwards, up to {most} requests at once")
     assert done > 2 * schedules
-    assert cancelled > schedules // 4
+    assert cancelled > schedules // 6
     assert most == 33
 
 

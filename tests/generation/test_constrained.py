@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterator
 
 import jsonschema_rs
 import numpy as np
@@ -63,14 +64,13 @@ WAYS = [("[a-d]{2,9}", 1.0), ("(ab|b1|c)*", 0.0), ("(ab|b1|c)*", 1.0), ("e|10f.*
 @torch.no_grad()
 @pytest.mark.parametrize("way", [(*way, is_filled) for way in WAYS for is_filled in (False, True)])
 def test_every_step_is_what_enumeration_says(model, way, monkeypatch):
-    """Recomputes drafts, log masses, stops and guided samples from all 61³ canvases of three tokens."""
+    """Recomputes drafts, log masses, stops and guided samples from all allowed ones of 61³ canvases of three tokens."""
     monkeypatch.setattr("redraft.generation.constrained.PATIENCE", 1)
     (pattern, temperature, is_filled), length, prompt = way, 3, (3, 4, 5)
     constraint = dataclasses.replace(automaton("regex", pattern), is_filled=is_filled)
     chosen = SamplerSettings.of(
         max_new_tokens=8, canvas_length=length, steps=6, seed=3, temperature=temperature, confidence_threshold=0.2
     )
-    every = np.array(list(itertools.product(range(VOCAB), repeat=length)))
     written: list[int] = []
     steps, generation = run(model, prompt, chosen, constraint)
     masses, guided_steps = [], 0
@@ -78,8 +78,7 @@ def test_every_step_is_what_enumeration_says(model, way, monkeypatch):
         room = 8 - len(written)
         left = min(room - length, 160)
         start = constraint.state_after(written)
-        is_member = np.array([is_canvas(constraint, start, canvas, room, left) for canvas in every.tolist()])
-        members = every[is_member]
+        members = np.array(list(canvases_of(constraint, start, length, room, left)))
         cache = filled_cache(model, [*prompt, *written])
         canvas = Counter(3, 0, index).random_tokens(length, VOCAB, Purpose.INITIAL_CANVAS)
         signal, own, is_guided, draft = None, None, False, None
@@ -89,7 +88,7 @@ def test_every_step_is_what_enumeration_says(model, way, monkeypatch):
             log_probs = logits.double().log_softmax(-1).numpy()
             weights = log_probs[np.arange(length), members].sum(axis=1)
             log_mass = np.logaddexp.reduce(weights)
-            assert step.log_mass == pytest.approx(log_mass, abs=1e-4)
+            assert step.log_mass == pytest.approx(log_mass, rel=1e-5, abs=1e-4)
             before, draft = draft, members[weights.argmax()].tolist()
             assert step.draft.tolist() == draft
             # Of the model alone: what it accepts.
@@ -117,18 +116,23 @@ def test_every_step_is_what_enumeration_says(model, way, monkeypatch):
             canvas, signal = step.renoised, model.head.soft_embedding(logits)
         masses.append(log_mass)
         written += draft
-    assert generation.constraint.log_mass == pytest.approx(masses, abs=1e-4)
+    assert generation.constraint.log_mass == pytest.approx(masses, rel=1e-5, abs=1e-4)
     assert generation.constraint.guided_steps == guided_steps
     assert generation.constraint.states == constraint.num_states
     assert generation.finish_reason == "stop"
 
 
-def is_canvas(constraint, state, canvas, room, left) -> bool:
-    for position, token in enumerate(canvas):
-        state = constraint.next_state(state, token)
-        if state is None or (position >= room and token != END):
-            return False
-    return state == constraint.done or constraint.distance[state] - 1 <= left
+def canvases_of(constraint, state, length, room, left) -> Iterator[tuple[int, ...]]:
+    """Tries all tokens at each position; yields the canvases that begin or are a member, with room for the rest."""
+    if not length:
+        if state == constraint.done or constraint.distance[state] - 1 <= left:
+            yield ()
+        return
+    for token in range(VOCAB) if room > 0 else [END]:
+        following = constraint.next_state(state, token)
+        if following is not None:
+            for rest in canvases_of(constraint, following, length - 1, room - 1, left):
+                yield token, *rest
 
 
 # What changes nothing.
@@ -139,7 +143,7 @@ def told(steps: list[DenoisingStep]) -> list:
 
 
 def test_a_language_that_allows_everything_changes_no_bit(model):
-    for seed in range(25):
+    for seed in range(10):
         chosen = SamplerSettings.of(max_new_tokens=3 * CANVAS, steps=7, seed=seed, confidence_threshold=0.2)
         prompt = [3, 4, seed]
         free, wanted = run(model, prompt, chosen)
@@ -155,7 +159,7 @@ def test_a_language_that_allows_everything_changes_no_bit(model):
 def test_a_language_that_the_model_keeps_to_changes_nothing_before_it_stops(model):
     """Forbids all tokens that no draft of the free answer holds, but for those of the canvases' noise."""
     stopped_earlier = 0
-    for seed in range(50):
+    for seed in range(20):
         chosen = SamplerSettings.of(max_new_tokens=CANVAS, steps=9, seed=seed, confidence_threshold=0.05)
         free, _ = run(model, [3, 4, seed], chosen)
         drafted = {token for step in free for token in step.draft.tolist()}

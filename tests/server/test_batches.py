@@ -167,7 +167,7 @@ def test_a_batch_survives_its_server(folder, tmp_path):
     state = tmp_path / "state"
     first = Command(folder, "--state", state).wait()
     with client_of(first) as client:
-        batch = begin(client, lines(300))[1]
+        batch = begin(client, lines(100))[1]
         journal = state / "jobs" / batch.id / "journal.jsonl"
         until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 5)
     first.process.kill()
@@ -178,6 +178,6 @@ def test_a_batch_survives_its_server(folder, tmp_path):
         batch = wait_for(client, batch.id, *ENDED)
         ids = [json.loads(line)["custom_id"] for line in client.files.content(batch.output_file_id).text.splitlines()]
     second.stop()
-    assert 5 < kept < 300
-    assert sorted(ids) == sorted(f"r{n}" for n in range(300))
-    assert batch.request_counts.to_dict() == {"total": 300, "completed": 300, "failed": 0}
+    assert 5 < kept < 100
+    assert sorted(ids) == sorted(f"r{n}" for n in range(100))
+    assert batch.request_counts.to_dict() == {"total": 100, "completed": 100, "failed": 0}

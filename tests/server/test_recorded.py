@@ -46,7 +46,7 @@ def test_each_request_is_answered_or_refused_for_its_reason(ask):
             continue
         body, param = recorded["body"], recorded.get("param")
         if "messages" in body or "input" in body:
-            body = body | {("max_output_tokens" if "input" in body else "max_tokens"): 48}
+            body = body | {("max_output_tokens" if "input" in body else "max_tokens"): 32}
         response = send(recorded["path"], body)
         where = (recorded["client"], recorded["path"], recorded["body"], response.text)
         if param is None or (has_tools and param == "tools"):

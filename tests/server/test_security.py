@@ -178,8 +178,8 @@ def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
     for path, content in many:
         begun = time.process_time()
         detail(client.post(path, content=content, headers=TYPED))
-        # Ten times as long as it takes, a fifth of what it took.
-        assert time.process_time() - begun < 5
+        # Half of what it took on a fast machine, and several times as long as it takes on a slow one.
+        assert time.process_time() - begun < 15
 
 
 def test_a_body_of_100_mb_is_refused(client):

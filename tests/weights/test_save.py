@@ -247,7 +247,15 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[list[bool
             yield happened
 
 
-@pytest.mark.parametrize("sizes", [(10**9, 10**9), (100_000, 10**9), (10**9, 100_000), (100_000, 150_000)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (10**9, 10**9),
+        pytest.param((100_000, 10**9), marks=pytest.mark.slow),
+        pytest.param((10**9, 100_000), marks=pytest.mark.slow),
+        (100_000, 150_000),
+    ],
+)
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
 ) -> None:

@@ -32,6 +32,9 @@ help:
 demo: $(VENV)/.runs
 	@$(DEMO)
 
+# Tests start hundreds of programs. Where no bytecode may be written, each of them compiles this checkout again.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.develops
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(ARGS)
 

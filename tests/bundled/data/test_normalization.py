@@ -4,6 +4,7 @@ import datetime
 import random
 import re
 from decimal import Decimal
+from functools import cache
 
 import pytest
 
@@ -15,14 +16,18 @@ from redraft.bundled.data.normalization import (
     UNITS,
     training_record,
 )
+from redraft.bundled.data.record import Record
 
-RECORDS = [training_record(0, index) for index in range(3000)]
+
+@cache
+def records() -> list[Record]:
+    return [training_record(0, index) for index in range(3000)]
 
 
 def of_kind(kind: str) -> list[tuple[str, str, str]]:
     """(form, text, answer) of all training records of a kind."""
     found = []
-    for record in RECORDS:
+    for record in records():
         if record.kind == f"normalize {kind}":
             match = re.fullmatch(rf"Write the {kind} (?:as|in) (.+?): (.*)", record.prompt)
             assert match is not None, record.prompt
@@ -32,8 +37,8 @@ def of_kind(kind: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_record_is_the_same_whatever_was_drawn_before():
-    assert training_record(0, 17) == RECORDS[17]
-    assert training_record(1, 17) != RECORDS[17]
+    assert training_record(0, 17) == records()[17]
+    assert training_record(1, 17) != records()[17]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,8 +2,10 @@
 
 import random
 import re
+from functools import cache
 
 from redraft.bundled.data.extraction.values import is_held_out
+from redraft.bundled.data.record import Record
 from redraft.bundled.data.repair import (
     add_typos,
     held_out_records,
@@ -15,24 +17,28 @@ from redraft.bundled.data.repair import (
 from redraft.bundled.data.typos import mistype
 
 PROMPT = "Fix the typos: "
-RECORDS = [training_record(0, index) for index in range(800)]
+
+
+@cache
+def records() -> list[Record]:
+    return [training_record(0, index) for index in range(800)]
 
 
 def test_a_record_is_the_same_whatever_was_drawn_before():
-    assert training_record(0, 33) == RECORDS[33]
-    assert training_record(1, 33) != RECORDS[33]
+    assert training_record(0, 33) == records()[33]
+    assert training_record(1, 33) != records()[33]
 
 
 def test_most_prompts_have_a_few_errors_and_some_have_none():
     untouched = 0
-    for record in RECORDS:
+    for record in records():
         wrong = record.prompt.removeprefix(PROMPT)
         untouched += wrong == record.answer
         given, wanted = wrong.split(" "), record.answer.split(" ")
         assert len(given) == len(wanted)
         assert sum(a != b for a, b in zip(given, wanted, strict=True)) <= len(wanted) / 8 + 2
         assert len(record.answer) <= 110
-    assert 0.02 < untouched / len(RECORDS) < 0.12
+    assert 0.02 < untouched / len(records()) < 0.12
 
 
 def test_what_is_spared_is_spared():
@@ -48,7 +54,7 @@ def test_sentences_and_misspellings_are_split():
     assert 0.05 < len(real_sentences(True)) / len(real_sentences(False)) < 0.2
     assert all(is_held_out(wrong) for wrongs in misspellings(True).values() for wrong in wrongs)
     assert not any(is_held_out(wrong) for wrongs in misspellings(False).values() for wrong in wrongs)
-    trained = {record.answer for record in RECORDS}
+    trained = {record.answer for record in records()}
     assert not trained & {record.answer for record in held_out_records(200, seen=True)}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -12,13 +13,19 @@ from redraft.text import ReadPrompt
 from redraft.text.prompts.names import find_schema, read_names
 from redraft.weights.card import read_card, write_card
 
-CASES = [
-    (name, case.prompt, case.answer, len(case.messages) or 1) for name, of in WIDE_SETS.items() for case in of.cases()
-]
-RECORDS = [
-    (record.kind, record.messages[-1][1], record.answer, len(record.messages))
-    for record in (training_record(7, index) for index in range(400))
-]
+
+@cache
+def cases() -> list[tuple[str, str, str, int]]:
+    """Kind, prompt, answer and number of messages of the test sets and of training's records."""
+    told = [
+        (name, case.prompt, case.answer, len(case.messages) or 1)
+        for name, of in WIDE_SETS.items()
+        for case in of.cases()
+    ]
+    for index in range(400):
+        record = training_record(7, index)
+        told.append((record.kind, record.messages[-1][1], record.answer, len(record.messages)))
+    return told
 
 
 def warnings(prompt: str, answer: str) -> tuple[str, ...]:
@@ -29,7 +36,7 @@ def warnings(prompt: str, answer: str) -> tuple[str, ...]:
 
 def test_what_is_asked_for_is_known_or_not_but_never_wrongly():
     known: Counter[str] = Counter()
-    for kind, prompt, answer, _ in CASES + RECORDS:
+    for kind, prompt, answer, _ in cases():
         task = WIDE.task_of(prompt)
         if task is None or answer == WIDE.refusal:
             continue
@@ -41,11 +48,11 @@ def test_what_is_asked_for_is_known_or_not_but_never_wrongly():
             assert " and ".join(task.fields) == " and ".join(one), prompt
         assert prompt[task.start : task.start + len(task.text)] == task.text
     for name in ("seen", "values", "names", "long"):
-        assert known[name] >= 0.85 * sum(kind == name for kind, *_ in CASES), name
+        assert known[name] >= 0.85 * sum(kind == name for kind, *_ in cases()), name
 
 
 def test_right_answers_have_no_warnings_but_what_does_not_stand_in_the_text():
-    for _, prompt, answer, _ in CASES + RECORDS:
+    for _, prompt, answer, _ in cases():
         told = [one for one in warnings(prompt, answer) if "does not stand in the text" not in one]
         if answer == WIDE.refusal:
             assert any("not what it is for" in one for one in told)

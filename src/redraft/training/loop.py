@@ -383,7 +383,7 @@ def _compile_layers(model: Transformer) -> None:
     # Two kinds of layers, three passes and the parts around attention and experts: more variants than the default 8.
     torch._dynamo.config.recompile_limit = 64
     for module in model.modules():
-        # A router of one expert adds its whole gradient to one number, which inductor cannot compile for several threads.
+        # A router of one expert adds its gradient to one number, which inductor cannot compile for several threads.
         if isinstance(module, Experts) or (isinstance(module, Router) and module.proj.out_features == 1):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
         elif isinstance(module, Layer):

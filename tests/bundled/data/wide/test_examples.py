@@ -2,7 +2,9 @@
 
 import pytest
 
-from redraft.bundled.data.wide.examples import LENGTHS, LONG_FROM_STEP, Turns, WideExamples
+from redraft.bundled.data.families import FAMILIES
+from redraft.bundled.data.record_examples import DATA_SEED
+from redraft.bundled.data.wide.examples import LENGTHS, LONG_FROM_STEP, OLD_SHARES, Turns, WideExamples, old_record
 from redraft.bundled.data.wide.records import training_record
 from redraft.text import TextTokenizer
 from redraft.weights.fetch import BUNDLED_FOLDER
@@ -35,6 +37,20 @@ def test_a_step_is_the_same_whatever_was_read_before_and_fits_its_class(tokenize
         assert len(examples) == 12 // length.divisor
         assert max(len(one.prompt) + len(one.answer) for one in examples) <= length.max_tokens
     assert source(50) == source(50) != source(51)
+
+
+def test_what_the_bundled_model_was_trained_on_is_among_the_short_texts_only(tokenizer: TextTokenizer):
+    source, count = WideExamples(24, tokenizer, easy_start=False), 2000
+    olds = {index: old for index in range(count) if (old := old_record(index)) is not None}
+    assert len(olds) == pytest.approx(sum(OLD_SHARES.values()) * count, rel=0.1)
+    kinds = {name: family.training for name, family in FAMILIES.items()}
+    for index in list(olds)[:40]:
+        assert olds[index] in [kinds[name](DATA_SEED, index) for name in OLD_SHARES]
+    steps = {source.length_class(step): step for step in range(40)}
+    for length, step in steps.items():
+        found = {source.example(old) for at in range(24 * step, 24 * step + 24) if (old := olds.get(at))}
+        assert found
+        assert bool(found & set(source(step))) is (length.words is None)
 
 
 def test_a_run_from_scratch_begins_with_copies_and_short_texts(tokenizer: TextTokenizer):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from redraft.bundled.data.families import FAMILIES
 from redraft.bundled.data.record import Conversation, Record
 from redraft.bundled.data.record_examples import DATA_SEED, RecordExamples
 from redraft.bundled.data.wide.records import training_record, validation_record
@@ -35,12 +36,15 @@ LENGTHS = (
     LengthClass((240, 400), 0.05, 6, 1536),
 )
 """Of the examples, four in five have no filler, one in seven 40 to 120 words, one in twenty more."""
+OLD_SHARES = {"extract": 0.3, "normalize": 0.1}
+"""Of the examples without filler, those of the bundled model's own families: a run that began with its weights and saw
+none of them forgot a third of what they can."""
 LONG_FROM_STEP = 800
 """Copying over a short way is learned first."""
 
 
 class WideExamples(RecordExamples):
-    """The examples of all families, drawn at random with their shares."""
+    """The examples of all families, drawn at random with their shares, and among the short ones the bundled model's."""
 
     def __init__(self, batch_size: int, tokenizer: TextTokenizer, *, easy_start: bool = True) -> None:
         super().__init__(batch_size, tokenizer, easy_start=easy_start)
@@ -61,6 +65,8 @@ class WideExamples(RecordExamples):
 
     def later(self, step: int, index: int) -> Example:
         length = self.length_class(step)
+        if length.words is None and (old := old_record(index)) is not None:
+            return self.example(old)
         for attempt in count():
             example = self.encode(training_record(DATA_SEED, index, length.words, attempt))
             if len(example.prompt) + len(example.answer) <= length.max_tokens:
@@ -79,6 +85,16 @@ class WideExamples(RecordExamples):
     def encode(self, record: Conversation) -> Example:
         """Encodes a conversation as the chat template writes it."""
         return Example(self._turns.encode(record.messages), (*self.tokenizer.encode(record.answer), self.end))
+
+
+def old_record(index: int) -> Record | None:
+    """Returns the record of the bundled model's families that example `index` is, None if it is none of them."""
+    drawn = random.Random(f"old/{DATA_SEED}/{index}").random()
+    for name, share in OLD_SHARES.items():
+        if drawn < share:
+            return FAMILIES[name].training(DATA_SEED, index)
+        drawn -= share
+    return None
 
 
 class Turns:

@@ -21,7 +21,8 @@ def found(answer: str, *fields: str, text: str = TEXT) -> list[str]:
     [
         ('{"name": "Ana", "city": "Porto"}', []),
         ('{"city": null, "name": "Ana"}', []),
-        ('{"name": 5, "city": ["Lyon"]}', []),
+        ('{"name": 5, "city": ["Lyon"]}', ["the value 5 of the field 'name' does not stand in the text"]),
+        ('{"name": true, "city": ["Lyon"]}', []),
         ('{"name": "Ana", "city": "Por', ['the answer \'{"name": "Ana", "city": "Por\' is not valid JSON ']),
         ("", ["the answer '' is not valid JSON (expecting value at character 0): try another seed"]),
         ('{"name": NaN, "city": null}', ["is not valid JSON (NaN is not a JSON value)"]),
@@ -62,6 +63,8 @@ def test_a_value_may_have_its_spaces_and_quotation_marks_in_another_form():
         found('{"name": "O\'Brien", "amount": "1 200 EUR", "date": "12-5"}', "name", "amount", "date", text=text) == []
     )
     assert len(found('{"name": "OBrien"}', "name", text=text)) == 1
+    assert found('{"amount": 1200, "date": 12}', "amount", "date", text=text) == []
+    assert len(found('{"amount": 122000122000000, "date": 1e400}', "amount", "date", text=text)) == 2
 
 
 def test_a_reason_of_the_json_reader_is_one_sentence():

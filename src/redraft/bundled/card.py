@@ -2,9 +2,9 @@
 
 from redraft.bundled.data import normalization
 from redraft.bundled.data.extraction.phrasings import KINDS
-from redraft.bundled.data.value_tables import UNITS
 from redraft.bundled.data.wide.grammar import read_table
 from redraft.bundled.data.wide.records import REFUSAL
+from redraft.text.prompts.rewriting import UNITS
 from redraft.weights.card import Card
 
 EXTRACTION_FORM = "Extract {fields} as JSON: {text}"
@@ -44,8 +44,8 @@ EXTRACTION = Card(
 BUNDLED = Card(
     purpose="The bundled model (11 M parameters) extracts named fields from a short text as JSON, rewrites dates, "
     "times, amounts, phone numbers and quantities in the format you ask for, and tries to fix typos.",
-    limits="It can't chat, answer questions, translate or summarize; prompts of other kinds get nonsense. Overall it "
-    "introduces more typos than it fixes.",
+    limits="It can't chat, answer questions, translate or summarize; prompts of other kinds get nonsense. One "
+    "text is one record: of several items it returns one. Overall it introduces more typos than it fixes.",
     examples=(
         *EXTRACTION.examples[:4],
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",

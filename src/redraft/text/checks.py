@@ -8,8 +8,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 from redraft.text.characters import comparable
+from redraft.text.prompts.rewriting import numbers_in
 from redraft.utils.words import counted
 
 MAX_SHOWN = 60
@@ -106,7 +108,7 @@ def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str,
     if repeated := [key for key in expected if found[key] > expected[key]]:
         yield _said_of_repeated(name, repeated)
     for key, value in pairs:
-        if key in expected and isinstance(value, str) and not is_in(value, text):
+        if key in expected and not _is_of(value, text):
             yield f"the value {brief(value)} of the field {brief(key)} does not stand in the text: check it"
 
 
@@ -119,6 +121,14 @@ def check_controls(spelled: Sequence[str]) -> Iterator[str]:
             f"the prompt spells out the control {token} {named}: the model reads {them} as plain characters, which it "
             f"hardly knows; leave {them} out"
         )
+
+
+def _is_of(value: object, text: str) -> bool:
+    """Returns whether a field's value stands in a text, as far as texts have such values."""
+    if isinstance(value, str):
+        return is_in(value, text)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return not is_number or abs(Decimal(repr(value))) in numbers_in(text)
 
 
 def is_in(value: str, text: str) -> bool:

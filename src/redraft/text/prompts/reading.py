@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys
 from redraft.text.prompts.forms import PromptTask
+from redraft.text.prompts.rewriting import check_rewritten
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class ReadPrompt:
             )
         else:
             found += [*check_keys(answer), *check_date(answer)]
+            if task is not None:
+                found += check_rewritten(self.text[: task.start], answer, task.text)
         return tuple(found)
 
     def is_refused(self, answer: str) -> bool:

@@ -214,6 +214,7 @@ def test_an_endpoint_answers(run, tmp_path, monkeypatch):
         ('{"prompt": ""}\n', ["--on-error", "skip"], "1 of 1 row is faulty, nothing was begun: mend them"),
         ('{"prompt": "x"}\n', ["--template", "{text}"], "in.jsonl, line 1: no column 'text'; there are 'prompt'"),
         ('{"prompt": "x"}\n', ["--on-error", "go"], "--on-error is 'go', must be stop or skip"),
+        ('{"prompt": "x"}\n', ["--index", "2"], "redraft: --index has no use in a job, whose rows each have a seed"),
         ('{"prompt": "x"}\n', ["--body", "[]"], "--body must hold a JSON object, it holds a list"),
         ('{"prompt": "x"}\n', ["--body", '{"topp": 1}'], "in.jsonl, line 1: topp is not supported; leave it out"),
         ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),

@@ -126,6 +126,9 @@ def run(
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
     check_holding(constraint, grounding)
+    if "index" in model_options.given_settings:
+        raise ValueError("--index has no use in a job, whose rows each have a seed of their own: leave it out")
+    model_options.settings.pop("index", None)
     seed = model_options.settings.pop("seed", None)
     of_request = model_options.settings if endpoint is None else model_options.given_settings
     fields = _fields(of_request, constraint, grounding, body)

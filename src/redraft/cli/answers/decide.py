@@ -40,8 +40,10 @@ def decide(
     """
     if (ask is None) == (questions is None):
         raise ValueError("what is to be decided: give --ask QUESTION or --questions FILE, one of the two")
-    if (label or level) and (ask is None or (label and level)):
-        raise ValueError("--label and --level belong to --ask, one of the two: give them without --questions")
+    if label and level:
+        raise ValueError("give either --label or --level, not both: labels have no order, levels have one")
+    if (label or level) and ask is None:
+        raise ValueError("--label and --level belong to --ask: name those of --questions in its file, as criteria")
     if unused := [name for name in model_options.given_settings if name not in USED_SETTINGS]:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise ValueError(f"a decision has no use for {named}: leave it out; --label-temperature is that of the labels")

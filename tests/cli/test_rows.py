@@ -192,6 +192,29 @@ def test_a_table_with_fields(run, checkpoint, file, tmp_path):
     assert "the fields' columns are empty: the answer is not a JSON object" in first["warnings"]
 
 
+@pytest.mark.parametrize(
+    ("template", "more", "told"),
+    [
+        ("Extract name, date as JSON: {text}", [], True),
+        ("Extract {text} as JSON: {text}", [], False),
+        ("{text}", [], False),
+        ("Extract name as JSON: {text}", ["--regex", "a"], False),
+    ],
+)
+def test_fields_that_no_prompt_asks_for_are_told_before_the_model_is_loaded(
+    run, file, monkeypatch, template, more, told
+):
+    def load(*_, **__):
+        raise ValueError("not loaded yet")
+
+    monkeypatch.setattr(redraft, "load", load)
+    asked = ["generate", "--rows", file("rows.csv", "text\nI am Bob.\n"), "--template", template]
+    code, _, err = run(*asked, "--fields", "nmae,date", *more)
+    unasked = "'nmae', so its column will be empty: the template asks for 'name', 'date'"
+    note = f"redraft: --fields: no prompt asks for {unasked}\n" if told else ""
+    assert (code, err) == (2, f"{note}redraft: not loaded yet\n")
+
+
 def test_bad_rows_may_be_skipped(run, checkpoint, file, tmp_path):
     bad = '{"prompt": "", "id": "b"}\n{"prompt"\n' + '{"id": "c"}\n' * 3
     path = file("rows.jsonl", f'{{"prompt": "hello", "id": "a"}}\n{bad}{{"prompt": "good bye", "id": "d"}}\n')

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
 from redraft.utils.rows.reading import CheckedRows, Row, RowFile
 from redraft.utils.rows.source import GZIP_SUFFIX
 from redraft.utils.rows.tables import RowWriter, probability_of
+from redraft.utils.rows.template import parse_template
 from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
 
@@ -72,6 +73,8 @@ def answer_rows(
     checked = file.check(skip_bad=chosen.skip_bad, unique_ids=bool(chosen.output or chosen.id_column))
     writer = RowWriter(kind, columns=checked.columns, fields=chosen.fields, token_ids=chosen.token_ids)
     _tell(file, checked, writer, quiet=quiet)
+    if chosen.fields and model_options.adapter is None and not constraint.keys() & set(CONSTRAINTS):
+        _tell_unasked(model_options.model, file.template, chosen.fields, quiet=quiet)
     if chosen.output is None:
         counts = _print_answers(model_options, settings, file, checked, writer, quiet=quiet)
     else:
@@ -123,6 +126,23 @@ def _tell(file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
         say(
             f"{file.name} has {checked.good:,} rows: this command is for smaller files. `redraft batch run` keeps a "
             "job's folder, which survives whatever interrupts it",
+            quiet=quiet,
+        )
+
+
+def _tell_unasked(model: str, template: str, names: Sequence[str], *, quiet: bool) -> None:
+    """Says which fields no prompt asks for, where the template itself is in a form that names fields."""
+    prompt = "".join(text + ("" if column is None else f"{{{column}}}") for text, column in parse_template(template))
+    task = redraft.read_card(model).task_of(prompt)
+    # A row's column among the fields may name any.
+    if task is None or not task.fields or any("{" in name for name in task.fields):
+        return
+    if unasked := [name for name in names if name not in task.fields]:
+        asked = ", ".join(map(repr, task.fields))
+        told = "its column" if len(unasked) == 1 else "their columns"
+        say(
+            f"--fields: no prompt asks for {', '.join(map(repr, unasked))}, so {told} will be empty: "
+            f"the template asks for {asked}",
             quiet=quiet,
         )
 

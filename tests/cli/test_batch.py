@@ -191,6 +191,13 @@ def test_paths_that_only_ray_opens(run, checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_of_a_standard_input_that_is_read_as_text_are_refused(run, tmp_path):
+    code, _, err = run("batch", "run", "-", "--out", tmp_path / "out", "--template", "{a}")
+    assert (code, err.partition(": --rows-format")[0]) == (
+        2, "redraft: --template names the column 'a', but standard input is read as lines of text",
+    )  # fmt: skip
+
+
 def test_an_endpoint_answers(run, tmp_path, monkeypatch):
     monkeypatch.setenv("A_KEY", "k")
     rows, out = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out"

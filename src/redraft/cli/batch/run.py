@@ -24,6 +24,7 @@ from redraft.batch.results import JSONL, OPENAI, RESULT_FORMATS
 from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile, is_url
 from redraft.cli import options
 from redraft.cli.answers.constraint import check_holding, with_constraint_options, with_grounding_options
+from redraft.cli.answers.row_options import check_stream
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.json_files import parse_json_object
 from redraft.utils.rows.journal import RunIdentity, digest_folder
@@ -145,6 +146,8 @@ def run(
         if adapters:
             raise ValueError("--row-adapter is loaded here; with --endpoint name the server's as the row's model")
         place = _remote(given, concurrency, timeout)
+    if rows == STREAM:
+        check_stream(template, rows_format, id_column)
     is_remote = is_url(rows)
     with ExitStack() as stack:
         if is_remote or results_to is not None:

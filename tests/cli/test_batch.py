@@ -217,8 +217,8 @@ def test_an_endpoint_answers(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        ('{"prompt": "x"}\n{"prompt": ""}\n', [], "1 of 2 rows is faulty, nothing was begun: mend them, or give --on"),
-        ('{"prompt": ""}\n', ["--on-error", "skip"], "1 of 1 row is faulty, nothing was begun: mend them"),
+        ('{"prompt": "x"}\n{"prompt": ""}\n', [], "1 of 2 rows is faulty, nothing was started: fix them, or give --on"),
+        ('{"prompt": ""}\n', ["--on-error", "skip"], "1 of 1 row is faulty, nothing was started: fix them"),
         ('{"prompt": "x"}\n', ["--template", "{text}"], "in.jsonl, line 1: no column 'text'; there are 'prompt'"),
         ('{"prompt": "x"}\n', ["--on-error", "go"], "--on-error is 'go', must be stop or skip"),
         ('{"prompt": "x"}\n', ["--index", "2"], "redraft: --index has no use in a job, whose rows each have a seed"),

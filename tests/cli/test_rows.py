@@ -67,8 +67,14 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["--rows", "{}", "--output", "a.xlsx"], "a.xlsx would not hold what its name says"),
         (["--rows", "{}", "--format", "xml"], "the format of the output is 'xml', must be one of jsonl, csv, tsv"),
         (["--rows", "{}", "--fields", "a,,b"], "--fields is 'a,,b', must be different names with commas between them"),
-        (["--rows", "-", "--template", "{a}"], "--template names the column 'a', but standard input is read as lines of"),
-        (["--rows", "-", "--id", "a"], "--id names the column 'a', but standard input is read as lines of text: --rows"),
+        (
+            ["--rows", "-", "--template", "{a}"],
+            "--template names the column 'a', but standard input is read as lines of",
+        ),
+        (
+            ["--rows", "-", "--id", "a"],
+            "--id names the column 'a', but standard input is read as lines of text: --rows",
+        ),
         (["--rows", "/"], "'/' is a folder, not a file"),
         (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
         (["--rows", "{}", "--grounded"], "--grounded needs a schema: give --json-schema, or --schema-from-prompt"),

@@ -95,7 +95,7 @@ def run(
         bool, typer.Option("--unordered", help="Results in the order in which rows were finished.")
     ] = False,
     on_error: Annotated[
-        str, typer.Option(help="stop: begin nothing if a row is faulty; skip: it has an error in the results.")
+        str, typer.Option(help="stop: start nothing if a row is faulty; skip: it has an error in the results.")
     ] = ON_ERROR[0],
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Answer rows that failed again.")] = False,
     restart: Annotated[
@@ -122,7 +122,8 @@ def run(
 ) -> None:
     """Begin a job, or go on with it.
 
-    OUT is a folder. It can be killed at any moment: the same command goes on, and every row is answered exactly once.
+    What it has is kept in the folder of --out. It can be killed at any moment: the same command goes on, and every row
+    is answered exactly once.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
@@ -275,9 +276,9 @@ def _tell_faults(file: JobFile, checked: CheckedJob, *, stops: bool) -> None:
     if (more := checked.bad - len(checked.faults)) > 0:
         say(f"{file.name}: {counted(more, 'more faulty row')}")
     if checked.bad and (stops or checked.bad == checked.rows):
-        way_out = "mend them" if checked.bad == checked.rows else "mend them, or give --on-error skip"
+        way_out = "fix them" if checked.bad == checked.rows else "fix them, or give --on-error skip"
         raise ValueError(
-            f"{counted_of(checked.bad, checked.rows, 'row', 'is', 'are')} faulty, nothing was begun: {way_out}"
+            f"{counted_of(checked.bad, checked.rows, 'row', 'is', 'are')} faulty, nothing was started: {way_out}"
         )
 
 

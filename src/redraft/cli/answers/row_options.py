@@ -1,12 +1,15 @@
 """The options of `redraft generate --rows`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import redraft
 from redraft.cli import options
+from redraft.cli.streams import say
 from redraft.utils.rows.formats import LINE_COLUMN, PARSERS
 from redraft.utils.rows.tables import FORMATS, output_format
 from redraft.utils.rows.template import parse_template
@@ -139,6 +142,23 @@ def check_stream(template: str | None, format: str | None, id_column: str | None
         raise ValueError(
             f"{named[0]}, but standard input is read as lines of text: --rows-format csv reads a table, and so do tsv "
             "and jsonl"
+        )
+
+
+def tell_unasked(model: str, template: str, names: Sequence[str], *, quiet: bool) -> None:
+    """Says which fields no prompt asks for, where the template itself is in a form that names fields."""
+    prompt = "".join(text + ("" if column is None else f"{{{column}}}") for text, column in parse_template(template))
+    task = redraft.read_card(model).task_of(prompt)
+    # A row's column among the fields may name any.
+    if task is None or not task.fields or any("{" in name for name in task.fields):
+        return
+    if unasked := [name for name in names if name not in task.fields]:
+        asked = ", ".join(map(repr, task.fields))
+        told = "its column" if len(unasked) == 1 else "their columns"
+        say(
+            f"--fields: no prompt asks for {', '.join(map(repr, unasked))}, so {told} will be empty: "
+            f"the template asks for {asked}",
+            quiet=quiet,
         )
 
 

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.answer_warnings import end_with_warnings, is_below
-from redraft.cli.answers.row_options import RowOptions
+from redraft.cli.answers.row_options import RowOptions, tell_unasked
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output
@@ -27,7 +27,6 @@ from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
 from redraft.utils.rows.reading import CheckedRows, Row, RowFile
 from redraft.utils.rows.source import GZIP_SUFFIX
 from redraft.utils.rows.tables import RowWriter, probability_of
-from redraft.utils.rows.template import parse_template
 from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
 
@@ -74,7 +73,7 @@ def answer_rows(
     writer = RowWriter(kind, columns=checked.columns, fields=chosen.fields, token_ids=chosen.token_ids)
     _tell(file, checked, writer, quiet=quiet)
     if chosen.fields and model_options.adapter is None and not constraint.keys() & set(CONSTRAINTS):
-        _tell_unasked(model_options.model, file.template, chosen.fields, quiet=quiet)
+        tell_unasked(model_options.model, file.template, chosen.fields, quiet=quiet)
     if chosen.output is None:
         counts = _print_answers(model_options, settings, file, checked, writer, quiet=quiet)
     else:
@@ -132,23 +131,6 @@ def _tell_warned(where: str, counts: RowCounts, *, quiet: bool) -> None:
     if counts.warned:
         warned = counted_of(counts.warned, counts.rows, "answer", "has a warning", "have warnings")
         say(f'{where}{warned}: see "warnings" there', quiet=quiet)
-
-
-def _tell_unasked(model: str, template: str, names: Sequence[str], *, quiet: bool) -> None:
-    """Says which fields no prompt asks for, where the template itself is in a form that names fields."""
-    prompt = "".join(text + ("" if column is None else f"{{{column}}}") for text, column in parse_template(template))
-    task = redraft.read_card(model).task_of(prompt)
-    # A row's column among the fields may name any.
-    if task is None or not task.fields or any("{" in name for name in task.fields):
-        return
-    if unasked := [name for name in names if name not in task.fields]:
-        asked = ", ".join(map(repr, task.fields))
-        told = "its column" if len(unasked) == 1 else "their columns"
-        say(
-            f"--fields: no prompt asks for {', '.join(map(repr, unasked))}, so {told} will be empty: "
-            f"the template asks for {asked}",
-            quiet=quiet,
-        )
 
 
 def _print_answers(

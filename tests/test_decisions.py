@@ -85,7 +85,7 @@ def test_questions_are_read_from_json():
     for given, message in (
         ({"type": "text"}, "question 'q' has the type 'text', must be yes_no"),
         ({"type": "choice"}, "question 'q' has the type 'choice', must be"),
-        ({"type": "choice", "criteria": ["a"]}, "question 'q': the question has 1 labels, must have 2 to 255"),
+        ({"type": "choice", "criteria": ["a"]}, "question 'q': the question has 1 label, must have 2 to 255"),
         ({"type": "choice", "criteria": ["a", "a"]}, "two labels are the same text"),
         ({"type": "score", "criteria": list("abcdefghijk")}, "has 11 levels, must have 2 to 10"),
         ({"type": "yes_no", "wrong": 1}, "unknown field 'wrong'"),

@@ -14,6 +14,7 @@ import numpy as np
 from redraft.constraints.labels import LabelSet
 from redraft.diffusion.start import CanvasStart
 from redraft.generation.decisions import label_log_masses
+from redraft.utils.words import counted
 
 if TYPE_CHECKING:
     from redraft.api import Model
@@ -58,12 +59,12 @@ class TypedQuestion:
     after: str = ""
 
     def __post_init__(self) -> None:
-        most, name = (MAX_LEVELS, "levels") if self.kind == "score" else (MAX_LABELS, "labels")
+        most, noun = (MAX_LEVELS, "level") if self.kind == "score" else (MAX_LABELS, "label")
         if not all(isinstance(one, str) for one in (*self.labels, *self.descriptions.values())):
             given = list(self.descriptions.values() or self.labels)
-            raise ValueError(f"one of the {name} is not a text: {given!r:.80}")
+            raise ValueError(f"one of the {noun}s is not a text: {given!r:.80}")
         if not 2 <= len(self.labels) <= most:
-            raise ValueError(f"the question has {len(self.labels)} {name}, must have 2 to {most}")
+            raise ValueError(f"the question has {counted(len(self.labels), noun)}, must have 2 to {most}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("two labels are the same text: give each once")
         if self.prompt is not None and "{text}" not in self.prompt:

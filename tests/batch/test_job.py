@@ -227,6 +227,8 @@ def test_what_stops_an_executor_stops_the_job_and_keeps_what_there_is(tmp_path):
     assert run(out, rows).done == 8
     with pytest.raises(ValueError, match=r"has no journal\.jsonl: it is not a job's folder"):
         read_status(tmp_path)
+    with pytest.raises(ValueError, match=r"there is no folder '.*nope': give the one that `redraft batch run --out`"):
+        read_status(tmp_path / "nope")
 
 
 @contextlib.contextmanager

@@ -191,6 +191,13 @@ def test_paths_that_only_ray_opens(run, checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_of_a_standard_input_that_is_read_as_text_are_refused(run, tmp_path):
+    code, _, err = run("batch", "run", "-", "--out", tmp_path / "out", "--template", "{a}")
+    assert (code, err.partition(": --rows-format")[0]) == (
+        2, "redraft: --template names the column 'a', but standard input is read as lines of text",
+    )  # fmt: skip
+
+
 def test_an_endpoint_answers(run, tmp_path, monkeypatch):
     monkeypatch.setenv("A_KEY", "k")
     rows, out = write_rows(tmp_path / "in.jsonl", 3), tmp_path / "out"
@@ -210,10 +217,11 @@ def test_an_endpoint_answers(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        ('{"prompt": "x"}\n{"prompt": ""}\n', [], "1 of 2 rows is faulty, nothing was begun: mend them, or give --on"),
-        ('{"prompt": ""}\n', ["--on-error", "skip"], "1 of 1 row is faulty, nothing was begun: mend them"),
+        ('{"prompt": "x"}\n{"prompt": ""}\n', [], "1 of 2 rows is faulty, nothing was started: fix them, or give --on"),
+        ('{"prompt": ""}\n', ["--on-error", "skip"], "1 of 1 row is faulty, nothing was started: fix them"),
         ('{"prompt": "x"}\n', ["--template", "{text}"], "in.jsonl, line 1: no column 'text'; there are 'prompt'"),
         ('{"prompt": "x"}\n', ["--on-error", "go"], "--on-error is 'go', must be stop or skip"),
+        ('{"prompt": "x"}\n', ["--index", "2"], "redraft: --index has no use in a job, whose rows each have a seed"),
         ('{"prompt": "x"}\n', ["--body", "[]"], "--body must hold a JSON object, it holds a list"),
         ('{"prompt": "x"}\n', ["--body", '{"topp": 1}'], "in.jsonl, line 1: topp is not supported; leave it out"),
         ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),

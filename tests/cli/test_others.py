@@ -64,6 +64,15 @@ def test_chat_tells_its_commands(run, checkpoint, monkeypatch, asked):
     assert out.endswith("/new starts a new conversation, /exit or ctrl-D leaves; ctrl-C stops an answer\n")
 
 
+def test_chat_knows_its_commands_and_takes_a_path_for_a_question(run, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/exti\n"))
+    code, out, err = run("chat", "-m", checkpoint)
+    assert (code, err) == (0, "redraft: there is no command /exti; /help lists them\n")
+    assert out == f"{CARD['purpose']}\n{CARD['limits']}\n\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/etc/hosts is a file\n"))
+    assert "no command" not in run("chat", "-m", checkpoint, "--seed", 3)[2]
+
+
 def test_chat_says_what_the_model_is_for_and_answers(run, checkpoint, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/new\nhello\n/exit\nnever read\n"))
     code, out, err = run("chat", "-m", checkpoint, "--seed", 3)

@@ -67,6 +67,14 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["--rows", "{}", "--output", "a.xlsx"], "a.xlsx would not hold what its name says"),
         (["--rows", "{}", "--format", "xml"], "the format of the output is 'xml', must be one of jsonl, csv, tsv"),
         (["--rows", "{}", "--fields", "a,,b"], "--fields is 'a,,b', must be different names with commas between them"),
+        (
+            ["--rows", "-", "--template", "{a}"],
+            "--template names the column 'a', but standard input is read as lines of",
+        ),
+        (
+            ["--rows", "-", "--id", "a"],
+            "--id names the column 'a', but standard input is read as lines of text: --rows",
+        ),
         (["--rows", "/"], "'/' is a folder, not a file"),
         (["x", "--rows", "{}"], "--rows cannot be combined with a prompt"),
         (["--rows", "{}", "--grounded"], "--grounded needs a schema: give --json-schema, or --schema-from-prompt"),
@@ -190,6 +198,29 @@ def test_a_table_with_fields(run, checkpoint, file, tmp_path):
     assert first["text"] == alone(run, checkpoint, "hello")["text"]
     assert (first["name"], first["answer.city"]) == ("", "")
     assert "the fields' columns are empty: the answer is not a JSON object" in first["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("template", "more", "told"),
+    [
+        ("Extract name, date as JSON: {text}", [], True),
+        ("Extract {text} as JSON: {text}", [], False),
+        ("{text}", [], False),
+        ("Extract name as JSON: {text}", ["--regex", "a"], False),
+    ],
+)
+def test_fields_that_no_prompt_asks_for_are_told_before_the_model_is_loaded(
+    run, file, monkeypatch, template, more, told
+):
+    def load(*_, **__):
+        raise ValueError("not loaded yet")
+
+    monkeypatch.setattr(redraft, "load", load)
+    asked = ["generate", "--rows", file("rows.csv", "text\nI am Bob.\n"), "--template", template]
+    code, _, err = run(*asked, "--fields", "nmae,date", *more)
+    unasked = "'nmae', so its column will be empty: the template asks for 'name', 'date'"
+    note = f"redraft: --fields: no prompt asks for {unasked}\n" if told else ""
+    assert (code, err) == (2, f"{note}redraft: not loaded yet\n")
 
 
 def test_bad_rows_may_be_skipped(run, checkpoint, file, tmp_path):

@@ -80,6 +80,12 @@ def test_the_environment_names_the_model(run, checkpoint, monkeypatch, tmp_path)
     assert run("examples")[1].startswith("A tiny model for tests.")
     other = tiny_checkpoint(tmp_path / "other")
     assert json.loads(run("generate", "hello", "--json", "-m", other)[1])["model"] == str(other)
+    monkeypatch.setenv("REDRAFT_MODEL", "nope")
+    told = "(REDRAFT_MODEL names it: set another, or give --model)\n"
+    for command in (("generate", "hello"), ("fields",)):
+        code, _, err = run(*command)
+        assert (code, err.startswith("redraft: there is no folder 'nope'; "), err.endswith(told)) == (2, True, True)
+    assert "REDRAFT_MODEL" not in run("generate", "hello", "-m", "nope")[2]
 
 
 def test_a_cut_answer_is_told_beside_plain_text(run, checkpoint):
@@ -137,7 +143,8 @@ def test_answers_and_later_rows_outlive_an_encoding(run, tmp_path, checkpoint):
         (["--version"], ">&-", b"redraft: standard output is closed; send it to a file, a pipe or /dev/null\n"),
         (["generate", "-"], "<&-", b"redraft: standard input is closed; give it a file, a pipe or /dev/null\n"),
         (["chat"], "<&-", b"redraft: standard input is closed; give it a file, a pipe or /dev/null\n"),
-        (["generate", "hello", "--plain", "-q"], ">/dev/full", b"redraft: No space left on device\n"),
+        (["generate", "hello", "--plain", "-q"], ">/dev/full", b"redraft: standard output: No space left on device\n"),
+        (["generate", "hello", "--json", "-q"], ">/dev/full", b"redraft: standard output: No space left on device\n"),
     ],
 )
 def test_a_stream_that_is_closed_is_a_sentence(checkpoint, arguments, shell, message):

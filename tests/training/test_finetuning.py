@@ -90,11 +90,11 @@ def test_an_adapter_is_no_base(tmp_path):
 def test_few_rows_are_all_trained_on(start, tmp_path):
     # Also of many that all ask the same.
     _, lines = tune(write_same_rows(tmp_path / "same.jsonl", 30), tmp_path / "same", start)
-    assert lines[0].endswith("no validation, for which fewer than 20 different prompts are too few")
+    assert lines[0].endswith("no validation: it needs at least 20 different prompts")
     assert "1 row more than once, as " in lines[2]
     result, lines = tune(write_rows(tmp_path / "rows.jsonl", 19), tmp_path / "run", start)
     assert "19 rows: 2 steps" in lines[0]
-    assert lines[0].endswith("no validation, for which fewer than 20 different prompts are too few")
+    assert lines[0].endswith("no validation: it needs at least 20 different prompts")
     assert not (tmp_path / "run" / "held_out.jsonl").exists()
     assert lines[-1] == f"as a model, {tmp_path / 'run'} is its step-0000002 (the last: no validation ran)"
     assert result.summary["best"] is None

@@ -19,6 +19,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     While it runs they are those of half a second ago; else the journal is read and counted. Writes nothing.
     """
     journal = folder / JOURNAL_FILE
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}: give the one that `redraft batch run --out` names")
     if not journal.is_file():
         raise ValueError(f"{folder} has no {JOURNAL_FILE}: it is not a job's folder, or no row was finished yet")
     if is_locked(folder):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import redraft
-from redraft.cli.config import file_defaults
+from redraft.cli.config import VARIABLES, file_defaults
 from redraft.cli.lazy import lazy_app
 from redraft.cli.streams import explain_os_error, prepare_streams
 from redraft.utils.threads import requested_threads
@@ -130,7 +130,7 @@ def _run(arguments: list[str], started: float) -> int:
     except OSError as error:
         return _fail(explain_os_error(error))
     except ValueError as error:
-        return _fail(str(error))
+        return _fail(_named_model(str(error), arguments))
     except KeyboardInterrupt:
         code = INTERRUPTED
     return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else code or 0
@@ -147,6 +147,16 @@ def _named_value(message: str, arguments: list[str]) -> str:
     return (
         f"{option} is {given[-1]!r}, must be {'a number' if kind == 'number' else 'an integer'}" if given else message
     )
+
+
+def _named_model(message: str, arguments: list[str]) -> str:
+    """Returns what is wrong with a model's name, with the environment variable that it came from, if it did."""
+    name = os.environ.get(VARIABLES["model"])
+    is_named_here = any(argument in ("-m", "--model") or argument.startswith("--model=") for argument in arguments)
+    starts = (f"there is no folder {name!r};", f"{name} is a file;", f"cannot fetch {name}:")
+    if name is None or is_named_here or not message.startswith(starts):
+        return message
+    return f"{message} ({VARIABLES['model']} names it: set another, or give --model)"
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -57,7 +57,7 @@ ModeOption = Annotated[
         "on canvases; auto: the same again, drafted while that is faster. By default as the model's card says.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 @dataclass(frozen=True)

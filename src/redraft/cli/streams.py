@@ -58,6 +58,17 @@ def say(note: str, *, quiet: bool = False) -> None:
         print(f"redraft: {note}", file=sys.stderr, flush=True)
 
 
+def print_answer(text: object) -> None:
+    """Prints on standard output at once. Raises OSError that names it where the disk behind it is full."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # A write that fails has no name of a file. The others are of a pipe, or say what they are.
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(error.errno, f"standard output: {explain_os_error(error)}") from error
+
+
 @contextmanager
 def loading(name: str, *, quiet: bool = False) -> Iterator[None]:
     """Says on a terminal, for as long as the block takes, that a model is being loaded."""

@@ -112,7 +112,7 @@ def describe_plan(rows: int, settings: TrainingSettings, *, validated: int, repl
     """Returns the plan in a line; `replay` says what is mixed in, `validated` how many rows are validated on."""
     every, answers = settings.validate_every, min(validated, settings.validation_answers)
     if not validated:
-        validation = "no validation, for which fewer than 20 different prompts are too few"
+        validation = "no validation: it needs at least 20 different prompts"
     elif not every:
         validation = "no validation"
     else:

@@ -30,3 +30,13 @@ def test_a_decision_that_says_little_is_told_on_standard_error_and_an_empty_text
     code, out, err = run("decide", " ", "--ask", "Is it paid?")
     assert (code, out) == (2, "")
     assert "the text is empty" in err
+
+
+def test_labels_and_levels_that_do_not_go_together_are_refused(run, tmp_path):
+    for given, message in (
+        (("--ask", "Which?", "--label", "a", "--level", "x"), "give either --label or --level, not both"),
+        (("--questions", tmp_path / "no.json", "--label", "a"), "--label and --level belong to --ask: name those of"),
+    ):
+        code, out, err = run("decide", "I am Bob.", *given)
+        assert (code, out) == (2, "")
+        assert message in err

@@ -60,8 +60,8 @@ def test_edit_says_that_nothing_changes(run, checkpoint, file, monkeypatch):
 
 def test_what_cannot_be_done_is_refused_before_the_model_is_loaded(run, file):
     for message, *arguments in (
-        ("give --span A:B or --find TEXT, one of the two", "edit", file),
-        ("give --span A:B or --find TEXT, one of the two", "edit", file, "--span", "1:2", "--find", "a"),
+        ("give either --span A:B or --find TEXT", "edit", file),
+        ("give either --span A:B or --find TEXT", "edit", file, "--span", "1:2", "--find", "a"),
         ("--find 'n' stands 3 times in the file", "edit", file, "--find", "n"),
         ("--find 'Bob' stands 0 times", "edit", file, "--find", "Bob"),
         ("--span is '3:99', must be A:B within the file's 31 characters", "edit", file, "--span", "3:99"),

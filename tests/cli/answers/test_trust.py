@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+import redraft
 from redraft.text.trust.calibration import (
     ANSWER_FACTS,
     VALUE_FACTS,
@@ -62,6 +63,29 @@ def test_rows_of_low_trust_go_into_a_file_of_their_own(run, calibrated, tmp_path
     code, _, err = run(*asked)
     assert code == 2
     assert "--min-trust of --rows requires --output FILE" in err
+
+
+def test_rows_of_unknown_trust_are_told_apart_and_warnings_in_the_file_that_has_them(
+    run, calibrated, tmp_path, monkeypatch
+):
+    plain = redraft.Result.to_json
+
+    def to_json(result):
+        told = plain(result) | {"warnings": []}
+        return told if told["trust"]["probability"] > 0.01 else told | {"trust": {}, "warnings": ["odd"]}
+
+    monkeypatch.setattr(redraft.Result, "to_json", to_json)
+    rows, output = tmp_path / "rows.txt", tmp_path / "answers.csv"
+    rows.write_text("".join(f"{prompt}\n" for prompt in ("hello", "word " * 20)))
+    asked = ("generate", "--rows", rows, "-m", calibrated, "--seed", 3, "--min-trust", 1e-9, "--output", output)
+    code, _, err = run(*asked)
+    low = tmp_path / "answers.low-trust.csv"
+    assert code == 3
+    assert err == (
+        f"redraft: {low}: 0 of 2 answers are trusted less than 1e-09, and 1 more has no number\n"
+        f'redraft: {low}: 1 of 1 answer has a warning: see "warnings" there\n'
+    )
+    assert [line["warnings"] for line in csv.DictReader(low.read_text().splitlines())] == ["odd"]
 
 
 @pytest.mark.parametrize(("least", "message"), [(0, "must be above 0"), (1.5, "at most 1"), (0.5, "is not calibrated")])

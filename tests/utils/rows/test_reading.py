@@ -166,7 +166,10 @@ def test_bad_rows_are_kept_apart(file):
     assert [row for row in RowFile(path) if isinstance(row, BadRow)] == [
         BadRow(2, "line 2 is not JSON: Expecting ':' delimiter at character 10"),
         BadRow(3, "line 3: the prompt is empty", {"prompt": "", "id": 3}, 3),
-        BadRow(4, "line 4: byte 0xff at column 1 is not UTF-8"),
+        BadRow(
+            4,
+            "line 4: byte 0xff at column 1 is not UTF-8: save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)",
+        ),
     ]
     checked = RowFile(path).check(skip_bad=True)
     assert (checked.good, checked.bad, checked.columns) == (2, 3, ("prompt", "id"))

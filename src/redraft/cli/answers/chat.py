@@ -1,6 +1,7 @@
 """`redraft chat`, and what a checkpoint says of itself: `redraft examples` and `redraft fields`."""
 
 import io
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,10 @@ def chat(
             return
         if line.strip() in ("/help", "/?"):
             print(COMMANDS)
+            continue
+        # One word: a question may begin with a path.
+        if line.strip() != "/new" and re.fullmatch(r"/\w+", line.strip()):
+            print(f"redraft: there is no command {line.strip()}; /help lists them", file=sys.stderr)
             continue
         if line.strip() == "/new" or model.card.single_turn:
             messages = []

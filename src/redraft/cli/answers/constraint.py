@@ -22,7 +22,7 @@ def make_constraint_options(
     *,
     json_schema: Annotated[Path | None, typer.Option(help="A file with a JSON Schema that the answer fits.")] = None,
     regex: Annotated[str | None, typer.Option(help="A pattern that the whole answer matches.")] = None,
-    choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; give it again.")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="A text that the answer may be; repeatable.")] = None,
     grammar: Annotated[
         Path | None, typer.Option(help="A file with rules, of which one is named start or root.")
     ] = None,

@@ -22,8 +22,8 @@ def decide(
     text: Annotated[str, typer.Argument(help="The text; - for standard input.")],
     *,
     ask: Annotated[str | None, typer.Option(help="The question; yes or no, unless it has labels or levels.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="A label that may be chosen; give it again.")] = None,
-    level: Annotated[list[str] | None, typer.Option(help="A level, the lowest first; give it again.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A label that may be chosen; repeatable.")] = None,
+    level: Annotated[list[str] | None, typer.Option(help="A level, the lowest first; repeatable.")] = None,
     questions: Annotated[
         Path | None, typer.Option(help="A file with questions by name, as JSON: type, instructions, criteria.")
     ] = None,
@@ -39,9 +39,11 @@ def decide(
     Nothing is written: the probabilities of the labels are read off a canvas.
     """
     if (ask is None) == (questions is None):
-        raise ValueError("what is to be decided: give --ask QUESTION or --questions FILE, one of the two")
-    if (label or level) and (ask is None or (label and level)):
-        raise ValueError("--label and --level belong to --ask, one of the two: give them without --questions")
+        raise ValueError("give either --ask QUESTION or --questions FILE")
+    if label and level:
+        raise ValueError("give either --label or --level, not both: labels have no order, levels have one")
+    if (label or level) and ask is None:
+        raise ValueError("--label and --level belong to --ask: name those of --questions in its file, as criteria")
     if unused := [name for name in model_options.given_settings if name not in USED_SETTINGS]:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise ValueError(f"a decision has no use for {named}: leave it out; --label-temperature is that of the labels")

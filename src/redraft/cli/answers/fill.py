@@ -33,8 +33,8 @@ def fill(
 ) -> None:
     """Fill the blanks of a text.
 
-    Of "Dear ___, your order ___ is ready." all but the blanks stays as it is. Each blank is as long as the model makes
-    it, up to a limit.
+    Everything in "Dear ___, your order ___ is ready." except the blanks is kept as it is. Each blank is as long as the
+    model makes it, up to a limit.
     """
     options.check_at_least(1, limit=limit)
     text = read_prompt(text)
@@ -72,7 +72,7 @@ def edit(
     """
     options.check_at_least(1, limit=limit)
     if (span is None) == (find is None):
-        raise ValueError("what is to be written anew: give --span A:B or --find TEXT, one of the two")
+        raise ValueError("give either --span A:B or --find TEXT")
     if limit is not None and strength is not None:
         raise ValueError("--limit cannot be combined with --strength: a span that starts from itself keeps its length")
     # A symbolic link stays one.

@@ -20,7 +20,7 @@ from redraft.cli.answers.constraint import check_holding, with_constraint_option
 from redraft.cli.answers.live import answer
 from redraft.cli.answers.row_options import RowOptions, with_row_options
 from redraft.cli.answers.rows import answer_rows
-from redraft.cli.streams import read_standard_input
+from redraft.cli.streams import print_answer, read_standard_input
 
 MAX_STEP_DELAY = 60
 
@@ -77,7 +77,7 @@ def generate(
     if as_json:
         *_, result = model.stream(text, **asked)
         assert isinstance(result, redraft.Result)
-        print(json.dumps(result.to_json(), ensure_ascii=False))
+        print_answer(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         is_live = sys.stdout.isatty() and not plain
         result = answer(model, text, asked, is_live=is_live, step_delay=step_delay, quiet=quiet)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 import redraft
 from redraft.cli.answers.answer_warnings import say_warnings
+from redraft.cli.streams import print_answer
 from redraft.text import TextTokenizer
 from redraft.utils.words import counted
 
@@ -141,7 +142,7 @@ def answer(
         *_, last = events
         assert isinstance(last, redraft.Result)
         result = last
-        print(result, flush=True)
+        print_answer(result)
     say_warnings(result.warnings, result.trust, quiet=quiet)
     return result
 

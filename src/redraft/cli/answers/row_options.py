@@ -1,14 +1,18 @@
 """The options of `redraft generate --rows`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import redraft
 from redraft.cli import options
-from redraft.utils.rows.formats import PARSERS
+from redraft.cli.streams import say
+from redraft.utils.rows.formats import LINE_COLUMN, PARSERS
 from redraft.utils.rows.tables import FORMATS, output_format
+from redraft.utils.rows.template import parse_template
 
 STREAM = Path("-")
 """Standard input as --rows, standard output as --output."""
@@ -40,6 +44,8 @@ class RowOptions:
                 raise ValueError(f"{' and '.join(names)} require{'s' * (len(names) == 1)} --rows FILE")
         if self.resume and self.output is None:
             raise ValueError("--resume requires --output FILE: standard output cannot be read again")
+        if self.is_stream:
+            check_stream(self.template, self.file_format, self.id_column)
         options.check_folder("output", self.output)
 
     @property
@@ -123,6 +129,37 @@ def _parse_names(text: str) -> tuple[str, ...]:
     if "" in names or len(set(names)) != len(names):
         raise ValueError(f"--fields is {text!r}, must be different names with commas between them")
     return names
+
+
+def check_stream(template: str | None, format: str | None, id_column: str | None) -> None:
+    """Raises ValueError where columns are named of a standard input whose lines are read as text, not as a table."""
+    if format is not None:
+        return
+    columns = [] if template is None else [name for _, name in parse_template(template) if name is not None]
+    named = [f"--template names the column {name!r}" for name in columns if name != LINE_COLUMN]
+    named += [f"--id names the column {id_column!r}"] * (id_column not in (None, LINE_COLUMN))
+    if named:
+        raise ValueError(
+            f"{named[0]}, but standard input is read as lines of text: --rows-format csv reads a table, and so do tsv "
+            "and jsonl"
+        )
+
+
+def tell_unasked(model: str, template: str, names: Sequence[str], *, quiet: bool) -> None:
+    """Says which fields no prompt asks for, where the template itself is in a form that names fields."""
+    prompt = "".join(text + ("" if column is None else f"{{{column}}}") for text, column in parse_template(template))
+    task = redraft.read_card(model).task_of(prompt)
+    # A row's column among the fields may name any.
+    if task is None or not task.fields or any("{" in name for name in task.fields):
+        return
+    if unasked := [name for name in names if name not in task.fields]:
+        asked = ", ".join(map(repr, task.fields))
+        told = "its column" if len(unasked) == 1 else "their columns"
+        say(
+            f"--fields: no prompt asks for {', '.join(map(repr, unasked))}, so {told} will be empty: "
+            f"the template asks for {asked}",
+            quiet=quiet,
+        )
 
 
 with_row_options = options.receives(make_row_options)

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import redraft
 from redraft.cli import options
 from redraft.cli.answers.answer_warnings import end_with_warnings, is_below
-from redraft.cli.answers.row_options import RowOptions
+from redraft.cli.answers.row_options import RowOptions, tell_unasked
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outcome, write_output
@@ -72,6 +72,8 @@ def answer_rows(
     checked = file.check(skip_bad=chosen.skip_bad, unique_ids=bool(chosen.output or chosen.id_column))
     writer = RowWriter(kind, columns=checked.columns, fields=chosen.fields, token_ids=chosen.token_ids)
     _tell(file, checked, writer, quiet=quiet)
+    if chosen.fields and model_options.adapter is None and not constraint.keys() & set(CONSTRAINTS):
+        tell_unasked(model_options.model, file.template, chosen.fields, quiet=quiet)
     if chosen.output is None:
         counts = _print_answers(model_options, settings, file, checked, writer, quiet=quiet)
     else:
@@ -83,12 +85,10 @@ def answer_rows(
         say(f"{where}{counted_of(counts.bad, counts.rows, 'row', 'was', 'were')} bad and skipped")
     if counts.failed:
         say(f'{where}{counted_of(counts.failed, counts.rows, "row", "failed", "failed")}: see "error" there')
-    if counts.warned:
-        warned = counted_of(counts.warned, counts.rows, "answer", "has a warning", "have warnings")
-        say(f'{where}{warned}: see "warnings" there', quiet=quiet)
+    _tell_warned(where, counts, quiet=quiet)
     if counts.bad or counts.failed:
         raise typer.Exit(1)
-    end_with_warnings(counts.warned, strict=strict)
+    end_with_warnings(counts.warned + counts.warned_below, strict=strict)
     end_with_warnings(counts.below, strict=True)
 
 
@@ -125,6 +125,12 @@ def _tell(file: RowFile, checked: CheckedRows, writer: RowWriter, *, quiet: bool
             "job's folder, which survives whatever interrupts it",
             quiet=quiet,
         )
+
+
+def _tell_warned(where: str, counts: RowCounts, *, quiet: bool) -> None:
+    if counts.warned:
+        warned = counted_of(counts.warned, counts.rows, "answer", "has a warning", "have warnings")
+        say(f'{where}{warned}: see "warnings" there', quiet=quiet)
 
 
 def _print_answers(
@@ -189,7 +195,7 @@ def _write_answers(
                     answered = _as_completed(engine, _with_built(model, settings))
                     for outcome in answer_missing(file, journal, answered):
                         advance(outcome)
-            counts = _write_outputs(chosen.output, file, journal, writer, min_trust)
+            counts = _write_outputs(chosen.output, file, journal, writer, min_trust, quiet=quiet)
         except KeyboardInterrupt:
             say(_how_to_resume(journal, checked, is_stream=chosen.is_stream))
             raise
@@ -201,7 +207,7 @@ def _write_answers(
 
 
 def _write_outputs(
-    output: Path, file: RowFile, journal: Journal, writer: RowWriter, min_trust: float | None
+    output: Path, file: RowFile, journal: Journal, writer: RowWriter, min_trust: float | None, *, quiet: bool
 ) -> RowCounts:
     """Writes the rows, those trusted less than is asked for into a file of their own, which comes first."""
 
@@ -213,8 +219,11 @@ def _write_outputs(
     path = low_trust_path(output)
     low = write_output(path, file, journal, writer, is_low)
     counts = write_output(output, file, journal, writer, lambda outcome: not is_low(outcome))
-    say(f"{path}: {counted_of(low.rows, low.rows + counts.rows, 'answer', 'is', 'are')} trusted less than {min_trust}")
-    counts.below, counts.warned = low.rows, counts.warned + low.warned
+    less = counted_of(low.rows - low.unknown, low.rows + counts.rows, "answer", "is", "are")
+    unknown = f", and {low.unknown:,} more {'has' if low.unknown == 1 else 'have'} no number" if low.unknown else ""
+    say(f"{path}: {less} trusted less than {min_trust}{unknown}")
+    _tell_warned(f"{path}: ", low, quiet=quiet)
+    counts.below, counts.warned_below = low.rows, low.warned
     return counts
 
 

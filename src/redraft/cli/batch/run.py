@@ -24,6 +24,7 @@ from redraft.batch.results import JSONL, OPENAI, RESULT_FORMATS
 from redraft.batch.rows import FORMATS, CheckBody, CheckedJob, JobFile, is_url
 from redraft.cli import options
 from redraft.cli.answers.constraint import check_holding, with_constraint_options, with_grounding_options
+from redraft.cli.answers.row_options import check_stream
 from redraft.cli.streams import explain_os_error, say, standard_input
 from redraft.utils.json_files import parse_json_object
 from redraft.utils.rows.journal import RunIdentity, digest_folder
@@ -94,7 +95,7 @@ def run(
         bool, typer.Option("--unordered", help="Results in the order in which rows were finished.")
     ] = False,
     on_error: Annotated[
-        str, typer.Option(help="stop: begin nothing if a row is faulty; skip: it has an error in the results.")
+        str, typer.Option(help="stop: start nothing if a row is faulty; skip: it has an error in the results.")
     ] = ON_ERROR[0],
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Answer rows that failed again.")] = False,
     restart: Annotated[
@@ -121,11 +122,15 @@ def run(
 ) -> None:
     """Begin a job, or go on with it.
 
-    OUT is a folder. It can be killed at any moment: the same command goes on, and every row is answered exactly once.
+    What it has is kept in the folder of --out. It can be killed at any moment: the same command goes on, and every row
+    is answered exactly once.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error is {on_error!r}, must be {' or '.join(ON_ERROR)}")
     check_holding(constraint, grounding)
+    if "index" in model_options.given_settings:
+        raise ValueError("--index has no use in a job, whose rows each have a seed of their own: leave it out")
+    model_options.settings.pop("index", None)
     seed = model_options.settings.pop("seed", None)
     of_request = model_options.settings if endpoint is None else model_options.given_settings
     fields = _fields(of_request, constraint, grounding, body)
@@ -142,6 +147,8 @@ def run(
         if adapters:
             raise ValueError("--row-adapter is loaded here; with --endpoint name the server's as the row's model")
         place = _remote(given, concurrency, timeout)
+    if rows == STREAM:
+        check_stream(template, rows_format, id_column)
     is_remote = is_url(rows)
     with ExitStack() as stack:
         if is_remote or results_to is not None:
@@ -269,9 +276,9 @@ def _tell_faults(file: JobFile, checked: CheckedJob, *, stops: bool) -> None:
     if (more := checked.bad - len(checked.faults)) > 0:
         say(f"{file.name}: {counted(more, 'more faulty row')}")
     if checked.bad and (stops or checked.bad == checked.rows):
-        way_out = "mend them" if checked.bad == checked.rows else "mend them, or give --on-error skip"
+        way_out = "fix them" if checked.bad == checked.rows else "fix them, or give --on-error skip"
         raise ValueError(
-            f"{counted_of(checked.bad, checked.rows, 'row', 'is', 'are')} faulty, nothing was begun: {way_out}"
+            f"{counted_of(checked.bad, checked.rows, 'row', 'is', 'are')} faulty, nothing was started: {way_out}"
         )
 
 

@@ -10,7 +10,7 @@ from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.journal import Journal
 from redraft.utils.rows.reading import Row
 from redraft.utils.rows.source import GZIP_SUFFIX
-from redraft.utils.rows.tables import RowWriter
+from redraft.utils.rows.tables import RowWriter, probability_of
 
 Outcome = Mapping[str, Any]
 """A result's JSON, or {"error": ...}."""
@@ -20,19 +20,26 @@ AnswerRows = Callable[[Iterator[Row]], Iterator[tuple[Row, Outcome]]]
 
 @dataclass
 class RowCounts:
-    """How many rows are told, and how many were bad, have failed, or have an answer with warnings or of low trust."""
+    """How many rows are told, and how many were bad, have failed, or have an answer with warnings.
+
+    unknown: how many answers no probability is known of. below, warned_below: how many are in the file of low trust,
+    and how many of these have warnings.
+    """
 
     rows: int = 0
     bad: int = 0
     failed: int = 0
     warned: int = 0
+    unknown: int = 0
     below: int = 0
+    warned_below: int = 0
 
     def add(self, row: Row | BadRow, outcome: Outcome, warnings: Sequence[str]) -> None:
         self.rows += 1
         self.bad += isinstance(row, BadRow)
         self.failed += isinstance(row, Row) and "error" in outcome
         self.warned += bool(warnings)
+        self.unknown += "error" not in outcome and probability_of(outcome) is None
 
 
 def bad_outcome(row: BadRow) -> Outcome:

@@ -69,7 +69,8 @@ class LineSource:
                 yield line.decode("utf-8"), None
             except UnicodeDecodeError as error:
                 column = len(line[: error.start].decode("utf-8")) + 1
-                fault = f"byte {line[error.start]:#04x} at column {column} is not UTF-8"
+                way_out = "save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)"
+                fault = f"byte {line[error.start]:#04x} at column {column} is not UTF-8: {way_out}"
                 yield line.decode("utf-8", "replace"), fault
 
     def _read(self) -> Iterator[bytes]:

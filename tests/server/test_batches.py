@@ -109,7 +109,7 @@ def test_bad_input(server):
         for content, told in (
             (lines(1) + b"{\n", "line 2 is not JSON"),
             (lines(1) + lines(1), "lines 1 and 2 have the same id 'r0'"),
-            (lines(1, temprature=1), "line 1: temprature is not supported; leave it out"),
+            (lines(1, temprature=1), "line 1: temprature is not supported; did you mean temperature?"),
             (lines(1, url="/v1/completions"), "line 1: prompt: is missing"),
             (b"", "has no rows"),
         ):

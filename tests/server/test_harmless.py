@@ -172,6 +172,23 @@ def test_a_single_turn_model_reads_the_last_user_message_and_says_so(service, mo
     assert (tokens["tokens"], tokens["warnings"]) == (model.encode([QUESTION]), [warning])
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "left_out"),
+    [
+        ("/v1/responses", {"input": "where is it?", "instructions": "Be brief."}, "the instructions"),
+        ("/v1/responses", {"input": LONG, "instructions": "x"}, "the instructions and 1 system and 2 other messages"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "developer", "content": "x"}, QUESTION]},
+            "1 developer message",
+        ),
+    ],
+)
+def test_what_is_left_out_is_called_what_it_was_sent_as(service, path, body, left_out):
+    (warning,) = send(service, path, body).json()["warnings"]
+    assert warning.startswith(f"left out {left_out}: this model was trained on a single user message")
+
+
 def test_a_stream_has_the_warnings_in_the_chunk_that_ends_it(service):
     response = chat(service, messages=LONG, stream=True, n=2)
     chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]

@@ -73,7 +73,7 @@ class Card:
         if self.prompt_forms and task is None and not self.open_wording:
             yield (
                 f"the prompt has no form that this model was trained on, such as {self._nearest_form(prompt)!r}: "
-                "`redraft examples` shows some"
+                "`redraft examples` lists them"
             )
         if task is not None and not task.text:
             yield "the prompt has no text after its request: there is nothing to answer from"

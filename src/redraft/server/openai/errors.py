@@ -28,7 +28,11 @@ ERROR_TYPES = {
 MAX_ERRORS_EXAMINED = 1000
 """Of the validation errors of one request body."""
 
-GENERATING_MODELS = {"messages": ChatRequest, "prompt": CompletionRequest, "input": ResponsesRequest}
+GENERATING_MODELS: dict[str, type[BaseModel]] = {
+    "messages": ChatRequest,
+    "prompt": CompletionRequest,
+    "input": ResponsesRequest,
+}
 """The requests for an answer, by the field that only each of them has."""
 
 RESPONSES_NAMES = dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_tokens"), "max_output_tokens") | {

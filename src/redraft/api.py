@@ -304,7 +304,7 @@ class Model:
     def _described(self, read: ReadPrompt, text: str, role: str = "user") -> ReadPrompt:
         """Returns a prompt with what the card says of it. text: of its last message."""
         task = self.card.task_of(text)
-        found = tuple(self.card.prompt_warnings(task, role, len(read.ids)))
+        found = tuple(self.card.prompt_warnings(task, role, len(read.ids), text))
         told = (*read.warnings, *found)
         known, refusal = self.card.knows(task, told), self.card.refusal
         return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)

@@ -36,7 +36,10 @@ def line(id="a", **given):
         ({"extra": 1}, "line 2: 'extra' is not a key of a batch line"),
         ({"body": {"messages": []}}, "line 2: messages: must have at least 1 element"),
         ({"body": {"messages": [{"role": "user", "content": 3}]}}, "line 2: messages.0.content: must be a valid"),
-        ({"body": {**line()["body"], "temperture": 1}}, "line 2: temperture is not supported; leave it out"),
+        (
+            {"body": {**line()["body"], "temperture": 1}},
+            "line 2: temperture is not supported; did you mean temperature?",
+        ),
         ({"body": {**line()["body"], "stream": True}}, "line 2: stream is true, but an answer of a batch is whole"),
         ({"body": {**line()["body"], "model": "gpt"}}, "line 2: model is 'gpt', must be 'tiny', or left out"),
     ],

@@ -223,7 +223,11 @@ def test_an_endpoint_answers(run, tmp_path, monkeypatch):
         ('{"prompt": "x"}\n', ["--on-error", "go"], "--on-error is 'go', must be stop or skip"),
         ('{"prompt": "x"}\n', ["--index", "2"], "redraft: --index has no use in a job, whose rows each have a seed"),
         ('{"prompt": "x"}\n', ["--body", "[]"], "--body must hold a JSON object, it holds a list"),
-        ('{"prompt": "x"}\n', ["--body", '{"topp": 1}'], "in.jsonl, line 1: topp is not supported; leave it out"),
+        (
+            '{"prompt": "x"}\n',
+            ["--body", '{"topp": 1}'],
+            "in.jsonl, line 1: topp is not supported; did you mean top_p?",
+        ),
         ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),
         ('{"prompt": "x"}\n', ["--format", "xml"], "the format of the results is 'xml', must be one of jsonl, openai"),
         ('{"prompt": "x"}\n', ["--regex", "a", "--choice", "b"], "--regex and --choice are given: an answer has one"),

@@ -43,6 +43,15 @@ def test_examples_are_commands_that_run(run, checkpoint):
     assert (code, err) == (2, "redraft: there is no example 3; there are 1 to 2\n")
 
 
+def test_examples_end_with_the_forms_of_all_prompts(run, tmp_path):
+    code, out, _ = run("examples")
+    assert code == 0
+    assert "Extract {fields} as JSON: {text}\n" in out
+    assert "Write the phone as 00 and digits: {text}\n" in out
+    (tmp_path / "redraft.json").write_text(json.dumps(CARD | {"open_wording": True, "prompt_forms": ["a {text}"]}))
+    assert "a {text}" not in run("examples", "-m", tmp_path)[1]
+
+
 def test_fields_are_listed_by_kind_of_text(run, checkpoint, tmp_path):
     code, out, _ = run("fields")
     assert code == 0

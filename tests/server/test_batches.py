@@ -109,7 +109,7 @@ def test_bad_input(server):
         for content, told in (
             (lines(1) + b"{\n", "line 2 is not JSON"),
             (lines(1) + lines(1), "lines 1 and 2 have the same id 'r0'"),
-            (lines(1, temprature=1), "line 1: temprature is not supported; leave it out"),
+            (lines(1, temprature=1), "line 1: temprature is not supported; did you mean temperature?"),
             (lines(1, url="/v1/completions"), "line 1: prompt: is missing"),
             (b"", "has no rows"),
         ):
@@ -141,8 +141,11 @@ def test_a_batch_can_be_cancelled(server):
 
 
 def test_without_a_state_there_are_no_such_routes(start):
-    with client_of(start()) as client, pytest.raises(openai.NotFoundError, match="there is no route /v1/batches"):
-        client.batches.list()
+    told = r"there is no route /v1/(batches|files/x); .*: redraft serve --state FOLDER"
+    with client_of(start()) as client:
+        for ask in (client.batches.list, lambda: client.files.retrieve("x")):
+            with pytest.raises(openai.NotFoundError, match=told):
+                ask()
 
 
 def test_the_engine_tells_of_a_rows_tokens_only_where_a_stop_text_needs_them(server, monkeypatch):

@@ -100,6 +100,11 @@ def test_what_changes_nothing_is_taken(service, body):
         ({"reasoning_effort": "low"}, "reasoning_effort", "not supported"),
         ({"steps": 4}, "steps", "not supported; send it as canvas.steps"),
         ({"max_new_tokens": 4}, "max_new_tokens", "not supported; send it as max_tokens"),
+        ({"max_token": 4}, "max_token", "not supported; did you mean max_tokens?"),
+        ({"canvas": {"temperature": 0}}, "canvas.temperature", "not supported; send temperature beside canvas"),
+        ({"canvas": {"max_new_tokens": 4}}, "canvas.max_new_tokens", "not supported; send max_tokens beside canvas"),
+        ({"canvas": {"step": 4}}, "canvas.step", "not supported; did you mean canvas.steps?"),
+        ({"colour": "red"}, "colour", "not supported; leave it out"),
         ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking", "not support"),
         ({"skip_special_tokens": False}, "skip_special_tokens", "not supported"),
         ({"metadata": {"a": 1}}, "metadata.a", "must be"),
@@ -122,6 +127,21 @@ def test_what_would_change_the_answer_is_refused_with_the_reason(service, body, 
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, param)
     assert reason in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "way_out"),
+    [
+        ({"max_tokens": 4}, "send it as max_output_tokens"),
+        ({"response_format": {"type": "text"}}, "send it as text.format"),
+        ({"canvas": {"max_tokens": 4}}, "send max_output_tokens beside canvas"),
+        ({"steps": 4}, "send it as canvas.steps"),
+        ({"n": 2}, "leave it out"),
+    ],
+)
+def test_responses_have_fields_of_other_names(service, body, way_out):
+    error = send(service, "/v1/responses", {"input": "where is it?", **body}).json()["error"]
+    assert error["message"] == f"{error['param']} is not supported; {way_out}"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +170,23 @@ def test_a_single_turn_model_reads_the_last_user_message_and_says_so(service, mo
     assert service.engine.prompts == [model.tokenizer.decode(model.encode([QUESTION]), skip_special=False)]
     tokens = send(service, "/tokenize", {"messages": LONG}).json()
     assert (tokens["tokens"], tokens["warnings"]) == (model.encode([QUESTION]), [warning])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "left_out"),
+    [
+        ("/v1/responses", {"input": "where is it?", "instructions": "Be brief."}, "the instructions"),
+        ("/v1/responses", {"input": LONG, "instructions": "x"}, "the instructions and 1 system and 2 other messages"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "developer", "content": "x"}, QUESTION]},
+            "1 developer message",
+        ),
+    ],
+)
+def test_what_is_left_out_is_called_what_it_was_sent_as(service, path, body, left_out):
+    (warning,) = send(service, path, body).json()["warnings"]
+    assert warning.startswith(f"left out {left_out}: this model was trained on a single user message")
 
 
 def test_a_stream_has_the_warnings_in_the_chunk_that_ends_it(service):
@@ -222,6 +259,10 @@ def test_token_ids_may_be_whole_floats(service, model):
         assert response.status_code == 200, response.text
         assert service.engine.prompts[-1] == model.tokenizer.decode(ids, skip_special=False)
     assert send(service, "/v1/completions", {"prompt": [1.5]}).status_code == 400
+    for given in ({}, {"echo": True, "max_tokens": 0}):
+        error = send(service, "/v1/completions", {"prompt": [ids, [999_999]], **given}).json()["error"]
+        assert (error["param"], error["code"]) == ("prompt", "invalid_value")
+        assert "token ids [999999] of the prompt lie outside the vocabulary" in error["message"]
 
 
 def test_control_tokens_in_a_text_are_told_of(service):

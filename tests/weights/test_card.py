@@ -87,3 +87,38 @@ def test_two_hundred_fields_are_marked_in_one_short_sentence():
     names = ", ".join(f"field{number}" for number in range(200))
     (sentence,) = card.prompt_warnings(card.task_of(f"Extract {names} as JSON: I am Ana."), "user", 10)
     assert "'field7' and 192 more" in sentence
+
+
+@pytest.mark.parametrize(
+    ("prompt", "form"),
+    [
+        ("Write the phone number as 00 and digits: +49 30 123456", "Write the phone as 00 and digits: {text}"),
+        ("write date as YYYY-MM-DD: 3 May 2021", "Write the date as YYYY-MM-DD: {text}"),
+        ("Extract name in JSON: I am Ana.", "Extract {fields} as JSON: {text}"),
+        ("What is the capital of France?", "Extract {fields} as JSON: {text}"),
+        ("", "Extract {fields} as JSON: {text}"),
+    ],
+)
+def test_a_prompt_in_no_form_is_told_the_nearest(prompt, form):
+    forms = (
+        "Extract {fields} as JSON: {text}",
+        "Write the date as YYYY-MM-DD: {text}",
+        "Write the phone as 00 and digits: {text}",
+    )
+    (told,) = Card(prompt_forms=forms).prompt_warnings(None, "user", 10, prompt)
+    assert f"such as {form!r}: " in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [
+        ("nme", "; the nearest is 'name'"),
+        ("cty, Naem", "; the nearest are 'city', 'name'"),
+        ("order number", "; the nearest is 'order_id'"),
+        ("colour", ""),
+    ],
+)
+def test_an_unknown_field_is_told_the_nearest(asked, nearest):
+    card = Card(prompt_forms=("Extract {fields} as JSON: {text}",), fields={"mail": ("name", "city", "order_id")})
+    (told,) = card.prompt_warnings(card.task_of(f"Extract {asked} as JSON: I am Ana."), "user", 10)
+    assert told.endswith(f"`redraft fields` lists what it knows{nearest}")

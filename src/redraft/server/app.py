@@ -47,6 +47,10 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+STATE_PATH = re.compile(r"/v1/(files|batches)(/.*)?")
+"""The paths of what a server has only where its state is kept."""
+
+
 def create_app(service: Service, batches: tuple[BatchStore, BatchWorker] | None = None) -> ASGIApp:
     api = create_routes(service, batches)
     app: ASGIApp = api
@@ -141,6 +145,8 @@ def _unknown_route(request: Request) -> ApiError:
             methods.setdefault(route.path_format, set()).update(_own_methods(route))
     known = ", ".join(f"{'/'.join(sorted(names))} {at}" for at, names in methods.items())
     message = f"there is no route {path}; there are {known}; /openapi.json describes them, and / is the playground"
+    if STATE_PATH.fullmatch(path) and methods.keys().isdisjoint(("/v1/files", "/v1/batches")):
+        message = f"{message}; files and batches need a server with state: redraft serve --state FOLDER"
     return ApiError(404, message, code="unknown_route")
 
 

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 
 CARD_FILE = "redraft.json"
+MAX_COMPARED = 200
+"""Characters of a prompt's beginning that are compared with forms."""
+FORM_SIMILARITY = 0.6
+FIELD_SIMILARITY = 0.75
+"""What two texts must have in common for one to be meant by the other: short names, all but a letter or two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +58,10 @@ class Card:
         """Returns what a prompt asks for, from the first form that it has; None where that is not known."""
         return next((task for form in self._forms if (task := form.read(prompt)) is not None), None)
 
-    def prompt_warnings(self, task: PromptTask | None, role: str, num_tokens: int) -> Iterator[str]:
+    def prompt_warnings(self, task: PromptTask | None, role: str, num_tokens: int, prompt: str = "") -> Iterator[str]:
         """Yields a sentence for each thing in which a prompt is not like those that the model was trained on.
 
-        task: what `task_of` says of it. role, num_tokens: of the prompt.
+        task: what `task_of` says of it. role, num_tokens, prompt: of the prompt, its text last.
         """
         if self.single_turn and role != "user":
             yield f"the prompt has the role {role!r}: this model was trained on messages of role 'user'"
@@ -66,8 +72,8 @@ class Card:
             )
         if self.prompt_forms and task is None and not self.open_wording:
             yield (
-                f"the prompt has no form that this model was trained on, such as {self.prompt_forms[0]!r}: "
-                "`redraft examples` shows some"
+                f"the prompt has no form that this model was trained on, such as {self._nearest_form(prompt)!r}: "
+                "`redraft examples` lists them"
             )
         if task is not None and not task.text:
             yield "the prompt has no text after its request: there is nothing to answer from"
@@ -82,14 +88,31 @@ class Card:
         if repeated := [name for name, count in asked.items() if count > 1]:
             yield f"the prompt asks more than once for the {fields_in_words(repeated)}: once is enough"
 
+    def _nearest_form(self, prompt: str) -> str:
+        """Returns the form whose request is most like a prompt's; the first where none is much like it."""
+        request = prompt.strip()[:MAX_COMPARED].partition(":")[0]
+        compared = SequenceMatcher(b=request, autojunk=False)
+
+        def similarity(form: str) -> float:
+            compared.set_seq1(form.partition("{text}")[0].strip(" :"))
+            return compared.ratio()
+
+        nearest = max(self.prompt_forms, key=similarity)
+        return nearest if similarity(nearest) >= FORM_SIMILARITY else self.prompt_forms[0]
+
     def _near(self, names: Sequence[str]) -> list[str]:
-        """Returns the known fields that share most words with each of some names, 'order_id' for "order number"."""
-        known = [(field, _words(field)) for field in sorted(self._known_fields, key=lambda field: (len(field), field))]
+        """Returns the known fields that share most words with each of some names, or else most of their letters.
+
+        'order_id' for "order number", 'name' for "nme".
+        """
+        fields = sorted(self._known_fields, key=lambda field: (len(field), field))
+        known = [(field, _words(field)) for field in fields]
         found: dict[str, None] = {}
-        for words in map(_words, names[:MAX_LISTED]):
+        for name in names[:MAX_LISTED]:
+            words = _words(name)
             nearest, shared = max(known, key=lambda one: len(one[1] & words))
-            if shared & words:
-                found[nearest] = None
+            alike = [nearest] if shared & words else get_close_matches(name.lower(), fields, 1, FIELD_SIMILARITY)
+            found |= dict.fromkeys(alike)
         return list(found)
 
     def knows(self, task: PromptTask | None, warnings: Sequence[str]) -> bool | None:

@@ -90,6 +90,8 @@ def examples(
         chosen = [] if model == "bundled" else ["--model", model]
         for index, prompt in enumerate(card.examples, start=1):
             print(f"\n{index}. {shlex.join(['redraft', 'generate', *chosen, prompt])}")
+        if card.prompt_forms and not card.open_wording:
+            print("\nThe forms of all prompts that it was trained on:", *card.prompt_forms, sep="\n")
         if card.limits:
             print(f"\n{card.limits}")
         return

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from redraft.constraints.build import ConstraintSpec
 from redraft.constraints.language.blanks import MAX_MARK
 from redraft.filling import head
+from redraft.generation.result import check_prompt
 from redraft.server.constraints import BuiltConstraint, Wanted
 from redraft.server.generation import Echo, GenerationSession, PreparedRequest
 from redraft.server.openai.answers import STREAM_RESPONSES, Asked, Chunk, Serializer, by_choice, generate
@@ -73,6 +74,9 @@ def prepare_completion(
             check_length(service, prompt, "prompt")
             prompts.append(encode(lambda text=prompt: model.read_plain(text), "prompt"))  # type: ignore[misc]
         else:
+            # Its length is checked below, with the answer's.
+            known = functools.partial(check_prompt, prompt, 0, model.transformer.config.vocab_size, len(prompt))
+            encode(known, "prompt")
             prompts.append(ReadPrompt(prompt))
     if request.scores_prompt:
         prepared = prepare_scoring(service, request, prompts)

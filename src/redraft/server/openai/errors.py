@@ -1,6 +1,7 @@
 """Errors as OpenAI's API has them: {"error": {"message", "type", "param", "code"}}."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
@@ -8,7 +9,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from redraft.server.openai.requests import OPENAI_NAMES, Canvas
+from redraft.server.openai.requests import OPENAI_NAMES, Canvas, ChatRequest, CompletionRequest
+from redraft.server.openai.responses_api.protocol import ResponsesRequest
 from redraft.utils.words import counted
 
 ERROR_TYPES = {
@@ -26,8 +28,20 @@ ERROR_TYPES = {
 MAX_ERRORS_EXAMINED = 1000
 """Of the validation errors of one request body."""
 
-GENERATING_FIELDS = frozenset({"messages", "prompt", "input"})
-"""A request for an answer has one of these."""
+GENERATING_MODELS: dict[str, type[BaseModel]] = {
+    "messages": ChatRequest,
+    "prompt": CompletionRequest,
+    "input": ResponsesRequest,
+}
+"""The requests for an answer, by the field that only each of them has."""
+
+RESPONSES_NAMES = dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_tokens"), "max_output_tokens") | {
+    "temperature": "temperature", "seed": "seed", "response_format": "text.format",
+}  # fmt: skip
+"""What /v1/responses calls fields of other endpoints, and sampler settings."""
+
+NEAR_SIMILARITY = 0.8
+"""A misspelled name shares about this much with the one that is meant."""
 
 MAX_NAME_SHOWN = 200
 """Characters of a client's own name for a field."""
@@ -113,12 +127,25 @@ def from_http(error: HTTPException) -> ApiError:
 
 
 def _way_out(name: str, body: object) -> str:
-    """Returns what to do about a field that there is not: our own settings have another place, or another name."""
-    if not isinstance(body, dict) or body.keys().isdisjoint(GENERATING_FIELDS):
+    """Returns what to do about a field that there is not: it may have another place or name, or be misspelled."""
+    kinds = [model for field, model in GENERATING_MODELS.items() if isinstance(body, dict) and field in body]
+    if not kinds:
         return "leave it out"
-    if name in Canvas.model_fields:
+    model = kinds[0]
+    names = RESPONSES_NAMES if model is ResponsesRequest else OPENAI_NAMES
+    fields = names | {field: field for field in model.model_fields}
+    place, _, own = name.rpartition(".")
+    if place == "canvas" and own in fields:
+        return f"send {fields[own]} beside canvas"
+    if place not in ("", "canvas"):
+        return "leave it out"
+    if not place and name in Canvas.model_fields:
         return f"send it as canvas.{name}"
-    return f"send it as {OPENAI_NAMES[name]}" if name in OPENAI_NAMES else "leave it out"
+    if not place and name in fields:
+        return f"send it as {fields[name]}"
+    known = Canvas.model_fields if place else model.model_fields
+    near = get_close_matches(own, known, n=1, cutoff=NEAR_SIMILARITY)
+    return f"did you mean {place}{'.' if place else ''}{near[0]}?" if near else "leave it out"
 
 
 def _depth(path: tuple[str | int, ...]) -> tuple[int, list[int]]:

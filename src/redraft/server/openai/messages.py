@@ -11,7 +11,7 @@ from redraft.server.openai.preparation import check_length, encode
 from redraft.server.openai.requests import ChatRequest, Message
 from redraft.server.service import Service
 from redraft.text import ReadPrompt, TextTokenizer
-from redraft.text.prompts.conversation import UNREAD, text_of
+from redraft.text.prompts.conversation import INSTRUCTIONS, UNREAD, text_of
 
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
 """Fields of a message that only a chat template can make use of."""
@@ -27,7 +27,11 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
     """
     if model.tokenizer.has_chat_template:
         warnings: list[str] = []
-        chosen, left_out = model.card.select([{"role": one.role, "at": at} for at, one in enumerate(messages)])
+        roles = [
+            {"role": one.role, "at": at, "called": INSTRUCTIONS if one.id == INSTRUCTIONS else None}
+            for at, one in enumerate(messages)
+        ]
+        chosen, left_out = model.card.select(roles)
         read_at = {one["at"] for one in chosen}
         rendered = [
             _template_message(message, at, model.tokenizer, warnings, is_read=at in read_at)

@@ -1,5 +1,6 @@
 """Conversations: what a list of messages must be, and what of it a model of single turns can answer."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -7,6 +8,10 @@ from redraft.text.checks import brief
 
 ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 """The roles of a message. "model" is what Gemma calls the assistant."""
+
+INSTRUCTING_ROLES = ("system", "developer")
+INSTRUCTIONS = "instructions"
+"""What OpenAI's responses call the system message that a request has beside its conversation."""
 
 NOTES = ("type", "id", "index", "status", "annotations", "parsed", "reasoning_content")
 """Keys of a message that need not be read: a client's own notes, and what a model thought earlier."""
@@ -42,18 +47,23 @@ def last_request(messages: Sequence[Message]) -> tuple[list[Message], list[str]]
     """Returns what a single-turn model can answer of a conversation, its last user message, and warnings.
 
     There is a warning, in words, if anything was left out. Without a user message the last message is what remains.
+    A message that its sender knows by another name than its role has that under the key "called".
     """
     last = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)
-    others = [message["role"] for at, message in enumerate(messages) if at != last]
+    others = Counter(
+        str(message.get("called") or (message["role"] if message["role"] in INSTRUCTING_ROLES else "other"))
+        for at, message in enumerate(messages)
+        if at != last
+    )
     if not others:
         return list(messages), []
-    instructions = sum(role in ("system", "developer") for role in others)
-    turns = len(others) - instructions
-    left_out = [f"{count} {kind}" for count, kind in ((instructions, "system"), (turns, "other")) if count]
-    noun = "message" if len(others) == 1 else "messages"
+    instructions = ["the instructions"] if others.pop(INSTRUCTIONS, 0) else []
+    left_out = [f"{others[kind]} {kind}" for kind in (*INSTRUCTING_ROLES, "other") if others[kind]]
+    if left_out:
+        left_out[-1] += " message" if others.total() == 1 else " messages"
     warning = (
-        f"left out {' and '.join(left_out)} {noun}: this model was trained on a single user message, and answers only "
-        "the last one"
+        f"left out {' and '.join([*instructions, *left_out])}: this model was trained on a single user message, and "
+        "answers only the last one"
     )
     return [messages[last]], [warning]
 

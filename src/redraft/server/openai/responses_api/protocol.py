@@ -25,6 +25,7 @@ from redraft.server.openai.responses_api.items import (
     OutputItem,
     messages_of,
 )
+from redraft.text.prompts.conversation import INSTRUCTIONS
 
 SAME_AS_CHAT = (
     "model", "stream", "temperature", "user", "seed", "canvas", "strict", "store", "schema_from_prompt", "grounded",
@@ -95,7 +96,7 @@ class ResponsesRequest(StrictModel):
             [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         )
         if self.instructions is not None:
-            messages.insert(0, {"role": "system", "content": self.instructions})
+            messages.insert(0, {"role": "system", "content": self.instructions, "id": INSTRUCTIONS})
         fields = self.model_dump(
             exclude_unset=True,
             include={*SAME_AS_CHAT},

@@ -88,7 +88,11 @@ def test_a_cut_answer_is_not_made_whole_by_another_seed(model):
     ("how", "end"),
     [
         ({}, ": try another seed"),
-        ({"is_greedy": True}, ": hold it to the fields that the prompt asks for, with schema_from_prompt"),
+        (
+            {"is_greedy": True},
+            ": hold it to the fields that the prompt asks for (schema_from_prompt, or --schema-from-prompt)",
+        ),
+        ({"is_greedy": True, "is_held": True}, ")"),
         ({"is_stopped": True}, ")"),
     ],
 )

@@ -192,6 +192,7 @@ class AnswerText:
             steps_per_canvas=writing.steps_per_canvas,
             max_steps=self._settings.steps,
             is_greedy=is_greedy(self._mode, self._settings.temperature),
+            is_held=self._is_held,
         )
         text, spans = self._text, None
         if self._source is not None:

@@ -184,6 +184,7 @@ class ChoiceProgress:
             max_steps=self.request.settings.steps,
             is_greedy=is_greedy(self.request.mode, self.request.settings.temperature),
             is_stopped=self.generation is None,
+            is_held=self.request.constraint is not None,
         )
         if self.generation is None:
             writing = Writing(mode=self.request.mode, finish_reason=finish_reason)

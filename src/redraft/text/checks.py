@@ -21,7 +21,7 @@ MAX_LISTED = 8
 """Names that are listed, of many."""
 
 ANOTHER_SEED = "try another seed"
-HOLD_IT = "hold it to the fields that the prompt asks for, with schema_from_prompt"
+HOLD_IT = "hold it to the fields that the prompt asks for (schema_from_prompt, or --schema-from-prompt)"
 """The ways out of an answer that depends on its seed, and of one that does not."""
 
 

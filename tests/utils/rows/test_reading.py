@@ -227,13 +227,3 @@ def test_checking_keeps_no_rows(file):
     path = file("a.jsonl", "".join(json.dumps({"prompt": "x" * 1000}) + "\n" for _ in range(300)) + "{\n" * 9)
     checked = RowFile(path).check(skip_bad=True)
     assert (checked.good, checked.bad, len(checked.first_bad)) == (300, 9, 3)
-
-
-def test_a_template_with_columns_needs_a_format_on_standard_input(tmp_path):
-    table = b"nachricht,n\nhello,1\n"
-    told = "names the column 'nachricht', but standard input is read as lines of text, .*: --rows-format csv reads a"
-    with pytest.raises(ValueError, match=told):
-        RowFile(tmp_path / "-", template="say {nachricht}", stream=io.BytesIO(table))
-    (row,) = RowFile(tmp_path / "-", format="csv", template="say {nachricht}", stream=io.BytesIO(table))
-    assert row.prompt == "say hello"
-    assert len(list(RowFile(tmp_path / "-", template="say {line}", stream=io.BytesIO(table)))) == 2

@@ -40,11 +40,13 @@ class ReadPrompt:
         max_steps: int,
         is_greedy: bool = False,
         is_stopped: bool = False,
+        is_held: bool = False,
     ) -> tuple[str, ...]:
         """Returns what may be wrong with an answer to it, in sentences.
 
         num_tokens: of the answer. steps_per_canvas: none where it was written without canvases. is_greedy: whether it
-        is the same for every seed; is_stopped: whether a text that stops it cut it.
+        is the same for every seed; is_stopped: whether a text that stops it cut it; is_held: whether it was held to a
+        language.
         """
         is_cut = is_stopped or finish_reason == "length"
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
@@ -58,7 +60,7 @@ class ReadPrompt:
                 task.text,
                 is_known=self.is_known is not False,
                 is_array=task.is_array,
-                way_out="" if is_cut else HOLD_IT if is_greedy else ANOTHER_SEED,
+                way_out="" if is_cut or is_held else HOLD_IT if is_greedy else ANOTHER_SEED,
             )
         else:
             found += [*check_keys(answer), *check_date(answer)]

@@ -70,12 +70,6 @@ class RowFile:
         default = DEFAULT_TEMPLATES.get(self.format, PROMPT_TEMPLATE)
         self.template = default if template is None else template
         self._template = PromptTemplate(self.template)
-        columns = [name for _, name in self._template.parts if name not in (None, LINE_COLUMN)]
-        if stream is not None and format is None and columns:
-            raise ValueError(
-                f"the template names the column {columns[0]!r}, but standard input is read as lines of text, whose "
-                f"only column is {LINE_COLUMN!r}: --rows-format csv reads a table, and jsonl JSON lines"
-            )
         self._id_column = id_column
         self._digest: str | None = None
 

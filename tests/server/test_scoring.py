@@ -231,7 +231,7 @@ def test_echo_without_logprobs_goes_before_the_answer(ask, model):
         ({"ignore_eos": True}, "ignore_eos", "scores the prompt"),
         ({"canvas": {"steps": 4}}, "canvas.steps", "scores the prompt"),
         ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
-        ({"prompt": [[3, 4], [3, 10**6]]}, "prompt", "token id 1000000 is outside the vocabulary"),
+        ({"prompt": [[3, 4], [3, 10**6]]}, "prompt", r"token ids \[1000000\] of the prompt lie outside the vocabulary"),
         ({"prompt": [3] * 256}, "prompt", "256 tokens and max_tokens is 1; the context holds 256: shorten"),
         ({"echo": False, "max_tokens": 0}, "max_tokens", "max_tokens is 0, must be at least 1"),
     ],

@@ -78,4 +78,4 @@ def test_the_plan_is_told_in_a_line():
     assert describe_plan(24, once, validated=6, replay="none replayed") == f"{head}, validation on 6 rows at the end"
     never = plan_settings(24, held_out=6, steps=60, validate_every=0)
     assert describe_plan(24, never, validated=6, replay="none replayed") == f"{head}, no validation"
-    assert "fewer than 20" in describe_plan(9, never, validated=0, replay="none replayed")
+    assert "at least 20 different prompts" in describe_plan(9, never, validated=0, replay="none replayed")

@@ -1,5 +1,6 @@
 """A value in another format: what the text cannot mean is told, and what is right is not doubted."""
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -48,6 +49,18 @@ def test_right_answers_are_not_doubted():
     doubted = [prompt for prompt, answer in cases if check(prompt, answer)]
     # Numbers in words are not read.
     assert doubted == ["Write the time as h:MM am/pm: four minutes to two at night"]
+
+
+@pytest.mark.parametrize("text", ["9" * 50_000, "(" * 50_000 + "1", "1 " * 50_000, "1.000 " * 20_000, "- " * 50_000])
+@pytest.mark.parametrize(
+    ("form", "answer"),
+    [("date as YYYYMMDD", "20240505"), ("amount as 0.00 CUR", "5.00 EUR"), ("size in MB", "5 MB"),
+     ("time as HH:MM", "10:00"), ("amount as 0.00 CUR", "9" * 5000), ("size in MB", "9" * 5000 + " MB")],
+)  # fmt: skip
+def test_long_texts_are_read_in_no_time(form: str, answer: str, text: str):
+    begun = time.thread_time()
+    check(f"Write the {form}: {text}", answer)
+    assert time.thread_time() - begun < 2
 
 
 def test_other_answers_are_left_alone():

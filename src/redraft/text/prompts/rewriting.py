@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 
 UNITS = {
     "weight": {"mg": 1, "g": 1_000, "kg": 1_000_000, "t": 1_000_000_000},
@@ -19,6 +20,9 @@ UNIT_NAMES = {
     "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes", "ms": "milliseconds", "s": "seconds",
     "min": "minutes", "h": "hours",
 }  # fmt: skip
+
+MAX_WRITTEN = 40
+"""Characters of a number: what is longer is none that is rewritten."""
 
 _ASKED = re.compile(r"\b(?:amount|date|time)\b")
 _NUMBER = re.compile(r"\d+(?:[.,'’_]\d+)*")
@@ -36,6 +40,8 @@ def numbers_in(text: str) -> set[Decimal]:
     """Returns the numbers that stand in a text, in each reading of their points, commas and spaces."""
     found = set()
     for written in (*_NUMBER.findall(text), *_GROUPED.findall(text)):
+        if len(written) > MAX_WRITTEN:
+            continue
         parts = re.split(r"\D", written)
         # 1.234 may be a thousand or one and a bit; 1.5 is not fifteen.
         if all(len(part) == 3 for part in parts[1:]):
@@ -69,8 +75,9 @@ def check_rewritten(request: str, answer: str, text: str) -> Iterator[str]:
 
 
 def _check_amount(number: str, text: str) -> Iterator[str]:
-    numbers = [*map(Decimal, re.findall(r"\d+", text))]
-    known = numbers_in(text) | {whole + part / 100 for whole in numbers for part in numbers if part < 100}
+    numbers = [Decimal(written) for written in re.findall(r"\d+", text) if len(written) <= MAX_WRITTEN]
+    # "737 dollars, 77/100"
+    known = numbers_in(text) | {whole + part / 100 for whole, part in pairwise(numbers) if part < 100}
     if not numbers_in(number) & known:
         yield f"the amount {number} does not stand in the text: check it"
     elif said := _MULTIPLIED.search(text) or _SIGNED.search(text):
@@ -81,7 +88,7 @@ def _check_date(written: str, text: str) -> Iterator[str]:
     digits = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", written)
     numbers = [int(part) for part in re.findall(r"\d+", digits)]
     compact = re.sub(r"(?<!\d)(\d{4})(\d\d)(\d\d)(?!\d)", r"\1-\2-\3", text)
-    there = Counter(int(part) for part in re.findall(r"\d+", compact))
+    there = Counter(int(part) for part in re.findall(r"(?<!\d)\d{1,4}(?!\d)", compact))
     years = [number for number in numbers if number > 31]
     rest = Counter(number for number in numbers if number <= 31)
     missing = rest - there

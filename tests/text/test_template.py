@@ -84,7 +84,7 @@ def test_a_template_that_does_not_end_is_ended(source: str) -> None:
     began = time.monotonic()
     message = one_line_error(lambda: render(source, limits=QUICK))
     assert "took longer than 0.3 s" in message
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ base = Path(sys.argv[5])
 ways = dict(canvases_per_example=2, unrolling=0.5, unrolling_steps=3, self_conditioning=0.4, validate_every=2,
             validation_examples=2, validation_answers=1, row_block=4, decay_share=0.0, learning_rate=1e-3,
             clip_norm=1e9)
-if way == "full":
-    ways |= dict(matrix_factor=4.0, ema=0.9, gradient_checkpointing=True)
+is_whole = way in ("full", "compiled")
+if is_whole:
+    ways |= dict(matrix_factor=4.0, ema=0.9, gradient_checkpointing=way == "full", compile=way == "compiled")
 
 
 def examples(step):
@@ -43,9 +44,9 @@ def examples(step):
 plan = recipe(read_config(base), steps=steps, batch_size=batch, checkpoint_minutes=1e-9, **ways)
 data = TrainingData(examples, examples(999)[:2])
 plan = dataclasses.replace(plan, data=lambda _: data)
-if way != "full":
+if not is_whole:
     plan = dataclasses.replace(plan, lora=LoRASettings(rank=2, targets=("all", "self_conditioning.up_proj")))
-start = {"full": None, "lora": base, "qlora": base.parent / "int8"}[way]
+start = {"lora": base, "qlora": base.parent / "int8"}.get(way)
 (out / "companions").mkdir(parents=True, exist_ok=True)
 try:
     run_recipe(plan, out, start=start, device="cpu")
@@ -126,6 +127,15 @@ def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(base, 
         assert one.keys() == two.keys()
         for name, tensor in one.items():
             assert (two[name] - tensor).norm() <= limit * tensor.norm(), name
+
+
+@pytest.mark.slow
+def test_two_that_compile_train_as_one(base, tmp_path):
+    run(1, tmp_path / "one", "compiled", 2, 4, base)
+    run(2, tmp_path / "two", "compiled", 2, 4, base)
+    one, two = (load_file(tmp_path / name / "step-0000002" / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        assert (two[name] - tensor).norm() <= 1e-2 * tensor.norm(), name
 
 
 @pytest.mark.slow

@@ -326,20 +326,19 @@ class _Training:
 
 
 def _check_processes(settings: TrainingSettings) -> None:
-    """Raises ValueError if several processes can't divide the examples of a step, or are to compile."""
+    """Raises ValueError if several processes can't divide the examples of a step."""
     count = processes.count()
     if count > 1 and settings.batch_size % (count * settings.accumulate):
         parts = f"{count} processes" + (f" × {settings.accumulate} parts" if settings.accumulate > 1 else "")
         raise ValueError(
             f"batch_size is {settings.batch_size}, must be a multiple of {count * settings.accumulate} for {parts}"
         )
-    if count > 1 and settings.compile:
-        raise ValueError(f"compile is for one process, not {count}: leave it out")
 
 
 def _make_model(recipe: Recipe, start: Checkpoint | None, device: torch.device) -> Transformer:
     # Random weights are drawn on the CPU: they are the same on every device, and in any number of processes.
-    is_split = processes.count() > 1
+    # Compiled layers cannot gather their weights: then every process has all of them.
+    is_split = processes.count() > 1 and not recipe.settings.compile
     if start is not None and start.bits is not None:
         # Every process has all of it: of the pages of its file a machine keeps one copy.
         return train_beside_quantized(load_model(start, torch.float32, device))

@@ -96,6 +96,18 @@ class GatedMLP(nn.Module):
         return out
 
 
+def gated(gate_up: Tensor) -> Tensor:
+    """[n, 2M], gates before ups → [n, M], with the tanh form of GELU."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.gelu(gate, approximate="tanh") * up
+
+
+def add_choices(outputs: Tensor, place: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums what a token's experts say: outputs [n, D], their places in it and weights [N, K] → [N, D]."""
+    by_choice = outputs.index_select(0, place.flatten()).view(*place.shape, -1)
+    return (by_choice * weights[..., None]).sum(dim=1).to(dtype)
+
+
 class Router(nn.Module):
     """Which experts a token goes to: softmax over all E, top-K, renormalised to sum 1, × per_expert_scale."""
 
@@ -133,6 +145,8 @@ class Experts(nn.Module):
         self.row_block = ROW_MULTIPLE
         self.count = e
         self.added: dict[str, Callable[[Tensor, Sequence[int]], Tensor]] = {}
+        # Training may compile these two, as it does what surrounds the experts.
+        self.gate, self.add_choices = gated, add_choices
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 
@@ -147,10 +161,8 @@ class Experts(nn.Module):
         place = torch.arange(n * k, device=x.device) + ((sizes - counts).cumsum(0) - (sizes - counts))[chosen[order]]
         shares = sizes.tolist()
         rows = x.new_zeros(sum(shares), x.shape[1]).index_copy(0, place, x.index_select(0, order // k))
-        gate, up = self._multiply("gate_up_proj", rows, shares).chunk(2, dim=-1)
-        out = self._multiply("down_proj", F.gelu(gate, approximate="tanh") * up, shares)
-        by_choice = out.index_select(0, place[order.argsort()]).view(n, k, -1)
-        return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
+        out = self._multiply("down_proj", self.gate(self._multiply("gate_up_proj", rows, shares)), shares)
+        return self.add_choices(out, place[order.argsort()].view(n, k), weights, x.dtype)
 
     def _multiply(self, name: str, x: Tensor, shares: Sequence[int]) -> Tensor:
         matrices = getattr(self, name)

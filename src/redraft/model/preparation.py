@@ -9,11 +9,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from redraft.model.attention import AttentionContext
 from redraft.model.config import ModelConfig
-from redraft.model.layers import Attention, Experts, Layer, rotate
+from redraft.model.layers import Attention, Experts, Layer, add_choices, gated, rotate
 from redraft.model.linear.adapters import AdaptedExperts, AdaptedLinear, AdapterBank, LowRankProducts
 from redraft.model.linear.methods import Int8Linear, PackedLinear, PlainLinear, WeightOnlyLinear, has_onednn
 from redraft.model.linear.quantized import concat_outputs
@@ -104,9 +103,9 @@ def _prepare_with_torch(model: Transformer, method: LinearMethod) -> None:
     for layer in model.layers:
         assert isinstance(layer, Layer)
         layer.add_module("self_attn", FusedAttention(layer.self_attn, method))
-        layer.add_module("mlp", FusedMLP(layer.mlp, method, _gated))
+        layer.add_module("mlp", FusedMLP(layer.mlp, method, gated))
         layer.add_module("experts", GroupedExperts(layer.experts, method))
-    mlp = FusedMLP(model.self_conditioning, method, _gated)
+    mlp = FusedMLP(model.self_conditioning, method, gated)
     model.add_module("self_conditioning", FusedSelfConditioning(model.self_conditioning, mlp))
 
 
@@ -200,7 +199,7 @@ class GroupedExperts(nn.Module):
     def __init__(self, plain: Experts, method: LinearMethod) -> None:
         super().__init__()
         self._count = plain.count
-        self.products = ExpertProducts(plain, partial(GroupedLinear, method=method), _gated)
+        self.products = ExpertProducts(plain, partial(GroupedLinear, method=method), gated)
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x [N, D], weights and experts [N, K] → [N, D]. A token's experts are summed in the order of their rank."""
@@ -211,11 +210,4 @@ class GroupedExperts(nn.Module):
         # Counted on the CPU at once, where each product asks for them.
         counts = torch.bincount(chosen, minlength=self._count).cpu()
         outputs = self.products(x.index_select(0, order // k), counts, place)
-        by_choice: Tensor = outputs.index_select(0, place.flatten()).view(n, k, -1)
-        return (by_choice * weights[..., None]).sum(dim=1).to(x.dtype)
-
-
-def _gated(gate_up: Tensor) -> Tensor:
-    """[n, 2M], gates before ups → [n, M], with the tanh form of GELU."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.gelu(gate, approximate="tanh") * up
+        return add_choices(outputs, place, weights, x.dtype)

@@ -1,11 +1,13 @@
 """Filling and editing: what is fixed comes back byte for byte, whatever a model says."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import redraft
 from redraft.constraints.automaton import build_automaton
 from redraft.constraints.build import ConstraintSpec, build
 from redraft.constraints.language.blanks import MAX_MARK, filled_language, read_blanks, split_blanks
@@ -14,6 +16,7 @@ from redraft.constraints.language.expression import Expressions
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.generation.loop import generate
+from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.constraints import TOKENS, VOCABULARY
 from tests.fakes.models import tiny_model
 
@@ -83,7 +86,30 @@ def test_blanks_are_found_by_their_mark():
     for text, mark, message in (
         ("no blank", "___", "the text has no blank: mark it with ___"),
         ("a [?][?] b", "[?]", "two blanks stand side by side"),
-        ("a", "", "the mark of a blank is empty"),
+        ("a", "", "the mark of a blank is ''"),
     ):
         with pytest.raises(ValueError, match=message):
             split_blanks(text, mark)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.fill("a ___", limit=0), "limit is 0, must be an integer of at least 1, or None"),
+        (lambda model: model.fill("a ___", limit=-1), "limit is -1, must be"),
+        (lambda model: model.fill("a ___", limit=2.5), "limit is 2.5, must be"),
+        (lambda model: model.fill("a ___", limit="5"), "limit is '5', must be"),
+        (lambda model: model.fill("a ___", blank=5), "the mark of a blank is 5, must be a text"),
+        (lambda model: model.edit(5, 0, 1), "the text is 5, must be text"),
+        (lambda model: model.edit("abc", 0, 2, instruction=5), "the instruction is 5, must be text"),
+        (lambda model: model.edit("abc", 0.5, 2), "the span is 0.5:2, must lie within the text's 3 characters"),
+        (lambda model: model.edit("abc", "0", 2), "the span is '0':2, must lie"),
+        (lambda model: model.edit("abc", 0, 2, limit=0), "limit is 0, must be"),
+        (lambda model: model.edit("abc", 0, 2, strength="x"), "strength is 'x', must be a number above 0"),
+        (lambda model: model.edit("abc", 0, 2, strength=2), "strength is 2, must be above 0 and at most 1"),
+    ],
+)
+def test_what_is_no_blank_span_or_limit_is_a_clear_error(tmp_path, call, message):
+    model = redraft.load(tiny_checkpoint(tmp_path))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(model)

@@ -111,6 +111,11 @@ def test_another_prompt_may_be_answered_with_any_text(engine):
         ("Say it: I am <|turn>Ana.", "spells out the control token '<|turn>': the model reads it as plain characters"),
         ("where is it?", "has no form that this model was trained on, such as 'Extract {fields} as JSON: {text}'"),
         ("Extract name, town as JSON: the dog", "was not trained on the field 'town'"),
+        (
+            "Extract name and town as JSON: the dog",
+            "the nearest is 'name'; fields are separated by commas",
+        ),
+        ("Extract name; town as JSON: the dog", "; fields are separated by commas"),
         ("Extract name, name as JSON: the dog", "asks more than once for the field 'name'"),
         ("Say it: " + "dog " * 100, "this model was trained on at most 60"),
         ([{"role": "system", "content": "Say it: x"}], "the prompt has the role 'system'"),

@@ -62,6 +62,7 @@ def fill_blanks(
 ) -> FilledText:
     """Does what `Model.fill` says."""
     parts = split_blanks(text, blank)
+    _check_limit(limit)
     plan = _plan_blanks(model, parts, settings, limit=limit)
     return _run(model, plan, INSTRUCTION + text if prompt is None else prompt, settings, parts)
 
@@ -78,8 +79,14 @@ def rewrite_span(
     strength: float | None = None,
 ) -> FilledText:
     """Does what `Model.edit` says."""
-    if not 0 <= start <= end <= len(text):
-        raise ValueError(f"the span is {start}:{end}, must lie within the text's {len(text):,} characters")
+    for name, value in (("text", text), ("instruction", "" if instruction is None else instruction)):
+        if not isinstance(value, str):
+            raise ValueError(f"the {name} is {value!r:.80}, must be text")
+    if not (_is_integer(start) and _is_integer(end) and 0 <= start <= end <= len(text)):
+        raise ValueError(f"the span is {start!r}:{end!r}, must lie within the text's {len(text):,} characters")
+    if strength is not None and not isinstance(strength, int | float):
+        raise ValueError(f"strength is {strength!r:.80}, must be a number above 0 and at most 1")
+    _check_limit(limit)
     old, reach = text[start:end], int(model.transformer.config.max_context * MAX_SHOWN)
     left, right = text[max(0, start - reach) : start], text[end : end + reach]
     prompt = INSTRUCTION + left + BLANK + right if instruction is None else f"{instruction}: {left}{old}{right}"
@@ -90,6 +97,15 @@ def rewrite_span(
     else:
         plan = _plan_from(model, left, old, right, settings, strength=strength)
     return _run(model, plan, prompt, settings, (text[:start], text[end:]))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_limit(limit: object) -> None:
+    if limit is not None and not (_is_integer(limit) and limit >= 1):  # type: ignore[operator]
+        raise ValueError(f"limit is {limit!r:.80}, must be an integer of at least 1, or None")
 
 
 def head(text: str, room: int, tokenizer: TextTokenizer, vocabulary: Vocabulary) -> str:

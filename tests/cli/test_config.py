@@ -183,6 +183,13 @@ def test_a_file_in_the_working_directory_is_not_read(run, tmp_path, monkeypatch)
     assert shown(run)["port"] == (8000, "default")
 
 
+def test_a_file_in_another_encoding_is_refused(run, configure):
+    path = configure("steps = 4")
+    path.write_bytes(b"model = '\xff'")
+    code, out, err = run("fields")
+    assert (code, out, err) == (2, "", f"redraft: {path} is not UTF-8: byte 0xff at 9\n")
+
+
 def test_a_file_that_is_named_and_not_there_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setenv("REDRAFT_CONFIG", str(tmp_path / "gone.toml"))
     code, out, err = run("fields")

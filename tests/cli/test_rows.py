@@ -231,7 +231,7 @@ def test_bad_rows_may_be_skipped(run, checkpoint, file, tmp_path):
     assert code == 1
     assert without_warnings(err) == (
         f"redraft: skipped: {path}, line 2: the prompt is empty (id b)\n"
-        f"redraft: skipped: {path}, line 3 is not JSON: Expecting ':' delimiter at character 10\n"
+        f"redraft: skipped: {path}, line 3 is not JSON: Expecting ':' delimiter at character 11\n"
         f"redraft: skipped: {path}, line 4: no column 'prompt'; there are 'id' (id c)\n"
         f"redraft: skipped: 2 more bad rows of {path}\n"
         "redraft: 5 of 7 rows were bad and skipped\n"

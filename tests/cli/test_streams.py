@@ -162,15 +162,28 @@ def test_closed_streams_that_are_not_needed_do_no_harm(run, checkpoint):
     assert (closed.returncode, closed.stdout.decode(), closed.stderr) == (0, text, b"")
 
 
+@pytest.mark.parametrize("full", ["2>/dev/full", "2>&-"])
+def test_a_note_that_cannot_be_written_costs_no_row_and_no_exit_code(tmp_path, checkpoint, full):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "hello"}\n{"prompt": null}\n{"prompt": "again"}\n')
+    asked = ("-m", checkpoint, "--seed", 3, "--max-new-tokens", 4)
+    rows = ("generate", "--rows", tmp_path / "rows.jsonl", "--skip-bad", "--output", tmp_path / "out.jsonl", *asked)
+    # A row was left out.
+    assert redraft_command(*rows, shell=full).returncode == 1
+    assert (tmp_path / "out.jsonl").read_text().count('"finish_reason"') == 2
+    # An answer that is cut.
+    assert redraft_command("generate", "hello", *asked, "--strict", shell=full).returncode == 3
+
+
 def test_what_the_system_refuses_is_a_sentence(run, tmp_path):
-    def refused(path: Path) -> str:
+    def refused(path: Path, attempt=Path.read_bytes) -> str:
         with pytest.raises(OSError) as error:  # noqa: PT011 - which one it is, is the system's business
-            path.read_bytes()
+            attempt(path)
         return explain_os_error(error.value)
 
     (tmp_path / "file").touch()
     assert refused(tmp_path / "no") == f"there is no file or folder '{tmp_path / 'no'}'"
     assert refused(tmp_path) == f"'{tmp_path}' is a folder, not a file"
+    assert refused(tmp_path / "file", Path.mkdir) == f"'{tmp_path / 'file'}' is a file, not a folder"
     assert refused(tmp_path / "file" / "x") == f"'{tmp_path / 'file' / 'x'}' leads through a file that is not a folder"
     assert explain_os_error(PermissionError(13, "Permission denied", "a")) == (
         "'a' may not be read or written: permission denied"

@@ -24,7 +24,7 @@ def found(answer: str, *fields: str, text: str = TEXT) -> list[str]:
         ('{"name": 5, "city": ["Lyon"]}', ["the value 5 of the field 'name' does not stand in the text"]),
         ('{"name": true, "city": ["Lyon"]}', []),
         ('{"name": "Ana", "city": "Por', ['the answer \'{"name": "Ana", "city": "Por\' is not valid JSON ']),
-        ("", ["the answer '' is not valid JSON (expecting value at character 0): try another seed"]),
+        ("", ["the answer '' is not valid JSON (expecting value at character 1): try another seed"]),
         ('{"name": NaN, "city": null}', ["is not valid JSON (NaN is not a JSON value)"]),
         ("[" * 100_000, ["is not valid JSON (too deep)"]),
         ("[1]", ["the answer '[1]' is JSON but not an object with the fields asked for"]),
@@ -69,7 +69,7 @@ def test_a_value_may_have_its_spaces_and_quotation_marks_in_another_form():
 
 def test_a_reason_of_the_json_reader_is_one_sentence():
     (sentence,) = found('{"name": "Ana')
-    assert "(unterminated string starting at character 9)" in sentence
+    assert "(unterminated string starting at character 10)" in sentence
 
 
 def test_long_values_and_many_names_are_cut():

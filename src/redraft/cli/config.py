@@ -79,6 +79,8 @@ def read_config() -> dict[str, Any]:
 
     try:
         values = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {data[error.start]:#04x} at {error.start}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     try:

@@ -6,7 +6,8 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 ESCAPE_ERRORS = "redraft.escape"
@@ -21,16 +22,34 @@ class ClosedOutput(io.TextIOBase):
         raise OSError(errno.EBADF, "standard output is closed; send it to a file, a pipe or /dev/null")
 
 
+class ErrorStream(io.TextIOWrapper):
+    """Standard error, of which nothing depends: what cannot be written, on a full disk or to nobody, is thrown away."""
+
+    def write(self, text: str) -> int:
+        """Writes a text, or as if."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes what can be written."""
+        with suppress(OSError):
+            super().flush()
+
+
 def prepare_streams() -> None:
     """Makes standard output hold every character, as JSON's escapes where its encoding has none, or say it is closed.
 
-    Standard error, where it is closed, is thrown away.
+    What cannot be written on standard error, also where it is closed, is thrown away.
     """
     _occupy_descriptors()
     if sys.stdout is None:
         sys.stdout = ClosedOutput()
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the process's life
+    elif type(sys.stderr) is io.TextIOWrapper:
+        own = sys.stderr
+        sys.stderr = ErrorStream(own.buffer, own.encoding, own.errors, line_buffering=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error(ESCAPE_ERRORS, _Escape(sys.stdout.encoding))
         sys.stdout.reconfigure(errors=ESCAPE_ERRORS)
@@ -89,6 +108,8 @@ def explain_os_error(error: OSError) -> str:
         return error.strerror or str(error)
     if isinstance(error, FileNotFoundError):
         return f"there is no file or folder {name!r}"
+    if isinstance(error, FileExistsError) and Path(name).is_file():
+        return f"{name!r} is a file, not a folder"
     if isinstance(error, IsADirectoryError):
         return f"{name!r} is a folder, not a file"
     if isinstance(error, NotADirectoryError):

@@ -164,5 +164,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         # Some of its messages end in "at" already.
         message = f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at")
-        return f"{message} at character {error.pos}"
+        return f"{message} at character {error.pos + 1}"
     return "too deep" if isinstance(error, RecursionError) else str(error)

@@ -284,9 +284,8 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"the text holds the lone surrogate {text[error.start]!r} at character {error.start}: send valid Unicode"
-        ) from None
+        where = f"{text[error.start]!r} at character {error.start + 1}"
+        raise ValueError(f"the text holds the lone surrogate {where}: send valid Unicode") from None
 
 
 def _check_messages(messages: Sequence[Mapping[str, object]]) -> None:

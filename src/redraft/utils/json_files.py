@@ -43,7 +43,7 @@ def parse_json_line(line: str | bytes, where: str) -> dict[str, Any]:
         row = json.loads(line, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         # Where in the line: that its line break begins a second one says nothing.
-        raise ValueError(f"{where} is not JSON: {error.msg} at character {error.pos}") from None
+        raise ValueError(f"{where} is not JSON: {error.msg} at character {error.pos + 1}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
     if not isinstance(row, dict):

@@ -84,7 +84,9 @@ class Card:
             near = self._near(unknown)
             meant = f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(map(repr, near))}" if near else ""
             listed = "`redraft fields` lists what it knows"
-            yield f"this model was not trained on the {fields_in_words(unknown)}: {listed}{meant}"
+            joined = any(" and " in name or ";" in name for name in unknown)
+            apart = "; fields are separated by commas" if joined else ""
+            yield f"this model was not trained on the {fields_in_words(unknown)}: {listed}{meant}{apart}"
         if repeated := [name for name, count in asked.items() if count > 1]:
             yield f"the prompt asks more than once for the {fields_in_words(repeated)}: once is enough"
 

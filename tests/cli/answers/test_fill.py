@@ -64,6 +64,7 @@ def test_what_cannot_be_done_is_refused_before_the_model_is_loaded(run, file):
         ("give either --span A:B or --find TEXT", "edit", file, "--span", "1:2", "--find", "a"),
         ("--find 'n' stands 3 times in the file", "edit", file, "--find", "n"),
         ("--find 'Bob' stands 0 times", "edit", file, "--find", "Bob"),
+        ("--find is empty, must be a text that stands in the file once", "edit", file, "--find", ""),
         ("--span is '3:99', must be A:B within the file's 31 characters", "edit", file, "--span", "3:99"),
         ("--span is '3-5', must be A:B", "edit", file, "--span", "3-5"),
         ("--limit cannot be combined with --strength", "edit", file, "--span", "1:2", "--limit", 3, "--strength", 1),

@@ -175,6 +175,8 @@ def test_bad_files(tmp_path, tokenizer):
     (tmp_path / "rows.txt").write_text("x")
     with pytest.raises(ValueError, match=r"rows.txt has none of the endings .csv, "):
         read_training_rows(tmp_path / "rows.txt", RowFormat())
+    with pytest.raises(FileNotFoundError):
+        read_training_rows(tmp_path / "nowhere", RowFormat())
     good = jsonl(tmp_path / "rows.jsonl", {"prompt": "a", "answer": "b"})
     with pytest.raises(ValueError, match="1 weight for 2 files: give each file one"):
         read_data([good, good], tokenizer, CONFIG, form=RowFormat(), weights=(1,))

@@ -164,7 +164,7 @@ def test_bad_rows_are_kept_apart(file):
     )
     assert [row.line for row in RowFile(path) if isinstance(row, Row)] == [1, 5]
     assert [row for row in RowFile(path) if isinstance(row, BadRow)] == [
-        BadRow(2, "line 2 is not JSON: Expecting ':' delimiter at character 10"),
+        BadRow(2, "line 2 is not JSON: Expecting ':' delimiter at character 11"),
         BadRow(3, "line 3: the prompt is empty", {"prompt": "", "id": 3}, 3),
         BadRow(
             4,

@@ -98,7 +98,9 @@ def edit(
 
 
 def _find(text: str, wanted: str) -> tuple[int, int]:
-    count = text.count(wanted) if wanted else 0
+    if not wanted:
+        raise ValueError("--find is empty, must be a text that stands in the file once; or give --span A:B")
+    count = text.count(wanted)
     if count != 1:
         raise ValueError(
             f"--find {wanted!r:.60} stands {count} times in the file, must stand there once: give --span A:B"

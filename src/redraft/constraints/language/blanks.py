@@ -20,8 +20,8 @@ def split_blanks(text: str, blank: str = BLANK) -> tuple[str, ...]:
     """Returns the parts of a text around its blanks. ValueError where it has none, or nothing between two of them."""
     if not isinstance(text, str):
         raise ValueError(f"the text is {text!r:.80}, must be a text with blanks")
-    if not blank:
-        raise ValueError("the mark of a blank is empty, must be a text such as '___'")
+    if not isinstance(blank, str) or not blank:
+        raise ValueError(f"the mark of a blank is {blank!r:.80}, must be a text such as '___'")
     parts = tuple(re.split(f"{re.escape(blank)}_*" if blank == BLANK else re.escape(blank), text))
     if len(parts) < 2:
         raise ValueError(f"the text has no blank: mark it with {blank}")

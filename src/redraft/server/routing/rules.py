@@ -153,6 +153,8 @@ def read_rules(path: Path) -> RoutingRules:
         raise ValueError(f"{source}: has {len(data)} bytes, the limit is {MAX_RULES_BYTES}")
     try:
         found = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: is not UTF-8: byte {data[error.start]:#04x} at {error.start}") from None
     except ValueError as error:
         raise ValueError(f"{source}: is not valid TOML: {error}") from None
     if unknown := [name for name in found if name not in ("ways", "rules")]:

@@ -99,6 +99,8 @@ def _columns(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
         source = LineSource(path)
         kind = SUFFIXES.get(source.suffix)
         if kind is None:
+            # A file that is not there says so, whatever its name.
+            path.stat()
             known = ", ".join((*SUFFIXES, PARQUET_SUFFIX))
             raise ValueError(f"{path} has none of the endings {known}: rename it, or convert it to one of them")
         parsed = PARSERS[kind](source.lines())

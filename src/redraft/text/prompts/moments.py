@@ -44,7 +44,7 @@ _TWO_DIGIT_YEARS = range(1930, 2070)
 _HOUR_MARK = r"(?:h(?:ou)?rs?|h|uhr|hundred|o.?clock|[ap]\.?m|[ap])(?![^\W\d_])"
 _CLOCK = re.compile(
     # Only what follows in these ways is of one time: 14:30, 14h30, 14 Uhr 30, hour=14 minute=30.
-    r"(?<!\d)(?<!\d[:h])(\d\d?)(?:\s?[:h]\s?(\d\d)|\s?uhr\s(\d\d?)|\W{0,3}min[a-z]*\W{0,3}(\d\d?))(?!\d)"
+    r"(?<!\d)(?<!\d[:h])(\d\d?)(?:\s?[:h]\s?(\d\d)|\s?(?:uhr|heures?|hours?)\s(\d\d?)|\W{0,3}min[a-z]*\W{0,3}(\d\d?))(?!\d)"
 )
 _LOOSE_CLOCK = re.compile(r"(?<!\d)(\d\d?)(?=[\s.]\s?(\d\d)(?!\d))")
 _DIGITS_CLOCK = re.compile(r"(?<!\d)(\d\d?)(\d\d)(?!\d)")
@@ -93,14 +93,16 @@ def _names_date(date: datetime.date, text: str) -> bool:
     if not there[year] or (year < 100 and date.year not in _TWO_DIGIT_YEARS):
         return False
     there[year] -= 1
-    if date.month not in months and there[date.month]:
-        if months and not numeric:
-            return False
-        there[date.month] -= 1
-    elif date.month not in months and (months or "month" in folded or not _WORD.search(folded)):
-        return False
     is_last = (date + datetime.timedelta(days=1)).day == 1 and "last day" in folded
-    return bool(there[date.day]) or is_last or date.day in map(_ordinal, _ORDINAL.finditer(folded))
+    if there[date.day]:
+        there[date.day] -= 1
+    elif not is_last and date.day not in map(_ordinal, _ORDINAL.finditer(folded)):
+        return False
+    if date.month in months:
+        return True
+    if there[date.month]:
+        return not months or bool(numeric)
+    return not months and "month" not in folded and _WORD.search(folded) is not None
 
 
 def _dates_of(first: str, separator: str, second: str, third: str) -> set[datetime.date] | None:

@@ -37,20 +37,22 @@ _PHONE_FORMS = {
 _SIGNED = re.compile(r"(?<![\w)\]])[-−](?=[^\s\w]?\d)|\([\d.,'’]+\)(?=\s*\w)")
 _MULTIPLIED = re.compile(r"(?i)\b(?:dozen|hundred|thousand|million|billion|half)\b|\d ?(?:k|mn?|mio|bn)\b")
 _HUNDREDTHS = re.compile(
-    r"(\d{1,40}) ?(?:cents?|pence|penny|pennies|centimes?|grosz[ey]?|ore|öre|paise|paisa|centavos?|hellers?)\b",
+    r"(?<!\d)(\d{1,40}) ?(?:cents?|pence|penny|pennies|centimes?|grosz[ey]?|ore|öre|paise|paisa|centavos?|hellers?)\b",
     re.IGNORECASE,
 )
 _OTHER_NAMES = {
     "EUR": "euro cent cents", "USD": "us$ dollar buck bucks cent cents", "GBP": "pound sterling quid pence penny",
-    "CHF": "fr sfr franc franken", "PLN": "złoty złotych zlotys", "SEK": "krona kronas", "INR": "rs rupee",
-    "BRL": "real", "CZK": "crown koruna korun kc",
+    "JPY": "yens 円", "CHF": "fr sfr franc franken", "PLN": "złoty złotych zlotys", "SEK": "krona kronas",
+    "INR": "rs rupee", "BRL": "real", "CZK": "crown koruna korun kc",
 }  # fmt: skip
 """What currencies are called too."""
 _PHONE = re.compile(r"\d(?:[\s().\-/–]{0,5}\d)*")
 _BESIDE_UNIT = re.compile(r"[\s-]?([^\W\d_]+)")
 _BETWEEN_PARTS = re.compile(r"[\s,]{0,3}(?:and\s)?")
-_OTHER_UNITS = {"m": "min", "mins": "min", "sec": "s", "secs": "s", "hr": "h", "hrs": "h"}
-"""Signs of units of time that answers do not have."""
+_OTHER_UNITS = {
+    "m": "min", "mins": "min", "sec": "s", "secs": "s", "hr": "h", "hrs": "h", "kilo": "kg", "kilos": "kg", "kgs": "kg",
+}  # fmt: skip
+"""What units are called too."""
 
 
 def check_rewritten(request: str, answer: str, text: str, *, is_free: bool = True) -> Iterator[str]:

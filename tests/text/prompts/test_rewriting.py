@@ -138,6 +138,7 @@ def test_right_answers_are_not_doubted():
         ("Write the time as HH:MM: room 1 14.30", "14:30"),
         ("Write the time as HH:MM: 24:00", "24:00"),
         ("Write the weight in g: between 2 kg and 3 kg", "3000 g"),
+        ("Write the weight in g: item (2) weighs 5 g", "5 g"),
         ("Write the weight in g: 2 kilos", "2000 g"),
         ("Write the weight in g: .5 kg", "500 g"),
         ("Write the duration in s: 2m30s", "150 s"),
@@ -198,7 +199,7 @@ def test_an_answer_to_a_prompt_is_told_of_once(answer: str, options: dict[str, b
 @pytest.mark.parametrize(
     "text",
     ["9" * 50_000, "(" * 50_000 + "1", "1 " * 50_000, "1.000 " * 20_000, "- " * 50_000, "2 kg 3 h " * 6_000,
-     "ten min to " * 5_000, "+1 EUR and " * 5_000],
+     "ten min to " * 5_000, "+1 EUR and " * 5_000, "1 " + "and " * 12_000 + "\nEUR 5"],
 )  # fmt: skip
 @pytest.mark.parametrize(
     ("form", "answer"),

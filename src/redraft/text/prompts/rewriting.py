@@ -34,8 +34,12 @@ _PHONE_FORMS = {
     "+CC NUMBER": re.compile(r"\+(?P<digits>[1-9]\d{0,2} \d{4,14})", re.ASCII),
 }
 
-_SIGNED = re.compile(r"(?<![\w)\]])[-−](?=[^\s\w]?\d)|\([\d.,'’]+\)(?=\s*\w)")
+_MINUS = re.compile(r"(?<![\w)\]])[-−](?=[^\s\w]?\d)")
+_NEGATIVE = re.compile(rf"{_MINUS.pattern}|\([\d.,'’]+\)(?=\s*\w)")
+"""What lessens an amount: accounts have those that are below zero in brackets."""
 _MULTIPLIED = re.compile(r"(?i)\b(?:dozen|hundred|thousand|million|billion|half)\b|\d ?(?:k|mn?|mio|bn)\b")
+MAX_BETWEEN = 40
+"""Characters between the two numbers of an amount."""
 _HUNDREDTHS = re.compile(
     r"(?<!\d)(\d{1,40}) ?(?:cents?|pence|penny|pennies|centimes?|grosz[ey]?|ore|öre|paise|paisa|centavos?|hellers?)\b",
     re.IGNORECASE,
@@ -102,16 +106,18 @@ def _with_hundredths(text: str) -> Iterator[Decimal]:
     numbers = [one for one in re.finditer(r"\d+", text) if len(one[0]) <= MAX_WRITTEN]
     for whole, part in pairwise(numbers):
         between = text[whole.end() : part.start()]
+        if len(part[0]) > 2 or len(between) > MAX_BETWEEN:
+            continue
         # 12 USD and 13 EUR are two amounts, and so are EUR 12 and EUR 13.
         has_two = not _HUNDREDTHS.match(text, part.start()) and (
             _ANY_CURRENCY.match(text, part.end()) or _SECOND_AMOUNT.search(between)
         )
-        if len(part[0]) <= 2 and not (has_two and _ANY_CURRENCY.search(between)):
+        if not (has_two and _ANY_CURRENCY.search(between)):
             yield Decimal(whole[0]) + Decimal(part[0]) / 100
 
 
 def _check_sign(number: str, text: str, kind: str) -> Iterator[str]:
-    said = _SIGNED.search(text)
+    said = (_NEGATIVE if kind == "amount" else _MINUS).search(text)
     if number[0] not in "-−":
         if said:
             yield _said_beside(said, kind)

@@ -4,7 +4,7 @@ from redraft.bundled.data import normalization
 from redraft.bundled.data.extraction.phrasings import KINDS
 from redraft.bundled.data.wide.grammar import read_table
 from redraft.bundled.data.wide.records import REFUSAL
-from redraft.text.prompts.rewriting import UNITS
+from redraft.text.prompts.values import UNITS
 from redraft.weights.card import Card
 
 EXTRACTION_FORM = "Extract {fields} as JSON: {text}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from redraft.text.characters import comparable
-from redraft.text.prompts.rewriting import numbers_in
+from redraft.text.prompts.values import numbers_in
 from redraft.utils.words import counted
 
 MAX_SHOWN = 60

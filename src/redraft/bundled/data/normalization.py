@@ -17,8 +17,7 @@ from typing import Any
 from redraft.bundled.data import unseen_styles
 from redraft.bundled.data.extraction.values import ordinal
 from redraft.bundled.data.record import Record
-from redraft.bundled.data.value_tables import COUNTRIES, CURRENCIES, DAYS, MONTHS
-from redraft.text.prompts.rewriting import UNIT_NAMES, UNITS
+from redraft.text.prompts.values import COUNTRIES, CURRENCIES, DAYS, MONTHS, UNIT_NAMES, UNITS
 
 Draw = random.Random
 

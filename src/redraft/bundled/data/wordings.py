@@ -2,8 +2,7 @@
 
 import datetime
 
-from redraft.bundled.data.value_tables import COUNTRIES, CURRENCIES, DAYS, MONTHS
-from redraft.text.prompts.rewriting import UNIT_NAMES, UNITS
+from redraft.text.prompts.values import COUNTRIES, CURRENCIES, DAYS, MONTHS, UNIT_NAMES, UNITS
 
 Amount = tuple[int, str]
 Phone = tuple[str, str]

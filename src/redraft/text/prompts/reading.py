@@ -63,9 +63,13 @@ class ReadPrompt:
                 way_out="" if is_cut or is_held else HOLD_IT if is_greedy else ANOTHER_SEED,
             )
         else:
-            found += [*check_keys(answer), *check_date(answer)]
+            found += check_keys(answer)
+            told: list[str] = []
             if task is not None:
-                found += check_rewritten(self.text[: task.start], answer, task.text)
+                is_free = not (is_held or is_stopped)
+                told += check_rewritten(self.text[: task.start], answer, task.text, is_free=is_free)
+            # A date in the format asked for was looked up already.
+            found += told or check_date(answer)
         return tuple(found)
 
     def is_refused(self, answer: str) -> bool:

@@ -1,121 +1,243 @@
-"""Whether a value that was rewritten in another format can be the one in the text: its numbers, unit and sign."""
+"""Whether a text that was rewritten as asked can be right: its format, and the numbers, unit and sign of its value."""
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from itertools import pairwise
+from itertools import pairwise, product
 
-UNITS = {
-    "weight": {"mg": 1, "g": 1_000, "kg": 1_000_000, "t": 1_000_000_000},
-    "length": {"mm": 1, "cm": 10, "m": 1_000, "km": 1_000_000},
-    "volume": {"ml": 1, "cl": 10, "l": 1_000},
-    "size": {"kB": 1, "MB": 1_000, "GB": 1_000_000, "TB": 1_000_000_000},
-    "duration": {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000},
+from redraft.text.checks import brief
+from redraft.text.prompts.moments import DATE_FORMS, TIME_FORMS, check_date, check_time
+from redraft.text.prompts.values import (
+    COUNTRIES,
+    CURRENCIES,
+    MAX_WRITTEN,
+    UNIT_NAMES,
+    UNITS,
+    numbers_in,
+    places_of_numbers,
+)
+
+UNSAYABLE = "cannot be said"
+"""The answer of a model that knows it where the text does not determine the value that is to be rewritten."""
+
+Check = Callable[[re.Match[str], str], Iterator[str]]
+
+_CURRENCY = r"(?P<currency>[A-Z]{3})"
+_AMOUNT_FORMS = {
+    "0.00 CUR": re.compile(rf"(?P<number>[-−]?\d+\.\d\d) {_CURRENCY}", re.ASCII),
+    "CUR 0,000.00": re.compile(rf"{_CURRENCY} (?P<number>[-−]?\d{{1,3}}(?:,\d{{3}})*\.\d\d)", re.ASCII),
+    "0.000,00 CUR": re.compile(rf"(?P<number>[-−]?\d{{1,3}}(?:\.\d{{3}})*,\d\d) {_CURRENCY}", re.ASCII),
 }
-"""The size of each unit in the smallest one of its kind."""
-UNIT_NAMES = {
-    "mg": "milligrams", "g": "grams", "kg": "kilograms", "t": "tonnes", "mm": "millimetres", "cm": "centimetres",
-    "m": "metres", "km": "kilometres", "ml": "millilitres", "cl": "centilitres", "l": "litres", "kB": "kilobytes",
-    "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes", "ms": "milliseconds", "s": "seconds",
-    "min": "minutes", "h": "hours",
-}  # fmt: skip
+_PHONE_FORMS = {
+    "E.164": re.compile(r"\+(?P<digits>[1-9]\d{4,14})", re.ASCII),
+    "00 and digits": re.compile(r"00(?P<digits>[1-9]\d{4,14})", re.ASCII),
+    "+CC NUMBER": re.compile(r"\+(?P<digits>[1-9]\d{0,2} \d{4,14})", re.ASCII),
+}
 
-MAX_WRITTEN = 40
-"""Characters of a number: what is longer is none that is rewritten."""
-
-_ASKED = re.compile(r"\b(?:amount|date|time)\b")
-_NUMBER = re.compile(r"\d+(?:[.,'’_]\d+)*")
-_GROUPED = re.compile(r"\d{1,3}(?:\s\d{3})+(?:[.,]\d+)?")
-_QUANTITY = re.compile(r"([\d.,]+) ([A-Za-z]+)")
-_AMOUNT = re.compile(r"(?:[A-Z]{3} )?([\d.,]+)(?: [A-Z]{3})?")
-_TIME = re.compile(r"(\d\d?)[:h](\d\d)(?: ([ap])m)?")
-_SIGNED = re.compile(r"(?<![\w)\]])[-−](?=[^\s\w]?\d)|\([\d.,'’]+\)(?=\s*\w)")
-_DATE = re.compile(r"(?=.*\d{4})[\w ./,-]{8,20}")
+_MINUS = re.compile(r"(?<![\w)\]])[-−](?=[^\s\w]?\d)")
+_NEGATIVE = re.compile(rf"{_MINUS.pattern}|\([\d.,'’]+\)(?=\s*\w)")
+"""What lessens an amount: accounts have those that are below zero in brackets."""
 _MULTIPLIED = re.compile(r"(?i)\b(?:dozen|hundred|thousand|million|billion|half)\b|\d ?(?:k|mn?|mio|bn)\b")
-_ORDINAL = re.compile(r"(?i)(?:first|second|third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|teen|tie)th)\b")
+MAX_BETWEEN = 40
+"""Characters between the two numbers of an amount."""
+_HUNDREDTHS = re.compile(
+    r"(?<!\d)(\d{1,40}) ?(?:cents?|pence|penny|pennies|centimes?|grosz[ey]?|ore|öre|paise|paisa|centavos?|hellers?)\b",
+    re.IGNORECASE,
+)
+_OTHER_NAMES = {
+    "EUR": "euro cent cents", "USD": "us$ dollar buck bucks cent cents", "GBP": "pound sterling quid pence penny",
+    "JPY": "yens 円", "CHF": "fr sfr franc franken", "PLN": "złoty złotych zlotys", "SEK": "krona kronas",
+    "INR": "rs rupee", "BRL": "real", "CZK": "crown koruna korun kc",
+}  # fmt: skip
+"""What currencies are called too."""
+_PHONE = re.compile(r"\d(?:[\s().\-/–]{0,5}\d)*")
+_BESIDE_UNIT = re.compile(r"[\s-]?([^\W\d_]+)")
+_BETWEEN_PARTS = re.compile(r"[\s,]{0,3}(?:and\s)?")
+_OTHER_UNITS = {
+    "m": "min", "mins": "min", "sec": "s", "secs": "s", "hr": "h", "hrs": "h", "kilo": "kg", "kilos": "kg", "kgs": "kg",
+}  # fmt: skip
+"""What units are called too."""
 
 
-def numbers_in(text: str) -> set[Decimal]:
-    """Returns the numbers that stand in a text, in each reading of their points, commas and spaces."""
-    found = set()
-    for written in (*_NUMBER.findall(text), *_GROUPED.findall(text)):
-        if len(written) > MAX_WRITTEN:
-            continue
-        parts = re.split(r"\D", written)
-        # 1.234 may be a thousand or one and a bit; 1.5 is not fifteen.
-        if all(len(part) == 3 for part in parts[1:]):
-            found.add(Decimal("".join(parts)))
-        if len(parts) > 1:
-            found.add(Decimal(f"{''.join(parts[:-1])}.{parts[-1]}"))
-    return found
+def check_rewritten(request: str, answer: str, text: str, *, is_free: bool = True) -> Iterator[str]:
+    """Yields a sentence for an answer that lacks the format asked for, or whose value the text may not mean.
 
-
-def check_rewritten(request: str, answer: str, text: str) -> Iterator[str]:
-    """Yields a sentence for an answer that the text cannot mean, or may not mean.
-
-    request: what stands before the text, such as "Write the time as HH:MM:"; others than for a date, a time, an amount
-    or a quantity are not checked.
+    request: what stands before the text, such as "Write the time as HH:MM:"; others than for a date, a time, an amount,
+    a phone number, a quantity or a text without typos are not checked, nor is a format that is not known. is_free:
+    whether the model alone chose the answer's format; a language that it is held to may ask for another.
     """
     written = answer.strip()
+    if written == UNSAYABLE:
+        return
     asked = _ASKED.search(request)
-    kind = "" if asked is None else asked[0]
-    if kind == "amount" and (found := _AMOUNT.fullmatch(written)):
-        yield from _check_amount(found[1], text)
-    elif kind == "date" and _DATE.fullmatch(written):
-        yield from _check_date(written, text)
-    elif kind == "time" and (found := _TIME.fullmatch(written)):
-        hour, minute, half = int(found[1]), int(found[2]), found[3]
-        if minute > 59 or not (1 <= hour <= 12 if half else hour <= 24):
-            yield f"there is no time {written}: check the time in the text"
-        elif not any(character.isdigit() for character in text):
-            yield f"the time {written} does not stand in the text: check it"
-    elif (found := _QUANTITY.fullmatch(written)) and found[2] in UNIT_NAMES:
-        yield from _check_quantity(found[1], found[2], text)
+    if asked is None:
+        if _REPAIR.search(request):
+            yield from _check_repaired(written, text)
+        return
+    kind, form = asked["kind"], asked["form"]
+    check, forms = _KINDS[kind]
+    if form in forms:
+        forms = {form: forms[form]}
+    found = [list(check(match, text)) for pattern in forms.values() if (match := pattern.fullmatch(written))]
+    if found:
+        # In a format that is not known it is right in any reading.
+        yield from min(found, key=len)
+    elif form in forms and is_free:
+        name = "phone number" if kind == "phone" else kind
+        yield f"the answer {brief(written)} is no {name} {'in' if kind in UNITS else 'as'} {form}: check it"
 
 
-def _check_amount(number: str, text: str) -> Iterator[str]:
-    numbers = [Decimal(written) for written in re.findall(r"\d+", text) if len(written) <= MAX_WRITTEN]
-    # "737 dollars, 77/100"
-    known = numbers_in(text) | {whole + part / 100 for whole, part in pairwise(numbers) if part < 100}
+def _check_amount(found: re.Match[str], text: str) -> Iterator[str]:
+    number, currency = found["number"], found["currency"]
+    known = numbers_in(_HUNDREDTHS.sub("", text)) | set(_with_hundredths(text))
     if not numbers_in(number) & known:
         yield f"the amount {number} does not stand in the text: check it"
-    elif said := _MULTIPLIED.search(text) or _SIGNED.search(text):
-        yield f"the text has {said[0].strip()!r} beside its amount, which the answer may not say: check it"
+    elif said := _MULTIPLIED.search(text):
+        yield _said_beside(said, "amount")
+    else:
+        yield from _check_sign(number, text, "amount")
+    if not _names_of(currency).search(text):
+        yield f"the currency {currency} does not stand in the text: check it"
 
 
-def _check_date(written: str, text: str) -> Iterator[str]:
-    digits = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", written)
-    numbers = [int(part) for part in re.findall(r"\d+", digits)]
-    compact = re.sub(r"(?<!\d)(\d{4})(\d\d)(\d\d)(?!\d)", r"\1-\2-\3", text)
-    there = Counter(int(part) for part in re.findall(r"(?<!\d)\d{1,4}(?!\d)", compact))
-    years = [number for number in numbers if number > 31]
-    rest = Counter(number for number in numbers if number <= 31)
-    missing = rest - there
-    # A month, or a day, may be a word.
-    may_miss = rest.total() > 1 and re.search(r"[^\W\d_]", text) is not None
-    if _ORDINAL.search(text):
-        missing.clear()
-    if any(year not in there and year % 100 not in there for year in years) or missing.total() > may_miss:
-        yield f"the date {written} does not stand in the text: check it"
+def _with_hundredths(text: str) -> Iterator[Decimal]:
+    """Yields the amounts that a text has in two numbers, "737 dollars, 77/100", or in hundredths: "77 cents"."""
+    yield from (Decimal(written) / 100 for written in _HUNDREDTHS.findall(text))
+    numbers = [one for one in re.finditer(r"\d+", text) if len(one[0]) <= MAX_WRITTEN]
+    for whole, part in pairwise(numbers):
+        between = text[whole.end() : part.start()]
+        if len(part[0]) > 2 or len(between) > MAX_BETWEEN:
+            continue
+        # 12 USD and 13 EUR are two amounts, and so are EUR 12 and EUR 13.
+        has_two = not _HUNDREDTHS.match(text, part.start()) and (
+            _ANY_CURRENCY.match(text, part.end()) or _SECOND_AMOUNT.search(between)
+        )
+        if not (has_two and _ANY_CURRENCY.search(between)):
+            yield Decimal(whole[0]) + Decimal(part[0]) / 100
 
 
-def _check_quantity(number: str, unit: str, text: str) -> Iterator[str]:
+def _check_sign(number: str, text: str, kind: str) -> Iterator[str]:
+    said = (_NEGATIVE if kind == "amount" else _MINUS).search(text)
+    if number[0] not in "-−":
+        if said:
+            yield _said_beside(said, kind)
+    elif not said:
+        yield f"the text has no sign before its {kind}: check the answer's"
+
+
+def _said_beside(said: re.Match[str], kind: str) -> str:
+    return f"the text has {said[0].strip()!r} beside its {kind}, which the answer may not say: check it"
+
+
+def _names_of(currency: str) -> re.Pattern[str]:
+    """Returns the pattern of a currency as texts have it: its code, its sign, or its name."""
+    names = [currency, *CURRENCIES.get(currency, ()), *_OTHER_NAMES.get(currency, "").split()]
+    # The $ of A$ and R$ is another one.
+    return re.compile("|".join(rf"(?<![^\W\d_]){re.escape(name)}(?![^\W\d_])" for name in names), re.IGNORECASE)
+
+
+_ANY_CURRENCY = re.compile(rf"(?i:\s?(?:{'|'.join(_names_of(one).pattern for one in CURRENCIES)}))|\s?\b[A-Z]{{3}}\b")
+_SECOND_AMOUNT = re.compile(r"(?:\band\b|[,;&+]).*[^\s\d]\s*$")
+
+
+def _check_phone(found: re.Match[str], text: str) -> Iterator[str]:
+    digits = found["digits"].replace(" ", "")
+    # The zero of +44 (0) is dialled within the country alone.
+    numbers = [re.sub(r"\D", "", number.replace("(0)", "")) for number in _PHONE.findall(text)]
+    there = {number.lstrip("0") for number in numbers}
+    if digits in there or any(f"{digits[:size]}0{digits[size:]}" in there for size in (1, 2, 3)):
+        return
+    national = [size for size in (1, 2, 3) if digits[size:] in there or digits[size:] in numbers]
+    named = {code for country, code in COUNTRIES.items() if re.search(rf"\b{country}\b", text)}
+    if not national:
+        yield f"the phone number {found[0]} does not stand in the text: check it"
+    elif not any(digits[:size] in there | named for size in national):
+        yield f"the country code of {found[0]} does not stand in the text: check it"
+
+
+def _check_quantity(found: re.Match[str], text: str) -> Iterator[str]:
+    number, unit = found["number"], found["unit"]
     sizes = next(sizes for sizes in UNITS.values() if unit in sizes)
     named = [one for one in sizes if _names(one).search(text)]
     if not named:
         yield f"the text has none of the units {', '.join(sizes)} that {unit} can come from: check the answer"
         return
     try:
-        value = Decimal(number) * sizes[unit]
+        value = Decimal(number.lstrip("-−")) * sizes[unit]
     except InvalidOperation:
         value = Decimal(-1)
-    if value not in {one * sizes[of] for one in numbers_in(text) for of in named}:
+    if value not in _quantities(text, sizes, named):
         yield f"the quantity {number} {unit} is not that of the text: check it"
+    else:
+        yield from _check_sign(number, text, "quantity")
+
+
+def _quantities(text: str, sizes: Mapping[str, int], named: list[str]) -> set[Decimal]:
+    """Returns the quantities that a text can mean, in the smallest unit: each number with its unit, or with any."""
+    found: set[Decimal] = set()
+    chain: list[set[Decimal]] = []
+    last_end, last_unit = 0, ""
+    for place, readings in places_of_numbers(text):
+        behind = _BESIDE_UNIT.match(text, place.end())
+        unit = next((one for one in named if behind and _names(one).fullmatch(behind[1])), None)
+        end = behind.end() if behind and unit else place.end()
+        goes_on = chain and _BETWEEN_PARTS.fullmatch(text, last_end, place.start())
+        if unit is None and goes_on and last_unit == "h":
+            unit = "min"
+        if unit is None:
+            found |= {one * sizes[of] for one in readings for of in named}
+            continue
+        # 2 min 30 s are one quantity.
+        if not (goes_on and sizes[unit] < sizes[last_unit]):
+            found |= _sums(chain)
+            chain = []
+        chain.append({one * sizes[unit] for one in readings})
+        last_end, last_unit = end, unit
+    return found | _sums(chain)
+
+
+def _sums(parts: list[set[Decimal]]) -> set[Decimal]:
+    return {sum(choice, Decimal(0)) for choice in product(*parts)} if parts else set()
 
 
 def _names(unit: str) -> re.Pattern[str]:
     """Returns the pattern of a unit as texts have it: its sign, or its name in the singular or plural."""
     name = UNIT_NAMES[unit].removesuffix("s")
     american = name.replace("metre", "meter").replace("litre", "liter").replace("tonne", "ton")
-    return re.compile(rf"(?i)(?<![^\W\d_])(?:{unit}|{name}s?|{american}s?)(?![^\W\d_])")
+    others = "".join(f"|{other}" for other, of in _OTHER_UNITS.items() if of == unit)
+    return re.compile(rf"(?i)(?<![^\W\d_])(?:{unit}|{name}s?|{american}s?{others})(?![^\W\d_])")
+
+
+def _check_repaired(written: str, text: str) -> Iterator[str]:
+    """Yields a sentence for a text without its typos that is much longer or shorter than it was, or repeats its end."""
+    if not len(text) / 2 - 10 < len(written) < 2 * len(text) + 10:
+        yield f"the answer has {len(written)} characters, and the text {len(text)}: check it"
+    elif (end := _repeated_end(written)) and end not in text:
+        yield f"the answer ends in {brief(end)}, which the text does not repeat: check it"
+
+
+def _repeated_end(written: str) -> str:
+    """Returns the end of a text that says the same at least three times; "" if nothing is said so often."""
+    for period in range(1, 40):
+        length = max(3 * period, 12)
+        end = written[-length:]
+        if len(end) == length and end[period:] == end[:-period]:
+            return end
+    return ""
+
+
+def _unit_form(unit: str) -> re.Pattern[str]:
+    return re.compile(rf"(?P<number>[-−]?[\d.,]+) (?P<unit>{unit})", re.ASCII)
+
+
+_KINDS: dict[str, tuple[Check, Mapping[str, re.Pattern[str]]]] = {
+    "date": (check_date, DATE_FORMS),
+    "time": (check_time, TIME_FORMS),
+    "amount": (_check_amount, _AMOUNT_FORMS),
+    "phone": (_check_phone, _PHONE_FORMS),
+    **{kind: (_check_quantity, {unit: _unit_form(unit) for unit in units}) for kind, units in UNITS.items()},
+}
+_ASKED = re.compile(
+    rf"\b(?P<kind>{'|'.join(_KINDS)})\b(?:.{{0,40}}\b(?:as|in|to|form|format)\s+(?P<form>\S.*?)[\s:.?]*$)?"
+)
+_REPAIR = re.compile(r"\btypos\b")

@@ -24,13 +24,12 @@ from redraft.bundled.data.wide.texts import (
     phrasings,
 )
 from redraft.bundled.data.wide.values import Values
+from redraft.text.prompts.rewriting import UNSAYABLE
 
 REFUSAL = (
     "I can only extract fields from a text as JSON, and rewrite dates, times, amounts, phone numbers and quantities."
 )
 """The one answer to prompts of other kinds."""
-UNSAYABLE = "cannot be said"
-"""The answer where the prompt does not determine the value that is to be rewritten."""
 MAX_RECORDS = 8
 MAX_ANSWER = 520
 """Characters of an array's answer: with three characters to a token, it fits into the shipped limit of 256 tokens."""

@@ -93,6 +93,7 @@ def chat(service, **body) -> httpx2.Response:
         {"temperature": 0, "top_p": 0.9}, {"temperature": 0.0, "top_k": 1, "min_p": 0.1},
         {"canvas": {"mode": "diffusion"}, "temperature": 0, "top_p": 0},
         *({"canvas": {"mode": mode}, "top_p": 0.9, "top_k": 5} for mode in ("autoregressive", "verified", "auto")),
+        {"messages": [QUESTION, {"role": "system", "content": ""}], "strict": True},
         *({"messages": [{"role": role, "content": nothing}, QUESTION], "strict": True}
           for role in ("system", "developer") for nothing in ("", [], [{"type": "text", "text": ""}])),
     ],

@@ -29,7 +29,7 @@ OTHER_KINDS = {
 """What bodies begin with that are not JSON in UTF-8, and what to do about it."""
 
 AT_ONCE_BYTES = 2**16
-"""A body up to this length is looked through in a millisecond; a longer one not in the event loop."""
+"""A body up to this length is looked through in three milliseconds; a longer one not in the event loop."""
 
 MAX_KEY_SHOWN = 200
 """Characters of a key that occurs twice."""

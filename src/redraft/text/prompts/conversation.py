@@ -38,19 +38,19 @@ def check_conversation(prompt: object) -> None:
         raise ValueError("the conversation is empty; it needs at least one message")
     for at, message in enumerate(prompt):
         _check_message(at, message)
-    last = prompt[-1]
+    last = without_empty_instructions(prompt)[-1]
     if last.get("content") is not None and not text_of(last).strip():
         raise ValueError("the last message is empty; write something to answer")
 
 
 def without_empty_instructions(messages: Sequence[Message]) -> list[Message]:
-    """Returns a conversation without the instructions that say nothing. What comes last stays: it is to be answered."""
-    last = len(messages) - 1
-    return [
+    """Returns a conversation without the instructions that say nothing; its last message if there is nothing else."""
+    said = [
         message
-        for at, message in enumerate(messages)
-        if at == last or message["role"] not in INSTRUCTING_ROLES or message.get("content") is None or text_of(message)
+        for message in messages
+        if message["role"] not in INSTRUCTING_ROLES or message.get("content") is None or text_of(message)
     ]
+    return said or list(messages[-1:])
 
 
 def last_request(messages: Sequence[Message]) -> tuple[list[Message], list[str]]:

@@ -51,6 +51,7 @@ def test_an_encoded_body_is_refused_with_the_way_out(service):
         (BODY.encode("utf-16-le"), "is UTF-16"), (BODY.encode("utf-16-be"), "is UTF-16"),
         (BODY.encode("utf-32"), "is UTF-16 or UTF-32"), (b"{", "is not valid JSON"),
     ],
+    ids=range(6),
 )  # fmt: skip
 def test_a_body_of_another_kind_is_called_by_its_name(service, content, kind):
     error = send(service, content).json()["error"]

@@ -148,6 +148,19 @@ def test_of_a_conversation_a_single_turn_model_reads_the_last_request(model):
         assert tuple(rest) == expected.warnings
 
 
+@pytest.mark.parametrize("nothing", ["", [], (), [{"type": "text", "text": ""}]])
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_empty_instructions_are_not_left_out_since_there_are_none(model, role, nothing):
+    for conversation in (
+        [{"role": role, "content": nothing}, QUESTION],
+        [QUESTION, {"role": role, "content": nothing}],
+    ):
+        read = model.read(conversation)
+        assert (read.ids, read.warnings) == (model.read([QUESTION]).ids, model.read([QUESTION]).warnings)
+    with pytest.raises(ValueError, match="the last message is empty"):
+        model.read([{"role": role, "content": nothing}])
+
+
 def test_a_cut_answer_and_a_canvas_without_rest_are_told(model):
     prompt = QUESTION["content"]
     cut = model.generate(prompt, seed=3, max_new_tokens=4, confidence_threshold=99, stability_threshold=0)

@@ -229,6 +229,11 @@ def test_an_endpoint_answers(run, tmp_path, monkeypatch):
             "in.jsonl, line 1: topp is not supported; did you mean top_p?",
         ),
         ('{"prompt": "x"}\n', ["--body", '{"seed": 1}', "--temperature", "9"], "temperature"),
+        (
+            '{"prompt": "x"}\n',
+            ["--body", '{"top_p": 0.9}', "--temperature", "0.5"],
+            "drawn from the whole distribution",
+        ),
         ('{"prompt": "x"}\n', ["--format", "xml"], "the format of the results is 'xml', must be one of jsonl, openai"),
         ('{"prompt": "x"}\n', ["--regex", "a", "--choice", "b"], "--regex and --choice are given: an answer has one"),
         ('{"prompt": "x"}\n', ["--ray", "auto", "--actors", "0"], "actors is 0, must be above 0"),

@@ -110,7 +110,7 @@ def test_bad_input(server):
             (lines(1) + b"{\n", "line 2 is not JSON"),
             (lines(1) + lines(1), "lines 1 and 2 have the same id 'r0'"),
             (lines(1, temprature=1), "line 1: temprature is not supported; did you mean temperature?"),
-            (lines(1, url="/v1/completions"), "line 1: prompt: is missing"),
+            (lines(1, url="/v1/completions"), "line 1: messages is not supported; send it to /v1/chat/comp"),
             (b"", "has no rows"),
         ):
             batch = wait_for(client, begin(client, content)[1].id, *ENDED)
@@ -146,6 +146,11 @@ def test_without_a_state_there_are_no_such_routes(start):
         for ask in (client.batches.list, lambda: client.files.retrieve("x")):
             with pytest.raises(openai.NotFoundError, match=told):
                 ask()
+        told = r"there is no route /v1/files; .*: redraft serve --state FOLDER"
+        with pytest.raises(openai.NotFoundError, match=told):
+            client.files.create(file=b"{}", purpose="batch")
+        with pytest.raises(openai.NotFoundError, match=told):
+            client.post("/files", body={"purpose": "batch"}, cast_to=object)
 
 
 def test_the_engine_tells_of_a_rows_tokens_only_where_a_stop_text_needs_them(server, monkeypatch):

@@ -213,6 +213,23 @@ def test_answers_are_parsed_into_the_class_that_was_asked_for(client):
         client.chat.completions.parse(**asked, tools=[openai.pydantic_function_tool(City)])
 
 
+# What openai-python says of its own types.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_parsed_answer_may_be_sent_back_as_it_came(client):
+    asked: Any = ASKED | {"max_tokens": 64}
+    parsed = client.chat.completions.parse(**asked, response_format=City).choices[0].message
+    with client.chat.completions.stream(**asked, response_format=City) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    question = asked["messages"][0]
+    for message in (parsed, parsed.to_dict(), parsed.model_dump(), streamed, streamed.to_dict(), streamed.model_dump()):
+        again = client.chat.completions.create(**asked | {"messages": [question, message, question]})
+        assert "left out 2 other messages" in again.warnings[0]
+    output = client.responses.parse(model="tiny", input="say hello", text_format=City, max_output_tokens=64).output
+    for items in (output, [item.to_dict() for item in output], [item.model_dump() for item in output]):
+        again = client.responses.create(model="tiny", input=[question, *items, question], max_output_tokens=8)
+        assert "left out 2 other messages" in again.warnings[0]
+
+
 def test_text_completions(client):
     asked: Any = {"model": "tiny", "prompt": "the quick brown", "seed": 1, "max_tokens": 16}
     whole = client.completions.create(**asked, logprobs=2)

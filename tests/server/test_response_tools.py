@@ -10,6 +10,7 @@ import pytest
 
 import redraft
 from redraft.server.app import create_app
+from redraft.server.openai.responses_api.protocol import ResponsesRequest
 from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import thinking_checkpoint
@@ -90,6 +91,21 @@ def test_text_and_calls_are_items_and_can_be_sent_back(service):
     assert called == (True, True, True, True)
 
 
+def test_what_was_thought_before_an_answer_or_a_call_stands_beside_it():
+    def thought(*texts: str) -> dict:
+        return {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text} for text in texts]}
+
+    said = {"role": "assistant", "content": "I look it up."}
+    call = {"type": "function_call", "call_id": "c", "name": "now", "arguments": None, "parsed_arguments": {}}
+    items = [thought("h", "m"), said, call, thought("ha"), call, thought("lost"), {"role": "user", "content": "and?"}]
+    answer, again, question = ResponsesRequest.model_validate({"input": items}).to_chat().messages
+    assert (answer.content, answer.reasoning_content, answer.tool_calls[0].function.arguments) == (
+        "I look it up.", "hm", "",
+    )  # fmt: skip
+    assert (again.content, again.reasoning_content, len(again.tool_calls)) == ("", "ha", 1)
+    assert (question.content, question.reasoning_content) == ("and?", None)
+
+
 def events_of(response: httpx2.Response) -> list[dict]:
     return [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
 
@@ -150,7 +166,8 @@ def test_an_answer_and_a_call_that_are_cut_are_incomplete(service):
         ({"tools": [{**FIND, "nested": 1}]}, "tools.0.nested", "not supported"),
         ({"input": [{"type": "function_call", "name": "find", "arguments": "{}"}]}, "input.0.call_id", "missing"),
         ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input.0.output", "missing"),
-        ({"input": [{"type": "reasoning", "summary": []}]}, "input.0.type", "must be 'message'"),
+        ({"input": [{"type": "item_reference", "id": "m"}]}, "input.0.type", "must be 'message'"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input", "must have a message"),
     ],
 )
 def test_what_cannot_be_called_is_refused_with_its_place(service, body, param, reason):

@@ -14,6 +14,7 @@ from tests.fakes.openai_server import openai_server
 from tests.server.conftest import SECONDS
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+JSON = {"Content-Type": "application/json"}
 CATCH_ALL = 'rules = [{name = "all", to = "far"}]\n'
 
 
@@ -268,6 +269,16 @@ def test_our_own_fields_are_left_out_for_other_servers_and_this_is_told(routed):
     assert key is None
     assert strict.status_code == 400
     assert strict.json()["error"]["code"] == "strict"
+    assert len(fake.seen) == 1
+
+
+def test_a_key_that_occurs_twice_is_refused_before_any_way(routed):
+    content = json.dumps(chat())[:-1] + ', "seed": 2}'
+    with openai_server() as fake, routed(far(fake.url)).client() as client:
+        refused = client.post(CHAT, content=content, headers=JSON)
+        marked = client.post(CHAT, content=b"\xef\xbb\xbf" + json.dumps(chat("plain")).encode(), headers=JSON)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "seed")
+    assert marked.json()["choices"][0]["message"]["content"] == "Hello"
     assert len(fake.seen) == 1
 
 

@@ -127,7 +127,8 @@ def test_what_others_have_and_we_do_not_is_refused_by_name(client):
         b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
         '{"prompt": "x"}'.encode("utf-16"),
-        b'\xef\xbb\xbf{"prompt": "x"}',
+        b'{"prompt": "x", "prompt": "x"}',
+        b'{"a":1,"a":1}' * 2,
     ],
 )
 def test_what_is_no_json_to_the_letter_is_refused(client, content):
@@ -174,6 +175,7 @@ def test_a_million_errors_in_one_body_take_no_longer_than_one(client):
         (CHAT, b'{"messages":[{"role":"user","content":[%s1]}]}' % (b"{}," * 1_000_000)),
         (TEXT, b'{"prompt":"x",%s"z":1}' % b"".join(b'"%d":1,' % number for number in range(300_000))),
         (CHAT, b'{"messages":[{"role":"user",%s"z":1}]}' % b"".join(b'"%d":1,' % number for number in range(300_000))),
+        (TEXT, b'{"prompt":"x","z":[%s{"a":1,"a":1}]}' % (b'{"a":1},' * 500_000)),
     ]  # fmt: skip
     for path, content in many:
         begun = time.process_time()
@@ -594,7 +596,7 @@ def test_what_is_wrong_is_told_in_words_of_the_request(client, prompt, param, me
 
 def test_a_field_that_is_missing_is_named(client):
     assert detail(client.post(CHAT, json={}))["message"] == "messages: is missing"
-    assert from_validation([{"loc": ("body",), "type": "missing", "msg": "x"}]).param is None
+    assert from_validation([{"loc": ("body",), "type": "missing", "msg": "x"}], CHAT).param is None
 
 
 def test_a_client_that_sends_its_head_or_its_body_a_byte_at_a_time_is_left(start):

@@ -16,7 +16,7 @@ from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import thinking_checkpoint
 from tests.fakes.engines import ScriptedEngine
-from tests.fakes.tokenizers import spelled_ids
+from tests.fakes.tokenizers import byte_level_tokenizer, save_checkpoint, spelled_ids, thinking_tokenizer
 
 FIND = {
     "type": "function",
@@ -220,12 +220,55 @@ def test_arguments_that_are_no_object_are_read_as_text_with_a_warning(service, w
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "strict")
 
 
-def test_no_arguments_are_an_empty_object(service, writes):
+@pytest.mark.parametrize("arguments", ["", None])
+def test_no_arguments_are_an_empty_object(service, writes, arguments):
     asked = writes("ok")
-    call = {**CALL, "index": 0, "function": {"name": "find", "arguments": ""}}
+    function = {"name": "find", "arguments": arguments, "parsed_arguments": {"city": "Porto"}}
+    call = {**CALL, "index": 0, "function": function}
     response = ask(service, messages=[QUESTION, {"role": "assistant", "content": None, "tool_calls": [call]}, QUESTION])
     assert "warnings" not in response.json()
     assert "call:find{}" in asked[0]
+
+
+@pytest.fixture(scope="module")
+def thoughtful(tmp_path_factory):
+    """A service of a model whose template writes the thoughts of earlier answers."""
+    folder = thinking_checkpoint(tmp_path_factory.mktemp("models") / "thoughtful", max_context=2048)
+    template = "{% for one in messages %}{{ one.role }}:{{ one.reasoning_content }}:{{ one.content }}\n{% endfor %}"
+    save_checkpoint(folder, thinking_tokenizer(byte_level_tokenizer), chat_template=template)
+    service = Service(ServerSettings())
+    with ScriptedEngine(redraft.load(folder)) as engine:
+        service.attach_engine(engine, "thoughtful")
+        yield service
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        {"reasoning_content": "hm"}, {"reasoning": "hm"}, {"reasoning_content": "hm", "reasoning": "ha"},
+        {"reasoning_content": "", "reasoning": "hm"},
+    ],
+)  # fmt: skip
+def test_thoughts_of_an_earlier_answer_are_read_by_either_name(thoughtful, thoughts):
+    answer = {"role": "assistant", "content": "here", **thoughts}
+    assert ask(thoughtful, messages=[QUESTION, answer, QUESTION]).status_code == 200
+    assert "assistant:hm:here\n" in thoughtful.engine.prompts[-1]
+    model = thoughtful.engine.model
+    in_python = model.tokenizer.decode(model.encode([QUESTION, answer, QUESTION]), skip_special=False)
+    assert in_python == thoughtful.engine.prompts[-1]
+    refused = ask(thoughtful, messages=[QUESTION | thoughts])
+    assert refused.json()["error"]["param"].startswith("messages.0.reasoning")
+
+
+def test_empty_instructions_are_no_turn(service, writes):
+    asked = writes("ok")
+    for role in ("system", "developer"):
+        for nothing in ("", [], [{"type": "text", "text": ""}]):
+            ask(service, messages=[{"role": role, "content": nothing}, QUESTION])
+    ask(service)
+    assert len(set(asked)) == 1
+    ask(service, messages=[{"role": "system", "content": "Be brief."}, QUESTION])
+    assert len(set(asked)) == 2
 
 
 PIECES = (

@@ -163,7 +163,7 @@ def _shown_path(request: Request) -> str:
 
 
 async def _answer_validation_error(request: Request, error: Any) -> Response:
-    return _answer(request, from_validation(error.errors(), error.body))
+    return _answer(request, from_validation(error.errors(), request.url.path, error.body))
 
 
 def _answer(request: Request, error: ApiError) -> Response:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from redraft.text.checks import MAX_LISTED, fields_in_words
-from redraft.text.prompts.conversation import Message, last_request
+from redraft.text.prompts.conversation import Message, last_request, without_empty_instructions
 from redraft.text.prompts.forms import PromptForm, PromptTask
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
@@ -51,8 +51,12 @@ class Card:
     mode: str = ""
 
     def select(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
-        """Returns what of a conversation the model was trained to answer, with a warning where anything is left out."""
-        return last_request(messages) if self.single_turn else (list(messages), [])
+        """Returns what of a conversation the model was trained to answer, with a warning where anything is left out.
+
+        Instructions that are empty count as absent.
+        """
+        said = without_empty_instructions(messages)
+        return last_request(said) if self.single_turn else (said, [])
 
     def task_of(self, prompt: str) -> PromptTask | None:
         """Returns what a prompt asks for, from the first form that it has; None where that is not known."""

@@ -56,7 +56,7 @@ def parse_body(url: str, body: Mapping[str, Any]) -> Any:
         return ENDPOINTS[url][0].model_validate(body)
     except ValidationError as error:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-        raise from_validation(found, body) from None
+        raise from_validation(found, url, body) from None
 
 
 def check_body(url: str, body: Mapping[str, Any], *, models: Collection[str]) -> None:

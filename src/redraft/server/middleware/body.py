@@ -1,6 +1,9 @@
 """Request bodies: read up to a limit of size and time, and parsed as strict JSON."""
 
 import asyncio
+import codecs
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +21,19 @@ from redraft.server.settings import MAX_BODY_BYTES, MAX_FIELDS, MAX_UPLOAD_BYTES
 
 UPLOAD_PATH = "/v1/files"
 
+OTHER_KINDS = {
+    b"\x1f\x8b": "is compressed with gzip, which is not read; send it plain",
+    codecs.BOM_UTF16_LE: (WIDE := "is UTF-16 or UTF-32; send it as UTF-8"),
+    codecs.BOM_UTF16_BE: WIDE,
+}
+"""What bodies begin with that are not JSON in UTF-8, and what to do about it."""
+
+AT_ONCE_BYTES = 2**16
+"""A body up to this length is looked through in three milliseconds; a longer one not in the event loop."""
+
+MAX_KEY_SHOWN = 200
+"""Characters of a key that occurs twice."""
+
 
 class BodyReader:
     """Middleware that reads the body of a POST before its route runs. ApiError for one that is too long or too slow.
@@ -29,9 +45,11 @@ class BodyReader:
         self._app, self._seconds, self._routes = app, seconds, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST" and scope["path"] == UPLOAD_PATH:
+        if scope["method"] != "POST" or not self._has_route(scope):
+            pass
+        elif scope["path"] == UPLOAD_PATH:
             receive = self._limited(Headers(scope=scope), receive)
-        elif scope["method"] == "POST" and self._has_route(scope):
+        else:
             body = await self._read(Headers(scope=scope), receive)
             receive = _replay(body, receive)
         await self._app(scope, receive, send)
@@ -111,17 +129,44 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class StrictRequest(Request):
-    """A request whose body is strict JSON: UTF-8, no NaN, no lone surrogates, bounded depth and number of fields."""
+    """A request whose body is strict JSON, which is all that its route reads."""
 
     async def json(self) -> Any:
-        body = await self.body()
-        try:
-            found = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            raise bad_request(f"the request body is not valid JSON: {error}", code="invalid_json") from error
-        if body.count(b":") > MAX_FIELDS:
-            await asyncio.to_thread(_check_objects, found)
-        return found
+        return await parse_body(await self.body())
+
+
+async def parse_body(body: bytes) -> Any:
+    """Returns what a body says as strict JSON. Raises ApiError for anything else.
+
+    UTF-8, with or without its mark; no NaN, no lone surrogates, no key twice, bounded depth and number of fields.
+    """
+    plain = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        found = from_json(plain, allow_inf_nan=False)
+    except ValueError as error:
+        kind = next((kind for mark, kind in OTHER_KINDS.items() if body.startswith(mark)), None)
+        # JSON begins with a character of ASCII: a zero beside it is the other half of a wide one.
+        kind = WIDE if kind is None and 0 in body[:2] else kind
+        told = f"the request body {kind or f'is not valid JSON: {error}'}"
+        raise bad_request(told, code="invalid_json") from error
+    if plain.count(b":") > MAX_FIELDS:
+        await asyncio.to_thread(_check_objects, found)
+    if len(plain) > AT_ONCE_BYTES:
+        await asyncio.to_thread(_check_keys, plain)
+    else:
+        _check_keys(plain)
+    return found
+
+
+def _check_keys(body: bytes) -> None:
+    """Refuses valid JSON in which an object has a key twice: which of the two was meant nobody knows."""
+    json.loads(body, object_pairs_hook=_check_pairs)
+
+
+def _check_pairs(pairs: list[tuple[str, object]]) -> None:
+    if len(pairs) > 1 and len({name for name, _ in pairs}) < len(pairs):
+        again = Counter(name for name, _ in pairs).most_common(1)[0][0][:MAX_KEY_SHOWN]
+        raise bad_request(f"the key {again!r} occurs twice in an object of the request body", again, "invalid_json")
 
 
 def _check_objects(body: object) -> None:

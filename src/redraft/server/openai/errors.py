@@ -9,7 +9,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from redraft.server.openai.requests import OPENAI_NAMES, Canvas, ChatRequest, CompletionRequest
+from redraft.server.openai.requests import (
+    OPENAI_NAMES,
+    Canvas,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
 from redraft.server.openai.responses_api.protocol import ResponsesRequest
 from redraft.utils.words import counted
 
@@ -28,17 +35,31 @@ ERROR_TYPES = {
 MAX_ERRORS_EXAMINED = 1000
 """Of the validation errors of one request body."""
 
-GENERATING_MODELS: dict[str, type[BaseModel]] = {
-    "messages": ChatRequest,
-    "prompt": CompletionRequest,
-    "input": ResponsesRequest,
+REQUESTS: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponsesRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
 }
-"""The requests for an answer, by the field that only each of them has."""
+"""By route, the request whose fields one may have meant."""
 
-RESPONSES_NAMES = dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_tokens"), "max_output_tokens") | {
-    "temperature": "temperature", "seed": "seed", "response_format": "text.format",
+LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_output_tokens")
+OTHER_NAMES: dict[type[BaseModel], dict[str, str]] = {
+    ChatRequest: {
+        **OPENAI_NAMES, "max_output_tokens": "max_tokens", "prompt": "messages", "input": "messages",
+        "instructions": "a message of role system", "text": "response_format",
+    },
+    CompletionRequest: {
+        **OPENAI_NAMES, **dict.fromkeys(LIMITS, "max_tokens"), "messages": "prompt", "input": "prompt",
+    },
+    ResponsesRequest: {
+        **dict.fromkeys(LIMITS, "max_output_tokens"), "temperature": "temperature", "seed": "seed",
+        "messages": "input", "prompt": "input", "response_format": "text.format",
+        "reasoning_effort": "reasoning.effort", "verbosity": "text.verbosity",
+    },
 }  # fmt: skip
-"""What /v1/responses calls fields of other endpoints, and sampler settings."""
+"""What requests for an answer call sampler settings, and fields of each other."""
 
 NEAR_SIMILARITY = 0.8
 """A misspelled name shares about this much with the one that is meant."""
@@ -96,19 +117,24 @@ def retry_later(status: int, message: str, seconds: float, code: str) -> ApiErro
     return ApiError(status, message, code=code, headers={"Retry-After": str(max(1, round(seconds)))})
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]], body: object = None) -> ApiError:
-    """Returns pydantic's validation errors as one error, about the first field that is wrong.
+def from_validation(errors: Sequence[Mapping[str, Any]], route: str, body: object = None) -> ApiError:
+    """Returns pydantic's validation errors as one error, about the first field that is wrong. route: its path.
 
-    Where a field has several types there is an error for each: the one that got furthest into the body says most.
+    Where a field has several types there is an error for each: the one that got furthest into the body says most. What
+    is missing may be there by another name, which is then what is told.
     """
     found = [(_path(error, body), error) for error in errors[:MAX_ERRORS_EXAMINED]]
     first = found[0][0]
+    model = REQUESTS.get(route)
+    if model is not None and found[0][1]["type"] == "missing" and len(first) == 1:
+        unknown = [path for path, error in found if error["type"] == "extra_forbidden" and len(path) == 1]
+        first = next((path for path in unknown if _meant(str(path[0]), model) == first[0]), first)
     path = max((path for path, _ in found if path[: len(first)] == first), key=_depth)
     here = [error for at, error in found if at == path]
     param = ".".join(map(str, path)) or None
     if here[0]["type"] == "extra_forbidden":
         name = _shortened(param)
-        return bad_request(f"{name} is not supported; {_way_out(name, body)}", name, "unsupported_parameter")
+        return bad_request(f"{name} is not supported; {_way_out(name, model, body)}", name, "unsupported_parameter")
     if param is None:
         return bad_request("the request body must be a JSON object", None, "invalid_value")
     # A value of the wrong type is told all the types; one of a right type what else is wrong with it.
@@ -126,26 +152,35 @@ def from_http(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, message, headers=error.headers)
 
 
-def _way_out(name: str, body: object) -> str:
-    """Returns what to do about a field that there is not: it may have another place or name, or be misspelled."""
-    kinds = [model for field, model in GENERATING_MODELS.items() if isinstance(body, dict) and field in body]
-    if not kinds:
-        return "leave it out"
-    model = kinds[0]
-    names = RESPONSES_NAMES if model is ResponsesRequest else OPENAI_NAMES
-    fields = names | {field: field for field in model.model_fields}
+def _way_out(name: str, model: type[BaseModel] | None, body: object) -> str:
+    """Returns what to do about a field that a request has not: it may have another place or name, or be misspelled."""
     place, _, own = name.rpartition(".")
-    if place == "canvas" and own in fields:
-        return f"send {fields[own]} beside canvas"
-    if place not in ("", "canvas"):
+    if model is None or place not in ("", "canvas") or (place and "canvas" not in model.model_fields):
         return "leave it out"
-    if not place and name in Canvas.model_fields:
+    if place:
+        fields = OTHER_NAMES[model] | {field: field for field in model.model_fields}
+        if own in fields:
+            return f"send {fields[own]} beside canvas"
+        near = get_close_matches(own, Canvas.model_fields, n=1, cutoff=NEAR_SIMILARITY)
+        return f"did you mean canvas.{near[0]}?" if near else "leave it out"
+    if name in Canvas.model_fields and "canvas" in model.model_fields:
         return f"send it as canvas.{name}"
-    if not place and name in fields:
-        return f"send it as {fields[name]}"
-    known = Canvas.model_fields if place else model.model_fields
-    near = get_close_matches(own, known, n=1, cutoff=NEAR_SIMILARITY)
-    return f"did you mean {place}{'.' if place else ''}{near[0]}?" if near else "leave it out"
+    meant = _meant(name, model)
+    if meant is None:
+        return "leave it out"
+    if isinstance(body, dict) and body.get(meant) is not None:
+        return f"leave it out, since there is {meant}"
+    if model is CompletionRequest and name == "messages":
+        return "send it to /v1/chat/completions, or a text as prompt"
+    return f"send it as {meant}" if name in OTHER_NAMES.get(model, ()) else f"did you mean {meant}?"
+
+
+def _meant(name: str, model: type[BaseModel]) -> str | None:
+    """Returns the field of a request that another name is, or is like; None if there is none."""
+    if (known := OTHER_NAMES.get(model, {}).get(name)) is not None:
+        return known
+    near = get_close_matches(name, model.model_fields, n=1, cutoff=NEAR_SIMILARITY)
+    return near[0] if near else None
 
 
 def _depth(path: tuple[str | int, ...]) -> tuple[int, list[int]]:

@@ -8,13 +8,16 @@ from typing import Any
 from redraft.api import Model
 from redraft.server.openai.errors import bad_request
 from redraft.server.openai.preparation import check_length, encode
-from redraft.server.openai.requests import ChatRequest, Message
+from redraft.server.openai.requests import ChatRequest, Message, RefusalPart
 from redraft.server.service import Service
 from redraft.text import ReadPrompt, TextTokenizer
-from redraft.text.prompts.conversation import INSTRUCTIONS, UNREAD, text_of
+from redraft.text.prompts.conversation import INSTRUCTIONS, UNREAD, text_of, without_empty_instructions
 
-TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
 """Fields of a message that only a chat template can make use of."""
+
+THOUGHTS = ("reasoning_content", "reasoning")
+"""What servers call the thoughts of an earlier answer; templates know the first."""
 
 UNREADABLE = "unreadable"
 """The argument that holds, as text, what an earlier tool call has instead of a JSON object."""
@@ -25,12 +28,15 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
 
     Refuses what the template or the context cannot take. Renders and tokenizes: not for the event loop.
     """
+    roles: list[dict[str, Any]] = [
+        {
+            "role": one.role, "at": at, "called": INSTRUCTIONS if one.id == INSTRUCTIONS else None,
+            "content": None if one.content is None else content_text(one.content),
+        }
+        for at, one in enumerate(messages)
+    ]  # fmt: skip
     if model.tokenizer.has_chat_template:
         warnings: list[str] = []
-        roles = [
-            {"role": one.role, "at": at, "called": INSTRUCTIONS if one.id == INSTRUCTIONS else None}
-            for at, one in enumerate(messages)
-        ]
         chosen, left_out = model.card.select(roles)
         read_at = {one["at"] for one in chosen}
         rendered = [
@@ -42,15 +48,16 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
         check_length(service, "".join(map(text_of, kept)), "messages")
         read = encode(lambda: model.read(kept, **variables), "messages")
         return dataclasses.replace(read, warnings=(*(left_out or warnings), *read.warnings))
-    check_length(service, "".join(content_text(message.content) for message in messages), "messages")
-    if len(messages) > 1 or messages[0].role != "user":
+    check_length(service, "".join(one["content"] or "" for one in roles), "messages")
+    (said, *others) = without_empty_instructions(roles)
+    if others or said["role"] != "user":
         raise bad_request("this model has no chat template: send one message of role user, or a completion", "messages")
-    _check_unread(messages[0], 0)
+    _check_unread(messages[said["at"]], said["at"])
     for name in TEMPLATE_FIELDS:
-        if getattr(messages[0], name) is not None:
-            param = f"messages.0.{name}"
+        if getattr(messages[said["at"]], name) is not None:
+            param = f"messages.{said['at']}.{name}"
             raise bad_request(f"{param} requires a chat template, which this model does not have; leave it out", param)
-    return encode(lambda: model.read(content_text(messages[0].content)), "messages")
+    return encode(lambda: model.read(said["content"] or ""), "messages")
 
 
 def template_variables(service: Service, request: ChatRequest) -> dict[str, object]:
@@ -95,14 +102,18 @@ def _template_message(
         raise bad_request(f"messages.{at}.content is missing", f"messages.{at}.content")
     if message.role == "tool" and message.tool_call_id is None:
         raise bad_request(f"messages.{at} has role tool and requires a tool_call_id", f"messages.{at}.tool_call_id")
-    for name, role in (("tool_calls", "assistant"), ("reasoning_content", "assistant"), ("tool_call_id", "tool")):
+    for name, role in (*dict.fromkeys(("tool_calls", *THOUGHTS), "assistant").items(), ("tool_call_id", "tool")):
         if getattr(message, name) not in (None, []) and message.role != role:
             raise bad_request(f"messages.{at}.{name} requires role {role}", f"messages.{at}.{name}")
-    for name in ("name", "tool_call_id", "reasoning_content"):
+    for name in ("name", "tool_call_id"):
         if (value := getattr(message, name)) is not None:
             rendered[name] = value
+    if (thoughts := next(filter(None, (getattr(message, name) for name in THOUGHTS)), None)) is not None:
+        rendered["reasoning_content"] = thoughts
     if message.tool_calls:
-        calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
+        calls = [
+            call.model_dump(exclude={"index": True, "function": {"parsed_arguments"}}) for call in message.tool_calls
+        ]
         for number, call in enumerate(calls):
             arguments, is_readable = _arguments(call["function"]["arguments"])
             _check_surrogates(arguments, f"messages.{at}.tool_calls.{number}.function.arguments")
@@ -117,8 +128,10 @@ def _template_message(
 
 
 def _check_unread(message: Message, at: int) -> None:
+    parts = message.content if isinstance(message.content, list) else ()
+    refuses = any(isinstance(part, RefusalPart) and part.refusal for part in parts)
     for name, instead in UNREAD.items():
-        if getattr(message, name) not in (None, "", {}):
+        if getattr(message, name) not in (None, "", {}) or (name == "refusal" and refuses):
             param = f"messages.{at}.{name}"
             raise bad_request(f"{param} is not read: {instead}", param, "unsupported_value")
 

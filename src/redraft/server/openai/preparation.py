@@ -13,7 +13,7 @@ from redraft.generation.modes import UNUSED_SETTINGS, Mode, chosen_mode, is_gree
 from redraft.server.constraints import BuiltConstraint
 from redraft.server.generation import PreparedRequest
 from redraft.server.openai.errors import bad_request
-from redraft.server.openai.requests import CANVAS_SETTINGS, GenerationRequest
+from redraft.server.openai.requests import CANVAS_SETTINGS, CUTS, GenerationRequest, check_cut
 from redraft.server.service import Service
 from redraft.server.settings import MAX_DRAWN_SEED
 from redraft.text import ReadPrompt
@@ -66,11 +66,13 @@ def sampler_settings(service: Service, request: GenerationRequest, max_tokens: i
         # One for all choices, and reported, so that each can be had again.
         settings["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
     try:
-        service.model(request.model).defaults.replace(**settings_of_mode(mode, settings))
+        chosen = service.model(request.model).defaults.replace(**settings_of_mode(mode, settings))
     except ValueError as error:
         name = str(error).split(" ", 1)[0]
         prefix = "canvas." if any(name == setting.name for setting in CANVAS_SETTINGS) else ""
         raise bad_request(f"{prefix}{error}", f"{prefix}{name}", "invalid_value") from error
+    if not request.scores_prompt:
+        _check_cuts(request, chosen.temperature)
     return settings
 
 
@@ -214,6 +216,15 @@ def mode_of(service: Service, request: GenerationRequest) -> Mode:
     given = canvas.model_dump(exclude_unset=True, exclude_none=True)
     usual = service.mode_of(service.model(request.model))
     return chosen_mode(asked, usual, given, has_start=canvas.start is not None)
+
+
+def _check_cuts(request: GenerationRequest, temperature: float) -> None:
+    """Refuses what cuts a distribution that tokens are drawn from. temperature: the answer's, sent or not."""
+    for name in CUTS:
+        try:
+            check_cut(name, getattr(request, name), temperature)
+        except ValueError as error:
+            raise bad_request(f"{name}: {error}", name, "unsupported_value") from error
 
 
 def _check_mode(request: GenerationRequest, mode: Mode) -> None:

@@ -7,12 +7,20 @@ grounds an answer.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from redraft import SETTINGS, Setting
 from redraft.generation.modes import Mode
-from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
+from redraft.server.openai.fields.base import (
+    FAIL_FAST,
+    CacheMarks,
+    Label,
+    Note,
+    StrictModel,
+    no_op_field,
+    without_nulls,
+)
 from redraft.server.openai.fields.structured import Choice, Json, ResponseFormat, StructuredOutputs
 from redraft.server.openai.fields.tools import Tool, ToolChoice
 from redraft.server.settings import (
@@ -46,9 +54,7 @@ def setting_field(setting: Setting) -> Any:
     return kind | None, Field(default=None, description=setting.help)
 
 
-WHOLE_DISTRIBUTION = "every step samples from the whole distribution"
-
-Metadata = Annotated[dict[Label, Label], Field(max_length=16)]
+Metadata = Annotated[dict[Label, Label], BeforeValidator(without_nulls), Field(max_length=16)]
 """A client's own notes on a request, which no answer depends on."""
 NOT_STORED = "the answer is not stored, though store is true: send the whole conversation each time"
 Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
@@ -79,14 +85,75 @@ class Canvas(CanvasSettings):  # type: ignore[misc]
 
 
 class StreamOptions(StrictModel):
-    """Options of a stream. include_usage: a last chunk has the usage. continuous_usage_stats: every chunk has it."""
+    """Options of a stream. include_usage: a last chunk has the usage. continuous_usage_stats: every chunk has it.
+
+    include_obfuscation: OpenAI pads the events where it is true, which says nothing; ours are never padded.
+    """
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: bool = False
 
 
-class GenerationRequest(StrictModel):
+class PromptCacheOptions(StrictModel):
+    """How a prompt is kept for later requests, which no answer depends on."""
+
+    mode: Label | None = None
+    ttl: Label | None = None
+    comparison_response_id: Label | None = None
+    prewarm: no_op_field(False)  # type: ignore[valid-type]
+
+
+CUTS = {"top_p": (1,), "top_k": (-1, 0), "min_p": (0,)}
+"""Fields that cut the distribution that tokens are drawn from, with the values that cut nothing."""
+
+
+def check_cut(name: str, value: float | None, temperature: float) -> None:
+    """Raises ValueError for a cut of what tokens are drawn from. At temperature 0 only noise is drawn, uncut."""
+    if temperature > 0 and value is not None and value not in CUTS[name]:
+        raise ValueError(
+            f"{value} is not supported: at temperature {temperature:g} tokens are drawn from the whole distribution; "
+            f"leave it out, or send {CUTS[name][0]}, or temperature 0"
+        )
+
+
+class SharedFields(StrictModel):
+    """The fields that every request for an answer has. top_p changes nothing where nothing is drawn: see CUTS."""
+
+    model: str | None = None
+    stream: bool = False
+    seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    canvas: Canvas = Canvas()
+    strict: bool = False
+    schema_from_prompt: bool = False
+    grounded: bool = False
+    at_words: bool = False
+
+    user: Annotated[str, Field(max_length=256)] | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
+    metadata: Metadata | None = None
+
+    @field_validator(*CUTS, check_fields=False)
+    @classmethod
+    def _check_cut(cls, value: Any, info: ValidationInfo) -> Any:
+        # What the temperature is where none is sent, the model and the mode decide.
+        check_cut(str(info.field_name), value, info.data.get("temperature") or 0)
+        return value
+
+
+def _without_zeros(biases: Any) -> Any:
+    return {token: bias for token, bias in biases.items() if bias != 0} if isinstance(biases, dict) else biases
+
+
+NO_BIAS = {"anyOf": [{"type": "object", "additionalProperties": {"const": 0}}, {"type": "null"}]}
+
+
+class GenerationRequest(SharedFields):
     """The fields that both generating endpoints share.
 
     seed: -1 draws one, as no seed does; of others the lowest 63 bits count. stop: empty texts stop nothing. strict:
@@ -95,18 +162,11 @@ class GenerationRequest(StrictModel):
     at_words: as `Model.generate` has them.
     """
 
-    model: str | None = None
-    stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS), FAIL_FAST] | None = None
-    seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
-    user: Annotated[str, Field(max_length=256)] | None = None
     ignore_eos: bool = False
-    canvas: Canvas = Canvas()
-    strict: bool = False
 
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -114,23 +174,14 @@ class GenerationRequest(StrictModel):
     guided_regex: str | None = None
     guided_choice: Choice | None = None
     guided_grammar: str | None = None
-    schema_from_prompt: bool = False
-    grounded: bool = False
-    at_words: bool = False
 
-    safety_identifier: Label | None = None
-    prompt_cache_key: Label | None = None
-    prompt_cache_retention: Label | None = None
-    metadata: Metadata | None = None
-
-    top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
-    top_k: no_op_field(-1, 0, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
-    min_p: no_op_field(0, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INTEGER)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: no_op_field(1)  # type: ignore[valid-type]
     min_tokens: no_op_field(0)  # type: ignore[valid-type]
     presence_penalty: no_op_field(0)  # type: ignore[valid-type]
     frequency_penalty: no_op_field(0)  # type: ignore[valid-type]
-    logit_bias: no_op_field({})  # type: ignore[valid-type]
+    logit_bias: no_op_field({}, plain=_without_zeros, schema=NO_BIAS)  # type: ignore[valid-type]
     length_penalty: no_op_field(1)  # type: ignore[valid-type]
     use_beam_search: no_op_field(False)  # type: ignore[valid-type]
     best_of: no_op_field(1)  # type: ignore[valid-type]
@@ -153,23 +204,52 @@ class GenerationRequest(StrictModel):
     def num_choices(self) -> int:
         return 1 if self.n is None else self.n
 
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the causal pass reads the prompt, with at most one token behind it, and no canvas is written."""
+        return False
 
-class TextPart(StrictModel):
-    """A part of a message. Images, audio and files are not read, and nothing is fetched.
 
-    cache_control: where somebody's cache may end; ours needs no such mark.
-    """
+class TextPart(CacheMarks):
+    """A part of a message. Images, audio and files are not read, and nothing is fetched."""
 
     type: Literal["text"]
     text: str
-    cache_control: dict[str, Any] | None = None
+
+
+class RefusalPart(StrictModel):
+    """A part of an earlier answer that says why there is none, which is not read."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        """What of it is read: nothing."""
+        return ""
+
+
+TEXT_TAG, REFUSAL_TAG = "a text", "a refusal"
+"""Names that no field has, since the places of errors are told without them."""
+
+
+def part_kind(given: Any) -> str:
+    """Returns the tag of a message's part: all that is no refusal is taken for a text, and told what that must be."""
+    kind = given.get("type") if isinstance(given, dict) else getattr(given, "type", None)
+    return REFUSAL_TAG if kind == "refusal" else TEXT_TAG
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag(TEXT_TAG)] | Annotated[RefusalPart, Tag(REFUSAL_TAG)], Discriminator(part_kind)
+]
 
 
 class CalledFunction(StrictModel):
     """The function of an earlier tool call, under whatever name the model wrote. arguments: a JSON object, as text."""
 
     name: str
-    arguments: str
+    arguments: str = ""
+    parsed_arguments: Note
 
 
 class EarlierToolCall(StrictModel):
@@ -181,18 +261,20 @@ class EarlierToolCall(StrictModel):
     index: int | None = None
 
 
-class Message(StrictModel):
+class Message(CacheMarks):
     """A message of a conversation. type, id, index, status: a client's own notes, which no model reads.
 
+    parsed, annotations: what somebody else made of an answer. reasoning: what other servers call reasoning_content.
     refusal, function_call, audio: what an earlier answer said otherwise than by content, which no chat template reads.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], FAIL_FAST] | None = None
+    content: str | Annotated[list[Part], FAIL_FAST] | None = None
     name: str | None = None
     tool_calls: Annotated[list[EarlierToolCall], FAIL_FAST] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
 
     type: Literal["message", "text"] | None = None
     id: Label | int | None = None
@@ -202,7 +284,8 @@ class Message(StrictModel):
     refusal: str | None = None
     function_call: dict[str, Any] | None = None
     audio: dict[str, Any] | None = None
-    annotations: no_op_field([])  # type: ignore[valid-type]
+    annotations: Note
+    parsed: Note
 
 
 class TemplateOptions(StrictModel):
@@ -265,7 +348,6 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether the causal pass reads the prompt, with at most one token behind it, and no canvas is written."""
         return self.echo and (self.logprobs is not None or self.max_tokens == 0)
 
     @property

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from redraft.server.middleware.body import parse_body
 from redraft.server.middleware.sse import run_until_disconnect
 from redraft.server.openai.errors import ApiError, bad_request
 from redraft.server.routing.endpoint import OUR_FIELDS, VIA_HEADER, EndpointClient, send_error
@@ -45,8 +45,8 @@ class RequestRouter:
         message = await receive()
         body: Any = None
         # What is wrong with a body is told by the endpoint that it was sent to.
-        with contextlib.suppress(ValueError):
-            body = from_json(message["body"], allow_inf_nan=False)
+        with contextlib.suppress(ApiError):
+            body = await parse_body(message["body"])
         chosen = choose(self._rules, read_request(scope["path"], body)) if isinstance(body, dict) else None
         if chosen is None:
             marked = MarkedResponse(send, NO_RULE)

@@ -13,8 +13,8 @@ INSTRUCTING_ROLES = ("system", "developer")
 INSTRUCTIONS = "instructions"
 """What OpenAI's responses call the system message that a request has beside its conversation."""
 
-NOTES = ("type", "id", "index", "status", "annotations", "parsed", "reasoning_content")
-"""Keys of a message that need not be read: a client's own notes, and what a model thought earlier."""
+NOTES = ("type", "id", "index", "status", "annotations", "parsed", "reasoning_content", "reasoning")
+"""Keys of a message that need not be read: a client's own notes, and what a model thought earlier, by two names."""
 
 UNREAD = {
     "refusal": "send it as content, which is what the model reads of an answer",
@@ -38,9 +38,19 @@ def check_conversation(prompt: object) -> None:
         raise ValueError("the conversation is empty; it needs at least one message")
     for at, message in enumerate(prompt):
         _check_message(at, message)
-    last = prompt[-1]
+    last = without_empty_instructions(prompt)[-1]
     if last.get("content") is not None and not text_of(last).strip():
         raise ValueError("the last message is empty; write something to answer")
+
+
+def without_empty_instructions(messages: Sequence[Message]) -> list[Message]:
+    """Returns a conversation without the instructions that say nothing; its last message if there is nothing else."""
+    said = [
+        message
+        for message in messages
+        if message["role"] not in INSTRUCTING_ROLES or message.get("content") is None or text_of(message)
+    ]
+    return said or list(messages[-1:])
 
 
 def last_request(messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
@@ -91,9 +101,16 @@ def text_of(message: Mapping[str, object]) -> str:
 
 
 def joined(message: Mapping[str, object]) -> dict[str, object]:
-    """Returns a message with its content as one text: a chat template may read parts as it likes, or write them out."""
-    content = message.get("content")
-    return {**message, "content": text_of(message)} if isinstance(content, list | tuple) else dict(message)
+    """Returns a message with its content as one text: a chat template may read parts as it likes, or write them out.
+
+    Its thoughts have the name that templates know, also where another server gave them their own.
+    """
+    found = dict(message)
+    if isinstance(message.get("content"), list | tuple):
+        found["content"] = text_of(message)
+    if message.get("reasoning") and not message.get("reasoning_content"):
+        found["reasoning_content"] = message["reasoning"]
+    return found
 
 
 def _check_message(at: int, message: object) -> None:

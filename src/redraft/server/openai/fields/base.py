@@ -1,6 +1,7 @@
 """What the models of all requests share: strictness, nulls, and fields that may only say what happens anyway."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -10,6 +11,15 @@ FAIL_FAST: Any = Field(fail_fast=True)
 
 Label = Annotated[str, Field(max_length=1024)]
 """A client's own name for something, which no answer depends on."""
+
+
+Note = Annotated[Any, Field(default=None)]
+"""What a client, or another server, says of an earlier answer beside what it said: it is not read, whatever it is."""
+
+
+def without_nulls(given: Any) -> Any:
+    """Returns an object without its members that are null, which count as absent; anything else as it is."""
+    return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
 
 def _allow_null(schema: dict[str, Any]) -> None:
@@ -46,18 +56,26 @@ class StrictModel(BaseModel):
         return given
 
 
-def no_op_field(*values: Any, because: str = "") -> Any:
-    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway.
+class CacheMarks(StrictModel):
+    """Where somebody's cache may end, by Anthropic's name and by OpenAI's; ours needs no such mark."""
 
-    because: why another value is refused, where it is not plain that we lack it.
+    cache_control: dict[str, Any] | None = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+
+def no_op_field(*values: Any, plain: Callable[[Any], Any] | None = None, schema: Any = None) -> Any:
+    """Returns the type of a field that OpenAI has and we do not: it may only say what happens anyway, or be null.
+
+    plain: gives a value without what in it says nothing. schema: that of the field, where it may be more than `values`.
     """
-    reason = because and f": {because}"
+    way_out = f"leave it out, or send {json.dumps(values[0])}" if values else "leave it out"
 
     def check(value: Any) -> Any:
-        same = (value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+        said = value if plain is None else plain(value)
+        same = (said == one and isinstance(said, bool) == isinstance(one, bool) for one in values)
         if value is not None and not any(same):
-            shown, allowed = json.dumps(value)[:100], json.dumps(values[0])
-            raise ValueError(f"{shown} is not supported{reason}; leave it out, or send {allowed}")
+            raise ValueError(f"{json.dumps(value)[:100]} is not supported; {way_out}")
         return value
 
-    return Annotated[Any, AfterValidator(check), WithJsonSchema({"enum": [*values, None]}), Field(default=None)]
+    described = WithJsonSchema(schema or {"enum": [*values, None]})
+    return Annotated[Any, AfterValidator(check), described, Field(default=None)]

@@ -74,8 +74,11 @@ def prepare_response(service: Service, chat: ChatRequest, constraint: BuiltConst
         return prepare_chat(service, chat, constraint)
     except ApiError as error:
         names = {"messages": "input", **dict.fromkeys(("max_completion_tokens", "max_tokens"), "max_output_tokens")}
-        name = names.get((error.param or "").partition(".")[0], error.param)
-        message = error.detail.replace(str(error.param), str(name))
+        field, _, inside = (error.param or "").partition(".")
+        name = names.get(field, error.param)
+        # Messages have other numbers than the items that they were made of.
+        shown = f"{inside.rpartition('.')[2]} in {name}" if field == "messages" and inside else str(name)
+        message = error.detail.replace(str(error.param), shown)
         raise ApiError(error.status_code, message, param=name, code=error.code, headers=error.headers) from error
 
 
@@ -91,6 +94,7 @@ class ResponsesWriter(ResponseWriter):
             tools=[tool.model_dump() for tool in request.tools or ()],
             tool_choice=choice.model_dump() if isinstance(choice, FlatChoice) else choice or "auto",
             parallel_tool_calls=request.parallel_tool_calls is not False,
+            top_p=1 if request.top_p is None else request.top_p,
             **request.model_dump(include={"instructions", "max_output_tokens", "temperature", "metadata"}),
         )
         self._items: list[OutputItem] = []

@@ -4,21 +4,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
+from redraft.server.openai.fields.base import FAIL_FAST, CacheMarks, Label, Note, StrictModel
 from redraft.server.openai.fields.tools import Function, FunctionName
+from redraft.server.openai.requests import REFUSAL_TAG, TEXT_TAG, RefusalPart, part_kind
 
 
-class InputPart(StrictModel):
-    """A part of an input message. Images, audio and files are not read, and nothing is fetched."""
+class InputPart(CacheMarks):
+    """A part of an input message. Images, audio and files are not read, and nothing is fetched.
+
+    annotations, logprobs, parsed: what else was said of an earlier answer.
+    """
 
     type: Literal["input_text", "output_text", "text"]
     text: str
 
-    annotations: no_op_field([])  # type: ignore[valid-type]
-    logprobs: no_op_field([])  # type: ignore[valid-type]
+    annotations: Note
+    logprobs: Note
+    parsed: Note
 
 
-Content = str | Annotated[list[InputPart], FAIL_FAST]
+Part = Annotated[
+    Annotated[InputPart, Tag(TEXT_TAG)] | Annotated[RefusalPart, Tag(REFUSAL_TAG)], Discriminator(part_kind)
+]
+Content = str | Annotated[list[Part], FAIL_FAST]
 
 
 class NotedItem(StrictModel):
@@ -29,9 +37,10 @@ class NotedItem(StrictModel):
 
 
 class InputMessage(NotedItem):
-    """A message of the input, or of an earlier response's output."""
+    """A message of the input, or of an earlier response's output. phase: which of a turn's messages it was."""
 
     type: Literal["message"] = "message"
+    phase: Label | None = None
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
 
@@ -42,7 +51,24 @@ class FunctionCallInput(NotedItem):
     type: Literal["function_call"]
     call_id: Label
     name: str
-    arguments: str
+    arguments: str = ""
+    parsed_arguments: Note
+
+
+class Thought(StrictModel):
+    """A part of what a model thought."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningInput(NotedItem):
+    """What a model thought before the item that follows. summary, encrypted_content: for people, and for its server."""
+
+    type: Literal["reasoning"]
+    content: Annotated[list[Thought], FAIL_FAST] | None = None
+    summary: Note
+    encrypted_content: Note
 
 
 class FunctionCallOutput(NotedItem):
@@ -55,13 +81,14 @@ class FunctionCallOutput(NotedItem):
 
 def _type_of(given: Any) -> str:
     kind = given.get("type") if isinstance(given, dict) else getattr(given, "type", None)
-    return kind if kind in ("function_call", "function_call_output") else "message"
+    return kind if kind in ("function_call", "function_call_output", "reasoning") else "message"
 
 
 InputItem = Annotated[
     Annotated[InputMessage, Tag("message")]
     | Annotated[FunctionCallInput, Tag("function_call")]
-    | Annotated[FunctionCallOutput, Tag("function_call_output")],
+    | Annotated[FunctionCallOutput, Tag("function_call_output")]
+    | Annotated[ReasoningInput, Tag("reasoning")],
     Discriminator(_type_of),
 ]
 
@@ -82,25 +109,39 @@ class FlatChoice(_OfFunction):
     name: FunctionName
 
 
-def messages_of(given: list[InputMessage | FunctionCallInput | FunctionCallOutput]) -> list[dict[str, Any]]:
-    """Returns items as messages of chat completions, which have calls beside the content of the message before them."""
+def messages_of(
+    given: list[InputMessage | FunctionCallInput | FunctionCallOutput | ReasoningInput],
+) -> list[dict[str, Any]]:
+    """Returns items as messages of chat completions, where an answer's thoughts and calls are beside its content.
+
+    Thoughts that no answer follows are left out.
+    """
     messages: list[dict[str, Any]] = []
+    thoughts = ""
     for item in given:
         match item:
+            case ReasoningInput():
+                thoughts += "".join(part.text for part in item.content or ())
+                continue
             case InputMessage():
                 messages.append({"role": item.role, "content": text_of_parts(item.content)})
+                if refused := "".join(part.refusal for part in item.content if isinstance(part, RefusalPart)):
+                    messages[-1]["refusal"] = refused
             case FunctionCallOutput():
                 found = {"role": "tool", "tool_call_id": item.call_id, "content": text_of_parts(item.output)}
                 messages.append(found)
             case FunctionCallInput():
-                if not messages or messages[-1]["role"] != "assistant":
+                if not messages or messages[-1]["role"] != "assistant" or thoughts:
                     messages.append({"role": "assistant", "content": ""})
                 function = {"name": item.name, "arguments": item.arguments}
                 messages[-1].setdefault("tool_calls", []).append({"id": item.call_id, "function": function})
+        if thoughts and messages[-1]["role"] == "assistant":
+            messages[-1]["reasoning_content"] = thoughts
+        thoughts = ""
     return messages
 
 
-def text_of_parts(content: str | list[InputPart]) -> str:
+def text_of_parts(content: str | list[InputPart | RefusalPart]) -> str:
     """Returns the text of an item's content."""
     return content if isinstance(content, str) else "".join(part.text for part in content)
 

@@ -2,20 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from redraft.server.openai.fields.base import FAIL_FAST, Label, StrictModel, no_op_field
+from redraft.server.openai.fields.base import FAIL_FAST, StrictModel, no_op_field
 from redraft.server.openai.fields.structured import JsonObjectFormat, NamedSchema, TextFormat
-from redraft.server.openai.requests import (
-    MAX_INTEGER,
-    MAX_SEED,
-    MAX_TEMPERATURE,
-    MIN_SEED,
-    WHOLE_DISTRIBUTION,
-    Canvas,
-    ChatRequest,
-    Metadata,
-)
+from redraft.server.openai.requests import MAX_INTEGER, ChatRequest, SharedFields
 from redraft.server.openai.responses import CanvasInfo, Spans, TrustInfo
 from redraft.server.openai.responses_api.items import (
     FlatChoice,
@@ -23,13 +14,14 @@ from redraft.server.openai.responses_api.items import (
     InputItem,
     InputMessage,
     OutputItem,
+    ReasoningInput,
     messages_of,
 )
 from redraft.text.prompts.conversation import INSTRUCTIONS
 
 SAME_AS_CHAT = (
-    "model", "stream", "temperature", "user", "seed", "canvas", "strict", "store", "schema_from_prompt", "grounded",
-    "at_words", "parallel_tool_calls",
+    "model", "stream", "temperature", "top_p", "user", "seed", "canvas", "strict", "store", "schema_from_prompt",
+    "grounded", "at_words", "parallel_tool_calls",
 )  # fmt: skip
 """The fields that chat completions have too."""
 
@@ -55,47 +47,55 @@ class TextOptions(StrictModel):
         return None if self.format is None else {"type": self.format.type}
 
 
-class ResponsesRequest(StrictModel):
+class ReasoningOptions(StrictModel):
+    """How much is thought before the answer, and what is shown of it: nothing of either."""
+
+    effort: no_op_field("none")  # type: ignore[valid-type]
+    summary: no_op_field()  # type: ignore[valid-type]
+    generate_summary: no_op_field()  # type: ignore[valid-type]
+    context: no_op_field("auto")  # type: ignore[valid-type]
+    mode: no_op_field("standard")  # type: ignore[valid-type]
+
+
+class ResponsesStreamOptions(StrictModel):
+    """Options of a stream. include_obfuscation: as in chat completions, events are never padded."""
+
+    include_obfuscation: bool = False
+
+
+class ResponsesRequest(SharedFields):
     """The request of POST /v1/responses. seed, canvas, strict and what grounds are those of chat completions."""
 
-    model: str | None = None
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1), FAIL_FAST]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
-    stream: bool = False
+    stream_options: ResponsesStreamOptions | None = None
     store: bool = False
-    user: Annotated[str, Field(max_length=256)] | None = None
-    safety_identifier: Label | None = None
-    prompt_cache_key: Label | None = None
-    prompt_cache_retention: Label | None = None
-    metadata: Metadata | None = None
-
-    seed: Annotated[int, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
-    canvas: Canvas = Canvas()
-    strict: bool = False
-    schema_from_prompt: bool = False
-    grounded: bool = False
-    at_words: bool = False
     text: TextOptions = TextOptions(verbosity=None)
     tools: Annotated[list[FlatTool], FAIL_FAST] | None = None
     tool_choice: Literal["auto", "none", "required"] | FlatChoice | None = None
     parallel_tool_calls: bool | None = None
 
-    top_p: no_op_field(1, because=WHOLE_DISTRIBUTION)  # type: ignore[valid-type]
-    reasoning: no_op_field({}, {"effort": None}, {"effort": "none"})  # type: ignore[valid-type]
+    reasoning: ReasoningOptions | None = None
     top_logprobs: no_op_field(0)  # type: ignore[valid-type]
     include: no_op_field([])  # type: ignore[valid-type]
     truncation: no_op_field("disabled")  # type: ignore[valid-type]
     background: no_op_field(False)  # type: ignore[valid-type]
     service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]
 
+    @field_validator("input")
+    @classmethod
+    def _check_said(cls, given: Any) -> Any:
+        if isinstance(given, list) and all(isinstance(item, ReasoningInput) for item in given):
+            raise ValueError("must have a message, and has thoughts only")
+        return given
+
     def to_chat(self) -> ChatRequest:
         """Returns the same request as one of chat completions."""
         messages = messages_of(
             [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         )
-        if self.instructions is not None:
+        if self.instructions:
             messages.insert(0, {"role": "system", "content": self.instructions, "id": INSTRUCTIONS})
         fields = self.model_dump(
             exclude_unset=True,

@@ -21,9 +21,10 @@ from redraft.server.settings import MAX_BODY_BYTES, MAX_FIELDS, MAX_UPLOAD_BYTES
 
 UPLOAD_PATH = "/v1/files"
 
+WIDE = "is UTF-16 or UTF-32; send it as UTF-8"
 OTHER_KINDS = {
     b"\x1f\x8b": "is compressed with gzip, which is not read; send it plain",
-    codecs.BOM_UTF16_LE: (WIDE := "is UTF-16 or UTF-32; send it as UTF-8"),
+    codecs.BOM_UTF16_LE: WIDE,
     codecs.BOM_UTF16_BE: WIDE,
 }
 """What bodies begin with that are not JSON in UTF-8, and what to do about it."""

@@ -46,13 +46,12 @@ class BodyReader:
         self._app, self._seconds, self._routes = app, seconds, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST" or not self._has_route(scope):
-            pass
-        elif scope["path"] == UPLOAD_PATH:
-            receive = self._limited(Headers(scope=scope), receive)
-        else:
-            body = await self._read(Headers(scope=scope), receive)
-            receive = _replay(body, receive)
+        if scope["method"] == "POST" and self._has_route(scope):
+            if scope["path"] == UPLOAD_PATH:
+                receive = self._limited(Headers(scope=scope), receive)
+            else:
+                body = await self._read(Headers(scope=scope), receive)
+                receive = _replay(body, receive)
         await self._app(scope, receive, send)
 
     def _has_route(self, scope: Scope) -> bool:

@@ -31,7 +31,7 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_an_error(tmp_path):
     passing = ["garbage:2", "wrong", "nan", "half", "gone:2", "500:3", "503:2", "429:4", "good \ud800", "never", "slow"]
     lasting = ["garbage:99", "half:99", "500:99", "400", "never:99", "slow:99"]
     with batch_endpoint() as server:
-        progress, found = answer(tmp_path, passing + lasting, url=server.url, timeout=1.0, attempts=4)
+        progress, found = answer(tmp_path, passing + lasting, url=server.url, timeout=0.5, attempts=4)
     assert [row.get("text") for row in found[: len(passing)]] == [f"re {prompt}" for prompt in passing]
     assert [row["error_kind"] for row in found[len(passing) :]] == [
         "not the protocol", "broken stream", "HTTP 500", "context_length_exceeded", "timeout", "timeout",

@@ -95,7 +95,10 @@ def test_blanks_are_found_by_their_mark():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model: model.fill("a ___", limit=0), "limit is 0, must be an integer of at least 1, or None"),
+        (
+            lambda model: model.fill("a ___", limit=0),
+            "limit is 0, must be an integer of at least 1, or None",
+        ),
         (lambda model: model.fill("a ___", limit=-1), "limit is -1, must be"),
         (lambda model: model.fill("a ___", limit=2.5), "limit is 2.5, must be"),
         (lambda model: model.fill("a ___", limit="5"), "limit is '5', must be"),
@@ -105,6 +108,8 @@ def test_blanks_are_found_by_their_mark():
         (lambda model: model.edit("abc", 0.5, 2), "the span is 0.5:2, must lie within the text's 3 characters"),
         (lambda model: model.edit("abc", "0", 2), "the span is '0':2, must lie"),
         (lambda model: model.edit("abc", 0, 2, limit=0), "limit is 0, must be"),
+        (lambda model: model.fill("a ___", limit=100_000), "the limit of 100000 characters is too large (this c"),
+        (lambda model: model.edit("abc", 0, 2, strength=True), "strength is True, must be a number"),
         (lambda model: model.edit("abc", 0, 2, strength="x"), "strength is 'x', must be a number above 0"),
         (lambda model: model.edit("abc", 0, 2, strength=2), "strength is 2, must be above 0 and at most 1"),
     ],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redraft.answers import Result
 from redraft.constraints.build import ConstraintSpec
 from redraft.constraints.language.blanks import BLANK, read_blanks, split_blanks
+from redraft.constraints.limits import LimitExceeded
 from redraft.constraints.vocabulary import Vocabulary
 from redraft.diffusion.start import CanvasStart
 from redraft.text import TextTokenizer
@@ -84,7 +85,7 @@ def rewrite_span(
             raise ValueError(f"the {name} is {value!r:.80}, must be text")
     if not (_is_integer(start) and _is_integer(end) and 0 <= start <= end <= len(text)):
         raise ValueError(f"the span is {start!r}:{end!r}, must lie within the text's {len(text):,} characters")
-    if strength is not None and not isinstance(strength, int | float):
+    if strength is not None and (isinstance(strength, bool) or not isinstance(strength, int | float)):
         raise ValueError(f"strength is {strength!r:.80}, must be a number above 0 and at most 1")
     _check_limit(limit)
     old, reach = text[start:end], int(model.transformer.config.max_context * MAX_SHOWN)
@@ -105,7 +106,7 @@ def _is_integer(value: object) -> bool:
 
 def _check_limit(limit: object) -> None:
     if limit is not None and not (_is_integer(limit) and limit >= 1):  # type: ignore[operator]
-        raise ValueError(f"limit is {limit!r:.80}, must be an integer of at least 1, or None")
+        raise ValueError(f"limit is {limit!r:.80}, must be an integer of at least 1, or None for no limit")
 
 
 def head(text: str, room: int, tokenizer: TextTokenizer, vocabulary: Vocabulary) -> str:
@@ -171,7 +172,11 @@ def _run(
         # What is told of an answer is told of a whole one.
         read = dataclasses.replace(read, ids=[*read.ids, *plan.encoded], task=None)
     spec = ConstraintSpec(kind="filled", choices=plan.parts, limit=plan.limit, has_lines=plan.has_lines)
-    result = model.answer(read, spec, start=plan.start, **settings)
+    try:
+        result = model.answer(read, spec, start=plan.start, **settings)
+    except LimitExceeded as error:
+        reason = str(error).partition(":")[0]
+        raise ValueError(f"the limit of {plan.limit} characters is too large ({reason}): take a lower one") from None
     values = read_blanks(plan.parts, model.vocabulary.text_of(result.token_ids).decode())
     return FilledText("".join(map("".join, zip(parts, (*values, ""), strict=True))), values, result)
 

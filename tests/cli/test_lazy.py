@@ -82,7 +82,19 @@ finally:
 def test_a_name_that_is_mistyped_is_suggested(run):
     code, out, err = run("generat")
     assert (code, out) == (2, "")
-    assert err == "redraft: No such command 'generat'. Did you mean 'generate'?; see: redraft --help\n"
+    assert err == "redraft: No such command 'generat'. Did you mean 'generate'? See: redraft --help\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fields", "order"], "redraft fields has no place for 'order'; see: redraft fields --help"),
+        (["examples", "a"], "number must be an integer; see: redraft examples --help"),
+        (["fields", "--model"], "Option '--model' requires an argument; see: redraft fields --help"),
+    ],
+)
+def test_the_parsers_errors_name_the_command_and_the_value(run, arguments, told):
+    assert run(*arguments) == (2, "", f"redraft: {told}\n")
 
 
 def test_names_are_completed_without_importing_a_command():

@@ -50,8 +50,9 @@ def test_an_encoded_body_is_refused_with_the_way_out(service):
         (gzip.compress(BODY.encode()), "is compressed with gzip"), (BODY.encode("utf-16"), "is UTF-16"),
         (BODY.encode("utf-16-le"), "is UTF-16"), (BODY.encode("utf-16-be"), "is UTF-16"),
         (BODY.encode("utf-32"), "is UTF-16 or UTF-32"), (b"{", "is not valid JSON"),
+        (b"\xef\xbb\xbf \n", "is empty; send"), (b'{"a": "caf\xe9"}', "is not UTF-8: byte 0xe9 at 10"),
     ],
-    ids=range(6),
+    ids=range(8),
 )  # fmt: skip
 def test_a_body_of_another_kind_is_called_by_its_name(service, content, kind):
     error = send(service, content).json()["error"]

@@ -94,6 +94,8 @@ def chat(service, **body) -> httpx2.Response:
         {"canvas": {"mode": "diffusion"}, "temperature": 0, "top_p": 0},
         *({"canvas": {"mode": mode}, "top_p": 0.9, "top_k": 5} for mode in ("autoregressive", "verified", "auto")),
         {"messages": [QUESTION, {"role": "system", "content": ""}], "strict": True},
+        {"messages": [{"role": "system", "content": " \n"}, QUESTION], "strict": True},
+        {"messages": [QUESTION | {"reasoning_details": []}]},
         *({"messages": [{"role": role, "content": nothing}, QUESTION], "strict": True}
           for role in ("system", "developer") for nothing in ("", [], [{"type": "text", "text": ""}])),
     ],
@@ -291,6 +293,7 @@ def test_nothing_is_stored_and_that_is_said(service):
         {"reasoning": {"effort": None, "summary": None}}, {"reasoning": {"effort": "none", "summary": None}},
         {"reasoning": {"generate_summary": None, "mode": "standard", "context": "auto"}},
         {"stream_options": {"include_obfuscation": False}}, {"stream_options": {"include_obfuscation": True}},
+        {"include": ["reasoning.encrypted_content"], "max_tool_calls": 1},
         {"temperature": 0, "top_p": 0.9}, {"prompt_cache_options": {}}, {"instructions": "", "strict": True},
         {"input": [{"role": "system", "content": []}, QUESTION | {"phase": "final_answer"}], "strict": True},
         {"input": [QUESTION | {"content": [

@@ -74,7 +74,7 @@ def test_a_reason_of_the_json_reader_is_one_sentence():
 
 def test_long_values_and_many_names_are_cut():
     (sentence,) = found(json.dumps({"name": "x" * 1000}), "name")
-    assert "x" * (MAX_SHOWN - 4) + "..." in sentence
+    assert "'" + "x" * (MAX_SHOWN - 5) + "...'" in sentence
     assert len(sentence) < 200
     (sentence,) = found("{}", *(f"field{n}" for n in range(20)))
     assert sentence.endswith("'field7' and 12 more: try another seed")

@@ -121,9 +121,13 @@ def _run(arguments: list[str], started: float) -> int:
         # The parser's errors know how they read best, and which command they belong to.
         message = _named_value(getattr(error, "format_message", error.__str__)(), arguments)
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "redraft"
-        if message.startswith("Got unexpected extra argument") and context and context.info_name in TEXT_COMMANDS:
-            message = f"{message}: put quotation marks around a text with spaces"
+        command = context.command_path if context else " ".join(["redraft", *_leading_names(arguments)])
+        if found := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)\.?", message, re.DOTALL):
+            message = f"{command} has no place for {found[1]!r}"
+            if context and context.info_name in TEXT_COMMANDS:
+                message = f"{message}: put quotation marks around a text with spaces"
+        if message.endswith("?"):
+            return _fail(f"{message} See: {command} --help")
         return _fail(f"{message.rstrip('.')}; see: {command} --help")
     except BrokenPipeError:
         raise
@@ -136,12 +140,19 @@ def _run(arguments: list[str], started: float) -> int:
     return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else code or 0
 
 
+def _leading_names(arguments: list[str]) -> list[str]:
+    """Returns the names of the command that arguments begin with: of the command alone, where it is no group's."""
+    return list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))[:1]
+
+
 def _named_value(message: str, arguments: list[str]) -> str:
     """Returns what the parser says of an option's value, with the value; a message about anything else as it is."""
-    found = re.match(r"Invalid value for '(-[\w-]+)'.*: Input should be a valid (number|integer)", message)
+    found = re.match(r"Invalid value for '([\w-]+)'.*: Input should be a valid (number|integer)", message)
     if found is None:
         return message
     option, kind = found.groups()
+    if not option.startswith("-"):
+        return f"{option} must be {'a number' if kind == 'number' else 'an integer'}"
     given = [value for before, value in itertools.pairwise(arguments) if before == option]
     given += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
     return (

@@ -137,9 +137,10 @@ def is_in(value: str, text: str) -> bool:
 
 
 def brief(value: object) -> str:
-    """Returns a value's representation on one line, cut where it is long."""
+    """Returns a value's representation on one line, cut where it is long; a text keeps its quotation marks."""
     shown = repr(value)
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 3]}..."
+    mark = shown[0] if isinstance(value, str) else ""
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 3 - len(mark)]}...{mark}"
 
 
 def fields_in_words(names: Sequence[str]) -> str:

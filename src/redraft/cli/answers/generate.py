@@ -53,7 +53,9 @@ def generate(
         raise ValueError(f"--step-delay is {step_delay}, must be between 0 and {MAX_STEP_DELAY} seconds")
     check_holding(constraint, grounding)
     if row_options.file is not None:
-        for name, value in (("a prompt", prompt), ("--plain", plain), ("--step-delay", step_delay)):
+        if prompt:
+            raise ValueError("--rows cannot be combined with a prompt: what is asked of every row stands in --template")
+        for name, value in (("--plain", plain), ("--step-delay", step_delay)):
             if value:
                 raise ValueError(f"--rows cannot be combined with {name}: rows are answered as JSON lines or a table")
         if as_json and row_options.kind != "jsonl":

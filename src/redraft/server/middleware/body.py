@@ -147,7 +147,7 @@ async def parse_body(body: bytes) -> Any:
         kind = next((kind for mark, kind in OTHER_KINDS.items() if body.startswith(mark)), None)
         # JSON begins with a character of ASCII: a zero beside it is the other half of a wide one.
         kind = WIDE if kind is None and 0 in body[:2] else kind
-        told = f"the request body {kind or f'is not valid JSON: {error}'}"
+        told = f"the request body {kind or _not_json(plain, error)}"
         raise bad_request(told, code="invalid_json") from error
     if plain.count(b":") > MAX_FIELDS:
         await asyncio.to_thread(_check_objects, found)
@@ -156,6 +156,16 @@ async def parse_body(body: bytes) -> Any:
     else:
         _check_keys(plain)
     return found
+
+
+def _not_json(body: bytes, error: ValueError) -> str:
+    if not body.strip():
+        return "is empty; send a JSON object"
+    try:
+        body.decode()
+    except UnicodeDecodeError as found:
+        return f"is not UTF-8: byte {body[found.start]:#04x} at {found.start}"
+    return f"is not valid JSON: {error}"
 
 
 def _check_keys(body: bytes) -> None:

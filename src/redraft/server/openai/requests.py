@@ -286,6 +286,7 @@ class Message(CacheMarks):
     audio: dict[str, Any] | None = None
     annotations: Note
     parsed: Note
+    reasoning_details: no_op_field([])  # type: ignore[valid-type]
 
 
 class TemplateOptions(StrictModel):

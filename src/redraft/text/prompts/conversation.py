@@ -48,7 +48,7 @@ def without_empty_instructions(messages: Sequence[Message]) -> list[Message]:
     said = [
         message
         for message in messages
-        if message["role"] not in INSTRUCTING_ROLES or message.get("content") is None or text_of(message)
+        if message["role"] not in INSTRUCTING_ROLES or message.get("content") is None or text_of(message).strip()
     ]
     return said or list(messages[-1:])
 

@@ -50,7 +50,7 @@ _LOOSE_CLOCK = re.compile(r"(?<!\d)(\d\d?)(?=[\s.]\s?(\d\d)(?!\d))")
 _DIGITS_CLOCK = re.compile(r"(?<!\d)(\d\d?)(\d\d)(?!\d)")
 _HOUR = re.compile(rf"(?<!\d)(?<!\d[:.h])(\d\d?)(?!\d)(?!\s?(?:[:.h]|uhr)\s?\d\d(?!\d))(\s?{_HOUR_MARK})?")
 _HALF = re.compile(r"(?<=\d)(?:\s?([ap])\.?\s?m\b|([ap])\b)|\b([ap])\.?m\b\.?(?=\s?\d)")
-_HALF_WORDS = {"morning": "a", "midnight": "a", "noon": "p", "afternoon": "p", "evening": "p"}
+_HALF_WORDS = {"morning": "a", "midnight": "a", "noon": "p", "afternoon": "p", "evening": "p", "tonight": "p"}
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"

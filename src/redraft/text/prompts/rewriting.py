@@ -34,10 +34,10 @@ _PHONE_FORMS = {
     "+CC NUMBER": re.compile(r"\+(?P<digits>[1-9]\d{0,2} \d{4,14})", re.ASCII),
 }
 
-_MINUS = re.compile(r"(?<![\w)\]])[-−](?=[^\s\w]?\d)")
+_MINUS = re.compile(r"(?:(?<![\w)\]])[-−]|\b(?i:minus)\s)(?=[^\s\w]?\d)")
 _NEGATIVE = re.compile(rf"{_MINUS.pattern}|\([\d.,'’]+\)(?=\s*\w)")
 """What lessens an amount: accounts have those that are below zero in brackets."""
-_MULTIPLIED = re.compile(r"(?i)\b(?:dozen|hundred|thousand|million|billion|half)\b|\d ?(?:k|mn?|mio|bn)\b")
+_MULTIPLIED = re.compile(r"(?i)(\d[\d.,]*)\s?(?:dozen|hundred|thousand|[mb]illions?|k|mn?|mio|bn)\b")
 MAX_BETWEEN = 40
 """Characters between the two numbers of an amount."""
 _HUNDREDTHS = re.compile(
@@ -50,6 +50,14 @@ _OTHER_NAMES = {
     "INR": "rs rupee", "BRL": "real", "CZK": "crown koruna korun kc",
 }  # fmt: skip
 """What currencies are called too."""
+_FOREIGN = "".join(
+    f"(?<!{country} )"
+    for country in (
+        *("australian", "canadian", "hong kong", "singapore", "zealand", "taiwan", "jamaican", "egyptian", "syrian"),
+        *("lebanese", "sudanese", "pakistani", "sri lankan", "nepalese", "danish", "norwegian", "icelandic"),
+    )
+)
+"""Whose dollars, pounds, crowns and rupees are not those that are meant without a country."""
 _PHONE = re.compile(r"\d(?:[\s().\-/–]{0,5}\d)*")
 _BESIDE_UNIT = re.compile(r"[\s-]?([^\W\d_]+)")
 _BETWEEN_PARTS = re.compile(r"[\s,]{0,3}(?:and\s)?")
@@ -89,15 +97,30 @@ def check_rewritten(request: str, answer: str, text: str, *, is_free: bool = Tru
 
 def _check_amount(found: re.Match[str], text: str) -> Iterator[str]:
     number, currency = found["number"], found["currency"]
-    known = numbers_in(_HUNDREDTHS.sub("", text)) | set(_with_hundredths(text))
-    if not numbers_in(number) & known:
+    whole, name = _HUNDREDTHS.sub("", text), _names_of(currency)
+    # A number beside the currency is the amount; another one may be a day or a count.
+    known = (_numbers_beside(name, whole) or numbers_in(whole)) | set(_with_hundredths(text))
+    value = numbers_in(number)
+    times = re.compile(rf"(?i)\b(?:half(?: an?)?|dozen|hundred|thousand|[mb]illions?)(?:\s|(?=\W))(?:{name.pattern})")
+    followed = (said for said in _MULTIPLIED.finditer(text) if numbers_in(said[1]) & value)
+    if not value & known:
         yield f"the amount {number} does not stand in the text: check it"
-    elif said := _MULTIPLIED.search(text):
+    elif said := next(followed, None) or times.search(text):
         yield _said_beside(said, "amount")
     else:
         yield from _check_sign(number, text, "amount")
-    if not _names_of(currency).search(text):
+    if not name.search(text):
         yield f"the currency {currency} does not stand in the text: check it"
+
+
+def _numbers_beside(name: re.Pattern[str], text: str) -> set[Decimal]:
+    """Returns the numbers in a text that stand directly before or behind a currency's name."""
+    found: set[Decimal] = set()
+    behind, before = re.compile(rf"(?i)\s?(?:{name.pattern})"), re.compile(rf"(?i)(?:{name.pattern})\s?[-−(]?$")
+    for place, readings in places_of_numbers(text):
+        if behind.match(text, place.end()) or before.search(text[max(0, place.start() - MAX_BETWEEN) : place.start()]):
+            found |= readings
+    return found
 
 
 def _with_hundredths(text: str) -> Iterator[Decimal]:
@@ -109,10 +132,10 @@ def _with_hundredths(text: str) -> Iterator[Decimal]:
         if len(part[0]) > 2 or len(between) > MAX_BETWEEN:
             continue
         # 12 USD and 13 EUR are two amounts, and so are EUR 12 and EUR 13.
-        has_two = not _HUNDREDTHS.match(text, part.start()) and (
-            _ANY_CURRENCY.match(text, part.end()) or _SECOND_AMOUNT.search(between)
-        )
-        if not (has_two and _ANY_CURRENCY.search(between)):
+        ends_apart = not _HUNDREDTHS.match(text, part.start()) and _ANY_CURRENCY.match(text, part.end())
+        # Nor are 10 m and 20 EUR one.
+        has_two = ends_apart or (_SECOND_AMOUNT.search(between) and _ANY_CURRENCY.search(between))
+        if not has_two or _HUNDREDTHS.match(text, part.start()):
             yield Decimal(whole[0]) + Decimal(part[0]) / 100
 
 
@@ -133,7 +156,8 @@ def _names_of(currency: str) -> re.Pattern[str]:
     """Returns the pattern of a currency as texts have it: its code, its sign, or its name."""
     names = [currency, *CURRENCIES.get(currency, ()), *_OTHER_NAMES.get(currency, "").split()]
     # The $ of A$ and R$ is another one.
-    return re.compile("|".join(rf"(?<![^\W\d_]){re.escape(name)}(?![^\W\d_])" for name in names), re.IGNORECASE)
+    pattern = "|".join(rf"(?<![^\W\d_]){_FOREIGN}{re.escape(name)}(?![^\W\d_])" for name in names)
+    return re.compile(pattern, re.IGNORECASE)
 
 
 _ANY_CURRENCY = re.compile(rf"(?i:\s?(?:{'|'.join(_names_of(one).pattern for one in CURRENCIES)}))|\s?\b[A-Z]{{3}}\b")
@@ -145,7 +169,7 @@ def _check_phone(found: re.Match[str], text: str) -> Iterator[str]:
     # The zero of +44 (0) is dialled within the country alone.
     numbers = [re.sub(r"\D", "", number.replace("(0)", "")) for number in _PHONE.findall(text)]
     there = {number.lstrip("0") for number in numbers}
-    if digits in there or any(f"{digits[:size]}0{digits[size:]}" in there for size in (1, 2, 3)):
+    if digits in there:
         return
     national = [size for size in (1, 2, 3) if digits[size:] in there or digits[size:] in numbers]
     named = {code for country, code in COUNTRIES.items() if re.search(rf"\b{country}\b", text)}

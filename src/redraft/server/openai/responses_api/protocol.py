@@ -64,7 +64,10 @@ class ResponsesStreamOptions(StrictModel):
 
 
 class ResponsesRequest(SharedFields):
-    """The request of POST /v1/responses. seed, canvas, strict and what grounds are those of chat completions."""
+    """The request of POST /v1/responses. seed, canvas, strict and what grounds are those of chat completions.
+
+    include: there are no thoughts that could be encrypted. max_tool_calls: counts OpenAI's own tools, which none are.
+    """
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1), FAIL_FAST]
     instructions: str | None = None
@@ -78,7 +81,8 @@ class ResponsesRequest(SharedFields):
 
     reasoning: ReasoningOptions | None = None
     top_logprobs: no_op_field(0)  # type: ignore[valid-type]
-    include: no_op_field([])  # type: ignore[valid-type]
+    include: no_op_field([], ["reasoning.encrypted_content"])  # type: ignore[valid-type]
+    max_tool_calls: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     truncation: no_op_field("disabled")  # type: ignore[valid-type]
     background: no_op_field(False)  # type: ignore[valid-type]
     service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]

@@ -145,8 +145,6 @@ class Experts(nn.Module):
         self.row_block = ROW_MULTIPLE
         self.count = e
         self.added: dict[str, Callable[[Tensor, Sequence[int]], Tensor]] = {}
-        # Training may compile these two, as it does what surrounds the experts.
-        self.gate, self.add_choices = gated, add_choices
         self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * m, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, m))
 
@@ -161,8 +159,8 @@ class Experts(nn.Module):
         place = torch.arange(n * k, device=x.device) + ((sizes - counts).cumsum(0) - (sizes - counts))[chosen[order]]
         shares = sizes.tolist()
         rows = x.new_zeros(sum(shares), x.shape[1]).index_copy(0, place, x.index_select(0, order // k))
-        out = self._multiply("down_proj", self.gate(self._multiply("gate_up_proj", rows, shares)), shares)
-        return self.add_choices(out, place[order.argsort()].view(n, k), weights, x.dtype)
+        out = self._multiply("down_proj", gated(self._multiply("gate_up_proj", rows, shares)), shares)
+        return add_choices(out, place[order.argsort()].view(n, k), weights, x.dtype)
 
     def _multiply(self, name: str, x: Tensor, shares: Sequence[int]) -> Tensor:
         matrices = getattr(self, name)

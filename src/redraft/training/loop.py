@@ -374,7 +374,7 @@ def checkpoint_layers(model: Transformer) -> None:
 
 
 def _compile_layers(model: Transformer) -> None:
-    """Lets torch fuse a layer's operations between matrix products; those of attention and experts are left out."""
+    """Lets torch fuse a layer's operations between matrix products; attention and experts are left out."""
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
         raise ValueError(
             "compile requires a C++ compiler and finds none (g++, clang++ or the one that CXX names): leave it out"
@@ -382,9 +382,6 @@ def _compile_layers(model: Transformer) -> None:
     # Two kinds of layers, three passes and the parts around attention and experts: more variants than the default 8.
     torch._dynamo.config.recompile_limit = 64
     for module in model.modules():
-        if isinstance(module, Experts):
-            module.gate = torch.compile(module.gate, dynamic=True)
-            module.add_choices = torch.compile(module.add_choices, dynamic=True)
         # A router of one expert adds its gradient to one number, which inductor cannot compile for several threads.
         if isinstance(module, Experts) or (isinstance(module, Router) and module.proj.out_features == 1):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]

@@ -1,5 +1,6 @@
 """For all tests: one thread, since a tiny model's products are over before a second one has woken up."""
 
+import gc
 import os
 
 # Also for the programs that tests start.
@@ -19,6 +20,12 @@ from tests.fakes.checkpoints import tiny_checkpoint
 # A machine that trains meanwhile is slow now and then; that is no failure.
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all that they import stay for good: the garbage collector need not walk through them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

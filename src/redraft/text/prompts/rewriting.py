@@ -58,6 +58,8 @@ _FOREIGN = "".join(
     )
 )
 """Whose dollars, pounds, crowns and rupees are not those that are meant without a country."""
+_GAP = re.compile(r"\s?[-−(]?")
+"""What may stand between a currency and its amount."""
 _PHONE = re.compile(r"\d(?:[\s().\-/–]{0,5}\d)*")
 _BESIDE_UNIT = re.compile(r"[\s-]?([^\W\d_]+)")
 _BETWEEN_PARTS = re.compile(r"[\s,]{0,3}(?:and\s)?")
@@ -115,12 +117,11 @@ def _check_amount(found: re.Match[str], text: str) -> Iterator[str]:
 
 def _numbers_beside(name: re.Pattern[str], text: str) -> set[Decimal]:
     """Returns the numbers in a text that stand directly before or behind a currency's name."""
-    found: set[Decimal] = set()
-    behind, before = re.compile(rf"(?i)\s?(?:{name.pattern})"), re.compile(rf"(?i)(?:{name.pattern})\s?[-−(]?$")
-    for place, readings in places_of_numbers(text):
-        if behind.match(text, place.end()) or before.search(text[max(0, place.start() - MAX_BETWEEN) : place.start()]):
-            found |= readings
-    return found
+    names = [one.span() for one in name.finditer(text)]
+    begun = {start - space for start, _ in names for space in (0, 1) if not text[start - space : start].strip()}
+    ended = {at for _, end in names for at in (end, end + len(_GAP.match(text, end)[0]))}  # type: ignore[index]
+    places = places_of_numbers(text) if names else ()
+    return {one for place, readings in places if place.end() in begun or place.start() in ended for one in readings}
 
 
 def _with_hundredths(text: str) -> Iterator[Decimal]:

@@ -121,7 +121,8 @@ def _run(arguments: list[str], started: float) -> int:
         # The parser's errors know how they read best, and which command they belong to.
         message = _named_value(getattr(error, "format_message", error.__str__)(), arguments)
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else " ".join(["redraft", *_leading_names(arguments)])
+        named = "" if arguments[0].startswith("-") else f" {arguments[0]}"
+        command = context.command_path if context else f"redraft{named}"
         if found := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)\.?", message, re.DOTALL):
             message = f"{command} has no place for {found[1]!r}"
             if context and context.info_name in TEXT_COMMANDS:
@@ -138,11 +139,6 @@ def _run(arguments: list[str], started: float) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else code or 0
-
-
-def _leading_names(arguments: list[str]) -> list[str]:
-    """Returns the names of the command that arguments begin with: of the command alone, where it is no group's."""
-    return list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))[:1]
 
 
 def _named_value(message: str, arguments: list[str]) -> str:

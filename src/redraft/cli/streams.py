@@ -23,10 +23,10 @@ class ClosedOutput(io.TextIOBase):
 
 
 class ErrorStream(io.TextIOWrapper):
-    """Standard error, of which nothing depends: what cannot be written, on a full disk or to nobody, is thrown away."""
+    """Standard error, on which nothing depends: what cannot be written, on a full disk or to nobody, is thrown away."""
 
     def write(self, text: str) -> int:
-        """Writes a text, or as if."""
+        """Writes a text; returns its length, also where nothing could be written."""
         with suppress(OSError):
             super().write(text)
         return len(text)

@@ -100,7 +100,7 @@ class CanvasAttention:
 def _bias(visible: Tensor) -> Tensor:
     """Returns 0 where a query sees a key and minus infinity elsewhere, in the smallest type: scores keep theirs.
 
-    Adding it costs half of filling in: nothing is copied before, and the backward pass has nothing to do.
+    Adding it is cheaper than filling in: nothing is copied before, and the backward pass has nothing to do.
     """
     return torch.zeros_like(visible, dtype=torch.bfloat16).masked_fill_(~visible, float("-inf"))
 

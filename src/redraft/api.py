@@ -30,6 +30,7 @@ from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
 from redraft.text.checks import check_controls
 from redraft.text.prompts.conversation import check_conversation, check_prompts, check_read, joined, text_of
+from redraft.text.prompts.forms import PromptTask
 from redraft.text.trust.calibration import Calibration, read_calibration
 from redraft.utils.forks import check_not_forked
 from redraft.weights.adapters.files import read_adapter
@@ -277,16 +278,21 @@ class Model:
             if not prompt.strip():
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
-                return self._described(self.read_plain(prompt), prompt)
+                task = self.card.task_of(prompt)
+                once = prompt if task is None else task.once(prompt)
+                return self._described(self.read_plain(once), task, prompt)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
         messages, left_out = self.card.select([joined(message) for message in prompt])
+        texts, last = [text_of(message) for message in messages], messages[-1]
+        task = self.card.task_of(texts[-1])
+        if task is not None and task.has_repeated_list:
+            messages[-1] = {**last, "content": task.once(texts[-1])}
         ids = self.tokenizer.encode_chat(messages, **template_variables)
         for message in messages:
             check_read(message, self.tokenizer.template_reads)
-        texts, last = [text_of(message) for message in messages], messages[-1]
         read = ReadPrompt(ids, (*left_out, *self._control_warnings(texts)), self.tokenizer.own_forms(texts))
-        return self._described(read, texts[-1], str(last["role"]))
+        return self._described(read, task, texts[-1], str(last["role"]))
 
     def encode_plain(self, text: str) -> list[int]:
         """Returns the token ids of a plain text, after BOS if the model has one."""
@@ -301,10 +307,11 @@ class Model:
     def _control_warnings(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(check_controls(self.tokenizer.spelled_controls(texts)))
 
-    def _described(self, read: ReadPrompt, text: str, role: str = "user") -> ReadPrompt:
-        """Returns a prompt with what the card says of it. text: of its last message."""
-        task = self.card.task_of(text)
+    def _described(self, read: ReadPrompt, task: PromptTask | None, text: str, role: str = "user") -> ReadPrompt:
+        """Returns a prompt with what the card says of it. text: of its last message, as it was sent."""
         found = tuple(self.card.prompt_warnings(task, role, len(read.ids), text))
+        if task is not None and task.has_repeated_list:
+            task = dataclasses.replace(task, fields=tuple(dict.fromkeys(task.fields)))
         told = (*read.warnings, *found)
         known, refusal = self.card.knows(task, told), self.card.refusal
         return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)

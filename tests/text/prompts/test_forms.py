@@ -60,3 +60,19 @@ def test_slots_may_stand_anywhere():
 def test_a_form_that_cannot_be_read_is_refused(template):
     with pytest.raises(ValueError, match=r"must have \{text\} once"):
         PromptForm(template)
+
+
+@pytest.mark.parametrize(
+    ("form", "prompt", "once"),
+    [
+        ("Get {fields}: {text}", " Get a, b ,a: a, b", " Get a, b: a, b"),
+        ("Get {names} from: {text}", "Get city, name, city and name from: x", "Get city, name from: x"),
+        ("Get {names} from: {text}", "Get b (one) and b (two) from: x", "Get b (one) and b (two) from: x"),
+        ("Get {fields}: {text}", "Get a, b: a, a", "Get a, b: a, a"),
+    ],
+)
+def test_a_field_listed_twice_is_listed_once_unless_that_loses_a_description(form, prompt, once):
+    task = PromptForm(form).read(prompt)
+    assert task is not None
+    assert task.once(prompt) == once
+    assert task.has_repeated_list == (once != prompt)

@@ -25,6 +25,8 @@ MAX_READ = 4_000
 _SLOT = re.compile(r"\s*\{(\w*)\}\s*")
 _GOES_ON = re.compile(r"\s*[a-z][^\n.:;]*,[^\n:]*:")
 """How a text begins that may still be of the list: the description of its name, and further names."""
+_NOT_COMMAS = re.compile(r"[\n()\[\];|/\"'`*]")
+"""What a list has that is more than names between commas: descriptions, bullets, other separators, quotes."""
 _PART = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
 
@@ -33,7 +35,8 @@ class PromptTask:
     """What a prompt asks for. fields: keys of a JSON object whose values stand in the text; none for another answer.
 
     text: empty where the prompt ends after its request; start: its first character in the prompt. names_missing: its
-    list of fields names none. is_array: whether it asks for an array of such objects.
+    list of fields names none. is_array: whether it asks for an array of such objects. list_span: the characters of the
+    prompt that list the fields, None where they are not names between commas alone.
     """
 
     fields: tuple[str, ...]
@@ -41,6 +44,19 @@ class PromptTask:
     names_missing: bool = False
     is_array: bool = False
     start: int = field(default=0, compare=False)
+    list_span: tuple[int, int] | None = field(default=None, compare=False)
+
+    @property
+    def has_repeated_list(self) -> bool:
+        """Whether a field is listed more than once, in a list that can be written anew."""
+        return self.list_span is not None and len(set(self.fields)) < len(self.fields)
+
+    def once(self, prompt: str) -> str:
+        """Returns its prompt with each field listed once: a model answers twice what it is asked for twice."""
+        if self.list_span is None or not self.has_repeated_list:
+            return prompt
+        start, end = self.list_span
+        return f"{prompt[:start]}{', '.join(dict.fromkeys(self.fields))}{prompt[end:]}"
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -101,6 +117,9 @@ class PromptForm:
             listed = read_names(match[self._list])
         if listed is None or (self._list in ("names", "items") and _GOES_ON.match(match["text"])):
             return None
+        slot = self._list if self._list in ("fields", "names", "items") else ""
+        is_plain = bool(slot) and not _NOT_COMMAS.search(match[slot])
+        span = (before + match.start(slot), before + match.end(slot)) if is_plain else None
         text = match["text"].lstrip()
         start = match.end("text") - len(text)
         if self._list == "schema" and start > begin:
@@ -111,6 +130,7 @@ class PromptForm:
             names_missing=bool(self._list) and not listed,
             is_array=self._list == "items",
             start=before + start,
+            list_span=span,
         )
 
 

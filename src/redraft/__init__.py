@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from redraft.diffusion.start import CanvasStart
     from redraft.engine import Limits, QueueFull, Shutdown
     from redraft.generation.result import DenoisingStep, Generation
-    from redraft.loading import load, read_card
+    from redraft.loading import load
     from redraft.weights.card import Card
+    from redraft.weights.fetch import read_card
 
 configure_threads()  # before anything imports torch
 
@@ -64,6 +65,10 @@ def __getattr__(name: str) -> object:
         from redraft.diffusion import settings
 
         return getattr(settings, name)
+    if name == "read_card":
+        from redraft.weights.fetch import read_card
+
+        return read_card
     if name in __all__:
         with delay_interrupt():
             from redraft import answers, api, async_engine, loading

@@ -11,8 +11,7 @@ from redraft.text import TextTokenizer
 from redraft.text.trust.calibration import read_calibration
 from redraft.utils.forks import mark_loaded
 from redraft.utils.threads import requested_threads
-from redraft.weights.card import Card
-from redraft.weights.card import read_card as _read_card
+from redraft.weights.card import read_card
 from redraft.weights.checkpoint import Checkpoint, load_model
 from redraft.weights.config.file import read_generation_config
 from redraft.weights.fetch import resolve
@@ -52,14 +51,9 @@ def load(
     tokenizer.check_fits(transformer.config.vocab_size, folder)
     defaults = SamplerSettings.from_generation_config(read_generation_config(folder) or {})
     model = Model(
-        os.fspath(name_or_path), transformer, tokenizer, defaults, _read_card(folder), folder=folder,
+        os.fspath(name_or_path), transformer, tokenizer, defaults, read_card(folder), folder=folder,
         calibration=read_calibration(folder),
     )  # fmt: skip
     for name, adapter in (adapters or {}).items():
         model.load_adapter(adapter, name)
     return model
-
-
-def read_card(name_or_path: str | os.PathLike[str] = "bundled") -> Card:
-    """Returns a checkpoint's own description, without loading it."""
-    return _read_card(resolve(os.fspath(name_or_path)))

@@ -63,9 +63,12 @@ def test_help_is_not_cut(width):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["eval", "--help"], ["bench", "--help"], ["nope"], ["generate", "--help"], ["generate", "--stepz"]],
-)
-def test_help_and_refusals_do_not_wait_for_torch(arguments):
+    [
+        ["--help"], ["eval", "--help"], ["bench", "--help"], ["nope"], ["generate", "--help"], ["generate", "--stepz"],
+        ["fields"], ["examples"],
+    ],
+)  # fmt: skip
+def test_what_runs_no_model_does_not_wait_for_torch(arguments):
     code = f"""
 import sys
 from redraft.cli import main

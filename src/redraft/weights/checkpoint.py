@@ -14,12 +14,12 @@ from redraft.model.linear.quantized import Form, QuantizedMatrix, is_quantized, 
 from redraft.model.transformer import Transformer
 from redraft.utils.json_files import read_json_object
 from redraft.weights.config.file import (
-    CONFIG_FILE,
     parse_config,
     parse_quantization,
     read_config_json,
     read_generation_config,
 )
+from redraft.weights.config.keys import CONFIG_FILE
 from redraft.weights.storage.header import FileStamp, StoredTensor, read_header
 from redraft.weights.storage.names import checkpoint_name, is_tied_copy, is_unused, scale_name
 from redraft.weights.storage.publish import finish_interrupted

@@ -1,11 +1,13 @@
 """Finds the folder of a model, given a path, a name on the Hugging Face hub, or "bundled"."""
 
+import os
 import re
 from pathlib import Path
 
 from redraft import bundled
 from redraft.utils.json_files import read_json_object
-from redraft.weights.config.file import CONFIG_FILE
+from redraft.weights import card
+from redraft.weights.config.keys import CONFIG_FILE
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = bundled.CHECKPOINT
@@ -48,6 +50,11 @@ def fetch_config(name_or_path: str | Path) -> Path:
     if not (folder / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} has no {CONFIG_FILE}: it is not a checkpoint folder")
     return folder
+
+
+def read_card(name_or_path: str | os.PathLike[str] = BUNDLED) -> card.Card:
+    """Returns a checkpoint's own description, without loading it. Raises the errors of `resolve`."""
+    return card.read_card(resolve(os.fspath(name_or_path)))
 
 
 def _find_local(name_or_path: str | Path, *, is_adapter: bool = False) -> Path | None:

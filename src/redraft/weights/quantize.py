@@ -19,11 +19,11 @@ from redraft.model.precision import PRECISIONS
 from redraft.utils.json_files import json_bytes
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint, all_finite, check_unchanged
 from redraft.weights.config.file import (
-    CONFIG_FILE,
     QUANTIZATION_KEY,
     config_to_json,
     quantization_json,
 )
+from redraft.weights.config.keys import CONFIG_FILE
 from redraft.weights.save import copy_companions, record_dtype
 from redraft.weights.storage.header import StoredTensor
 from redraft.weights.storage.names import checkpoint_name, scale_name

@@ -11,7 +11,6 @@ from redraft.utils.json_files import json_bytes
 from redraft.weights.card import CARD_FILE
 from redraft.weights.checkpoint import DTYPE_NAMES, Checkpoint
 from redraft.weights.config.file import (
-    CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     QUANTIZATION_KEY,
     config_to_json,
@@ -19,6 +18,7 @@ from redraft.weights.config.file import (
     read_generation_config,
     token_ids_json,
 )
+from redraft.weights.config.keys import CONFIG_FILE
 from redraft.weights.storage.names import checkpoint_name
 from redraft.weights.storage.publish import staged, write_synced
 from redraft.weights.storage.shards import DEFAULT_SHARD_BYTES, TensorGroup, write_shards

@@ -11,7 +11,8 @@ from redraft.utils.json_files import json_bytes
 from redraft.weights.adapters.files import read_adapter
 from redraft.weights.card import CARD_FILE
 from redraft.weights.checkpoint import Checkpoint, check_unchanged
-from redraft.weights.config.file import CONFIG_FILE, GENERATION_CONFIG_FILE
+from redraft.weights.config.file import GENERATION_CONFIG_FILE
+from redraft.weights.config.keys import CONFIG_FILE
 from redraft.weights.save import copy_companions
 from redraft.weights.storage.header import StoredTensor
 from redraft.weights.storage.publish import check_disk, check_new_folder, staged, write_synced

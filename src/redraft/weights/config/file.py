@@ -14,9 +14,9 @@ from redraft.model.linear.quantized import BITS, GROUP
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 from redraft.weights.config import keys
+from redraft.weights.config.keys import CONFIG_FILE
 from redraft.weights.config.section import Section
 
-CONFIG_FILE = "config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
 MODEL_TYPE = "diffusion_gemma"
 TEXT_MODEL_TYPE = "diffusion_gemma_text"

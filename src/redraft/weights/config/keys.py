@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+CONFIG_FILE = "config.json"
+
 IGNORED_KEYS = frozenset(
     {
         "_name_or_path", "architectures", "attn_implementation", "_attn_implementation", "boa_token_id", "boi_token_id",

@@ -23,7 +23,7 @@ from pathlib import Path
 from redraft.text.trust.calibration import TRUST_FILE
 from redraft.utils.files import sync_folder
 from redraft.utils.locks import lock_folder
-from redraft.weights.config.file import CONFIG_FILE
+from redraft.weights.config.keys import CONFIG_FILE
 
 SAVING = ".saving"
 SAVED = ".saved"

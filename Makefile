@@ -13,8 +13,8 @@ PIP_IS_CONFIGURED = $(shell $(BIN)/python -m pip config list 2>/dev/null | grep 
 ON_LINUX := $(filter Linux,$(shell uname -s))
 TORCH_INDEX ?= $(if $(ON_LINUX),$(if $(PIP_IS_CONFIGURED),,https://download.pytorch.org/whl/cpu))
 
-# The tests compute on one thread each: as many run at once as there are CPUs, four at most.
-PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+# The tests compute on one thread each; tests/conftest.py says how many run at once.
+PARALLEL := -n auto --dist worksteal
 
 DEMO = $(BIN)/redraft generate "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,50 EUR on 3 March 2024 and still have no receipt." --mode diffusion --step-delay 0.15 --seed 1 $(ARGS)
 

@@ -15,11 +15,17 @@ import pytest
 import torch
 from hypothesis import settings
 
+from redraft.utils.threads import available_cpus
 from tests.fakes.checkpoints import tiny_checkpoint
 
 # A machine that trains meanwhile is slow now and then; that is no failure.
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many tests at once as there are CPUs, and one more, as many wait for a server or a moment; four at most."""
+    return min(4, available_cpus() + 1)
 
 
 def pytest_collection_finish() -> None:

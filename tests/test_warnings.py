@@ -116,7 +116,7 @@ def test_another_prompt_may_be_answered_with_any_text(engine):
             "the nearest is 'name'; fields are separated by commas",
         ),
         ("Extract name; town as JSON: the dog", "; fields are separated by commas"),
-        ("Extract name, name as JSON: the dog", "asks more than once for the field 'name': it is asked for once"),
+        ("Extract name, name as JSON: the dog", "asks more than once for the field 'name': each is asked for once"),
         ("Say it: " + "dog " * 100, "this model was trained on at most 60"),
         ([{"role": "system", "content": "Say it: x"}], "the prompt has the role 'system'"),
         (CONVERSATION, LEFT_OUT),
@@ -138,6 +138,7 @@ def test_a_field_asked_for_twice_is_asked_for_once(model):
     assert read.task is not None
     assert read.task.fields == ("name", "city")
     assert twice[read.task.start :] == "the dog"  # places are those of the prompt that was sent
+    assert model.read(twice).is_known
 
 
 def test_of_a_conversation_a_single_turn_model_reads_the_last_request(model):

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -28,7 +29,7 @@ from redraft.held import Holding, depends_on_prompt, held_answer
 from redraft.model.preparation import hold_adapters
 from redraft.model.transformer import Transformer
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
-from redraft.text.checks import check_controls
+from redraft.text.checks import check_controls, fields_in_words
 from redraft.text.prompts.conversation import check_conversation, check_prompts, check_read, joined, text_of
 from redraft.text.prompts.forms import PromptTask
 from redraft.text.trust.calibration import Calibration, read_calibration
@@ -279,15 +280,15 @@ class Model:
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
                 task = self.card.task_of(prompt)
-                once = prompt if task is None else task.once(prompt)
-                return self._described(self.read_plain(once), task, prompt)
+                asked = prompt if task is None else task.tidied(prompt)
+                return self._described(self.read_plain(asked), task, prompt)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
         messages, left_out = self.card.select([joined(message) for message in prompt])
         texts, last = [text_of(message) for message in messages], messages[-1]
         task = self.card.task_of(texts[-1])
-        if task is not None and task.has_repeated_list:
-            messages[-1] = {**last, "content": task.once(texts[-1])}
+        if task is not None and (asked := task.tidied(texts[-1])) != texts[-1]:
+            messages[-1] = {**last, "content": asked}
         ids = self.tokenizer.encode_chat(messages, **template_variables)
         for message in messages:
             check_read(message, self.tokenizer.template_reads)
@@ -309,11 +310,15 @@ class Model:
 
     def _described(self, read: ReadPrompt, task: PromptTask | None, text: str, role: str = "user") -> ReadPrompt:
         """Returns a prompt with what the card says of it. text: of its last message, as it was sent."""
-        found = tuple(self.card.prompt_warnings(task, role, len(read.ids), text))
+        mended: tuple[str, ...] = ()
         if task is not None and task.has_repeated_list:
+            again = [name for name, count in Counter(task.fields).items() if count > 1]
+            mended = (f"the prompt asks more than once for the {fields_in_words(again)}: each is asked for once",)
             task = dataclasses.replace(task, fields=tuple(dict.fromkeys(task.fields)))
-        told = (*read.warnings, *found)
+        told = (*read.warnings, *self.card.prompt_warnings(task, role, len(read.ids), text))
         known, refusal = self.card.knows(task, told), self.card.refusal
+        # What was mended says nothing against the prompt that is asked.
+        told = (*told, *mended)
         return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> AskedAnswer:

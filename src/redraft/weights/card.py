@@ -92,9 +92,7 @@ class Card:
             apart = "; fields are separated by commas" if joined else ""
             yield f"this model was not trained on the {fields_in_words(unknown)}: {listed}{meant}{apart}"
         if repeated := [name for name, count in asked.items() if count > 1]:
-            is_once = task is not None and task.has_repeated_list
-            way_out = "it is asked for once" if is_once else "once is enough"
-            yield f"the prompt asks more than once for the {fields_in_words(repeated)}: {way_out}"
+            yield f"the prompt asks more than once for the {fields_in_words(repeated)}: once is enough"
 
     def _nearest_form(self, prompt: str) -> str:
         """Returns the form whose request is most like a prompt's; the first where none is much like it."""

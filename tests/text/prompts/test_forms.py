@@ -69,10 +69,10 @@ def test_a_form_that_cannot_be_read_is_refused(template):
         ("Get {names} from: {text}", "Get city, name, city and name from: x", "Get city, name from: x"),
         ("Get {names} from: {text}", "Get b (one) and b (two) from: x", "Get b (one) and b (two) from: x"),
         ("Get {fields}: {text}", "Get a, b: a, a", "Get a, b: a, a"),
+        ("Get {fields} from: {text}", "Get a, ,b, from: x", "Get a, b from: x"),
     ],
 )
 def test_a_field_listed_twice_is_listed_once_unless_that_loses_a_description(form, prompt, once):
     task = PromptForm(form).read(prompt)
     assert task is not None
-    assert task.once(prompt) == once
-    assert task.has_repeated_list == (once != prompt)
+    assert task.tidied(prompt) == once

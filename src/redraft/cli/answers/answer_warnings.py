@@ -1,5 +1,6 @@
 """What may be wrong with answers, told on standard error, and the exit code of --strict and --min-trust."""
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from redraft.cli.streams import say
 from redraft.text.trust.calibration import read_calibration
+from redraft.weights.fetch import resolve
 
 if TYPE_CHECKING:
     from redraft.text.trust.evidence import Trust
@@ -35,7 +37,8 @@ def say_warnings(warnings: Iterable[str], trust: "Trust | None" = None, *, quiet
         values = [one for one in trust.values if one.probability is not None]
         least = min(values, key=lambda one: one.probability or 0.0, default=None)
         where = "" if least is None else f", least of all {'.'.join(map(str, least.path))} ({least.probability:.0%})"
-        say(f"low trust: this answer is right with a probability of {trust.probability:.0%}{where}", quiet=quiet)
+        percent = math.floor(100 * trust.probability)  # 79.9 is below the limit, and so is what is said of it
+        say(f"low trust: this answer is right with a probability of {percent}%{where}", quiet=quiet)
 
 
 def check_min_trust(model: str, least: float | None) -> None:
@@ -44,9 +47,6 @@ def check_min_trust(model: str, least: float | None) -> None:
         return
     if not 0 < least <= 1:
         raise ValueError(f"--min-trust is {least}, must be above 0 and at most 1")
-    # What resolves a name imports torch, for which help and refusals of other options need not wait.
-    from redraft.weights.fetch import resolve
-
     if read_calibration(resolve(model)) is None:
         raise ValueError(f"--min-trust: {model} is not calibrated, so nobody knows; run 'redraft calibrate {model}'")
 

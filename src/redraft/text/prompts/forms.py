@@ -51,11 +51,16 @@ class PromptTask:
         """Whether a field is listed more than once, in a list that can be written anew."""
         return self.list_span is not None and len(set(self.fields)) < len(self.fields)
 
-    def once(self, prompt: str) -> str:
-        """Returns its prompt with each field listed once: a model answers twice what it is asked for twice."""
-        if self.list_span is None or not self.has_repeated_list:
+    def tidied(self, prompt: str) -> str:
+        """Returns its prompt with each field listed once, and no comma too many.
+
+        A model answers twice what it is asked for twice, and waits for what follows a comma.
+        """
+        if self.list_span is None:
             return prompt
         start, end = self.list_span
+        if not self.has_repeated_list and all(part.strip() for part in prompt[start:end].split(",")):
+            return prompt
         return f"{prompt[:start]}{', '.join(dict.fromkeys(self.fields))}{prompt[end:]}"
 
     @property

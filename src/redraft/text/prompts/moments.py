@@ -38,6 +38,9 @@ _ROMAN_MONTH = re.compile(r"\d[\s./-]{1,2}([IVX]+)(?=[\s./-]{1,2}\d)")
 _COMPACT = re.compile(r"(?<!\d)(\d{4})(\d\d)(\d\d)(?!\d)")
 _NUMERIC = re.compile(r"(?<!\d)(\d{1,4})([-/.]) ?(\d\d?)\2 ?(\d{1,4})(?!\d)")
 
+_ORDER = re.compile(r"\b(?:dd?\W?mm?|mm?\W?dd?|day|month|us|uk|american|european|british)\b")
+"""What says in which order the numbers of a date stand."""
+
 _TWO_DIGIT_YEARS = range(1930, 2070)
 """The years that readers of two digits take them for."""
 
@@ -68,7 +71,7 @@ _UNREAD = re.compile(r"\b(?:half|halb|quarter|viertel)\b|(?<![:.\dh])\d\d?\s(?:t
 
 
 def check_date(found: re.Match[str], text: str) -> Iterator[str]:
-    """Yields a sentence for a date, read with a pattern of DATE_FORMS, that is no day or not the one in the text."""
+    """Yields a sentence for a date, read with a pattern of DATE_FORMS, that is no day or perhaps not the text's."""
     month = found["month"]
     number = int(month) if month.isdigit() else MONTHS["en"].index(month) + 1
     try:
@@ -78,6 +81,17 @@ def check_date(found: re.Match[str], text: str) -> Iterator[str]:
     else:
         if not _names_date(date, _COMPACT.sub(r"\1-\2-\3", text)):
             yield f"the date {found[0]} does not stand in the text: check it"
+        elif len(readings := _readings(text)) > 1:
+            either = " or ".join(f"{one.day} {MONTHS['en'][one.month - 1]}" for one in readings)
+            yield f"the date in the text can be read as {either}: check it, or write the month as a word"
+
+
+def _readings(text: str) -> list[datetime.date]:
+    """Returns the days, in order, that the only numeric date of a text can mean where nothing else says which."""
+    folded = _folded(text)
+    numeric = _NUMERIC.findall(folded)
+    is_told = _named_months(folded) or _ORDER.search(folded)
+    return [] if len(numeric) != 1 or is_told else sorted(_dates_of(*numeric[0]) or ())
 
 
 def _names_date(date: datetime.date, text: str) -> bool:

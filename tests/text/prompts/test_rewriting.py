@@ -36,6 +36,11 @@ def check(prompt: str, answer: str) -> list[str]:
             "the date in the text can be read as 4 March or",
         ),
         (
+            "Write the date as YYYYMMDD: pay us in a day or by 03/04/2024",
+            "20240403",
+            "the date in the text can be read as 4 March or",
+        ),
+        (
             "Write the date as D Month YYYY: on 5-6-2024",
             "6 May 2024",
             "the date in the text can be read as 6 May or",

@@ -38,7 +38,9 @@ _ROMAN_MONTH = re.compile(r"\d[\s./-]{1,2}([IVX]+)(?=[\s./-]{1,2}\d)")
 _COMPACT = re.compile(r"(?<!\d)(\d{4})(\d\d)(\d\d)(?!\d)")
 _NUMERIC = re.compile(r"(?<!\d)(\d{1,4})([-/.]) ?(\d\d?)\2 ?(\d{1,4})(?!\d)")
 
-_ORDER = re.compile(r"\b(?:dd?\W?mm?|mm?\W?dd?|day|month|us|uk|american|european|british)\b")
+_ORDER = re.compile(
+    r"\b(?:dd?\W?mm?|mm?\W?dd?|(?:day|month) first|american|european|british|u[ks] (?:date|format|style))\b"
+)
 """What says in which order the numbers of a date stand."""
 
 _TWO_DIGIT_YEARS = range(1930, 2070)

@@ -35,7 +35,7 @@ def line(id="a", **given):
         ({"body": []}, "line 2: body is list, must be an object"),
         ({"extra": 1}, "line 2: 'extra' is not a key of a batch line"),
         ({"body": {"messages": []}}, "line 2: messages: must have at least 1 element"),
-        ({"body": {"messages": [{"role": "user", "content": 3}]}}, "line 2: messages.0.content: must be a valid"),
+        ({"body": {"messages": [{"role": "user", "content": 3}]}}, "line 2: messages.0.content: must be a string"),
         (
             {"body": {**line()["body"], "temperture": 1}},
             "line 2: temperture is not supported; did you mean temperature?",

@@ -23,7 +23,7 @@ from tests.fakes.models import tiny_model
     ("name", "content", "template", "message"),
     [
         ("a.csv", "a,b\n1,2\n", "{c}", "line 2: no column 'c'; there are 'a', 'b'"),
-        ("a.csv", "a,b\n1,2\n", None, "line 2: no column 'prompt'"),
+        ("a.csv", "a,b\n1,2\n", None, "no column 'prompt'; there are 'a', 'b'; make prompts of them, as in --"),
         ("a.csv", "a,b\n1,2\n1\n", "{a}", "line 3 has 1 field, the header has 2: none is left for column 2, 'b'"),
         ("a.csv", 'a,b\n1,"2\n', "{a}", "line 2 is not CSV: unexpected end of data, at column 3; a quotation mark"),
         ("a.csv", "a,a\n1,2\n", "{a}", "line 1: column 'a' occurs more than once"),

@@ -467,6 +467,10 @@ def test_another_model_is_not_found(ask, path):
     assert "'tiny'" in message
 
 
+def test_no_model_at_all_is_no_route(ask):
+    assert error(ask("/v1/models/", expect=404))[1] == "unknown_route"
+
+
 def test_metrics_count_what_was_done(ask):
     def counted(name: str) -> float:
         lines = ask("/metrics").text.splitlines()

@@ -51,8 +51,9 @@ def test_an_encoded_body_is_refused_with_the_way_out(service):
         (BODY.encode("utf-16-le"), "is UTF-16"), (BODY.encode("utf-16-be"), "is UTF-16"),
         (BODY.encode("utf-32"), "is UTF-16 or UTF-32"), (b"{", "is not valid JSON"),
         (b"\xef\xbb\xbf \n", "is empty; send"), (b'{"a": "caf\xe9"}', "is not UTF-8: byte 0xe9 at 10"),
+        (rb'{"a": "\ud83d"}', "holds half a surrogate pair"), (rb'{"a": "\u12"}', "is not valid JSON"),
     ],
-    ids=range(8),
+    ids=range(10),
 )  # fmt: skip
 def test_a_body_of_another_kind_is_called_by_its_name(service, content, kind):
     error = send(service, content).json()["error"]
@@ -78,3 +79,16 @@ def test_a_key_that_occurs_twice_is_refused(service, content, key):
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, key, "invalid_json")
     assert error["message"] == f"the key '{key}' occurs twice in an object of the request body"
+
+
+def test_a_body_that_comes_to_no_route_counts_as_its_routes(service):
+    before = {(sample.labels["route"], sample.labels["status"]): sample.value for sample in samples(service)}
+    assert send(service, b"", **{"Content-Type": "text/plain"}).status_code == 415
+    counted = {(sample.labels["route"], sample.labels["status"]): sample.value for sample in samples(service)}
+    added = {key: value - before.get(key, 0) for key, value in counted.items() if value > before.get(key, 0)}
+    assert added == {("/v1/chat/completions", "415"): 1}
+
+
+def samples(service):
+    (family,) = service.metrics.requests.collect()
+    return [sample for sample in family.samples if sample.name.endswith("_total")]

@@ -32,7 +32,8 @@ PROMPT = "Extract name, date, amount as JSON: Hi, this is Ana Kovacs. I paid 42,
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
+    # The headless shell takes half the processor time of the whole browser.
+    chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if chromium is None:
         assert "CI" not in os.environ, "no chromium on this machine: install it, the page must be tested"
         pytest.skip("no chromium on this machine")

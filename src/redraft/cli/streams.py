@@ -132,7 +132,9 @@ class _Escape:
         if not self._is_told:
             self._is_told = True
             lacking = "characters that it lacks are escaped as in JSON"
-            say(f"standard output is {self._encoding}: {lacking}; PYTHONUTF8=1 writes them as they are")
+            # Where both are set, it is PYTHONIOENCODING that counts.
+            way = "without PYTHONIOENCODING, " if "PYTHONIOENCODING" in os.environ else ""
+            say(f"standard output is {self._encoding}: {lacking}; {way}PYTHONUTF8=1 writes them as they are")
         units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
         escapes = (f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
         return "".join(escapes), error.end

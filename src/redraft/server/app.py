@@ -62,7 +62,7 @@ def create_app(service: Service, batches: tuple[BatchStore, BatchWorker] | None 
     app = BodyReader(app, service.settings.body_seconds, api.routes)
     app = Readiness(app, service.unavailable_reason)
     app = AccessControl(app, service.settings)
-    app = RequestLog(app, service.metrics)
+    app = RequestLog(app, service.metrics, api.routes)
     if service.settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=service.settings.cors_origins, allow_methods=["GET", "POST", "DELETE"],

@@ -65,6 +65,16 @@ def test_rows_of_low_trust_go_into_a_file_of_their_own(run, calibrated, tmp_path
     assert "--min-trust of --rows requires --output FILE" in err
 
 
+def test_how_many_rows_are_of_low_trust_is_told(run, calibrated, tmp_path):
+    found = [probability(run, calibrated, prompt) for prompt in PROMPTS]
+    rows = tmp_path / "rows.txt"
+    rows.write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
+    code, _, err = run("generate", "--rows", rows, "-m", calibrated, "--seed", 3)
+    low = sum(one < 0.8 for one in found)
+    assert (code, low > 0) == (0, True)
+    assert f'redraft: {low} of 3 answers are trusted less than 0.8: see "trust" there\n' in err.replace(" is ", " are ")
+
+
 def test_rows_of_unknown_trust_are_told_apart_and_warnings_in_the_file_that_has_them(
     run, calibrated, tmp_path, monkeypatch
 ):

@@ -8,14 +8,13 @@ import typer
 
 from redraft.cli.streams import say
 from redraft.text.trust.calibration import read_calibration
+from redraft.utils.rows.tables import LOW_TRUST
 from redraft.weights.fetch import resolve
 
 if TYPE_CHECKING:
     from redraft.text.trust.evidence import Trust
 
 STRICT_EXIT_CODE = 3
-LOW_TRUST = 0.8
-"""Below it an answer's probability is told."""
 StrictOption = Annotated[
     bool,
     typer.Option("--strict", help=f"Exit with {STRICT_EXIT_CODE} if an answer has a warning, once all are written."),

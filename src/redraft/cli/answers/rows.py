@@ -26,7 +26,7 @@ from redraft.utils.rows.job import Outcome, RowCounts, answer_missing, bad_outco
 from redraft.utils.rows.journal import Journal, RunIdentity, digest_folder
 from redraft.utils.rows.reading import CheckedRows, Row, RowFile
 from redraft.utils.rows.source import GZIP_SUFFIX
-from redraft.utils.rows.tables import RowWriter, probability_of
+from redraft.utils.rows.tables import LOW_TRUST, RowWriter, probability_of
 from redraft.utils.signals import treat_sigterm_as_interrupt
 from redraft.utils.words import counted, counted_of
 
@@ -86,6 +86,9 @@ def answer_rows(
     if counts.failed:
         say(f'{where}{counted_of(counts.failed, counts.rows, "row", "failed", "failed")}: see "error" there')
     _tell_warned(where, counts, quiet=quiet)
+    if counts.low and min_trust is None:
+        low = counted_of(counts.low, counts.rows, "answer", "is", "are")
+        say(f'{where}{low} trusted less than {LOW_TRUST}: see "trust" there', quiet=quiet)
     if counts.bad or counts.failed:
         raise typer.Exit(1)
     end_with_warnings(counts.warned + counts.warned_below, strict=strict)

@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -28,6 +29,9 @@ OTHER_KINDS = {
     codecs.BOM_UTF16_BE: WIDE,
 }
 """What bodies begin with that are not JSON in UTF-8, and what to do about it."""
+
+LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""What JSON's escape of half a surrogate pair begins with; a whole pair is no error."""
 
 AT_ONCE_BYTES = 2**16
 """A body up to this length is looked through in three milliseconds; a longer one not in the event loop."""
@@ -165,6 +169,8 @@ def _not_json(body: bytes, error: ValueError) -> str:
         body.decode()
     except UnicodeDecodeError as found:
         return f"is not UTF-8: byte {body[found.start]:#04x} at {found.start}"
+    if "hex escape" in str(error) and LONE_SURROGATE.search(body):
+        return f"holds half a surrogate pair, which is no Unicode: {error}"
     return f"is not valid JSON: {error}"
 
 

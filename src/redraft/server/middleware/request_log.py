@@ -6,9 +6,11 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redraft.server.metrics import Metrics
@@ -26,8 +28,8 @@ CLIENT_CLOSED_REQUEST = 499
 class RequestLog:
     """The outermost middleware: it gives every request an id, answers its errors, and logs and counts it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._metrics, self._routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,10 +67,18 @@ class RequestLog:
                 message = f"internal server error; see request {request_id} in the server's log"
                 await ApiError(500, message, code="internal_error").response()(scope, receive, send_marked)
         finally:
-            # Paths without a route would be a label without bounds.
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.requests.labels(self._route_path(scope), str(status)).inc()
             _log(request_id, scope, status, time.perf_counter() - started, facts)
+
+    def _route_path(self, scope: Scope) -> str:
+        """Returns the path of a request's route, also if it never came there; "other" for paths without a route.
+
+        Their own names would be a label without bounds.
+        """
+        route = scope.get("route") or next(
+            (route for route in self._routes if route.matches(scope)[0] != Match.NONE), None
+        )
+        return getattr(route, "path", "other")
 
 
 def _log(request_id: str, scope: Scope, status: int, seconds: float, facts: dict[str, Any]) -> None:

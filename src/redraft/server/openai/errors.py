@@ -1,5 +1,6 @@
 """Errors as OpenAI's API has them: {"error": {"message", "type", "param", "code"}}."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -222,7 +223,8 @@ def _message(error: Mapping[str, Any]) -> str:
         name = context["discriminator"].replace("'", "")
         return f"{name} is '{context['tag']:.80}', must be {' or '.join(filter(None, [', '.join(others), last]))}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return message.replace("Input should be", "must be", 1)
+    message = message.replace("Input should be", "must be", 1)
+    return re.sub(r"\ban? valid (?=([a-z]))", lambda found: "an " if found[1] in "aeiou" else "a ", message)
 
 
 def _shortened(name: str | None) -> str:

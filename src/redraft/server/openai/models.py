@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, create_model
 from starlette.responses import Response
 
@@ -60,6 +60,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{model:path}", response_model=ModelInfo)
     async def model(model: str) -> Response:
         """Returns the same about one model."""
+        if not model:
+            raise HTTPException(404)
         return json_response(model_info(service, model))
 
 

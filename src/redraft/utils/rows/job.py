@@ -10,7 +10,7 @@ from redraft.utils.rows.formats import BadRow
 from redraft.utils.rows.journal import Journal
 from redraft.utils.rows.reading import Row
 from redraft.utils.rows.source import GZIP_SUFFIX
-from redraft.utils.rows.tables import RowWriter, probability_of
+from redraft.utils.rows.tables import LOW_TRUST, RowWriter, probability_of
 
 Outcome = Mapping[str, Any]
 """A result's JSON, or {"error": ...}."""
@@ -22,14 +22,15 @@ AnswerRows = Callable[[Iterator[Row]], Iterator[tuple[Row, Outcome]]]
 class RowCounts:
     """How many rows are told, and how many were bad, have failed, or have an answer with warnings.
 
-    unknown: how many answers no probability is known of. below, warned_below: how many are in the file of low trust,
-    and how many of these have warnings.
+    low: how many answers are trusted less than LOW_TRUST. unknown: of how many no probability is known. below,
+    warned_below: how many are in the file of low trust, and how many of these have warnings.
     """
 
     rows: int = 0
     bad: int = 0
     failed: int = 0
     warned: int = 0
+    low: int = 0
     unknown: int = 0
     below: int = 0
     warned_below: int = 0
@@ -39,7 +40,9 @@ class RowCounts:
         self.bad += isinstance(row, BadRow)
         self.failed += isinstance(row, Row) and "error" in outcome
         self.warned += bool(warnings)
-        self.unknown += "error" not in outcome and probability_of(outcome) is None
+        probability = probability_of(outcome)
+        self.low += probability is not None and probability < LOW_TRUST
+        self.unknown += "error" not in outcome and probability is None
 
 
 def bad_outcome(row: BadRow) -> Outcome:

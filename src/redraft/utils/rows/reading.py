@@ -89,7 +89,7 @@ class RowFile:
             columns |= dict.fromkeys(row.columns)
             if isinstance(row, BadRow):
                 if not skip_bad:
-                    raise ValueError(f"{self.name}, {row.fault}")
+                    raise ValueError(f"{self.name}, {row.fault}{self._way_out(row.columns)}")
                 bad += 1
                 first_bad = [*first_bad, row][:MAX_TOLD]
                 continue
@@ -99,13 +99,20 @@ class RowFile:
                     f"{self.name}, lines {first} and {row.line} have the same id {row.id!r}: make ids unique, or name "
                     f"another column for them, or {LINE_COLUMN!r} for the lines' numbers"
                 )
+        if not bad and not good:
+            raise ValueError(f"{self.name} has no rows")
         if not good:
-            raise ValueError(
-                f"{self.name} has no rows" if not bad else f"{self.name} has bad rows only: {first_bad[0].fault}"
-            )
+            way_out = self._way_out(first_bad[0].columns)
+            raise ValueError(f"{self.name} has bad rows only: {first_bad[0].fault}{way_out}")
         self._digest = digest.hexdigest()
         names = () if self.format == "text" else tuple(columns)
         return CheckedRows(good, bad, names, tuple(first_bad), self._digest)
+
+    def _way_out(self, columns: Mapping[str, Any]) -> str:
+        """Returns what to do where no column is the prompt, and no template says which are to be in it."""
+        if self.template != PROMPT_TEMPLATE or not columns or "prompt" in columns:
+            return ""
+        return f"; make prompts of them, as in --template 'Summarize: {{{next(iter(columns))}}}'"
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """Yields the rows in order. Raises ValueError at the end if the file is not the one that was checked."""

@@ -19,6 +19,8 @@ COLUMNS_AFTER = ("text", "finish_reason", "seed", "warnings", "trust", "error")
 """What a table tells of each answer, after the row's columns and the answer's fields."""
 PREFIX = "answer."
 """Stands before a column of ours whose name is taken."""
+LOW_TRUST = 0.8
+"""Below it, the probability that an answer is right is worth a word."""
 
 
 def output_format(path: Path | None, format: str | None) -> str:

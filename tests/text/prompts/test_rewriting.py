@@ -45,6 +45,9 @@ def check(prompt: str, answer: str) -> list[str]:
             "6 May 2024",
             "the date in the text can be read as 6 May or",
         ),
+        ("Write the date as YYYY-MM-DD: from 3 May to 5 May 2024", "2024-05-03", "the text has more than one day"),
+        ("Write the date as YYYY-MM-DD: 3-5 May 2024", "2024-05-03", "the text has more than one day"),
+        ("Write the date as YYYY-MM-DD: June 3rd and July 4th, 2024", "2024-07-04", "the text has more than one day"),
         ("Write the date as YYYYMMDD: 12 Dec 1899", "19991212", "the date 19991212 does not stand in the text"),
         ("Write the date as YYYY-MM-DD: 2024-06", "2024-06-06", "the date 2024-06-06 does not stand in the text"),
         ("Write the date as D Month YYYY: June 2024", "2 June 2024", "the date 2 June 2024 does not stand"),
@@ -140,6 +143,9 @@ def test_right_answers_are_not_doubted():
 @pytest.mark.parametrize(
     ("prompt", "answer"),
     [
+        ("Write the date as YYYY-MM-DD: 12 May 24", "2024-05-12"),
+        ("Write the date as YYYY-MM-DD: 3rd of May 2024, at 10 to 12", "2024-05-03"),
+        ("Write the date as YYYY-MM-DD: Saturday, May 4th 2024, 14:30 to 15:00", "2024-05-04"),
         ("Write the amount as 0.00 CUR: -15.50 EUR", "-15.50 EUR"),
         ("Write the amount as 0.00 CUR: minus 20 EUR", "-20.00 EUR"),
         ("Write the amount as 0.00 CUR: 20 EUR for 3 m of cloth", "20.00 EUR"),

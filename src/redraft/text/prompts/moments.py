@@ -4,7 +4,7 @@ import datetime
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from redraft.text.prompts.values import MONTHS
 
@@ -42,6 +42,16 @@ _ORDER = re.compile(
     r"\b(?:dd?\W?mm?|mm?\W?dd?|(?:day|month) first|american|european|british|u[ks] (?:date|format|style))\b"
 )
 """What says in which order the numbers of a date stand."""
+
+_DAY = r"(?<![\d:.])(?P<day>\d\d?)(?:st|nd|rd|th|\.)?"
+_OTHER_DAY = r"\s?(?:[-–&]|\b(?:to|until|till?|and|or|through|bis|und|oder)\b)\s?(?:the\s)?\d\d?(?:st|nd|rd|th|\.)?"
+_MONTH_AFTER, _MONTH_BEFORE = r"\s(?:of\s)?(?P<month>[^\W\d_]{3,})", r"(?P<month>[^\W\d_]{3,})\.?\s(?:the\s)?"
+_TWO_DAYS = (
+    re.compile(_DAY + _OTHER_DAY + _MONTH_AFTER),
+    re.compile(_MONTH_BEFORE + _DAY + _OTHER_DAY + r"(?![\d:.h])"),
+)
+"""Two days of one month: 3 to 5 May, or May 3-5."""
+_ONE_DAY = (re.compile(_MONTH_BEFORE + _DAY + r"(?![\d:.h])"), re.compile(_DAY + _MONTH_AFTER))
 
 _TWO_DIGIT_YEARS = range(1930, 2070)
 """The years that readers of two digits take them for."""
@@ -86,6 +96,8 @@ def check_date(found: re.Match[str], text: str) -> Iterator[str]:
         elif len(readings := _readings(text)) > 1:
             either = " or ".join(f"{one.day} {MONTHS['en'][one.month - 1]}" for one in readings)
             yield f"the date in the text can be read as {either}: check it, or write the month as a word"
+        elif _has_two_days(text):
+            yield f"the text has more than one day, of which the answer is {found[0]}: check it"
 
 
 def _readings(text: str) -> list[datetime.date]:
@@ -94,6 +106,18 @@ def _readings(text: str) -> list[datetime.date]:
     numeric = _NUMERIC.findall(folded)
     is_told = _named_months(folded) or _ORDER.search(folded)
     return [] if len(numeric) != 1 or is_told else sorted(_dates_of(*numeric[0]) or ())
+
+
+def _has_two_days(text: str) -> bool:
+    """Returns whether a text names two days of a month as a word, as a range does."""
+
+    def named(patterns: Iterable[re.Pattern[str]]) -> set[tuple[int, ...]]:
+        # Each month has one day: in 3 May 24, the other number is the year.
+        found = {one.start("month"): one for pattern in patterns for one in pattern.finditer(folded)}
+        return {(int(one["day"]), *months) for one in found.values() if (months := _named_months(one["month"]))}
+
+    folded = _folded(text)
+    return bool(named(_TWO_DAYS)) or len(named(_ONE_DAY)) > 1
 
 
 def _names_date(date: datetime.date, text: str) -> bool:

@@ -33,6 +33,14 @@ def found(answer: str, *fields: str, text: str = TEXT) -> list[str]:
         ('{"name": "Ana", "city": "Porto", "town": "x"}', ["the answer has the field 'town', not asked for"]),
         ('{"name": "Ana", "name": "Ana", "city": null}', ["the answer has the field 'name' more than once"]),
         ('{"name": "Ana", "city": "Portto"}', ["the value 'Portto' of the field 'city' does not stand in the text"]),
+        (
+            '{"name": "An", "city": "Porto"}',
+            ["the value 'An' of the field 'name' is cut out of a longer word: check it"],
+        ),
+        (
+            '{"name": "4 May", "city": "4 May"}',
+            ["the fields 'name', 'city' have one value, which stands in the text once"],
+        ),
         ('{"name": "ana", "city": "Port\\u001b[2J"}', ["the value 'ana' of", r"the value 'Port\x1b[2J' of"]),
     ],
 )
@@ -42,6 +50,17 @@ def test_what_is_told_of_fields(answer, expected):
     for sentence, part in zip(told, expected, strict=True):
         assert part in sentence
         assert sentence.isprintable()
+
+
+def test_words_that_no_spaces_part_are_not_cut():
+    assert found('{"name": "田中", "city": "東京"}', text="田中さんは東京に住んでいます") == []
+    assert found('{"name": "Bo", "city": "5"}', text="Bo's 5kg, Bob's 15") == []
+    assert len(found('{"name": "ob", "city": "1"}', text="Bo's 5kg, Bob's 15")) == 2
+
+
+def test_two_fields_may_have_one_value_where_it_stands_twice():
+    assert found('{"name": "Ana", "city": "Ana"}', text="Ana of Ana") == []
+    assert len(found('{"name": "Ana", "city": "Ana", "town": "Ana"}', "name", "city", "town", text="Ana of Ana")) == 1
 
 
 def test_a_field_that_is_asked_for_twice_may_be_answered_twice_or_once():

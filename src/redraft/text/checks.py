@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from redraft.text.characters import comparable
 from redraft.text.prompts.values import numbers_in
+from redraft.text.trust.places import Place, find, find_whole
 from redraft.utils.words import counted
 
 MAX_SHOWN = 60
@@ -107,9 +108,21 @@ def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str,
         yield f"{name} has the {fields_in_words(others)}, not asked for"
     if repeated := [key for key in expected if found[key] > expected[key]]:
         yield _said_of_repeated(name, repeated)
+    places: dict[str, tuple[Place, ...]] = {}
     for key, value in pairs:
-        if key in expected and not _is_of(value, text):
+        if key not in expected:
+            continue
+        if not _is_of(value, text):
             yield f"the value {brief(value)} of the field {brief(key)} does not stand in the text: check it"
+        elif isinstance(value, str) and find(value, text):
+            places[value] = find_whole(value, text)
+            if not places[value]:
+                yield f"the value {brief(value)} of the field {brief(key)} is cut out of a longer word: check it"
+    for value, found_at in places.items():
+        owners = list(dict.fromkeys(key for key, own in pairs if own == value and key in expected))
+        if found_at and len(owners) > len(found_at):
+            times = "once" if len(found_at) == 1 else f"{len(found_at)} times"
+            yield f"the {fields_in_words(owners)} have one value, which stands in the text {times}: check them"
 
 
 def check_controls(spelled: Sequence[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from redraft.model.linear.methods import is_bfloat16_fast
-from redraft.training.run.processes import like, whole
+from redraft.training.run.processes import all_rows, count, like, rank, whole
 from redraft.training.settings import TrainingSettings
 
 MOMENTUM = 0.95
@@ -74,7 +74,7 @@ class MuonAdamW(Optimizer):
                 state["momentum"].lerp_(gradient, 1 - MOMENTUM)
                 directions.append(whole(gradient.lerp(state["momentum"], MOMENTUM)).view(-1, *shape))
             # One batched product for all matrices of a shape, instead of hundreds of small products.
-            updates = orthogonalize(torch.cat(directions)).float() * (UPDATE_RMS * max(shape) ** 0.5)
+            updates = orthogonalize_together(torch.cat(directions)).float() * (UPDATE_RMS * max(shape) ** 0.5)
             shares = torch.split(updates, [len(part) for part in directions])
             for (parameter, _), update in zip(alike, shares, strict=True):
                 parameter.add_(like(parameter, update.view(parameter.shape)), alpha=-rate)
@@ -108,6 +108,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return x.mT if tall else x
+
+
+def orthogonalize_together(matrices: Tensor) -> Tensor:
+    """Returns what `orthogonalize` does, for the same matrices in all processes, of which each computes its share."""
+    share = -(-len(matrices) // count())
+    first = rank() * share
+    return all_rows(orthogonalize(matrices[first : first + share]), share)[: len(matrices)]
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> MuonAdamW:

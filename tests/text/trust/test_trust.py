@@ -20,7 +20,7 @@ from redraft.text.trust.calibration import (
     read_calibration,
     write_calibration,
 )
-from redraft.text.trust.evidence import Trust, Writing, assess
+from redraft.text.trust.evidence import Trust, Writing, assess, lost_values
 from redraft.text.trust.places import MAX_PLACES, find, leaves
 from tests.fakes.tokenizers import gemma_tokenizer, save_checkpoint
 
@@ -216,3 +216,12 @@ def test_a_malformed_calibration_is_refused_with_the_way_out(tmp_path, change, r
     with pytest.raises(ValueError, match="redraft calibrate") as refused:
         read_calibration(tmp_path)
     assert reason in str(refused.value)
+
+
+def test_a_value_without_a_place_of_its_own_is_lost(tokenizer):
+    trust = assess(
+        prompt_of("Extract a, b, c, d, e as JSON: Bob lives in Rome, 4"),
+        '{"a": "Rome", "b": "Rome", "c": "Bo", "d": "Bob", "e": null}', Writing(mode="auto", finish_reason="stop"),
+        tokenizer,
+    )  # fmt: skip
+    assert lost_values(trust) == {("a",), ("b",), ("c",)}

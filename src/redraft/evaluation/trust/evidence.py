@@ -12,7 +12,7 @@ from redraft.async_engine import Engine
 from redraft.evaluation.cases import Case
 from redraft.evaluation.tasks import TASKS, WIDE_SETS, Score
 from redraft.generation.modes import Mode
-from redraft.text.trust.evidence import answer_facts, value_facts
+from redraft.text.trust.evidence import answer_facts, lost_values, value_facts
 from redraft.text.trust.places import leaves
 from redraft.utils.files import write_whole
 
@@ -103,7 +103,7 @@ def _answer(engine: Engine, of: TrustSet, numbers: Sequence[int], way: str) -> I
             raise ValueError(f"case {number} of {of.name}: {answer.error}") from answer.error
         writing = writing_of(cast(str, mode), answer.generation, model.defaults)
         expected = {leaf.path: leaf.value for leaf in leaves(case.answer)}
-        found = leaves(answer.text)
+        found, lost = leaves(answer.text), lost_values(answer.trust)
         yield Evidence(
             set=of.name,
             number=number,
@@ -111,7 +111,10 @@ def _answer(engine: Engine, of: TrustSet, numbers: Sequence[int], way: str) -> I
             is_right=bool(of.score(case, answer.text)["exact"]),
             facts=answer_facts(answer.trust, writing, len(model.encode(case.conversation))),
             values=tuple(
-                (value_facts(value), leaf.path in expected and expected[leaf.path] == leaf.value)
+                (
+                    value_facts(value, is_lost=value.path in lost),
+                    leaf.path in expected and expected[leaf.path] == leaf.value,
+                )
                 for value, leaf in zip(answer.trust.values, found, strict=True)
                 if value.max_entropy is not None
             ),

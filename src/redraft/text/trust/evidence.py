@@ -15,7 +15,7 @@ from typing import Any
 from redraft.text.prompts.reading import ReadPrompt
 from redraft.text.tokenizer import TextTokenizer
 from redraft.text.trust.calibration import Calibration
-from redraft.text.trust.places import Leaf, Place, find, leaves
+from redraft.text.trust.places import Leaf, Place, find_whole, leaves
 
 MAX_COUNTED = 3
 """Values that are not found beyond so many make an answer no worse."""
@@ -28,9 +28,9 @@ class ValueTrust:
     """What is known of one value of a JSON answer.
 
     path: the keys and indices that lead to it. places: where it stands in the prompt's last message, in characters;
-    none for a value that does not stand there, None for null, true and false. mean_entropy, max_entropy: of its tokens,
-    in nats; log_prob, min_log_prob: their sum and the least, as the causal reading has them. probability: that it is
-    right. None where it is not known.
+    none for a value that does not stand there, or only within a longer word; None for null, true and false.
+    mean_entropy, max_entropy: of its tokens, in nats; log_prob, min_log_prob: their sum and the least, as the causal
+    reading has them. probability: that it is right. None where it is not known.
     """
 
     path: tuple[str | int, ...]
@@ -120,13 +120,16 @@ def assess(
     if trust.known_prompt is False and not models.answers.weights["unknown_prompt"]:
         # No case that it was fitted on was like this one.
         return trust
+    lost = lost_values(trust)
     # What is cut or malformed is not right as a whole, however sure each of its tokens is.
     is_whole = writing.finish_reason != "length" and trust.valid is not False
     return replace(
         trust,
         probability=models.answers.probability(answer_facts(trust, writing, len(prompt.ids))) if is_whole else 0.0,
         values=tuple(
-            one if one.max_entropy is None else replace(one, probability=models.values.probability(value_facts(one)))
+            one
+            if one.max_entropy is None
+            else replace(one, probability=models.values.probability(value_facts(one, is_lost=one.path in lost)))
             for one in values
         ),
     )
@@ -134,7 +137,6 @@ def assess(
 
 def answer_facts(trust: Trust, writing: Writing, prompt_tokens: int) -> dict[str, float]:
     """Returns what the probability of an answer is computed from, by the names of calibration.ANSWER_FACTS."""
-    lost = sum(one.places == () for one in trust.values)
     return {
         **_sureness_facts(trust),
         "tokens": math.log(1 + len(writing.entropies)),
@@ -142,18 +144,28 @@ def answer_facts(trust: Trust, writing: Writing, prompt_tokens: int) -> dict[str
         "unsettled": float(trust.settled is False),
         "cut": float(writing.finish_reason == "length"),
         "invalid": float(trust.valid is False),
-        "not_found": float(min(lost, MAX_COUNTED)),
+        "not_found": float(min(len(lost_values(trust)), MAX_COUNTED)),
         "unknown_prompt": float(trust.known_prompt is False),
     }
 
 
-def value_facts(value: ValueTrust) -> dict[str, float]:
-    """Returns what the probability of a value is computed from, by the names of calibration.VALUE_FACTS."""
+def value_facts(value: ValueTrust, *, is_lost: bool) -> dict[str, float]:
+    """Returns what the probability of a value is computed from, by the names of calibration.VALUE_FACTS.
+
+    is_lost: whether it is one of `lost_values`.
+    """
     return {
         **_sureness_facts(value),
-        "not_found": float(value.places == ()),
+        "not_found": float(is_lost),
         "no_place": float(value.places is None),
     }
+
+
+def lost_values(trust: Trust) -> set[tuple[str | int, ...]]:
+    """Returns the paths of the values that have no place in the text, or one that other fields' values have too."""
+    found = {(one.path, one.places) for one in trust.values if one.places is not None}
+    owners = Counter((path[:-1], places) for path, places in found)
+    return {path for path, places in found if owners[path[:-1], places] > len(places)}
 
 
 def _sureness_facts(of: Trust | ValueTrust) -> dict[str, float]:
@@ -204,7 +216,7 @@ def _places(leaf: Leaf, answer: str, prompt: ReadPrompt) -> tuple[Place, ...] | 
     if leaf.value is None or isinstance(leaf.value, bool):
         return None
     start = 0 if prompt.task is None else prompt.task.start
-    return find(leaf.value if isinstance(leaf.value, str) else answer[leaf.start : leaf.end], prompt.text, start)
+    return find_whole(leaf.value if isinstance(leaf.value, str) else answer[leaf.start : leaf.end], prompt.text, start)
 
 
 def _is_valid(answer: str, prompt: ReadPrompt) -> bool | None:

@@ -58,6 +58,20 @@ def find(value: str, text: str, start: int = 0) -> tuple[Place, ...]:
     return tuple((at[first][0], at[last - 1][1]) for first, last in _all(comparable(value), plain, 0))
 
 
+def find_whole(value: str, text: str, start: int = 0) -> tuple[Place, ...]:
+    """Returns where a value stands in a text, as `find` does, and is no part of a longer word or number there."""
+    return tuple(place for place in find(value, text, start) if not any(_is_within(text, at) for at in place))
+
+
+def _is_within(text: str, at: int) -> bool:
+    """Returns whether a word or a number goes on from before `at` to behind it.
+
+    Letters without capitals, as of Chinese, are of scripts that do not part their words.
+    """
+    around = text[at - 1 : at + 1] if at else ""
+    return len(around) == 2 and (around.isdigit() or all(one.lower() != one.upper() for one in around))
+
+
 def _all(value: str, text: str, start: int) -> list[Place]:
     found: list[Place] = []
     at = text.find(value, start) if value else -1

@@ -135,6 +135,16 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def all_rows(own: Tensor, share: int) -> Tensor:
+    """Returns the rows of all processes, `share` of each; zeros follow those of the last, which may have fewer."""
+    if count() == 1:
+        return own
+    padded = torch.cat([own, own.new_zeros(share - len(own), *own.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in range(count())]
+    dist.all_gather(parts, padded)
+    return torch.cat(parts)
+
+
 def total(tensor: Tensor) -> Tensor:
     """Returns the sum of a tensor over the processes."""
     if count() > 1:

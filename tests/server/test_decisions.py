@@ -59,7 +59,7 @@ def test_the_format_of_other_servers(send):  # noqa: F811
         (DECISIONS, {"text": " "}, "text", "the text is empty"),
         (SYSTEM_ONE, {"text": None, "state": ""}, "state", "the text is empty"),
         (SYSTEM_ONE, {"text": None, "state": "a " * 5000}, "state", "the context holds"),
-        (SYSTEM_ONE, {"text": None, "state": 3}, "state", "valid"),
+        (SYSTEM_ONE, {"text": None, "state": 3}, "state", "must be a string or an object"),
         (DECISIONS, {"questions": {"q": {"type": "choice", "criteria": ["a", 3]}}}, "questions.q", "must be texts"),
         (DECISIONS, {"questions": {"q": {"type": "yes_no", "criteria": ["a", "b"]}}}, "questions.q", "of yes_no"),
         (DECISIONS, {"questions": {"q": {"type": "noul", "criteria": {"yes": "a"}}}}, "questions.q", "of noul"),

@@ -12,7 +12,7 @@ from rich.text import Text
 import redraft
 from redraft.cli.answers.live import CanvasView
 
-SEED = 1
+SEED = 0
 TARGET = Path("docs/canvas.svg")
 
 
@@ -24,7 +24,7 @@ def draw(target: Path = TARGET) -> redraft.Result:
     console.print(Text(f'$ redraft generate "{prompt}"', style="bold"))
     view = CanvasView(model.tokenizer)
     result = None
-    for event in model.stream(prompt, seed=SEED):
+    for event in model.stream(prompt, mode="diffusion", seed=SEED):
         if isinstance(event, redraft.Result):
             result = event
             break

@@ -41,11 +41,11 @@ RIGHT = (
     '{"order_id": "ORD-48213", "product": "wireless keyboard", "quantity": "3", "city": "Lyon"}',
     '{"level": "ERROR", "service": "billing-worker", "status": "503", "duration": "1204 ms"}',
     '{"name": "Lena Berg", "doctor": "Dr. Novak", "date": "12 June", "time": "14:30"}',
+    '{"customer": "Ms Berg", "due date": "15 June 2024", "total_amount": "1.250,00 EUR"}',
     "2024-03-03",
     "1234.50 EUR",
     "21:05",
     "0.85 kg",
-    "We will deliver the order to your address on Monday.",
 )
 
 
@@ -82,12 +82,11 @@ def test_it_is_as_good_as_it_was_shipped(model, name, seen, unseen):
     ("prompt", "warning"),
     [
         (
-            "Extract time, level, host, destination, origin, flight, user as JSON: [FATAL] user-agent@srv95.vogt.net: "
-            "timeout after 8399ms (user tilly82) OS9844 Spaubeek-Sobotka 3. January 2003 std 09:20:48",
+            "Extract iban, name, amount, invoice_id as JSON: DE89 3704 0044 0532 0130 00 / R. Curci-Vandermeer / "
+            "1'204,99 CHF / inv. QX-2291-77b",
             "does not stand in the text",
         ),
-        ("What is the capital of France?", "has no form that this model was trained on"),
-        ("Extract colour as JSON: a red car", "was not trained on the field 'colour'"),
+        ("What is the capital of France?", "the model says that this is not what it is for"),
     ],
 )
 def test_it_says_where_an_answer_may_be_wrong(model, prompt, warning):

@@ -39,7 +39,7 @@ def test_it_is_trained_for_the_settings_that_are_shipped():
 
 
 def test_the_shipped_card_is_the_recipes():
-    assert read_card(BUNDLED_FOLDER) == card.BUNDLED
+    assert read_card(BUNDLED_FOLDER) == card.WIDE
 
 
 @pytest.mark.parametrize("name", REPLAY_SOURCES)

@@ -327,10 +327,12 @@ def test_an_answer_that_is_not_trusted_falls_back(routed, bundled):
         load=lambda: bundled,
     )
     easy = chat("Write the date as YYYY-MM-DD: 3 March 2024")
-    hard = chat("Fix the typos: Identify client uisng plaintext password.")
-    unknown = chat("What is it?", max_tokens=8)
+    hard = chat(
+        "Extract iban, name, amount as JSON: DE89 3704 0044 0532 0130 00 / R. Curci-Vandermeer / 1'204,99 CHF / QX-2291"
+    )
+    cut = chat("What is it?", max_tokens=8)
     with router.client() as client:
-        kept, left, strange = (client.post(CHAT, json=one).json() for one in (easy, hard, unknown))
+        kept, left, ended = (client.post(CHAT, json=one).json() for one in (easy, hard, cut))
         streamed = events(client.post(CHAT, json={**hard, "stream": True}))
     assert kept["route"] == {"rule": "careful", "way": "canvas", "why": "it takes every request"}
     assert kept["choices"][0]["trust"]["probability"] >= 0.9
@@ -339,7 +341,7 @@ def test_an_answer_that_is_not_trusted_falls_back(routed, bundled):
     assert tried["way"] == "canvas"
     assert "below 0.9" in tried["why"]
     assert left["choices"][0]["canvas"]["mode"] == "autoregressive"
-    assert strange["route"]["tried"][0]["why"] == "the probability that its answer is right is not known"
+    assert ended["route"]["tried"][0]["why"] == "its answer is right with a probability of 0, below 0.9"
     text = "".join(data["choices"][0]["delta"].get("content", "") for _, data in streamed[:-1])
     assert text == left["choices"][0]["message"]["content"]
     assert streamed[0][1]["route"] == left["route"]

@@ -79,22 +79,25 @@ def wide_forms() -> tuple[str, ...]:
 
 
 WIDE = Card(
-    purpose="Extracts the fields you name from a text as JSON, or from each of its items as a JSON array, and rewrites "
+    purpose="The bundled model (11 M parameters) extracts the fields you name from a short text as JSON, and rewrites "
     "dates, times, amounts, phone numbers and quantities in the format you ask for.",
-    limits="It can't chat, answer questions, translate or summarize; it says so when asked to.",
+    limits="It can't chat, answer questions, translate or summarize; it says so when asked to. One text is one record: "
+    "of several items it returns one.",
     examples=(
         *EXTRACTION.examples[:4],
         "Extract customer, due date and total_amount from this mail as JSON:\n\nDear Ms Berg, invoice 2024-117 over "
         "1.250,00 EUR is open. Please pay by 15 June 2024. Kind regards, Nordwind GmbH",
-        "Extract product, quantity, price as a JSON array:\n- 2 x desk lamp (24.90 EUR)\n- 1 x office chair (149 EUR)",
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
         "Write the amount as 0.00 CUR: €1.234,50",
+        "Write the time as HH:MM: 9:05 pm",
+        "Write the weight in kg: 850 g",
     ),
-    prompt_forms=wide_forms(),
+    example_names=(*EXTRACTION.example_names[:4], "mail", "date", "amount", "time", "weight"),
+    prompt_forms=(*NORMALIZATION_FORMS, *wide_forms()),
     open_wording=True,
-    max_prompt_tokens=1_536,  # no training example is longer
+    max_prompt_tokens=640,  # no training example is longer
     refusal=REFUSAL,
     recipe="wide",
     mode="auto",
 )
-"""The card of the next bundled model."""
+"""The card of the bundled model."""

@@ -9,7 +9,7 @@ from redraft.training.data.examples import TrainingBatch
 from redraft.training.objective import Losses, losses
 
 ENCODER_WEIGHT = 2.0
-"""Of the next bundled model's encoder loss, relative to the canvas loss. Decoding verifies drafts of the canvas with
+"""Of the bundled model's encoder loss, relative to the canvas loss. Decoding verifies drafts of the canvas with
 the causal reader, so what the reader knows is what counts, and what it has not understood the canvas cannot draft."""
 
 
@@ -24,4 +24,4 @@ def weighed_losses(model: Transformer, batch: TrainingBatch, *, encoder_weight: 
 
 
 reader_losses = partial(weighed_losses, encoder_weight=ENCODER_WEIGHT)
-"""The objective of the next bundled model: its causal reader learns first."""
+"""The objective of the bundled model: its causal reader learns first."""

@@ -24,9 +24,18 @@ class EvaluationTask:
     def path(self) -> Path:
         return TEST_SETS / f"{self.name}.jsonl"
 
+    @property
+    def has_tuning(self) -> bool:
+        """Whether there are cases of its kind that are not in the test set."""
+        return self._tuning_path.exists()
+
+    @property
+    def _tuning_path(self) -> Path:
+        return self.path.with_stem(f"{self.path.stem}-tuning")
+
     def tuning_cases(self, count: int | None = None) -> list[Case]:
         """Reads cases that are not in the test set, for choosing settings."""
-        cases = read_cases(self.path.with_stem(f"{self.name}-tuning"))
+        cases = read_cases(self._tuning_path)
         if count is not None and count > len(cases):
             raise ValueError(f"examples is {count}, but the tuning set has {len(cases)}")
         return cases[:count]
@@ -51,10 +60,10 @@ TASKS = {
     )
 }
 WIDE_SETS = {
-    path.stem.removeprefix("wide-"): EvaluationTask(path.stem, score_answer, "A test set of the next bundled model.")
+    path.stem.removeprefix("wide-"): EvaluationTask(path.stem, score_answer, "A test set of requests for any field.")
     for path in sorted(TEST_SETS.glob("wide-*.jsonl"))
     if not path.stem.endswith("-tuning")
 }
-"""The test sets of the next bundled model, by name."""
+"""The test sets of requests for any field, by name."""
 SCORES: dict[str, Score] = {"text": score_text, "fields": score_fields}
 """Those that fit any rows."""

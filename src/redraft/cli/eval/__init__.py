@@ -15,7 +15,7 @@ app = lazy_app(
         "fill": (f"{MODULE}:fill", "Records of the extract task with one value open, all others given."),
         "wide": (
             f"{MODULE}:wide",
-            "The test sets of the next bundled model, a line of JSON each; not what today's is for.",
+            "The test sets of requests for any field, a line of JSON each.",
         ),
         "rows": (f"{MODULE}:rows", "Any prompts with their right answers."),
         "trust": (

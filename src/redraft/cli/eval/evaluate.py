@@ -170,7 +170,7 @@ def wide(
     *,
     mode: options.ModeOption = None,
 ) -> None:
-    """The test sets of the next bundled model, a line of JSON each; not what today's is for."""
+    """The test sets of requests for any field, a line of JSON each."""
     for name in names or ():
         if name not in WIDE_SETS:
             raise ValueError(f"there is no set {name!r}; there are {', '.join(WIDE_SETS)}")

@@ -55,7 +55,10 @@ class TrustSet:
 
 
 def shipped_sets(recipe: str, *, is_tuning: bool) -> list[TrustSet]:
-    """Returns the tuning or test sets for a recipe's models. Raises ValueError for a recipe that has none."""
+    """Returns the test sets for a recipe's models, or the tuning sets of those that have one.
+
+    Raises ValueError for a recipe that has none.
+    """
     if recipe not in SETS_OF_RECIPES:
         raise ValueError(
             f"no set is shipped for a model of the recipe {recipe!r}: give --rows FILE, with its prompts and answers"
@@ -63,7 +66,8 @@ def shipped_sets(recipe: str, *, is_tuning: bool) -> list[TrustSet]:
     found = []
     for name in SETS_OF_RECIPES[recipe]:
         task = WIDE_SETS[name.removeprefix("wide ")] if name.startswith("wide ") else TASKS[name]
-        found.append(TrustSet(name, task.tuning_cases() if is_tuning else task.cases(), task.score))
+        if task.has_tuning or not is_tuning:
+            found.append(TrustSet(name, task.tuning_cases() if is_tuning else task.cases(), task.score))
     return found
 
 

@@ -25,7 +25,7 @@ _NOT_IN_NAMES = frozenset(
 _NOT_FIRST = frozenset(
     "extract get give return find pull parse convert turn read tell what which pick out identify task fill need want "
     "show output produce provide kindly grab help make write answer reply act respond "
-    # In the languages that the next bundled model is trained on.
+    # In the languages that the bundled model is trained on.
     "bitte extrahiere gib extrais extraire donne-moi merci extrae extraiga dame estrai estrarre dammi extraia extrair "
     "dá-me haal geef graag wyodrębnij podaj wyciągnij proszę".split()
 )

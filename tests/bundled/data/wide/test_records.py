@@ -1,6 +1,7 @@
 """The records of the next bundled model: right by construction, always the same, and apart from the tests."""
 
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -10,9 +11,17 @@ import pytest
 
 from redraft.bundled.data.record import Conversation
 from redraft.bundled.data.wide.fields import held_out_names, spellings
-from redraft.bundled.data.wide.records import FAMILIES, MAX_ANSWER, MAX_RECORDS, REFUSAL, UNSAYABLE, training_record
+from redraft.bundled.data.wide.records import (
+    FAMILIES,
+    MAX_ANSWER,
+    MAX_RECORDS,
+    REFUSAL,
+    UNSAYABLE,
+    make_array,
+    training_record,
+)
 from redraft.bundled.data.wide.test_sets import SETS, rows
-from redraft.bundled.data.wide.texts import LANGUAGE_SHARES
+from redraft.bundled.data.wide.texts import TRAINED_LANGUAGES
 from redraft.evaluation.tasks import WIDE_SETS
 
 COUNT = 800
@@ -26,6 +35,12 @@ def trained() -> tuple[Conversation, ...]:
 @cache
 def trained_on_long_texts() -> tuple[Conversation, ...]:
     return tuple(training_record(7, index, (240, 400)) for index in range(40))
+
+
+@cache
+def arrays() -> tuple[Conversation, ...]:
+    """Records that the test sets have, and training has not."""
+    return tuple(make_array(random.Random(index)) for index in range(150))
 
 
 def said(record: Conversation) -> str:
@@ -45,7 +60,7 @@ def test_a_record_is_the_same_whatever_was_made_before():
 
 
 def test_every_answer_is_taken_from_its_text():
-    for record in (*trained(), *trained_on_long_texts()):
+    for record in (*trained(), *arrays(), *trained_on_long_texts()):
         for answer in objects(record):
             assert answer
             for name, value in answer.items():
@@ -54,7 +69,7 @@ def test_every_answer_is_taken_from_its_text():
 
 
 def test_an_answer_is_one_of_four_kinds():
-    for record in trained():
+    for record in (*trained(), *arrays()):
         if record.kind == "refusal":
             assert record.answer == REFUSAL
         elif record.kind == "unsayable":
@@ -71,13 +86,11 @@ def test_the_shares_are_what_they_should_be():
     kinds, languages = Counter(record.kind for record in trained()), Counter(one.language for one in trained())
     expected = {name: share for name, (share, _) in FAMILIES.items()}
     assert sum(expected.values()) == pytest.approx(1)
-    assert kinds["array"] / COUNT == pytest.approx(expected["array"], abs=0.05)
+    assert kinds["normalize"] + kinds["unsayable"] == pytest.approx(expected["normalize"] * COUNT, abs=0.05 * COUNT)
     assert kinds["refusal"] / COUNT == pytest.approx(expected["refusal"], abs=0.05)
     assert kinds["system"] and kinds["second turn"]
-    assert languages.keys() == LANGUAGE_SHARES.keys()
-    values = [
-        value for record in trained() if record.kind != "array" for one in objects(record) for value in one.values()
-    ]
+    assert languages.keys() == TRAINED_LANGUAGES.keys()
+    values = [value for record in trained() for one in objects(record) for value in one.values()]
     assert 0.1 < sum(value is None for value in values) / len(values) < 0.3
 
 

@@ -1,4 +1,4 @@
-"""The test sets of the next bundled model, each with its own file; what is theirs alone, no training record has."""
+"""The test sets of requests for any field, each with its own file; what is theirs alone, no training record has."""
 
 import dataclasses
 import json

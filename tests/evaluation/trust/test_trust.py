@@ -8,7 +8,7 @@ import pytest
 
 import redraft
 from redraft.cli.eval.trust import calibrate
-from redraft.evaluation.trust.evidence import Evidence, TrustSet, gather
+from redraft.evaluation.trust.evidence import Evidence, TrustSet, gather, shipped_sets
 from redraft.evaluation.trust.fitting import accuracy_at, calibration_error, fit, fit_logistic
 from redraft.text.trust.calibration import ANSWER_FACTS, TRUST_FILE, read_calibration
 from tests.fakes.checkpoints import tiny_checkpoint
@@ -88,3 +88,9 @@ def test_evidence_of_something_else_is_refused(calibrated, tmp_path):
     (tmp_path / "bad").write_text('{"way": 1}\n')
     with pytest.raises(ValueError, match="line 1 is not evidence"):
         gather(redraft.load(checkpoint), [TrustSet("x", [], lambda *_: {})], "diffusion", tmp_path / "bad")
+
+
+def test_a_set_without_cases_for_tuning_is_for_testing_alone():
+    tuned, tested = ({one.name for one in shipped_sets("wide", is_tuning=tuning)} for tuning in (True, False))
+    assert tested - tuned == {"wide formats"}
+    assert tuned < tested

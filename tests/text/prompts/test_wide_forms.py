@@ -38,7 +38,7 @@ def test_what_is_asked_for_is_known_or_not_but_never_wrongly():
     known: Counter[str] = Counter()
     for kind, prompt, answer, _ in cases():
         task = WIDE.task_of(prompt)
-        if task is None or answer == WIDE.refusal:
+        if task is None or not task.fields or answer == WIDE.refusal:
             continue
         known[kind] += 1
         found = json.loads(answer)

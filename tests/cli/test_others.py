@@ -63,7 +63,7 @@ def test_fields_are_listed_by_kind_of_text(run, checkpoint, tmp_path):
     assert (code, err) == (2, f"redraft: {checkpoint} lists no fields\n")
     code, out, _ = run("fields")
     assert code == 0
-    assert "name any field in your own words" in out
+    assert "name any in your own words" in out
 
 
 @pytest.mark.parametrize("asked", ["/help", "/?"])

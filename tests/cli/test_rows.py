@@ -64,7 +64,7 @@ def test_bad_rows_are_refused_before_any_work(run, file, name, content, template
         (["--rows", "{}", "--output", "/no/such/a.jsonl"], "--output: there is no folder '/no/such'"),
         (["--rows", "{}", "--output", "/"], "--output: '/' is a folder, not a file"),
         (["--rows", "{}", "--output", "{}"], "is there already: remove it, or name another file"),
-        (["--rows", "{}", "--output", "a.xlsx"], "a.xlsx would not hold what its name says"),
+        (["--rows", "{}", "--output", "a.xlsx"], "the output a.xlsx has an ending that is not supported"),
         (["--rows", "{}", "--format", "xml"], "the format of the output is 'xml', must be one of jsonl, csv, tsv"),
         (["--rows", "{}", "--fields", "a,,b"], "--fields is 'a,,b', must be different names with commas between them"),
         (

@@ -122,3 +122,18 @@ def test_an_unknown_field_is_told_the_nearest(asked, nearest):
     card = Card(prompt_forms=("Extract {fields} as JSON: {text}",), fields={"mail": ("name", "city", "order_id")})
     (told,) = card.prompt_warnings(card.task_of(f"Extract {asked} as JSON: I am Ana."), "user", 10)
     assert told.endswith(f"`redraft fields` lists what it knows{nearest}")
+
+
+def test_a_format_that_was_not_trained_is_told_of():
+    card = Card(
+        prompt_forms=("Write the date as YYYYMMDD: {text}", "Extract {fields} as JSON: {text}"), open_wording=True
+    )
+
+    def told(prompt: str) -> list[str]:
+        return list(card.prompt_warnings(card.task_of(prompt), "user", 10, prompt))
+
+    assert told("Write the date as MM/DD/YY: 3 March") == [
+        "this model was not trained on 'Write the date as' with 'MM/DD/YY', only with 'YYYYMMDD'"
+    ]
+    for prompt in ("Write the date as YYYYMMDD: 3 March", "Write the time as HH:MM: 9 pm", "Extract name as JSON: Bob"):
+        assert told(prompt) == []

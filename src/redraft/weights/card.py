@@ -22,6 +22,9 @@ FORM_SIMILARITY = 0.6
 FIELD_SIMILARITY = 0.75
 """What two texts must have in common for one to be meant by the other: short names, all but a letter or two."""
 
+_FORMAT = re.compile(r"(\w[\w ]{0,40} (?:as|in)) ([^\n]{1,40}?): ")
+"""What asks for a value in a format, and the format."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
@@ -79,6 +82,14 @@ class Card:
                 f"the prompt has no form that this model was trained on, such as {self._nearest_form(prompt)!r}: "
                 "`redraft examples` lists them"
             )
+        if (
+            self.open_wording
+            and task is None
+            and (found := _FORMAT.match(prompt.strip()))
+            and found[1] in self._formats
+        ):
+            known = ", ".join(map(repr, self._formats[found[1]]))
+            yield f"this model was not trained on {found[1]!r} with {found[2]!r}, only with {known}"
         if task is not None and not task.text:
             yield "the prompt has no text after its request: there is nothing to answer from"
         if task is not None and task.names_missing:
@@ -126,6 +137,15 @@ class Card:
         if warnings:
             return False
         return True if task is not None else None
+
+    @cached_property
+    def _formats(self) -> dict[str, list[str]]:
+        """The formats that forms ask for, by what stands before them, as in "Write the date as YYYY-MM-DD: {text}"."""
+        found: dict[str, list[str]] = {}
+        for form in self.prompt_forms:
+            if (match := _FORMAT.match(form)) and "{" not in match[0] and form == f"{match[0]}{{text}}":
+                found.setdefault(match[1], []).append(match[2])
+        return found
 
     @cached_property
     def _forms(self) -> list[PromptForm]:

@@ -70,9 +70,9 @@ def test_how_many_rows_are_of_low_trust_is_told(run, calibrated, tmp_path):
     rows = tmp_path / "rows.txt"
     rows.write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
     code, _, err = run("generate", "--rows", rows, "-m", calibrated, "--seed", 3)
-    low = sum(one < 0.8 for one in found)
+    low = sum(one < 0.9 for one in found)
     assert (code, low > 0) == (0, True)
-    assert f'redraft: {low} of 3 answers are trusted less than 0.8: see "trust" there\n' in err.replace(" is ", " are ")
+    assert f'redraft: {low} of 3 answers are trusted less than 0.9: see "trust" there\n' in err.replace(" is ", " are ")
 
 
 def test_rows_of_unknown_trust_are_told_apart_and_warnings_in_the_file_that_has_them(

@@ -225,7 +225,11 @@ def read(prompt: str, *, refusal: str = "") -> ReadPrompt:
         # Who holds an answer to another format, or stops it, has asked for it.
         ('{"date": "2024"}', {"is_held": True}, []),
         ("03.", {"is_stopped": True}, []),
-        (REFUSAL, {}, ["the model says that this is not what it is for: `redraft examples` shows what is"]),
+        (
+            REFUSAL,
+            {},
+            ["the model says that this is not what it is for; its card has prompts that are (`redraft examples`)"],
+        ),
         (UNSAYABLE, {}, []),
     ],
 )

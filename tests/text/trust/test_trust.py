@@ -225,3 +225,10 @@ def test_a_value_without_a_place_of_its_own_is_lost(tokenizer):
         tokenizer,
     )  # fmt: skip
     assert lost_values(trust) == {("a",), ("b",), ("c",)}
+
+
+@pytest.mark.parametrize(("number", "places"), [("1", ()), ("980", ()), ("7", ((41, 42),)), ("00", ())])
+def test_a_number_is_no_part_of_a_longer_one(tokenizer, number, places):
+    prompt = prompt_of("Extract name as JSON: it is 1,980.00, or 7.")
+    trust = assess(prompt, f'{{"name": {number}}}', Writing(mode="auto", finish_reason="stop"), tokenizer)
+    assert [one.places for one in trust.values] == ([] if number == "00" else [places])

@@ -35,7 +35,7 @@ def say_warnings(warnings: Iterable[str], trust: "Trust | None" = None, *, quiet
     if trust is not None and trust.probability is not None and trust.probability < LOW_TRUST:
         values = [one for one in trust.values if one.probability is not None]
         least = min(values, key=lambda one: one.probability or 0.0, default=None)
-        where = "" if least is None else f", least of all {'.'.join(map(str, least.path))} ({least.probability:.0%})"
+        where = "" if least is None else f", least certain: {'.'.join(map(str, least.path))} ({least.probability:.0%})"
         percent = math.floor(100 * trust.probability)  # 79.9 is below the limit, and so is what is said of it
         say(f"low trust: this answer is right with a probability of {percent}%{where}", quiet=quiet)
 

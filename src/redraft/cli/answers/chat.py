@@ -110,8 +110,8 @@ def fields(*, model: options.ModelOption = "bundled") -> None:
     known = card.fields
     if not known and card.open_wording:
         print(
-            "It was trained on no fixed list: name any field in your own words, with a description in brackets where "
-            "its name is not clear. `redraft examples` shows some."
+            "This model was trained on no fixed list of fields: name any in your own words, with a description in "
+            "brackets where its name is not clear. `redraft examples` shows some."
         )
         return
     if not known:

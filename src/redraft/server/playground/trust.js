@@ -1,6 +1,6 @@
 // The trust mark of an answer: one number where the model is calibrated, and what is known of each of its values.
 
-const LOW = 0.8;
+const LOW = 0.9;
 const UNSURE = 0.5; // nats of a value's least certain token, where there is no number
 
 // spans: where the texts of a grounded answer stand. choose(start, end): a value's place in the prompt is asked for.

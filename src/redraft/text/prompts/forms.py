@@ -99,7 +99,9 @@ class PromptForm:
             # Around the text line breaks are as good as spaces, or none.
             return r"\s*" if slot != "fields" else r"\s+"
         # Where a list in prose ends is told by line breaks too.
-        return r"\s*" + r"\n\s*" * min(2, space.count("\n")) if "\n" in space else r"\s+"
+        needed = r"\s*" + r"\n\s*" * min(2, space.count("\n")) if "\n" in space else r"\s+"
+        # A prompt may end before its text.
+        return rf"(?:{needed}|\Z)" if slot == "text" else needed
 
     def read(self, prompt: str) -> PromptTask | None:
         """Returns what a prompt in this form asks for; None for any other prompt, and for a list that is not clear."""

@@ -52,7 +52,9 @@ class ReadPrompt:
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
         task = self.task
         if self.is_refused(answer):
-            found.append("the model says that this is not what it is for: `redraft examples` shows what is")
+            found.append(
+                "the model says that this is not what it is for; its card has prompts that are (`redraft examples`)"
+            )
         elif task is not None and (task.fields or task.names_missing):
             found += check_fields(
                 answer,

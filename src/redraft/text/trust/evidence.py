@@ -6,6 +6,7 @@ The reasons, in words, are the answer's warnings; the calibrated number is made 
 import itertools
 import json
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -216,7 +217,18 @@ def _places(leaf: Leaf, answer: str, prompt: ReadPrompt) -> tuple[Place, ...] | 
     if leaf.value is None or isinstance(leaf.value, bool):
         return None
     start = 0 if prompt.task is None else prompt.task.start
-    return find_whole(leaf.value if isinstance(leaf.value, str) else answer[leaf.start : leaf.end], prompt.text, start)
+    if isinstance(leaf.value, str):
+        return find_whole(leaf.value, prompt.text, start)
+    places = find_whole(answer[leaf.start : leaf.end], prompt.text, start)
+    # The 1 of 1,980.00 is not the number 1.
+    return tuple(place for place in places if not _is_part_of_number(place, prompt.text))
+
+
+def _is_part_of_number(place: Place, text: str) -> bool:
+    start, end = place
+    return bool(
+        re.fullmatch(r"\d[.,]", text[max(0, start - 2) : start]) or re.fullmatch(r"[.,]\d", text[end : end + 2])
+    )
 
 
 def _is_valid(answer: str, prompt: ReadPrompt) -> bool | None:

@@ -112,7 +112,8 @@ class RowFile:
         """Returns what to do where no column is the prompt, and no template says which are to be in it."""
         if self.template != PROMPT_TEMPLATE or not columns or "prompt" in columns:
             return ""
-        return f"; make prompts of them, as in --template 'Summarize: {{{next(iter(columns))}}}'"
+        name = next((one for one in columns if one != (self._id_column or ID_COLUMN)), ID_COLUMN)
+        return f"; make prompts of them, as in --template 'Extract name, date as JSON: {{{name}}}'"
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """Yields the rows in order. Raises ValueError at the end if the file is not the one that was checked."""

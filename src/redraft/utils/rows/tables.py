@@ -19,7 +19,7 @@ COLUMNS_AFTER = ("text", "finish_reason", "seed", "warnings", "trust", "error")
 """What a table tells of each answer, after the row's columns and the answer's fields."""
 PREFIX = "answer."
 """Stands before a column of ours whose name is taken."""
-LOW_TRUST = 0.8
+LOW_TRUST = 0.9
 """Below it, the probability that an answer is right is worth a word."""
 
 
@@ -36,7 +36,9 @@ def output_format(path: Path | None, format: str | None) -> str:
         return "jsonl"
     suffix = (path.with_suffix("") if path.suffix.lower() == GZIP_SUFFIX else path).suffix.lower()
     if suffix in OTHER_SUFFIXES:
-        raise ValueError(f"{path} would not hold what its name says: call it .csv, .tsv or .jsonl, or name its format")
+        raise ValueError(
+            f"the output {path} has an ending that is not supported: use .csv, .tsv or .jsonl, or name a format"
+        )
     return SUFFIXES.get(suffix, "jsonl")
 
 

@@ -52,7 +52,8 @@ def test_a_prompt_is_followed_by_standard_input_where_that_is_asked(run, checkpo
     assert run("generate", "Say it:", "-", *asked)[::2] == (2, "redraft: standard input is not UTF-8: byte 0xe9 at 4\n")
     code, _, err = run("generate", "Say", "it", *asked)
     assert (code, err) == (
-        2, "redraft: 'it' follows the prompt, only - may: put quotation marks around a prompt with spaces\n",
+        2, "redraft: 'it' is a second argument, and only - may follow the prompt: put the whole prompt in one pair of "
+        "quotation marks\n",
     )  # fmt: skip
 
 

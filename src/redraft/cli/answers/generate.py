@@ -94,7 +94,10 @@ def read_prompt(prompt: str, piped: str | None = None) -> str:
     Raises ValueError for what is not UTF-8.
     """
     if piped not in (None, "-") or piped == prompt:
-        raise ValueError(f"{piped!r} follows the prompt, only - may: put quotation marks around a prompt with spaces")
+        raise ValueError(
+            f"{piped!r} is a second argument, and only - may follow the prompt: put the whole prompt in one pair of "
+            "quotation marks"
+        )
     if prompt == "-":
         return read_standard_input()
     try:

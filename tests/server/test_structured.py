@@ -175,6 +175,8 @@ FIELDS = {
     length=st.integers(2, 16), temperature=st.sampled_from([0.0, 1.0, 2.0]),
 )  # fmt: skip
 def test_every_prefix_of_a_stream_is_a_prefix_of_an_answer(ask, service, name, seed, more, length, temperature):
+    # This may be the first test of its process.
+    service.constraints._start()
     shortest = service.constraints._cache.get(SPECS[name], service.engine.model.vocabulary).min_tokens
     response = ask(
         CHAT, stream=True, seed=seed, temperature=temperature, max_tokens=shortest + more,

@@ -72,10 +72,10 @@ def test_the_curve_is_measured_and_goes_on_where_it_was(tmp_path):
 @pytest.mark.slow
 def test_two_hundred_rows_become_a_served_adapter(tmp_path):
     result = json.loads(run("to_served_adapter.py", tmp_path, "--tested", 50).splitlines()[-1])
-    # The bundled model knows neither these fields nor their labels.
+    # The bundled model knows neither these fields nor their labels, and says so.
     assert result["before"]["at most 48 steps"]["exact"] == 0
     after = result["after"]["at most 48 steps"]
     assert after["exact"] > 0.6
-    assert after["steps_per_canvas"] < result["before"]["at most 48 steps"]["steps_per_canvas"]
+    assert after["steps_per_canvas"] < 10
     assert result["models"] == ["bundled", "mails"]
     assert json.loads(result["answer"]) == {"team": "delivery", "urgency": "high", "order": "D4711"}

@@ -1,7 +1,6 @@
 """Writes the mean of two checkpoints' weights: one that was trained further, and the one it began with.
 
-Such a mean keeps more of what the model could before (Wortsman et al., 2021, arXiv 2109.01903); training it further
-for a while gives back most of what it lost of the new.
+Such a mean keeps more of what the model could before (Wortsman et al., 2021, arXiv 2109.01903), and can be trained on.
 
 Run from the root of the checkout: `python tools/mean.py before runs/wide/step-0002250 runs/mean --share 0.8`.
 """

@@ -63,7 +63,11 @@ def test_fields_are_listed_by_kind_of_text(run, checkpoint, tmp_path):
     assert (code, err) == (2, f"redraft: {checkpoint} lists no fields\n")
     code, out, _ = run("fields")
     assert code == 0
-    assert "name any in your own words" in out
+    assert out.startswith("Name any field in your own words")
+    assert "payment      name, amount, date, iban, invoice_id, company, email\n" in out
+    (tmp_path / "redraft.json").write_text(json.dumps(CARD | {"open_wording": True}))
+    code, out, _ = run("fields", "-m", tmp_path)
+    assert (code, out.count("\n")) == (0, 1)
 
 
 @pytest.mark.parametrize("asked", ["/help", "/?"])

@@ -35,7 +35,7 @@ def found(answer: str, *fields: str, text: str = TEXT) -> list[str]:
         ('{"name": "Ana", "city": "Portto"}', ["the value 'Portto' of the field 'city' does not stand in the text"]),
         (
             '{"name": "An", "city": "Porto"}',
-            ["the value 'An' of the field 'name' is cut out of a longer word: check it"],
+            ["the value 'An' of the field 'name' is cut out of a longer word or number: check it"],
         ),
         (
             '{"name": "4 May", "city": "4 May"}',

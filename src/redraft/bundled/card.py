@@ -93,6 +93,7 @@ WIDE = Card(
         "Write the weight in kg: 850 g",
     ),
     example_names=(*EXTRACTION.example_names[:4], "mail", "date", "amount", "time", "weight"),
+    fields=KINDS,
     prompt_forms=(*NORMALIZATION_FORMS, *wide_forms()),
     open_wording=True,
     max_prompt_tokens=640,  # no training example is longer

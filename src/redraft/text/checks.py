@@ -117,7 +117,8 @@ def _check_object(pairs: "_Pairs", expected: Counter[str], text: str, name: str,
         elif isinstance(value, str) and find(value, text):
             places[value] = find_whole(value, text)
             if not places[value]:
-                yield f"the value {brief(value)} of the field {brief(key)} is cut out of a longer word: check it"
+                cut = "is cut out of a longer word or number"
+                yield f"the value {brief(value)} of the field {brief(key)} {cut}: check it"
     for value, found_at in places.items():
         owners = list(dict.fromkeys(key for key, own in pairs if own == value and key in expected))
         if found_at and len(owners) > len(found_at):

@@ -35,7 +35,7 @@ class Card:
     are the names of values that it can extract, by the kind of text that they are found in. A `single_turn` model was
     not trained on conversations of several turns. `prompt_forms` are the forms of all prompts that it was trained on,
     as `redraft.text.prompts.forms` reads them, and `max_prompt_tokens` the length of the longest; where there is none,
-    nothing is known. With `open_wording` a prompt in no form may be as good: what it asks for is not known then.
+    nothing is known. With `open_wording` a prompt in no form, and a field that is not listed, may be as good.
     `refusal` is what it answers to prompts of other kinds, `recipe` names the recipe whose data it was trained on, and
     `mode` is how a server writes its answers where nobody says how; "" is by diffusion.
     """
@@ -95,7 +95,11 @@ class Card:
         if task is not None and task.names_missing:
             yield "the prompt names no field: keys of an answer are made up; name those that you want"
         asked = Counter(() if task is None else task.fields)
-        if self._known_fields and (unknown := [name for name in asked if name not in self._known_fields]):
+        if (
+            not self.open_wording
+            and self._known_fields
+            and (unknown := [name for name in asked if name not in self._known_fields])
+        ):
             near = self._near(unknown)
             meant = f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(map(repr, near))}" if near else ""
             listed = "`redraft fields` lists what it knows"

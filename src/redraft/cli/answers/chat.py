@@ -108,15 +108,16 @@ def fields(*, model: options.ModelOption = "bundled") -> None:
     """List the fields that a checkpoint can extract, by kind of text."""
     card = redraft.read_card(model)
     known = card.fields
-    if not known and card.open_wording:
+    if card.open_wording:
         print(
-            "This model was trained on no fixed list of fields: name any in your own words, with a description in "
-            "brackets where its name is not clear. `redraft examples` shows some."
+            "Name any field in your own words, with a description in brackets where its name is not clear: this model "
+            "was trained on no fixed list."
         )
-        return
-    if not known:
+    if not known and not card.open_wording:
         raise ValueError(f"{model} lists no fields")
-    print('Ask for any of them: "Extract name, date as JSON: <your text>"\n')
-    width = max(map(len, known))
+    if known:
+        seen = "It has seen these most" if card.open_wording else "Ask for any of them"
+        print(f'{seen}: "Extract name, date as JSON: <your text>"\n')
+    width = max(map(len, known), default=0)
     for kind, names in known.items():
         print(f"{kind:{width}}  {', '.join(names)}")

@@ -230,8 +230,8 @@ FAMILIES: dict[str, tuple[float, Make]] = {
     "normalize": (0.13, make_normalization),
     "refusal": (0.07, make_refusal),
 }
-"""The families: share of the examples, and how a record is made. Arrays are left out: in the time that there was, they
-were hardly learned (1.7 % of theirs right) and took a quarter of it."""
+"""The families: share of the examples, and how a record is made. Arrays are left out: a run
+of which they were an eighth hardly learned them (1.7 % right)."""
 
 
 def training_record(seed: int, index: int, words: tuple[int, int] | None = None, attempt: int = 0) -> Conversation:

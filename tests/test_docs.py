@@ -131,12 +131,27 @@ def run_serving(page: Path) -> None:
 
 
 def broken_links(page: Path) -> list[str]:
-    """The relative links and images of a page that lead to no file."""
-    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    """The relative links and images of a page that lead to no file, or to no heading of a page."""
+    prose = prose_of(page)
     targets = re.findall(r"\]\(\s*<?([^)>\s]+)", prose)
     targets += re.findall(r'<(?:img|a)\s[^>]*?(?:src|href)="([^"]+)"', prose)
-    relative = [target.split("#")[0] for target in targets if not re.match(r"[a-z][a-z0-9+.-]*:|#", target)]
-    return [target for target in relative if not (page.parent / target).exists()]
+    return [target for target in targets if not re.match(r"[a-z][a-z0-9+.-]*:", target) and not leads(page, target)]
+
+
+def prose_of(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def leads(page: Path, target: str) -> bool:
+    name, _, anchor = target.partition("#")
+    aim = page.parent / name if name else page
+    return aim.exists() and (not anchor or aim.suffix != ".md" or anchor in anchors(aim))
+
+
+def anchors(page: Path) -> set[str]:
+    """What links call the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose_of(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def glossary_terms(page: Path) -> list[str]:
@@ -165,7 +180,7 @@ class TestPage:
         monkeypatch.chdir(tmp_path)
         run_serving(page)
 
-    def test_relative_links_lead_to_files(self, page: Path):
+    def test_relative_links_lead_to_files_and_headings(self, page: Path):
         assert broken_links(page) == []
 
 
@@ -208,9 +223,9 @@ def test_a_json_key_that_is_not_printed_is_found(tmp_path: Path):
 
 
 def test_a_link_to_nowhere_is_found(tmp_path: Path):
-    links = "[a](page.md#top) [b](https://example.org) [c](#here) ![d](gone.svg)"
-    page = page_with(tmp_path, f'{links}\n<img src="lost.png">\n')
-    assert broken_links(page) == ["gone.svg", "lost.png"]
+    links = "[a](page.md#the-top-of-it) [b](https://example.org) [c](#here) ![d](gone.svg) [e](#the-top-of-it)"
+    page = page_with(tmp_path, f'# The top, of it\n{links}\n<img src="lost.png">\n')
+    assert broken_links(page) == ["#here", "gone.svg", "lost.png"]
 
 
 def test_the_glossary_has_every_term_once():

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import redraft
+from redraft.text import ReadPrompt
 from tests.fakes.checkpoints import tiny_checkpoint
 
 PROMPTS = ["hello", "good bye", "the quick brown fox", "2 + 2 = 4", "turn the page", "naïve café"]
@@ -291,9 +292,9 @@ def test_the_card_says_how_answers_are_written(tmp_path):
     with redraft.Engine(model) as engine:
         (many,) = engine.generate_many(["hello"], **limits)
         assert many.token_ids == expected["verified"]
-        assert engine.request([1], stopping="every_position_confident").mode == "diffusion"
-        assert engine.request([1], start=start).mode == "diffusion"
-        assert [engine.request([1], mode=mode).mode for mode in (None, "auto")] == ["verified", "auto"]
+        assert engine.request(ReadPrompt([1]), stopping="every_position_confident").mode == "diffusion"
+        assert engine.request(ReadPrompt([1]), start=start).mode == "diffusion"
+        assert [engine.request(ReadPrompt([1]), mode=mode).mode for mode in (None, "auto")] == ["verified", "auto"]
     model.card = dataclasses.replace(model.card, mode="fast")
     with pytest.raises(ValueError, match="has mode 'fast', must be one of diffusion, autoregressive, verified, auto"):
         model.generate("hello")
@@ -309,7 +310,7 @@ def test_verified_answers_are_the_autoregressive_ones(model, drafts):
         events = asyncio.run(ask(engine))
         for name in ("stopping", "entropy_limit"):
             with pytest.raises(ValueError, match=f"{name} has no effect in mode 'verified'; leave it out"):
-                engine.request([1], mode="verified", **{name: 1})
+                engine.request(ReadPrompt([1]), mode="verified", **{name: 1})
         sampled = {"temperature": 1.5, "seed": 3, "max_new_tokens": 12}
         (drawn,) = engine.generate_many(["hello"], mode="verified", **sampled)
         assert drawn.token_ids == model.generate("hello", mode="verified", **sampled).token_ids
@@ -324,7 +325,7 @@ def test_verified_answers_are_the_autoregressive_ones(model, drafts):
 
 def test_events_at_once_are_those_told_one_by_one(engine):
     async def events(**given) -> list:
-        request = engine.request(engine.model.read("hello").ids, seed=3, mode="autoregressive", max_new_tokens=6)
+        request = engine.request(engine.model.read("hello"), seed=3, mode="autoregressive", max_new_tokens=6)
         queue = engine.events(request, **given)
         first = await queue.get()
         found = [first, *([] if given else [await queue.get() for _ in range(7)])]
@@ -338,7 +339,7 @@ def test_events_at_once_are_those_told_one_by_one(engine):
 
 def test_events_at_once_of_a_request_that_is_cancelled_end_too(engine):
     async def last() -> object:
-        request = engine.request(engine.model.read("hello").ids, max_new_tokens=400, mode="autoregressive")
+        request = engine.request(engine.model.read("hello"), max_new_tokens=400, mode="autoregressive")
         queue = engine.events(request, at_once=True)
         engine.cancel(request)
         events = [await queue.get()]

@@ -43,7 +43,7 @@ def forbid(*rooms: str, packages: tuple[str, ...] = (), only: tuple[str, ...] | 
 EVERY_ROOM = (*ROOMS, FACADE)
 FACADE_FILES = (
     *("__init__.py", "answers.py", "api.py", "asked.py", "async_engine.py"),
-    *("decisions.py", "filling.py", "held.py", "loading.py"),
+    *("decisions.py", "filling.py", "held.py", "loading.py", "parts.py"),
 )
 PEERS = "benchmark/peers.py"
 """The one file that may import transformers, which it measures."""

@@ -131,6 +131,7 @@ class Result:
             "seconds": round(generation.seconds, 4),
             "tokens_per_second": round(generation.tokens_per_second, 1),
             "seed": generation.seed,
+            **({} if generation.parts == 1 else {"parts": generation.parts}),
             "model": self.model,
             "warnings": list(self.warnings),
             "trust": self.trust.to_json(),
@@ -169,7 +170,10 @@ class AnswerText:
         self._mode, self._schema, self._is_held, self._calibration = mode, schema, is_held, calibration
         self._source = source
         self._stream = AnswerStream(
-            tokenizer, stop_ids=stop_ids, max_tokens=settings.max_new_tokens, forms=prompt.answer_forms(is_held=is_held)
+            tokenizer,
+            stop_ids=stop_ids,
+            max_tokens=prompt.room(settings.max_new_tokens),
+            forms=prompt.answer_forms(is_held=is_held),
         )
         self._text = ""
 

@@ -25,9 +25,10 @@ from redraft.generation.autoregressive import generate_autoregressive
 from redraft.generation.constrained import check_constraint
 from redraft.generation.modes import ANSWERING_MODES, Mode, chosen_mode, settings_of_mode
 from redraft.generation.result import check_prompt
-from redraft.held import Holding, depends_on_prompt, held_answer
+from redraft.held import Holding, depends_on_prompt, held_answer, may_be_parted
 from redraft.model.preparation import hold_adapters
 from redraft.model.transformer import Transformer
+from redraft.parts import parts_of, texts_of
 from redraft.text import ReadPrompt, TextTokenizer, part_tokens
 from redraft.text.checks import check_controls, fields_in_words
 from redraft.text.prompts.conversation import check_conversation, check_prompts, check_read, joined, text_of
@@ -156,11 +157,11 @@ class Model:
         if asked.mode != "diffusion":
             return asked.engine_events(drafts=asked.mode != "autoregressive")
         length = asked.settings.canvas_length or config.canvas_length
-        check_prompt(asked.prompt.ids, length, config.vocab_size, config.max_context)
+        check_prompt(asked.prompt.longest_ids, length, config.vocab_size, config.max_context)
         if asked.constraint is not None:
             check_constraint(
                 asked.constraint, vocab_size=config.vocab_size, stop_ids=config.eos_ids,
-                prompt_length=len(asked.prompt.ids), canvas_length=length,
+                prompt_length=len(asked.prompt.longest_ids), canvas_length=length,
                 max_new_tokens=asked.settings.max_new_tokens, max_context=config.max_context,
             )  # fmt: skip
         return asked.events()
@@ -280,15 +281,16 @@ class Model:
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
                 task = self.card.task_of(prompt)
-                asked = prompt if task is None else task.tidied(prompt)
-                return self._described(self.read_plain(asked), task, prompt)
+                return self._described(self.read_plain(self.card.put(prompt, task)), task, prompt)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
         messages, left_out = self.card.select([joined(message) for message in prompt])
         texts, last = [text_of(message) for message in messages], messages[-1]
-        task = self.card.task_of(texts[-1])
-        if task is not None and (asked := task.tidied(texts[-1])) != texts[-1]:
-            messages[-1] = {**last, "content": asked}
+        task = self.card.task_in([(str(one["role"]), text) for one, text in zip(messages, texts, strict=True)])
+        if (asked := self.card.put(texts[-1], task)) != texts[-1]:
+            # A request in words of its own is put in others, which need nothing before them.
+            is_whole = task is not None and task.is_reworded
+            messages = [*([] if is_whole else messages[:-1]), {**last, "content": asked}]
         ids = self.tokenizer.encode_chat(messages, **template_variables)
         for message in messages:
             check_read(message, self.tokenizer.template_reads)
@@ -315,11 +317,20 @@ class Model:
             again = [name for name, count in Counter(task.fields).items() if count > 1]
             mended = (f"the prompt asks more than once for the {fields_in_words(again)}: each is asked for once",)
             task = dataclasses.replace(task, fields=tuple(dict.fromkeys(task.fields)))
-        told = (*read.warnings, *self.card.prompt_warnings(task, role, len(read.ids), text))
-        known, refusal = self.card.knows(task, told), self.card.refusal
+        texts = texts_of(self.card, task)
+        parts = () if task is None else parts_of(self.card, task, texts.texts, self._encode_alone)
+        read = dataclasses.replace(
+            read, task=task, text=text, refusal=self.card.refusal, parts=parts, may_be_none=texts.may_be_none
+        )
+        told = (*read.warnings, *self.card.prompt_warnings(task, role, len(read.longest_ids), text), *texts.untold)
         # What was mended says nothing against the prompt that is asked.
-        told = (*told, *mended)
-        return dataclasses.replace(read, warnings=told, task=task, text=text, is_known=known, refusal=refusal)
+        return dataclasses.replace(read, is_known=self.card.knows(task, told), warnings=(*told, *mended))
+
+    def _encode_alone(self, prompt: str) -> list[int]:
+        """Returns the token ids of a prompt that nothing comes before."""
+        if not self.tokenizer.has_chat_template:
+            return self.encode_plain(prompt)
+        return self.tokenizer.encode_chat([{"role": "user", "content": prompt}])
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> AskedAnswer:
         check_not_forked()
@@ -329,6 +340,8 @@ class Model:
         given = {name: arguments[name] for name in _OTHERS if name in arguments}
         start, read = given.pop("start", None), self.read(prompt)
         named = {name: value for name, value in arguments.items() if name not in _OTHERS}
+        if start is not None or not may_be_parted(given):
+            read = read.whole
         mode = chosen_mode(given.pop("mode", None), self.usual_mode, named, has_start=start is not None)
         is_scored = self.is_scored(given.pop("is_scored", None)) and mode == "diffusion"
         settings = self.defaults.replace(**settings_of_mode(mode, named))
@@ -339,7 +352,7 @@ class Model:
     def hold(self, prompt: Prompt, read: ReadPrompt, **arguments: Unpack[HoldingArguments]) -> Holding:
         """Returns what the answer to a prompt, which has been read, is held to. ValueError as `generate` has it."""
         automaton = arguments.pop("constraint", None)
-        held = held_answer(prompt, read.task, self.tokenizer, **arguments)
+        held = held_answer(prompt, read.task, self.tokenizer, in_parts=bool(read.parts), **arguments)
         if held.spec is not None:
             if automaton is not None:
                 raise ValueError("a constraint is given twice: leave out one of them")

@@ -1,7 +1,7 @@
 """An answer that is asked for, and how it is given: by the readable loop, or by an engine of its own."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from redraft.answers import AnswerReader, Committed, Draft, Result
@@ -9,8 +9,11 @@ from redraft.constraints.tokens import TokenAutomaton
 from redraft.diffusion.settings import SamplerSettings
 from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineCore, Limits, Request
-from redraft.generation.loop import denoising_steps, generate
+from redraft.engine.parts import Parts
+from redraft.generation.loop import denoising_steps
 from redraft.generation.modes import Mode
+from redraft.generation.result import DenoisingStep, Generation
+from redraft.parts import engine_parts
 from redraft.text import ReadPrompt
 from redraft.text.prompts.grounding import SourceText
 
@@ -43,33 +46,42 @@ class AskedAnswer:
 
     def result(self) -> Result:
         """Answers it."""
-        model = self.model
-        if self.mode != "diffusion":
-            *_, result = self.engine_events(drafts=False)
-            assert isinstance(result, Result)
-            return result
-        generation = generate(
-            model.transformer, self.prompt.ids, self.settings, self.constraint, model.adapter, self.start,
-            is_scored=self.is_scored,
-        )  # fmt: skip
-        return self.reader().result_of(generation)
+        for event in self.events() if self.mode == "diffusion" else self.engine_events(drafts=False):
+            if isinstance(event, Result):
+                return event
+        raise AssertionError("an answer ends with its result")
 
     def events(self) -> Iterator[Draft | Committed | Result]:
-        """Answers it on canvases, step by step."""
-        model, reader = self.model, self.reader()
-        steps = denoising_steps(
-            model.transformer, self.prompt.ids, self.settings, self.constraint, model.adapter, self.start,
+        """Answers it on canvases, step by step; of an answer in parts the text comes when the last is done."""
+        reader, parts = self.reader(), self.prompt.parts
+        answers = list[Generation]()
+        for prompt in parts or (self.prompt,):
+            steps, before = self._steps(prompt), sum(len(one.canvases) for one in answers)
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    answers.append(end.value)
+                    break
+                yield reader.draft(replace(step, canvas=before + step.canvas))
+                if step.finished and not parts:
+                    yield reader.commit(step.draft.tolist())
+        if (joined := self._parts()) is None:
+            yield from reader.finish(answers[0])
+            return
+        whole = joined.join(answers)
+        yield reader.commit(whole.token_ids)
+        yield from reader.finish(whole)
+
+    def _steps(self, prompt: ReadPrompt) -> Generator[DenoisingStep, None, Generation]:
+        model = self.model
+        return denoising_steps(
+            model.transformer, prompt.ids, self.settings, self.constraint, model.adapter, self.start,
             is_scored=self.is_scored,
         )  # fmt: skip
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                yield from reader.finish(end.value)
-                return
-            yield reader.draft(step)
-            if step.finished:
-                yield reader.commit(step.draft.tolist())
+
+    def _parts(self) -> Parts | None:
+        return engine_parts(self.model, self.prompt, self.settings, self.mode)
 
     def engine_events(self, *, drafts: bool) -> Iterator[Draft | Committed | Result]:
         """Answers it in a mode that only an engine has. What it refuses it refuses at once."""
@@ -80,8 +92,9 @@ class AskedAnswer:
         )
         core.submit(
             Request(
-                id="", prompt=tuple(self.prompt.ids), settings=self.settings, drafts=drafts, mode=self.mode,
-                constraint=self.constraint, start=self.start, adapter=model.adapter,
+                id="", prompt=tuple(self.prompt.ids), settings=self.settings, drafts=drafts and not self.prompt.parts,
+                mode=self.mode, constraint=self.constraint, start=self.start, adapter=model.adapter,
+                parts=self._parts(),
             )
         )  # fmt: skip
         reader = self.reader()

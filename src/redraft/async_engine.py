@@ -18,8 +18,11 @@ from redraft.diffusion.settings import SamplerArguments
 from redraft.diffusion.start import CanvasStart
 from redraft.engine import EngineThread, Limits, QueueFull, Request, Shutdown
 from redraft.generation.modes import Mode, chosen_mode, settings_of_mode
+from redraft.held import may_be_parted
 from redraft.loading import load
 from redraft.model.transformer import Transformer
+from redraft.parts import engine_parts
+from redraft.text import ReadPrompt
 from redraft.text.prompts.conversation import check_prompts
 from redraft.utils.forks import check_not_forked, is_forked
 
@@ -167,9 +170,11 @@ class Engine:
     def _asked(self, prompt: Prompt, *, adapter: str | None, **settings: Any) -> tuple[Request, AnswerReader]:
         """Returns a prompt as a request, and what reads its answer."""
         model = self.model.with_adapter(adapter)
-        read = model.read(prompt)
-        held = model.hold(prompt, read, **pop_holding(settings))
-        request = self.request(read.ids, adapter=adapter, constraint=held.automaton, **settings)
+        read, holding = model.read(prompt), pop_holding(settings)
+        if settings.get("start") is not None or settings.get("stop_ids") is not None or not may_be_parted(holding):
+            read = read.whole
+        held = model.hold(prompt, read, **holding)
+        request = self.request(read, adapter=adapter, constraint=held.automaton, **settings)
         stops = model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids
         return request, AnswerReader(
             model.name, model.tokenizer, read, request.settings, stop_ids=stops, mode=request.mode,
@@ -178,7 +183,7 @@ class Engine:
 
     def request(
         self,
-        ids: Sequence[int],
+        prompt: ReadPrompt,
         *,
         drafts: bool = False,
         top: int = 0,
@@ -190,24 +195,19 @@ class Engine:
         start: CanvasStart | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
-        """Returns a request, with the fields of redraft.engine.Request; is_scored: None as `Model.generate` has it."""
+        """Returns a request; is_scored: None as `Model.generate` has it. An answer in parts has no drafts."""
         check_not_forked()
         check_held(constraint, start)
         model = self.model.with_adapter(adapter)
         chosen = chosen_mode(mode, model.usual_mode, settings, has_start=start is not None)
+        asked = model.defaults.replace(**settings_of_mode(chosen, settings))
+        parts = engine_parts(model, prompt, asked, chosen)
         return Request(
-            id=str(next(self._numbers)),
-            prompt=tuple(ids),
-            settings=model.defaults.replace(**settings_of_mode(chosen, settings)),
-            stop_ids=stop_ids,
-            drafts=drafts,
-            top=top,
-            mode=chosen,
-            constraint=constraint,
-            adapter=model.adapter,
+            id=str(next(self._numbers)), prompt=tuple(prompt.ids), settings=asked, stop_ids=stop_ids,
+            drafts=drafts and parts is None, top=top if parts is None else 0, parts=parts, mode=chosen,
+            constraint=constraint, adapter=model.adapter, start=start,
             is_scored=chosen == "diffusion" and model.is_scored(is_scored),
-            start=start,
-        )
+        )  # fmt: skip
 
     def events(
         self, request: Request, events: "asyncio.Queue[engine.Event] | None" = None, *, at_once: bool = False
@@ -281,7 +281,7 @@ class Engine:
         check_prompts("generate_many", prompts)
         named: Any = dict(settings)
         self.model.check_holding(**pop_holding(named))
-        self.request([0], mode=mode, adapter=adapter, **named)
+        self.request(ReadPrompt([0]), mode=mode, adapter=adapter, **named)
         return self._many(_Batch(self, iter(prompts), {"mode": mode, "adapter": adapter, **settings}))
 
     def shutdown(self, *, finish: bool = True) -> Shutdown:

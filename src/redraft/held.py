@@ -42,9 +42,12 @@ def held_answer(
     schema_from_prompt: bool = False,
     grounded: bool = False,
     at_words: bool = False,
+    in_parts: bool = False,
     **others: Any,
 ) -> HeldAnswer:
     """Returns what the answer to a prompt is held to. task: what it asks for; others: as `spec_of` takes them.
+
+    in_parts: whether it is answered in parts, of which each is then held to one object.
 
     Raises ValueError for arguments that contradict, and for a grounded answer without a schema.
     """
@@ -59,11 +62,17 @@ def held_answer(
         if is_grounded:
             raise ValueError("a grounded answer needs a schema: give one, or schema_from_prompt")
         return HeldAnswer(spec_of(**others))
-    described, options, source = json_schema_of(schema), None, None
+    described = task.item_schema if in_parts and task is not None else json_schema_of(schema)
+    options, source = None, None
     if is_grounded or has_span(write_schema(described)):
         source = source_of(prompt if isinstance(prompt, str) else text_of(prompt[-1]), task, tokenizer)
         options = SchemaOptions(text=source.read, is_grounded=is_grounded, at_words=at_words)
     return HeldAnswer(spec_of(schema=described, options=options, **others), schema, source)
+
+
+def may_be_parted(arguments: Mapping[str, Any]) -> bool:
+    """Returns whether an answer may be made in parts: held to nothing, or to the fields that its prompt asks for."""
+    return all(arguments.get(name) is None for name in ("schema", "regex", "choice", "grammar", "constraint"))
 
 
 def depends_on_prompt(

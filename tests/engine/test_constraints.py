@@ -104,7 +104,8 @@ def test_a_step_that_fails_has_changed_nothing_of_the_others(model):
     for request in requests:
         core.submit(request)
     events = core.step()
-    core._held["1"].cache = broken_cache(model.config, core._held["1"].cache)
+    (sequence,) = core._held["1"].sequences
+    sequence.cache = broken_cache(model.config, sequence.cache)
     while core.held:
         events += core.step()
     ends = {event.id: event for event in events if isinstance(event, Finished | Failed)}

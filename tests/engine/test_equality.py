@@ -163,9 +163,10 @@ def assert_equal_in_random_schedules(answers: Answers, schedules: int) -> None:
 
 def test_a_request_that_is_not_finite_fails_alone(model, answers):
     core = EngineCore(model)
-    sequences = [core.sequence(request) for request in answers.requests[:3]]
-    for sequence in sequences:
-        core.submit(sequence)
+    held = [core.hold(request) for request in answers.requests[:3]]
+    for one in held:
+        core.submit(one)
+    sequences = [sequence for one in held for sequence in one.sequences]
     events = core.step()
     sequence = next(one for one in sequences if one.canvas is not None)
     victim, (place,) = sequence.request.id, sequence.canvas.counters

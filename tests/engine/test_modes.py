@@ -70,8 +70,9 @@ def test_token_by_token_can_be_cancelled_and_its_failure_is_its_own(model):
     assert core.held == ("u",)
 
     # A cache that is broken breaks the answer that goes on from it, and no other.
-    sequence = core.sequence(Request(id="v", prompt=PROMPT, settings=GREEDY, mode="autoregressive"))
-    core.submit(sequence)
+    held = core.hold(Request(id="v", prompt=PROMPT, settings=GREEDY, mode="autoregressive"))
+    core.submit(held)
+    (sequence,) = held.sequences
     core.submit(Request(id="c", prompt=PROMPT, settings=SETTINGS))
     core.step()
     sequence.cache = broken_cache(model.config, sequence.cache)
@@ -118,7 +119,7 @@ def test_only_a_canvas_is_read_once_it_is_written(mode):
 
 def test_a_prompt_without_room_is_refused_token_by_token_too(model):
     with pytest.raises(ValueError, match=r"tokens; the context holds 64: shorten the prompt$"):
-        EngineCore(model).sequence(Request(id="t", prompt=PROMPT * 13, settings=GREEDY, mode="autoregressive"))
+        EngineCore(model).hold(Request(id="t", prompt=PROMPT * 13, settings=GREEDY, mode="autoregressive"))
 
 
 def test_the_end_of_a_queue_is_told_with_what_had_been_read(model):

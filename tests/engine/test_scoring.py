@@ -150,8 +150,9 @@ def test_a_prompt_may_fill_the_context_and_no_more(model):
 
 def test_broken_logits_fail_their_own_prompt(model):
     core = EngineCore(model, Limits(forward_tokens=8))
-    sequence = core.sequence(Request(id="s", prompt=tuple(range(20)), settings=SETTINGS, mode="scoring"))
-    core.submit(sequence)
+    held = core.hold(Request(id="s", prompt=tuple(range(20)), settings=SETTINGS, mode="scoring"))
+    core.submit(held)
+    (sequence,) = held.sequences
     core.step()
     sequence.cache = broken_cache(model.config, sequence.cache)
     core.submit(Request(id="t", prompt=(3, 4, 5), settings=SETTINGS, mode="scoring"))

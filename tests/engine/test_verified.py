@@ -330,8 +330,9 @@ def test_what_a_round_kept_of_its_draft_is_told() -> None:
 def test_a_pass_that_is_not_finite_fails_its_request_alone() -> None:
     model = tiny_model(eos_ids=())
     core = EngineCore(model)
-    sequence = core.sequence(Request(id="v", prompt=PROMPT, settings=GREEDY, mode="verified"))
-    core.submit(sequence)
+    held = core.hold(Request(id="v", prompt=PROMPT, settings=GREEDY, mode="verified"))
+    core.submit(held)
+    (sequence,) = held.sequences
     core.submit(Request(id="w", prompt=PROMPT, settings=GREEDY, mode="verified"))
     events = core.step()
     sequence.cache = broken_cache(model.config, sequence.cache)

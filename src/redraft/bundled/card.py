@@ -81,8 +81,8 @@ def wide_forms() -> tuple[str, ...]:
 WIDE = Card(
     purpose="The bundled model (11 M parameters) extracts the fields you name from a short text as JSON, and rewrites "
     "dates, times, amounts, phone numbers and quantities in the format you ask for.",
-    limits="It can't chat, answer questions, translate or summarize; it says so when asked to. One text is one record: "
-    "of several items it returns one.",
+    limits="It can't chat, answer questions, translate or summarize; it says so when asked to. Of a text with several "
+    "records it returns one, unless you ask for a JSON array.",
     examples=(
         *EXTRACTION.examples[:4],
         "Extract customer, due date and total_amount from this mail as JSON:\n\nDear Ms Berg, invoice 2024-117 over "
@@ -100,5 +100,7 @@ WIDE = Card(
     refusal=REFUSAL,
     recipe="wide",
     mode="auto",
+    object_form=EXTRACTION_FORM,
+    window_words=90,
 )
 """The card of the bundled model."""

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from redraft.engine.costs import Load
-from redraft.engine.events import Admitted, Cancelled, Event, Failed, Finished
+from redraft.engine.events import ENDS, Admitted, Cancelled, Event, Failed, Finished
 from redraft.engine.modes.causal import Causal
 from redraft.engine.modes.diffusion import Diffusion
 from redraft.engine.modes.scoring import Scoring
+from redraft.engine.parts import HeldRequest
 from redraft.engine.prefix_cache import PrefixCache
 from redraft.engine.request import Request
 from redraft.engine.runner import ChunkResult, run_forward
@@ -38,18 +40,24 @@ class EngineCore:
             **dict.fromkeys(("autoregressive", "verified", "auto"), self._causal),
             "scoring": Scoring(config, device),
         }
-        self._held: dict[str, Sequence] = {}
+        self._held: dict[str, HeldRequest] = {}
 
     @property
     def held(self) -> tuple[str, ...]:
         """The ids of all requests that wait or are in work."""
         return tuple(self._held)
 
-    def sequence(self, request: Request) -> Sequence:
+    def hold(self, request: Request) -> HeldRequest:
         """Makes the state of a request. Changes nothing, and may be called from any thread.
 
         Raises ValueError for a request that cannot be answered, whatever else the engine holds.
         """
+        if request.parts is None:
+            return HeldRequest(request, [self._sequence(request)])
+        parts = (replace(request, prompt=prompt, parts=None) for prompt in request.parts.prompts)
+        return HeldRequest(request, [self._sequence(one, part) for part, one in enumerate(parts)])
+
+    def _sequence(self, request: Request, part: int = 0) -> Sequence:
         mode, config = self._modes[request.mode], self.model.config
         mode.check(request)
         record, length = mode.record(request), mode.canvas_length(request)
@@ -63,27 +71,28 @@ class EngineCore:
             max_tokens=min(longest, config.max_context),
             is_background=request.is_background,
             adapter=self.model.adapter(request.adapter),
+            part=part,
         )
         self.scheduler.check(sequence)
         return sequence
 
-    def submit(self, request: Request | Sequence) -> None:
-        """Takes a request on, or the sequence that was made of it.
+    def submit(self, request: Request | HeldRequest) -> None:
+        """Takes a request on, or what `hold` made of it.
 
-        Raises ValueError as `sequence` does and for an id that is held; QueueFull where too many wait.
+        Raises ValueError as `hold` does and for an id that is held; QueueFull where too many wait.
         """
-        sequence = self.sequence(request) if isinstance(request, Request) else request
-        id = sequence.request.id
+        held = self.hold(request) if isinstance(request, Request) else request
+        id = held.request.id
         if id in self._held:
             raise ValueError(f"the engine already holds a request {id!r}; give each an id of its own")
-        self.scheduler.submit(sequence)
-        self._held[id] = sequence
+        self.scheduler.submit(*held.sequences)
+        self._held[id] = held
 
     def cancel(self, id: str) -> list[Event]:
         """Gives a request up and frees all it held; its last event, or nothing where no such request is held."""
         if id not in self._held:
             return []
-        self._release(self._held[id])
+        self._release(id)
         return [Cancelled(id)]
 
     def step(self) -> list[Event]:
@@ -96,7 +105,10 @@ class EngineCore:
             request = sequence.request
             prompt = request.prompt[: sequence.mode.max_cached(request)]
             sequence.begin(*self.prefixes.find(prompt, sequence.adapter_digest))
-            events.append(Admitted(request.id, time.perf_counter(), sequence.cache.length))
+            held = self._held[request.id]
+            if not held.is_admitted:
+                held.is_admitted = True
+                events.append(Admitted(request.id, time.perf_counter(), sequence.cache.length))
         admitted = self.scheduler.admitted
         for mode in {sequence.mode for sequence in admitted}:
             if isinstance(mode, Causal):
@@ -115,12 +127,16 @@ class EngineCore:
             results = run_forward(self.model, chunks)
         except Exception as error:
             if len(chunks) == 1:
-                return self._fail(chunks[0].sequence, error)
+                held = chunks[0].sequence.request.id in self._held
+                return self._fail(chunks[0].sequence, error) if held else []
             return [event for chunk in chunks for event in self._run([chunk])]
         return [event for result in results for event in self._take(result)]
 
     def _take(self, result: ChunkResult) -> list[Event]:
         sequence, outcome = result.chunk.sequence, result.outcome
+        if sequence.request.id not in self._held:
+            # Another part of its request has failed in the same forward.
+            return []
         if outcome is not None and outcome.error is not None:
             return self._fail(sequence, outcome.error)
         sequence.cache = result.cache
@@ -130,9 +146,13 @@ class EngineCore:
                 sequence.record.lap(sequence.phase.value)
         if outcome is None:
             return []
-        events = list(sequence.mode.take(sequence, outcome))
-        if isinstance(events[-1] if events else None, Finished):
-            self._release(sequence)
+        told = list(sequence.mode.take(sequence, outcome))
+        if isinstance(told[-1] if told else None, Finished):
+            self.scheduler.remove(sequence)
+        held = self._held[sequence.request.id]
+        events = held.take(sequence, told)
+        if isinstance(events[-1] if events else None, ENDS):
+            del self._held[held.request.id]
         return events
 
     def _publish(self, sequence: Sequence) -> None:
@@ -146,9 +166,9 @@ class EngineCore:
             self.prefixes.publish(tokens, sequence.cache, adapter=sequence.adapter_digest, instead_of=instead_of)
 
     def _fail(self, sequence: Sequence, error: Exception) -> list[Event]:
-        self._release(sequence)
+        self._release(sequence.request.id)
         return [Failed(sequence.request.id, error)]
 
-    def _release(self, sequence: Sequence) -> None:
-        self.scheduler.remove(sequence)
-        del self._held[sequence.request.id]
+    def _release(self, id: str) -> None:
+        for sequence in self._held.pop(id).sequences:
+            self.scheduler.remove(sequence)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from redraft.constraints.tokens import TokenAutomaton
     from redraft.diffusion.settings import SamplerSettings
     from redraft.diffusion.start import CanvasStart
+    from redraft.engine.parts import Parts
 
 
 MAX_TOP = 20
@@ -36,7 +37,8 @@ class Request:
     and with the stop ids as its end. adapter: the name of one that the model holds, None for the base alone. start:
     what its first canvas begins as, of which tokens may be pinned; None for noise. is_background: whether it gives way
     to all that are not. is_scored: whether the encoder pass reads an answer of mode "diffusion" once it is written, for
-    the log-probabilities of its tokens.
+    the log-probabilities of its tokens. parts: prompts that are answered in place of `prompt`, each under these
+    settings, and what makes one answer of theirs; its tokens are told when all of them are there, and it has no drafts.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Request:
     start: "CanvasStart | None" = None
     is_background: bool = False
     is_scored: bool = False
+    parts: "Parts | None" = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.top <= MAX_TOP:
@@ -63,6 +66,8 @@ class Request:
             raise ValueError(f"mode {self.mode!r} scores its tokens where `top` asks for it; leave is_scored out")
         if self.mode == "autoregressive" and self.drafts:
             raise ValueError("an autoregressive answer has no drafts; leave them out, or use mode 'verified'")
+        if self.parts is not None and (self.drafts or self.top or self.start is not None or self.mode == "scoring"):
+            raise ValueError("an answer in parts has no drafts, no likeliest tokens and no start; leave them out")
         if self.mode == "scoring" and (self.drafts or self.stop_ids is not None or self.constraint is not None):
             raise ValueError(
                 "a prompt that is scored has no drafts, no constraint and no stop ids of its own; leave them out"

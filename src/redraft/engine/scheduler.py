@@ -66,24 +66,33 @@ class Scheduler:
                 f"{self.limits.admitted_tokens}: lower max_new_tokens, shorten the prompt or raise admitted_tokens"
             )
 
-    def submit(self, sequence: Sequence) -> None:
-        """Puts a sequence into the queue. Raises QueueFull where that is full, and what `check` raises."""
-        self.check(sequence)
-        if len(self.waiting) >= self.limits.queued_requests:
-            held, limit = counted(len(self.waiting), "request"), self.limits.queued_requests
-            raise QueueFull(f"the queue holds {held}, the limit is {limit}")
+    def submit(self, *sequences: Sequence) -> None:
+        """Puts the sequences of a request into the queue. Raises QueueFull where that is full, and what `check` raises.
+
+        They count as one: those of a long text may be more than the queue has room for.
+        """
+        for sequence in sequences:
+            self.check(sequence)
+        if (held := self.requests_waiting) >= self.limits.queued_requests:
+            raise QueueFull(f"the queue holds {counted(held, 'request')}, the limit is {self.limits.queued_requests}")
         # Behind its own kind: whoever has time waits behind all who have none.
         behind = len(self.waiting)
-        if not sequence.is_background:
+        if not sequences[0].is_background:
             kinds = (waiting.is_background for waiting in self.waiting)
             behind = next((at for at, is_background in enumerate(kinds) if is_background), behind)
-        self.waiting.insert(behind, sequence)
+        for at, sequence in enumerate(sequences, start=behind):
+            self.waiting.insert(at, sequence)
+
+    @property
+    def requests_waiting(self) -> int:
+        """The requests of which nothing is in work. May be read from any thread: the copy is made at once."""
+        return sum(sequence.part == 0 for sequence in tuple(self.waiting))
 
     def remove(self, sequence: Sequence) -> None:
-        if sequence in self.admitted:
-            self.admitted.remove(sequence)
-        else:
-            self.waiting.remove(sequence)
+        """Takes a sequence out, wherever it is."""
+        for held in (self.admitted, self.waiting):
+            if sequence in held:
+                held.remove(sequence)
 
     def admit(self) -> list[Sequence]:
         """Moves sequences from the queue into work while there is room, in order; returns those moved."""

@@ -31,14 +31,14 @@ class Phase(enum.Enum):
 
 @dataclass(eq=False, kw_only=True)
 class Sequence:
-    """A request and how far it has come.
+    """A request, or a part of one, and how far it has come.
 
-    Written once: request, mode, canvas_length (rows of a denoiser pass over it; 0: it has none), max_tokens (what its
-    cache may come to hold), adapter (the one that its request names). By the mode: canvas (the one under way), held
-    (the constraint that it is under), canvas_rows (those that the next forward is to denoise: all or none), pending
-    (tokens yet to be encoded), phase, record (the answer so far). By the engine core: cache, phase and pending after a
-    forward, branch (where in the pending tokens a chunk has to end, because a prefix that others share ends there). By
-    the scheduler: last_served, the last forward that served it.
+    Written once: request, part (which it is of its request's), mode, canvas_length (rows of a denoiser pass over it; 0:
+    it has none), max_tokens (what its cache may come to hold), adapter (the one that its request names). By the mode:
+    canvas (the one under way), held (the constraint that it is under), canvas_rows (those that the next forward is to
+    denoise: all or none), pending (tokens yet to be encoded), phase, record (the answer so far). By the engine core:
+    cache, phase and pending after a forward, branch (where in the pending tokens a chunk has to end, because a prefix
+    that others share ends there). By the scheduler: last_served, the last forward that served it.
     """
 
     request: "Request"
@@ -49,6 +49,7 @@ class Sequence:
     max_tokens: int
     is_background: bool = False
     adapter: "AdapterMatrices | None" = None
+    part: int = 0
     phase: Phase = Phase.PREFILL
     pending: list[int] = field(default_factory=list)
     canvas: "CanvasState | None" = None

@@ -15,9 +15,9 @@ import torch
 
 from redraft.engine.core import EngineCore
 from redraft.engine.events import ENDS, Cancelled, Event, Failed
+from redraft.engine.parts import HeldRequest
 from redraft.engine.request import QueueFull, Request
 from redraft.engine.scheduler import Limits
-from redraft.engine.sequence import Sequence
 from redraft.model.transformer import Transformer
 from redraft.utils.words import counted
 
@@ -49,7 +49,7 @@ class EngineThread:
     def __init__(self, model: Transformer, limits: Limits | None = None) -> None:
         self.core = EngineCore(model, limits)
         self._changed = threading.Condition()
-        self._submitted: deque[Sequence] = deque()
+        self._submitted: deque[HeldRequest] = deque()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._cancelled: set[str] = set()
         self._sinks: dict[str, Sink] = {}
@@ -72,7 +72,7 @@ class EngineThread:
         core = self.core
         with self._changed:
             held = len(self._sinks)
-            waiting = len(self._submitted) + len(core.scheduler.waiting)
+            waiting = len(self._submitted) + core.scheduler.requests_waiting
         return EngineState(running=max(0, held - waiting), waiting=waiting, cached_tokens=core.prefixes.tokens)
 
     @property
@@ -92,7 +92,7 @@ class EngineThread:
         ValueError for one that cannot be answered or whose id is held, QueueFull where too many wait, RuntimeError
         where the engine is shut down.
         """
-        sequence = self.core.sequence(request)
+        made = self.core.hold(request)
         with self._changed:
             if self._broken is not None:
                 raise RuntimeError(f"the engine has stopped: {self._broken!r}") from self._broken
@@ -102,10 +102,10 @@ class EngineThread:
                 raise ValueError(f"the engine already holds a request {request.id!r}; give each an id of its own")
             limit = self.core.limits.queued_requests
             # The engine's thread may shorten its queue meanwhile, and lengthens it only where this lock is held.
-            if (waiting := len(self._submitted) + len(self.core.scheduler.waiting)) >= limit:
+            if (waiting := len(self._submitted) + self.core.scheduler.requests_waiting) >= limit:
                 raise QueueFull(f"the queue holds {counted(waiting, 'request')}, the limit is {limit}: ask again later")
             self._sinks[request.id] = sink
-            self._submitted.append(sequence)
+            self._submitted.append(made)
             self._changed.notify_all()
 
     def call(self, work: Callable[[], Outcome]) -> "Future[Outcome]":

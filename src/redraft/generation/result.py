@@ -90,7 +90,8 @@ class Generation:
     forward. constraint: what a constraint had to do; verification: how its drafts were verified; None where there were
     none. entropies: in nats, of each of the answer's tokens and of the EOS when it became final, in its canvas's last
     step or in the causal reading. log_probs: of the same tokens as the causal reading has them, where the answer was
-    scored; None for the first of each canvas. Seconds are wall clock.
+    scored; None for the first of each canvas. Seconds are wall clock. parts: the prompts that it was made from the
+    answers to, each with canvases of its own; 1 for the prompt itself.
     """
 
     token_ids: tuple[int, ...]
@@ -106,6 +107,7 @@ class Generation:
     verification: Verification | None = None
     entropies: tuple[float, ...] = field(default=(), repr=False)
     log_probs: tuple[float | None, ...] = field(default=(), repr=False)
+    parts: int = 1
 
     @property
     def seconds(self) -> float:

@@ -98,7 +98,7 @@ class PreparedRequest:
     @property
     def prompt_tokens(self) -> int:
         """The tokens of all prompts, each counted once."""
-        return sum(len(prompt.ids) for prompt in self.prompts)
+        return sum(prompt.num_tokens for prompt in self.prompts)
 
 
 class GenerationSession:
@@ -230,6 +230,7 @@ class GenerationSession:
             seed=choice.request.settings.seed,
             mode=choice.request.mode,
             steps_per_canvas=choice.steps,
+            parts=len(choice.prompt.parts) or None,
             verification=verified,
             seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
             constraint=constraint_info(choice.constraint),
@@ -293,7 +294,7 @@ def answer_stream(
     return AnswerStream(
         model.tokenizer,
         stop_ids=model.transformer.config.eos_ids if request.stop_ids is None else request.stop_ids,
-        max_tokens=0 if prepared.is_cut else request.settings.max_new_tokens,
+        max_tokens=0 if prepared.is_cut else prompt.room(request.settings.max_new_tokens),
         stop_texts=prepared.stop_texts,
         parses_parts=True,
         delta_tokens=DELTA_TOKENS,

@@ -3,15 +3,17 @@
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from redraft.text.checks import MAX_LISTED, fields_in_words
 from redraft.text.prompts.conversation import Message, last_request, without_empty_instructions
 from redraft.text.prompts.forms import PromptForm, PromptTask
+from redraft.text.prompts.wording import lead_of_next, read_fields, read_request
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
 
@@ -38,6 +40,10 @@ class Card:
     nothing is known. With `open_wording` a prompt in no form, and a field that is not listed, may be as good.
     `refusal` is what it answers to prompts of other kinds, `recipe` names the recipe whose data it was trained on, and
     `mode` is how a server writes its answers where nobody says how; "" is by diffusion.
+
+    `object_form` is the form, with `{fields}` and `{text}`, in which it is asked for the fields of one record: of each
+    item of a text where an array is asked for, and wherever a request is worded in no form but clear; "" leaves every
+    prompt as it is. Of a text of more than `window_words` words it is then asked about windows of so many, too.
     """
 
     purpose: str = ""
@@ -52,6 +58,8 @@ class Card:
     refusal: str = ""
     recipe: str = ""
     mode: str = ""
+    object_form: str = ""
+    window_words: int | None = None
 
     def select(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
         """Returns what of a conversation the model was trained to answer, with a warning where anything is left out.
@@ -62,8 +70,37 @@ class Card:
         return last_request(said) if self.single_turn else (said, [])
 
     def task_of(self, prompt: str) -> PromptTask | None:
-        """Returns what a prompt asks for, from the first form that it has; None where that is not known."""
-        return next((task for form in self._forms if (task := form.read(prompt)) is not None), None)
+        """Returns what a prompt asks for, from the first form that it has, else from its words; None if not known."""
+        found = next((task for form in self._forms if (task := form.read(prompt)) is not None), None)
+        return read_request(prompt) if found is None and self.object_form else found
+
+    def task_in(self, messages: Sequence[tuple[str, str]]) -> PromptTask | None:
+        """Returns what the last message of a conversation asks for, by itself or as an earlier one says.
+
+        messages: role and text of each. None where it is not known.
+        """
+        *earlier, (_, text) = messages
+        if (task := self.task_of(text)) is not None or not self.object_form:
+            return task
+        for role, said in reversed(earlier):
+            if role == "system" and (asked := read_fields(said)) is not None:
+                return asked.of_text(text)
+            if role == "user" and (lead := lead_of_next(text)) and (asked := self.task_of(said)) is not None:
+                return asked.of_text(text, lead)
+        return None
+
+    def put(self, prompt: str, task: PromptTask | None) -> str:
+        """Returns what the model is asked in place of a prompt. task: what `task_of` says of that."""
+        if task is None:
+            return prompt
+        if task.is_reworded and not task.is_array:
+            return self.form_of_objects.fill(task.fields, task.text)
+        return task.tidied(prompt)
+
+    @cached_property
+    def form_of_objects(self) -> PromptForm:
+        """`object_form`, read; ValueError for a card without one."""
+        return PromptForm(self.object_form)
 
     def prompt_warnings(self, task: PromptTask | None, role: str, num_tokens: int, prompt: str = "") -> Iterator[str]:
         """Yields a sentence for each thing in which a prompt is not like those that the model was trained on.
@@ -189,14 +226,14 @@ def read_card(folder: Path) -> Card:
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: fields must be an object, with a list of strings for each kind of text")
     forms = _strings(values.get("prompt_forms", []), f"{path}: prompt_forms")
+    object_form = values.get("object_form", "")
+    if not isinstance(object_form, str) or (object_form and "{fields}" not in object_form):
+        raise ValueError(f"{path}: object_form is {object_form!r}, must be a form with {{fields}} and {{text}}")
     try:
-        for form in forms:
+        for form in (*forms, *([object_form] if object_form else [])):
             PromptForm(form)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    longest = values.get("max_prompt_tokens")
-    if longest is not None and (type(longest) is not int or longest < 1):
-        raise ValueError(f"{path}: max_prompt_tokens is {longest!r}, must be a whole number above 0, or null")
     return Card(
         purpose=purpose,
         limits=limits,
@@ -205,12 +242,21 @@ def read_card(folder: Path) -> Card:
         fields={kind: _strings(of_kind, f"{path}: fields.{kind}") for kind, of_kind in fields.items()},
         single_turn=single_turn,
         prompt_forms=forms,
-        max_prompt_tokens=longest,
+        max_prompt_tokens=_count(values, "max_prompt_tokens", path),
         open_wording=open_wording,
         refusal=refusal,
         recipe=recipe,
         mode=mode,
+        object_form=object_form,
+        window_words=_count(values, "window_words", path),
     )
+
+
+def _count(values: Mapping[str, Any], name: str, path: Path) -> int | None:
+    most = values.get(name)
+    if most is not None and (type(most) is not int or most < 1):
+        raise ValueError(f"{path}: {name} is {most!r}, must be a whole number above 0, or null")
+    return most
 
 
 def _words(name: str) -> frozenset[str]:

@@ -127,7 +127,7 @@ def prepare_scoring(service: Service, request: CompletionRequest, prompts: Seque
     return PreparedRequest(
         requests=tuple(
             dataclasses.replace(
-                engine.request(prompt.ids, top=request.logprobs or 0, adapter=adapter, is_scored=False), mode="scoring"
+                engine.request(prompt, top=request.logprobs or 0, adapter=adapter, is_scored=False), mode="scoring"
             )
             for prompt in prompts
         ),

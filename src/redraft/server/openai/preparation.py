@@ -100,13 +100,15 @@ def prepare(
     if request.num_choices > 1 and is_greedy(mode, chosen.temperature):
         alike = f"all {request.num_choices} answers are the same: give a temperature, or mode 'diffusion'"
         warnings = [*warnings, alike]
+    if not may_be_in_parts(request, constraint) or top_logprobs is not None:
+        prompts = [prompt.whole for prompt in prompts]
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
     start = _start(service, request)
     requests: list[Request] = []
     limit = model.defaults.replace(**settings).max_new_tokens
     for prompt in prompts:
-        room = _max_new_tokens(service, model, prompt.ids, settings, param, mode)
+        room = _max_new_tokens(service, model, prompt.longest_ids, settings, param, mode)
         if constraint is not None:
             _check_shortest(constraint.automaton, room, is_asked=room == limit)
         fitting = settings | {"max_new_tokens": room}
@@ -117,7 +119,7 @@ def prepare(
         # Each choice has its own draws, and each prompt the ones that it would have alone.
         requests += [
             service.engine.request(
-                prompt.ids,
+                prompt,
                 drafts=canvas.stream_drafts,
                 top=max(canvas.alternatives, 0 if top_logprobs is None else max(top_logprobs, 1)),
                 mode=mode,
@@ -140,6 +142,12 @@ def prepare(
         warnings=warnings,
         source=None if constraint is None else constraint.source,
     )
+
+
+def may_be_in_parts(request: GenerationRequest, constraint: BuiltConstraint | None = None) -> bool:
+    """Returns whether an answer may be made in parts: nothing that is asked for is of one canvas or one passage."""
+    is_free = constraint is None or constraint.param == "schema_from_prompt"
+    return is_free and request.canvas.start is None and not request.ignore_eos
 
 
 def _start(service: Service, request: GenerationRequest) -> CanvasStart | None:

@@ -50,7 +50,8 @@ class CanvasInfo(BaseModel):
     """How an answer was written. The same mode, seed and settings give it again. seconds: from admission to the end.
 
     steps_per_canvas: in mode "verified" the steps of each draft. verification: of a drafted answer, the causal passes
-    (rounds), those over a draft, the denoiser passes, and the tokens kept per round.
+    (rounds), those over a draft, the denoiser passes, and the tokens kept per round. parts: of an answer that was made
+    from those to several prompts, how many.
     """
 
     mode: str
@@ -59,6 +60,7 @@ class CanvasInfo(BaseModel):
     verification: Verification | None = None
     seconds: float
     constraint: ConstraintInfo | None = None
+    parts: int | None = None
 
 
 class ValueTrustInfo(BaseModel):

@@ -7,6 +7,7 @@ as prose has it, `{items}` one for each object of a JSON array, `{schema}` a JSO
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,8 @@ class PromptTask:
 
     text: empty where the prompt ends after its request; start: its first character in the prompt. names_missing: its
     list of fields names none. is_array: whether it asks for an array of such objects. list_span: the characters of the
-    prompt that list the fields, None where they are not names between commas alone.
+    prompt that list the fields, None where they are not names between commas alone. is_reworded: whether it is in no
+    form, so that the model is asked in another.
     """
 
     fields: tuple[str, ...]
@@ -45,6 +47,12 @@ class PromptTask:
     is_array: bool = False
     start: int = field(default=0, compare=False)
     list_span: tuple[int, int] | None = field(default=None, compare=False)
+    is_reworded: bool = field(default=False, compare=False)
+
+    def of_text(self, message: str, start: int = 0) -> "PromptTask":
+        """Returns what it asks for of the text of another message, which begins at `start` there or behind."""
+        text = message[start:].strip()
+        return PromptTask(self.fields, text, is_array=self.is_array, start=message.index(text, start), is_reworded=True)
 
     @property
     def has_repeated_list(self) -> bool:
@@ -66,9 +74,13 @@ class PromptTask:
     @property
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of an answer with its fields, each of which is a text or null."""
+        return {"type": "array", "items": self.item_schema} if self.is_array else self.item_schema
+
+    @property
+    def item_schema(self) -> dict[str, Any]:
+        """That of an object with its fields."""
         properties = {name: {"type": ["string", "null"]} for name in self.fields}
-        one = {"type": "object", "properties": properties, "required": list(properties)}
-        return {"type": "array", "items": one} if self.is_array else one
+        return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 class PromptForm:
@@ -102,6 +114,12 @@ class PromptForm:
         needed = r"\s*" + r"\n\s*" * min(2, space.count("\n")) if "\n" in space else r"\s+"
         # A prompt may end before its text.
         return rf"(?:{needed}|\Z)" if slot == "text" else needed
+
+    def fill(self, fields: Sequence[str], text: str) -> str:
+        """Returns the prompt in this form, one with `{fields}`, that asks for some of a text."""
+        before, _, after = self.template.partition("{text}")
+        listed = ", ".join(fields)
+        return before.replace("{fields}", listed) + text + after.replace("{fields}", listed)
 
     def read(self, prompt: str) -> PromptTask | None:
         """Returns what a prompt in this form asks for; None for any other prompt, and for a list that is not clear."""

@@ -30,7 +30,7 @@ _NOT_FIRST = frozenset(
     "dá-me haal geef graag wyodrębnij podaj wyciągnij proszę".split()
 )
 _BLANKS = ("", "...", "string", None, 0, "number", "int", "str")
-_TYPE = re.compile(r"\{ ?(?:\w+: \w+(?:; ?|,? ?))+\}|class \w+:(?:\n +\w+: ?\w+)+")
+_TYPE = re.compile(r"\{\s*(?:\"?\w+\"?: ?\w+(?:[;,]\s*|\s*))+\}|class \w+:(?:\n +\w+: ?\w+)+")
 
 
 def read_names(listed: str) -> tuple[str, ...] | None:
@@ -66,7 +66,7 @@ def find_schema(prompt: str) -> tuple[int, int, tuple[str, ...]] | None:
         return (begin, end, tuple(value)) if is_template else None
     if (found := _TYPE.search(prompt)) is None:
         return None
-    return found.start(), found.end(), tuple(re.findall(r"(\w+): ?\w+", found[0]))
+    return found.start(), found.end(), tuple(re.findall(r"(\w+)\"?: ?\w+", found[0]))
 
 
 def _braces(prompt: str) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """A prompt as a model reads it, and what can be told of an answer to it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys
 from redraft.text.prompts.forms import PromptTask
@@ -15,7 +15,9 @@ class ReadPrompt:
     warnings: what of it the model does not read as it was sent, or was not trained on. forms: its own forms of letters,
     which an answer gets by `answer_forms`. task: what it asks for, where that is known. text: that of its last message.
     is_known: whether it is like those that the model was trained on; None where that is not known. refusal: what the
-    model answers to prompts of other kinds.
+    model answers to prompts of other kinds. parts: the prompts that it is answered by where it asks for an array, one
+    for each item, or is about a long text, one for each window; none where it is answered as it is. may_be_none:
+    whether the first and last items may be none, but what the text says around them.
     """
 
     ids: list[int]
@@ -25,6 +27,27 @@ class ReadPrompt:
     text: str = ""
     is_known: bool | None = None
     refusal: str = ""
+    parts: tuple["ReadPrompt", ...] = ()
+    may_be_none: bool = False
+
+    @property
+    def whole(self) -> "ReadPrompt":
+        """Returns this prompt, to be answered as it is."""
+        return replace(self, parts=())
+
+    @property
+    def longest_ids(self) -> list[int]:
+        """The most token ids that the model reads at a time."""
+        return max((part.ids for part in self.parts), key=len, default=self.ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens that the model reads of it, those of its parts together."""
+        return sum(len(part.ids) for part in self.parts) or len(self.ids)
+
+    def room(self, max_new_tokens: int) -> int:
+        """Returns how many tokens its answer may have. max_new_tokens: of each part."""
+        return max_new_tokens * max(1, len(self.parts))
 
     def answer_forms(self, *, is_held: bool) -> Mapping[int, str]:
         """Returns the forms that letters of an answer get; none where it is held to a language, which says its own."""

@@ -7,9 +7,10 @@ from typing import Any
 from redraft.constraints.build import ConstraintSpec
 from redraft.constraints.json_schema.compiler import SchemaOptions
 from redraft.held import has_span, source_of
+from redraft.parts import texts_of
 from redraft.server.constraints import Wanted
 from redraft.server.openai.errors import bad_request
-from redraft.server.openai.preparation import check_length, encode
+from redraft.server.openai.preparation import check_length, encode, may_be_in_parts
 from redraft.server.openai.requests import GenerationRequest
 from redraft.server.service import Service
 from redraft.text.prompts.forms import PromptTask
@@ -33,7 +34,9 @@ class PromptText:
         if task is None or not task.fields:
             message = "the prompt asks for no fields in a form of this model: send a schema"
             raise bad_request(message, "schema_from_prompt", "invalid_value")
-        return task.schema
+        card = self.service.model(self.request.model).card
+        is_parted = may_be_in_parts(self.request) and bool(texts_of(card, task).texts)
+        return task.item_schema if is_parted else task.schema
 
     def ground(self, wanted: Wanted) -> Wanted:
         """Returns what an answer is held to with its spans taken from this text, where there are to be any."""

@@ -1,0 +1,72 @@
+"""One answer from the answers to the parts of a prompt: which stretches of theirs it is made of."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from redraft.text.trust.places import Leaf, leaves
+
+MIN_SURE = 0.4
+"""What a value is trusted at least where other windows find none. On the tuning set 0.3 to 0.6 are as good."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The characters of a part's answer from `start` to before `end`, as they are in the whole."""
+
+    part: int
+    start: int
+    end: int
+
+
+Pieces = Sequence[str | Stretch]
+"""What a whole answer is made of, in order: what is written anew, and stretches of the answers to its parts."""
+
+
+def join_items(answers: Sequence[str], *, may_be_none: bool) -> Pieces:
+    """Returns the JSON array of some objects. may_be_none: leave out those at its ends that say nothing, if others do.
+
+    A text has sentences before and after its items that look like them.
+    """
+    kept = list(range(len(answers)))
+    if may_be_none and not all(map(_is_empty, answers)):
+        kept = list(itertools.dropwhile(lambda at: _is_empty(answers[at]), kept))
+        kept = list(itertools.dropwhile(lambda at: _is_empty(answers[at]), reversed(kept)))[::-1]
+    pieces: list[str | Stretch] = ["["]
+    for at in kept:
+        text = answers[at]
+        start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+        pieces += [*([", "] if len(pieces) > 1 else []), Stretch(at, start, end)]
+    return [*pieces, "]"]
+
+
+def _is_empty(answer: str) -> bool:
+    found = leaves(answer)
+    return bool(found) and all(leaf.value is None for leaf in found)
+
+
+def join_windows(fields: Sequence[str], answers: Sequence[str], sureness: Sequence[Mapping[str, float]]) -> Pieces:
+    """Returns the JSON object of some fields whose values are the surest that any window has.
+
+    sureness: of each answer, how probable the value of each field is. What is null in every window is null.
+    """
+    found = [{leaf.path[0]: leaf for leaf in leaves(answer) if len(leaf.path) == 1} for answer in answers]
+    pieces: list[str | Stretch] = []
+    for name in fields:
+        told = [
+            (sure, part, leaf)
+            for part, of_part in enumerate(found)
+            if (leaf := of_part.get(name)) is not None
+            and ((sure := sureness[part].get(name, 0.0)) >= MIN_SURE or leaf.value is None)
+        ]
+        values = [one for one in told if one[2].value is not None]
+        # Where none has a value, the window that is least sure of that says most of how sure it is.
+        chosen = max(values, default=min(told, default=None, key=_sure), key=_sure)
+        written = "null" if chosen is None else Stretch(chosen[1], chosen[2].start, chosen[2].end)
+        pieces += [", " if pieces else "{", f"{json.dumps(name, ensure_ascii=False)}: ", written]
+    return [*pieces, "}"]
+
+
+def _sure(one: tuple[float, int, Leaf]) -> float:
+    return one[0]

@@ -205,10 +205,11 @@ class Model:
         Raises what `generate` raises.
         """
         asked = self._ask(prompt, {**arguments, "mode": "autoregressive"})
-        generation = generate_autoregressive(
-            self.transformer, asked.prompt.ids, asked.settings, asked.constraint, asked.model.adapter
-        )
-        return asked.reader().result_of(generation)
+        answers = [
+            generate_autoregressive(self.transformer, one.ids, asked.settings, asked.constraint, asked.model.adapter)
+            for one in asked.prompt.parts or (asked.prompt,)
+        ]
+        return asked.reader().result_of(asked.joined(answers))
 
     def fill(
         self,

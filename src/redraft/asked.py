@@ -1,6 +1,6 @@
 """An answer that is asked for, and how it is given: by the readable loop, or by an engine of its own."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +66,15 @@ class AskedAnswer:
                 yield reader.draft(replace(step, canvas=before + step.canvas))
                 if step.finished and not parts:
                     yield reader.commit(step.draft.tolist())
-        if (joined := self._parts()) is None:
-            yield from reader.finish(answers[0])
-            return
-        whole = joined.join(answers)
-        yield reader.commit(whole.token_ids)
+        whole = self.joined(answers)
+        if parts:
+            yield reader.commit(whole.token_ids)
         yield from reader.finish(whole)
+
+    def joined(self, answers: Sequence[Generation]) -> Generation:
+        """Returns the one answer that those to its parts make, or that to the prompt itself."""
+        parts = self._parts()
+        return answers[0] if parts is None else parts.join(answers)
 
     def _steps(self, prompt: ReadPrompt) -> Generator[DenoisingStep, None, Generation]:
         model = self.model
@@ -92,7 +95,7 @@ class AskedAnswer:
         )
         core.submit(
             Request(
-                id="", prompt=tuple(self.prompt.ids), settings=self.settings, drafts=drafts and not self.prompt.parts,
+                id="", prompt=tuple(self.prompt.ids), settings=self.settings, drafts=drafts,
                 mode=self.mode, constraint=self.constraint, start=self.start, adapter=model.adapter,
                 parts=self._parts(),
             )

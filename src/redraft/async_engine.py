@@ -195,7 +195,7 @@ class Engine:
         start: CanvasStart | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Request:
-        """Returns a request; is_scored: None as `Model.generate` has it. An answer in parts has no drafts."""
+        """Returns a request, with the fields of redraft.engine.Request; is_scored: None as `Model.generate` has it."""
         check_not_forked()
         check_held(constraint, start)
         model = self.model.with_adapter(adapter)
@@ -204,7 +204,7 @@ class Engine:
         parts = engine_parts(model, prompt, asked, chosen)
         return Request(
             id=str(next(self._numbers)), prompt=tuple(prompt.ids), settings=asked, stop_ids=stop_ids,
-            drafts=drafts and parts is None, top=top if parts is None else 0, parts=parts, mode=chosen,
+            drafts=drafts, top=top, parts=parts, mode=chosen,
             constraint=constraint, adapter=model.adapter, start=start,
             is_scored=chosen == "diffusion" and model.is_scored(is_scored),
         )  # fmt: skip

@@ -848,3 +848,14 @@ def test_an_answer_is_held_to_the_schema_of_the_example(bundled: str, visit: Ope
     page.click("#generate")
     expect(page.locator("#notice-text")).to_contain_text("not a JSON object")
     expect(page.locator("#schema")).to_have_attribute("aria-invalid", "true")
+
+
+def test_of_an_answer_in_parts_each_has_a_canvas(bundled: str, visit: Open):
+    page = visit(bundled, prompt="Extract name, city as a JSON array:\nAnna Berg lives in Rome.\nBob Stone, Paris")
+    generate(page)
+    expect(page.locator("#diffusion .answer")).to_contain_text("Anna Berg")
+    expect(page.locator("#diffusion .answer")).to_contain_text("Bob Stone")
+    expect(page.locator("#diffusion .figures")).to_contain_text("parts2")
+    expect(page.locator("#diffusion .caption")).to_contain_text("canvas 2")
+    page.press("#step", "Home")
+    expect(page.locator("#diffusion .caption")).to_contain_text("canvas 1, step 1")

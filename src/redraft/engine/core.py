@@ -85,7 +85,7 @@ class EngineCore:
         id = held.request.id
         if id in self._held:
             raise ValueError(f"the engine already holds a request {id!r}; give each an id of its own")
-        self.scheduler.submit(*held.sequences)
+        self.scheduler.submit(*held.first)
         self._held[id] = held
 
     def cancel(self, id: str) -> list[Event]:
@@ -147,9 +147,10 @@ class EngineCore:
         if outcome is None:
             return []
         told = list(sequence.mode.take(sequence, outcome))
+        held = self._held[sequence.request.id]
         if isinstance(told[-1] if told else None, Finished):
             self.scheduler.remove(sequence)
-        held = self._held[sequence.request.id]
+            self.scheduler.waiting.extendleft(held.next_of(sequence))
         events = held.take(sequence, told)
         if isinstance(events[-1] if events else None, ENDS):
             del self._held[held.request.id]

@@ -38,7 +38,7 @@ class Request:
     what its first canvas begins as, of which tokens may be pinned; None for noise. is_background: whether it gives way
     to all that are not. is_scored: whether the encoder pass reads an answer of mode "diffusion" once it is written, for
     the log-probabilities of its tokens. parts: prompts that are answered in place of `prompt`, each under these
-    settings, and what makes one answer of theirs; its tokens are told when all of them are there, and it has no drafts.
+    settings, and what makes one answer of theirs, whose tokens are told when all of them are there.
     """
 
     id: str
@@ -66,8 +66,8 @@ class Request:
             raise ValueError(f"mode {self.mode!r} scores its tokens where `top` asks for it; leave is_scored out")
         if self.mode == "autoregressive" and self.drafts:
             raise ValueError("an autoregressive answer has no drafts; leave them out, or use mode 'verified'")
-        if self.parts is not None and (self.drafts or self.top or self.start is not None or self.mode == "scoring"):
-            raise ValueError("an answer in parts has no drafts, no likeliest tokens and no start; leave them out")
+        if self.parts is not None and (self.start is not None or self.mode == "scoring"):
+            raise ValueError("an answer in parts has no start of a canvas, and no prompt to score; leave them out")
         if self.mode == "scoring" and (self.drafts or self.stop_ids is not None or self.constraint is not None):
             raise ValueError(
                 "a prompt that is scored has no drafts, no constraint and no stop ids of its own; leave them out"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,8 @@ def show(
 
 def _effort(generation: "redraft.Generation") -> str:
     """Returns what an answer took: the steps of its canvases, or its passes where it was written causally."""
+    if generation.parts > 1:
+        return f"{generation.parts} parts: {_effort(replace(generation, parts=1))}"
     if (found := generation.verification) is not None:
         drafts = f"{found.drafted_rounds} of them over drafts of {counted(found.denoiser_passes, 'denoiser pass')}"
         return f"{counted(found.rounds, 'causal pass')}, {drafts}"

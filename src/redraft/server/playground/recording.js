@@ -9,6 +9,7 @@ export class Recording {
     this.text = "";
     this.usage = null;
     this.verification = null; // what the drafts came to, of an answer that was verified
+    this.parts = null; // the prompts whose answers it was made from, where there were several
     this.constraint = null; // what a constraint had to do, of an answer that was held to one
     this.warnings = []; // what the server says may be wrong with prompt and answer
     this.trust = null; // what it says is known about the answer
@@ -51,6 +52,7 @@ export class Recording {
       if (spans) this.spans = spans;
       if (canvas?.constraint) this.constraint = canvas.constraint;
       if (canvas?.verification) this.verification = canvas.verification;
+      if (canvas?.parts) this.parts = canvas.parts;
       const text = textOf(delta);
       if (text) {
         this.pieces.push({ at, text });

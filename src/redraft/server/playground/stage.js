@@ -141,8 +141,9 @@ export function seconds(ms) {
 }
 
 // Of the whole answer, whichever moment of it is shown.
-function figuresOf({ usage, total, firstText }) {
+function figuresOf({ usage, total, firstText, parts }) {
   return [
+    ...(parts ? [["parts", String(parts)]] : []),
     ["tokens per forward", fixed(usage?.tokens_per_forward, 2)],
     ["tokens/s", fixed(usage && usage.completion_tokens / (total / 1000), 0)],
     ["first text", firstText === null ? "–" : seconds(firstText)],

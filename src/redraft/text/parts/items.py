@@ -55,8 +55,9 @@ def split_items(text: str, fields: Sequence[str] = ()) -> Items:
     ways: tuple[Callable[[str], Items | None], ...] = (
         _objects, _elements, functools.partial(_table, asked=asked), _blocks, _points, _record, _lines, _passages,
     )  # fmt: skip
-    found = (way(text.strip()) for way in ways)
-    return next((items for items in found if items is not None), Items((text.strip(),), are_certain=True))
+    text = text.strip()
+    found = (way(text) for way in ways) if text else iter(())
+    return next((items for items in found if items is not None), Items((text,), are_certain=True))
 
 
 def _comparable(name: str) -> str:

@@ -43,7 +43,7 @@ THINGS = frozenset(
 """What a request calls its text, its list or a part of that. Each may be a name, too."""
 CUES = FRAME - frozenset(
     "a an the this that these those my our your me us you i it its of in on at and or as is are do does by per all any "
-    "each every one single only up out off to from here there about so now list names den dem der die das "
+    "for each every one single only up out off to from here there about so now list names den dem der die das "
     "des im als und ein eine einen le la les l du de un une et en el los las y e il lo gli dal een het o os da".split()
 )
 """The words of the frame that a list begins behind."""

@@ -43,9 +43,9 @@ _QUOTED = re.compile(
 _BRACKETS = re.compile(r"\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\)|\{(?P<curly>[^{}]+)\}")
 _BULLETS = re.compile(r"(?:^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S.*(?:\n|\Z))+", re.MULTILINE)
 _BULLET = re.compile(r"[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S")
-_BREAK = re.compile(r"(?<=[.?!])[ \t]+(?=\S)|:[ \t]+(?=\S)|[ \t]*(?:->|=>|<-|→)[ \t]+|:?[ \t]*\n+")
+_BREAK = re.compile(r"(?<=[^\d.][.?!])[ \t]+(?=\S)|:[ \t]+(?=\S)|[ \t]*(?:->|=>|<-|→)[ \t]+|:?[ \t]*\n+")
 """Where a request may end."""
-_SENTENCE = re.compile(r"(?<=[.?!])[ \t]+(?=\S)|[ \t]*(?:->|=>|<-|→)[ \t]*|\n+")
+_SENTENCE = re.compile(r"(?<=[^\d.][.?!])[ \t]+(?=\S)|[ \t]*(?:->|=>|<-|→)[ \t]*|\n+")
 _MARK = re.compile(r":(?=\s|$)|\s[-–—](?=\s|$)")
 """What stands between a name and what describes it, and also before a list."""
 _DESCRIBED = re.compile(r"\s[-–]\s|:\s|\s?[(\[]")
@@ -112,7 +112,9 @@ def _asks_for_array(request: str, names: Sequence[str]) -> bool:
 
 def _are_names(names: Sequence[str]) -> bool:
     return len(names) <= MAX_NAMES and all(
-        re.search(r"[^\W\d_]", name) and not re.search(r"\d{3}|@|\n|\. ", name) for name in names
+        re.search(r"[^\W\d_]", name)
+        and not re.search(r"\d{3}|@|\n|\. |^(?:(?:or|and|nor)$|never |not |don't )", name.lower())
+        for name in names
     )
 
 
@@ -153,7 +155,7 @@ def _first(prompt: str) -> Iterator[_Reading]:
     for count, end in enumerate(ends, start=1):
         if sum(not _BULLET.match(part) for part in parts[:count]) > MAX_SENTENCES:
             return
-        if not words.JSON.search(prompt[:end]):
+        if not words.JSON.search(prompt[:end]) or prompt.count("(", 0, end) > prompt.count(")", 0, end):
             continue
         # Bullets, and what else is said of the answer, are of it.
         lists_none, reach = _names(prompt[:end]) == (), count

@@ -1,0 +1,159 @@
+"""Answers in parts: arrays item by item, long texts in windows, and requests in words of their own."""
+
+import asyncio
+import dataclasses
+import json
+
+import pytest
+
+import redraft
+from redraft.parts import MAX_PARTS, join_answers, parts_of, texts_of
+from redraft.text.prompts.forms import PromptTask
+from tests.engine.test_equality import untimed
+
+ARRAY = "Extract name, city as a JSON array:\nAnna Berg lives in Rome.\nBob Stone lives in Paris.\nCarl Maier, Berlin"
+FILLER = "The office is closed on public holidays. Please keep your reference at hand when you call us. "
+LONG = (
+    "Extract customer, order_id, amount as JSON: "
+    + FILLER * 4
+    + "\nCustomer: Ana Kovacs\nOrder ID: ORD-48213\n"
+    + FILLER * 4
+    + "\nAmount: 42,50 EUR\n"
+    + FILLER * 2
+)
+REWORDED = "Could you look through this and hand me JSON, keys: name, city?\n\nOrder by Ana Kovacs, for Lyon."
+
+
+@pytest.fixture(scope="module")
+def model():
+    return redraft.load()
+
+
+def parsed(result: redraft.Result) -> object:
+    return json.loads(result.text)
+
+
+def test_an_array_has_an_object_for_each_item(model):
+    result = model.generate(ARRAY)
+    assert parsed(result) == [
+        {"name": "Anna Berg", "city": "Rome"},
+        {"name": "Bob Stone", "city": "Paris"},
+        {"name": "Carl Maier", "city": "Berlin"},
+    ]
+    assert (result.generation.parts, result.to_json()["parts"]) == (3, 3)
+    assert result.warnings == ()
+    places = {one.path: one.places for one in result.trust.values}
+    assert [ARRAY[slice(*places[at, "city"][0])] for at in range(3)] == ["Rome", "Paris", "Berlin"]
+    assert all(one.max_entropy is not None and one.probability is not None for one in result.trust.values)
+
+
+def test_a_long_text_is_read_in_windows_and_whole(model):
+    read = model.read(LONG)
+    assert len(read.parts) > 3
+    whole = read.parts[-1].task
+    assert whole is not None
+    assert whole.text in LONG
+    assert all(part.task.text in whole.text for part in read.parts)
+    assert read.is_known
+    result = model.generate(LONG)
+    assert parsed(result)["order_id"] == "ORD-48213"
+    assert result.generation.parts == len(read.parts)
+    assert "parts" not in model.generate("Extract name as JSON: Ana Kovacs").to_json()
+
+
+def test_a_text_beyond_those_of_training_is_read_in_windows_alone(model):
+    longer = LONG + FILLER * 40
+    read = model.read(longer)
+    assert len(read.ids) > model.card.max_prompt_tokens
+    assert max(len(part.ids) for part in read.parts) <= model.card.max_prompt_tokens
+    assert not [one for one in read.warnings if "tokens" in one]
+    assert parsed(model.generate(longer))["order_id"] == "ORD-48213"
+
+
+@pytest.mark.parametrize("prompt", [ARRAY, LONG], ids=["items", "windows"])
+@pytest.mark.parametrize("mode", ["diffusion", "autoregressive", "auto"])
+def test_every_way_of_asking_gives_the_same_answer(model, prompt, mode):
+    alone = model.generate(prompt, mode=mode, seed=3)
+    *_, streamed = model.stream(prompt, mode=mode, seed=3)
+    assert streamed.token_ids == alone.token_ids
+    if mode == "autoregressive":
+        assert untimed(model.generate_autoregressive(prompt, seed=3).generation) == untimed(alone.generation)
+    with redraft.Engine(model) as engine:
+        (answered,) = engine.generate_many([prompt], mode=mode, seed=3)
+
+        async def stream() -> list:
+            return [event async for event in engine.stream(prompt, mode=mode, seed=3)]
+
+        events = asyncio.run(stream())
+    assert untimed(answered.generation) == untimed(alone.generation)
+    assert answered.trust == alone.trust
+    assert "".join(event.text for event in events if isinstance(event, redraft.Committed)) == alone.text
+
+
+def test_drafts_of_an_answer_in_parts_have_canvases_of_their_own(model):
+    drafts = [event.step for event in model.stream(ARRAY, mode="diffusion", seed=1) if isinstance(event, redraft.Draft)]
+    assert list(dict.fromkeys(step.canvas for step in drafts)) == [0, 1, 2]
+
+
+def test_each_part_is_held_to_the_fields_of_one_object(model):
+    result = model.generate(ARRAY, schema_from_prompt=True, grounded=True, mode="diffusion", seed=0)
+    assert result.parsed == parsed(result)
+    assert [one.keys() for one in result.parsed] == [{"name", "city"}] * 3
+    assert ARRAY[slice(*result.spans["1/city"])] == result.parsed[1]["city"]
+    assert result.generation.constraint is not None
+    # What holds a whole answer holds it whole.
+    asked = model.generate(ARRAY, schema={"type": "array", "items": {"type": "object"}}, max_new_tokens=64)
+    assert asked.generation.parts == 1
+
+
+def test_a_request_in_words_of_its_own_is_put_in_a_form(model):
+    read = model.read(REWORDED)
+    assert read.task is not None
+    assert (read.task.fields, read.is_known, read.parts) == (("name", "city"), True, ())
+    assert read.ids == model.read("Extract name, city as JSON: Order by Ana Kovacs, for Lyon.").ids
+    result = model.generate(REWORDED)
+    assert parsed(result) == {"name": "Ana Kovacs", "city": "Lyon"}
+    places = {one.path[0]: one.places for one in result.trust.values}
+    assert REWORDED[slice(*places["city"][0])] == "Lyon"
+
+
+def test_instructions_before_a_text_and_a_second_text_are_put_in_a_form(model):
+    plain = model.read("Extract name, city as JSON: Ana Kovacs, Lyon").ids
+    system = {"role": "system", "content": "Return JSON with the keys name, city. Nothing else."}
+    assert model.read([system, {"role": "user", "content": "Ana Kovacs, Lyon"}]).ids == plain
+    turns = [
+        {"role": "user", "content": "Extract name, city as JSON: Bo Ek, Ulm"},
+        {"role": "assistant", "content": '{"name": "Bo Ek", "city": "Ulm"}'},
+        {"role": "user", "content": "And this one: Ana Kovacs, Lyon"},
+    ]
+    assert model.read(turns).ids == plain
+    array = [{**system, "content": "Return a JSON array with name and city of each line."}]
+    read = model.read([*array, {"role": "user", "content": "Ana Kovacs, Lyon\nBo Ek, Ulm"}])
+    assert len(read.parts) == 2
+
+
+def test_a_text_with_too_many_items_is_told_of_and_a_card_without_the_form_has_none(model):
+    items = "\n".join(f"- item {at}" for at in range(MAX_PARTS + 1))
+    read = model.read(f"Extract item as a JSON array:\n{items}")
+    assert read.parts == ()
+    assert any(f"has {MAX_PARTS + 1} items, of which at most {MAX_PARTS} are read" in one for one in read.warnings)
+    assert read.is_known is False
+    task = PromptTask(("item",), items, is_array=True)
+    assert texts_of(dataclasses.replace(model.card, object_form=""), task).texts == ()
+    assert parts_of(model.card, task, (), model.encode_plain) == ()
+
+
+def test_characters_keep_how_sure_their_tokens_were(model):
+    """What is joined has the entropies of the tokens that wrote it; what is added is certain."""
+    read = model.read("Extract name as a JSON array:\nZoë Łuk\nBjörn Åse")
+    answers = [model.generate(part.text, mode="diffusion", seed=2).generation for part in read.parts]
+    kept = {"calibration": model.calibration, "settings": model.defaults, "mode": "diffusion"}
+    whole = join_answers(read, answers, tokenizer=model.tokenizer, **kept)
+    assert len(whole.entropies) == len(whole.token_ids) + 1
+    assert max(whole.entropies) == max(entropy for one in answers for entropy in one.entropies)
+    assert whole.steps_per_canvas == tuple(steps for one in answers for steps in one.steps_per_canvas)
+    text = model.tokenizer.decode(whole.token_ids)
+    assert text == f"[{', '.join(model.tokenizer.decode(one.token_ids) for one in answers)}]"
+    # A part that was cut cuts the whole.
+    cut = [dataclasses.replace(answers[0], finish_reason="length"), answers[1]]
+    assert join_answers(read, cut, tokenizer=model.tokenizer, **kept).finish_reason == "length"

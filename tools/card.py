@@ -23,17 +23,23 @@ FAILURES_SHOWN, CHARACTERS_SHOWN = 2, 90
 
 
 def scores(runs: Sequence[Sequence[dict[str, Any]]]) -> Iterator[str]:
-    """Yields a table of the sets and their groups, with a column for each run."""
+    """Yields a table of the sets and their groups, with a column for each run, and the last one's share of fields."""
     modes = [run[0]["settings"].get("mode", "diffusion") for run in runs]
-    yield f"| set, and its groups | cases | {' | '.join(f'exact, {mode}' for mode in modes)} | steps per canvas |"
-    yield f"|---|---|{'---|' * (len(modes) + 1)}"
+    exact = " | ".join(f"exact, {mode}" for mode in modes)
+    yield f"| set, and its groups | cases | {exact} | fields right, {modes[-1]} | steps per canvas |"
+    yield f"|---|---|{'---|' * (len(modes) + 2)}"
     for sets in zip(*runs, strict=True):
         (name,) = {one["task"] for one in sets}
         steps = sets[0]["steps_per_canvas"]
-        yield f"| **{name}** | {sets[0]['examples']} | {' | '.join(share(one['exact']) for one in sets)} | {steps} |"
+        yield f"| **{name}** | {sets[0]['examples']} | {columns(sets)} | {steps} |"
         for group in sets[0].get("groups", {}) if len(sets[0].get("groups", {})) > 1 else ():
-            exact = (share(one["groups"][group]["exact"]) for one in sets)
-            yield f"| {group} | | {' | '.join(exact)} | |"
+            yield f"| {group} | | {columns([one['groups'][group] for one in sets])} | |"
+
+
+def columns(runs: Sequence[dict[str, Any]]) -> str:
+    """Returns how many records of a set each run has right, and how many fields the last, where there are any."""
+    fields = runs[-1].get("fields_right")
+    return " | ".join([*(share(one["exact"]) for one in runs), "" if fields is None else share(fields)])
 
 
 def failures(files: Iterable[Path]) -> Iterator[str]:

@@ -194,4 +194,20 @@ def test_a_set_of_objects_arrays_and_texts_has_each_score_over_those_that_have_i
     cases = [case(answer='[{"name": "Ana"}]'), case(), case(answer="no"), case()]
     answers = Answers('[{"name": "Ana"}]', WANTED, "yes", "{")
     summary = summarise(evaluate(answers, cases, score_answer))
-    assert (summary["exact"], summary["valid_json"], summary["fields_right"]) == (0.5, 0.6667, 0.5)
+    assert (summary["exact"], summary["valid_json"], summary["fields_right"]) == (0.5, 0.6667, 0.6667)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ('[{"a": "1", "b": null}, {"a": "2", "b": "3"}]', 1.0),
+        ('[{"a": "1", "b": null}, {"a": "2"}]', 0.75),
+        ('[{"a": "1"}]', 0.25),
+        ('[{"a": "0"}, {"a": "1"}, {"a": "2"}]', 0.0),
+        ('{"a": "1"}', 0.0),
+        ("[", 0.0),
+    ],
+)
+def test_the_fields_of_an_array_count_in_the_object_of_their_place(answer, right):
+    asked = case(answer='[{"a": "1", "b": null}, {"a": "2", "b": "3"}]')
+    assert score_answer(asked, answer)["fields_right"] == right

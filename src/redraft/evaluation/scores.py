@@ -54,7 +54,10 @@ def score_extraction(case: Case, text: str) -> dict[str, float]:
 
 
 def score_answer(case: Case, text: str) -> dict[str, float]:
-    """Scores any answer. exact: the same JSON value, or the same text where it is none."""
+    """Scores any answer. exact: the same JSON value, or the same text where it is none.
+
+    fields_right: of an array the share of its objects' fields that are present, in the object of the same place.
+    """
     if _fields(case.answer) is not None:
         return score_fields(case, text)
     if not case.answer.startswith("["):
@@ -62,8 +65,16 @@ def score_answer(case: Case, text: str) -> dict[str, float]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return {"exact": 0.0, "valid_json": 0.0}
-    return {"exact": float(_is_same(found, json.loads(case.answer))), "valid_json": 1.0}
+        return {"exact": 0.0, "valid_json": 0.0, "fields_right": 0.0}
+    expected = json.loads(case.answer)
+    objects = [one if isinstance(one, dict) else {} for one in (found if isinstance(found, list) else [])]
+    hits = [
+        name in actual and _is_same(actual[name], value)
+        for one, actual in itertools.zip_longest(expected, objects[: len(expected)], fillvalue={})
+        for name, value in one.items()
+    ]
+    right = sum(hits) / len(hits) if hits else 0.0
+    return {"exact": float(_is_same(found, expected)), "valid_json": 1.0, "fields_right": right}
 
 
 def repetition(tokens: Sequence[int], canvas_length: int) -> float | None:

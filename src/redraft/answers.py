@@ -197,10 +197,11 @@ class AnswerText:
             max_steps=self._settings.steps,
             is_greedy=is_greedy(self._mode, self._settings.temperature),
             is_held=self._is_held,
+            unread=generation.unread,
         )
         text, spans = self._text, None
         if self._source is not None:
-            text, spans = ground_answer(text, self._source)
+            text, spans = ground_answer(text, self._source, self._prompt.stretches(generation.items))
         parsed, refusal = (None, ()) if self._schema is None else parse(self._schema, text)
         trust = assess(
             self._prompt, text, writing, self._tokenizer, calibration=self._calibration, is_held=self._is_held
@@ -239,6 +240,7 @@ def writing_of(mode: str, generation: Generation, settings: SamplerSettings) -> 
         log_probs=generation.log_probs,
         steps_per_canvas=generation.steps_per_canvas if mode == "diffusion" else (),
         max_steps=settings.steps,
+        items=generation.items,
     )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -282,7 +282,7 @@ class Model:
                 raise ValueError("the prompt is empty; write something to answer")
             if not self.tokenizer.has_chat_template:
                 task = self.card.task_of(prompt)
-                return self._described(self.read_plain(self.card.put(prompt, task)), task, prompt)
+                return self._described(self.read_plain(self.card.put(prompt, task)), task, prompt, self.encode_plain)
             prompt = [{"role": "user", "content": prompt}]
         check_conversation(prompt)
         messages, left_out = self.card.select([joined(message) for message in prompt])
@@ -296,7 +296,11 @@ class Model:
         for message in messages:
             check_read(message, self.tokenizer.template_reads)
         read = ReadPrompt(ids, (*left_out, *self._control_warnings(texts)), self.tokenizer.own_forms(texts))
-        return self._described(read, task, texts[-1], str(last["role"]))
+
+        def encode(asked: str) -> list[int]:
+            return self.tokenizer.encode_chat([{"role": "user", "content": asked}], **template_variables)
+
+        return self._described(read, task, texts[-1], encode, str(last["role"]))
 
     def encode_plain(self, text: str) -> list[int]:
         """Returns the token ids of a plain text, after BOS if the model has one."""
@@ -311,27 +315,36 @@ class Model:
     def _control_warnings(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(check_controls(self.tokenizer.spelled_controls(texts)))
 
-    def _described(self, read: ReadPrompt, task: PromptTask | None, text: str, role: str = "user") -> ReadPrompt:
+    def _described(
+        self,
+        read: ReadPrompt,
+        task: PromptTask | None,
+        text: str,
+        encode: Callable[[str], list[int]],
+        role: str = "user",
+    ) -> ReadPrompt:
         """Returns a prompt with what the card says of it. text: of its last message, as it was sent."""
         mended: tuple[str, ...] = ()
-        if task is not None and task.has_repeated_list:
+        found = texts_of(self.card, task)
+        if task is not None and len(set(task.fields)) < len(task.fields) and (task.has_repeated_list or found.texts):
             again = [name for name, count in Counter(task.fields).items() if count > 1]
             mended = (f"the prompt asks more than once for the {fields_in_words(again)}: each is asked for once",)
             task = dataclasses.replace(task, fields=tuple(dict.fromkeys(task.fields)))
-        texts = texts_of(self.card, task)
-        parts = () if task is None else parts_of(self.card, task, texts.texts, self._encode_alone)
-        read = dataclasses.replace(
-            read, task=task, text=text, refusal=self.card.refusal, parts=parts, may_be_none=texts.may_be_none
-        )
-        told = (*read.warnings, *self.card.prompt_warnings(task, role, len(read.longest_ids), text), *texts.untold)
-        # What was mended says nothing against the prompt that is asked.
-        return dataclasses.replace(read, is_known=self.card.knows(task, told), warnings=(*told, *mended))
 
-    def _encode_alone(self, prompt: str) -> list[int]:
-        """Returns the token ids of a prompt that nothing comes before."""
-        if not self.tokenizer.has_chat_template:
-            return self.encode_plain(prompt)
-        return self.tokenizer.encode_chat([{"role": "user", "content": prompt}])
+        def told(num_tokens: int, untold: Sequence[str] = ()) -> ReadPrompt:
+            warnings = (*read.warnings, *self.card.prompt_warnings(task, role, num_tokens, text), *untold)
+            known = self.card.knows(task, warnings)
+            # What was mended says nothing against the prompt that is asked.
+            return dataclasses.replace(
+                read, task=task, text=text, refusal=self.card.refusal, is_known=known, warnings=(*warnings, *mended)
+            )
+
+        whole = told(len(read.ids))
+        if task is None or not found.texts:
+            return whole
+        parts = parts_of(self.card, task, found, encode)
+        described = told(max(len(part.ids) for part in parts), found.untold)
+        return dataclasses.replace(described, parts=parts, may_be_none=found.may_be_none, unparted=whole)
 
     def _ask(self, prompt: Prompt, arguments: Mapping[str, Any]) -> AskedAnswer:
         check_not_forked()

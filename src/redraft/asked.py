@@ -12,7 +12,7 @@ from redraft.engine import EngineCore, Limits, Request
 from redraft.engine.parts import Parts
 from redraft.generation.loop import denoising_steps
 from redraft.generation.modes import Mode
-from redraft.generation.result import DenoisingStep, Generation
+from redraft.generation.result import DenoisingStep, Generation, to_its_end
 from redraft.parts import engine_parts
 from redraft.text import ReadPrompt
 from redraft.text.prompts.grounding import SourceText
@@ -46,10 +46,12 @@ class AskedAnswer:
 
     def result(self) -> Result:
         """Answers it."""
-        for event in self.events() if self.mode == "diffusion" else self.engine_events(drafts=False):
-            if isinstance(event, Result):
-                return event
-        raise AssertionError("an answer ends with its result")
+        if self.mode != "diffusion":
+            *_, result = self.engine_events(drafts=False)
+            assert isinstance(result, Result)
+            return result
+        answers = [to_its_end(self._steps)(prompt) for prompt in self.prompt.parts or (self.prompt,)]
+        return self.reader().result_of(self.joined(answers))
 
     def events(self) -> Iterator[Draft | Committed | Result]:
         """Answers it on canvases, step by step; of an answer in parts the text comes when the last is done."""

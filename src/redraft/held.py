@@ -97,4 +97,4 @@ def source_of(whole: str, task: PromptTask | None, tokenizer: TextTokenizer) -> 
     text = whole if task is None or not task.text else task.text
     if len(text) > MAX_TEXT:
         raise ValueError(f"the text has {len(text):,} characters, must be 1 to {MAX_TEXT:,}: take a window of it")
-    return tokenizer.source(text, whole.rindex(text))
+    return tokenizer.source(text, whole.rindex(text) if task is None or not task.text else task.start)

@@ -5,7 +5,7 @@ Which prompts these are is the model's card's to say; what the whole is made of,
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from redraft.engine.parts import Parts
 from redraft.generation.result import ConstraintReport, Generation, Verification
 from redraft.text import ReadPrompt, TextTokenizer
 from redraft.text.parts.items import split_items
-from redraft.text.parts.joining import Pieces, join_items, join_windows
+from redraft.text.parts.joining import Joined, Unread, join_items, join_windows
 from redraft.text.parts.windows import split_windows
-from redraft.text.prompts.forms import PromptTask
+from redraft.text.prompts.forms import PromptTask, fits_form
 from redraft.text.trust.calibration import Calibration
 from redraft.text.trust.evidence import Trust, assess
 from redraft.weights.card import Card
@@ -37,46 +37,59 @@ UNSURE = 100.0
 class PromptTexts:
     """The texts that a prompt asks about one by one; none where it is answered as it is.
 
-    may_be_none: as a ReadPrompt has it. untold: why it is not answered in parts, in sentences.
+    starts: where each begins in the prompt's own. may_be_none: as a ReadPrompt has it. untold: what is not read.
     """
 
     texts: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
     may_be_none: bool = False
     untold: tuple[str, ...] = ()
 
 
 def texts_of(card: Card, task: PromptTask | None) -> PromptTexts:
     """Returns the texts that a prompt asks about one by one, by a model's card. task: what it asks for."""
-    if not card.object_form or task is None or not task.fields or not task.text:
+    if not card.object_form or task is None or not task.fields or not task.text or not fits_form(task.fields):
         return PromptTexts()
     may_be_none, kind = False, "windows"
     if task.is_array:
         items, kind = split_items(task.text, task.fields), "items"
-        texts, may_be_none = items.shown(), not items.are_certain
+        own, texts, may_be_none = items.texts, items.shown(), not items.are_certain
     elif card.window_words is not None and len(task.text.split()) > card.window_words:
-        texts = split_windows(task.text, card.window_words, int(card.window_words * OVERLAP))
+        own = texts = split_windows(task.text, card.window_words, int(card.window_words * OVERLAP))
     else:
         return PromptTexts()
+    untold: tuple[str, ...] = ()
     if len(texts) > MAX_PARTS:
-        told = f"the text has {len(texts)} {kind}, of which at most {MAX_PARTS} are read one by one: give a part of it"
-        return PromptTexts(untold=(told,))
-    return PromptTexts(texts, may_be_none)
+        untold = (
+            f"the text has {len(texts)} {kind}, of which the first {MAX_PARTS} are read: give the others by themselves",
+        )
+    return PromptTexts(texts[:MAX_PARTS], tuple(_starts(own[:MAX_PARTS], task.text)), may_be_none, untold)
 
 
-def parts_of(card: Card, task: PromptTask, texts: Sequence[str], encode: Callable[[str], list[int]]) -> Prompts:
-    """Returns the prompts that one is answered by. texts: those of `texts_of`; encode: gives a prompt's token ids."""
-    parts = [_part(card, task.fields, text, encode) for text in texts]
-    if parts and not task.is_array:
+def _starts(texts: Sequence[str], whole: str) -> Iterator[int]:
+    """Yields where texts stand in the whole, one after the other. Of each its first line is enough."""
+    at = -1
+    for text in texts:
+        found = whole.find(text.partition("\n")[0], at + 1)
+        at = max(at, 0) if found < 0 else found
+        yield at
+
+
+def parts_of(card: Card, task: PromptTask, found: PromptTexts, encode: Callable[[str], list[int]]) -> Prompts:
+    """Returns the prompts that one is answered by. found: what `texts_of` says; encode: gives a prompt's token ids."""
+    starts = (task.start + start for start in found.starts)
+    parts = [_part(card, task.fields, text, start, encode) for text, start in zip(found.texts, starts, strict=True)]
+    if parts and not task.is_array and found.texts != (task.text,):
         # What no window has whole may show in the text itself, where that is no longer than those of training.
-        whole = _part(card, task.fields, task.text, encode)
+        whole = _part(card, task.fields, task.text, task.start, encode)
         parts += [whole] if len(whole.ids) <= (card.max_prompt_tokens or 0) else []
     return tuple(parts)
 
 
-def _part(card: Card, fields: Sequence[str], text: str, encode: Callable[[str], list[int]]) -> ReadPrompt:
+def _part(card: Card, fields: Sequence[str], text: str, offset: int, encode: Callable[[str], list[int]]) -> ReadPrompt:
     asked = card.form_of_objects.fill(fields, text)
     task = PromptTask(tuple(fields), text, start=asked.rindex(text))
-    return ReadPrompt(encode(asked), task=task, text=asked, is_known=True)
+    return ReadPrompt(encode(asked), task=task, text=asked, is_known=True, offset=offset)
 
 
 def engine_parts(model: "Model", prompt: ReadPrompt, settings: SamplerSettings, mode: str) -> Parts | None:
@@ -103,14 +116,14 @@ def join_answers(
     texts = [one.text for one in written]
     assert prompt.task is not None
     if prompt.task.is_array:
-        pieces = join_items(texts, may_be_none=prompt.may_be_none)
+        joined = join_items(prompt.task.fields, texts, may_be_none=prompt.may_be_none)
     else:
         trusts = (
             assess(part, text, writing_of(mode, answer, settings), tokenizer, calibration=calibration)
             for part, text, answer in zip(prompt.parts, texts, answers, strict=True)
         )
-        pieces = join_windows(prompt.task.fields, texts, [_sureness(trust) for trust in trusts])
-    return _whole(pieces, written, answers, tokenizer)
+        joined = join_windows(prompt.task.fields, texts, [_sureness(trust) for trust in trusts])
+    return _whole(joined, written, answers, tokenizer)
 
 
 def _sureness(trust: Trust) -> dict[str, float]:
@@ -147,18 +160,22 @@ class _Written:
 
 
 def _whole(
-    pieces: Pieces, written: Sequence[_Written], answers: Sequence[Generation], tokenizer: TextTokenizer
+    joined: Joined, written: Sequence[_Written], answers: Sequence[Generation], tokenizer: TextTokenizer
 ) -> Generation:
     """Returns the answer that some pieces make, with what is known of the tokens that wrote them.
 
     What is written anew is certain.
     """
     text, entropies, log_probs = "", list[float](), list[float | None]()
-    for piece in pieces:
+    for piece in joined.pieces:
         if isinstance(piece, str):
             text += piece
             entropies += [0.0] * len(piece)
             log_probs += [0.0] * len(piece)
+        elif isinstance(piece, Unread):
+            text += piece.text
+            entropies += [UNSURE] * len(piece.text)
+            log_probs += [-UNSURE] * len(piece.text)
         else:
             of, at = written[piece.part], slice(piece.start, piece.end)
             text += of.text[at]
@@ -193,6 +210,8 @@ def _whole(
         entropies=(*(max((entropies[at] for at in of), default=0.0) for of in covered), end_entropy),
         log_probs=(*(_least(log_probs[at] for at in of) for of in covered), end_log_prob) if is_scored else (),
         parts=len(answers),
+        items=joined.items,
+        unread=joined.unread,
     )
 
 

@@ -97,6 +97,23 @@ def test_each_item_is_held_to_the_fields_asked_for(post):
     assert choice["canvas"]["constraint"]["states"] > 1
 
 
+def test_what_the_instructions_ask_for_holds_the_answer_too(post):
+    messages = [
+        {"role": "system", "content": "Return JSON with the keys name, city. Nothing else."},
+        {"role": "user", "content": "Anna Berg lives in Rome."},
+    ]
+    (choice,) = post(CHAT, messages=messages, schema_from_prompt=True, grounded=True).json()["choices"]
+    assert json.loads(choice["message"]["content"]) == ROWS[0]
+    assert choice["spans"] == {"name": [0, 9], "city": [19, 23]}
+
+
+def test_log_probabilities_and_the_prompts_schema_hold_the_whole_array(post):
+    body = post(CHAT, **said(ARRAY), schema_from_prompt=True, logprobs=True, max_tokens=256).json()
+    (choice,) = body["choices"]
+    assert choice["message"]["content"].startswith("[")
+    assert "parts" not in choice["canvas"]
+
+
 @pytest.mark.parametrize(
     "asked",
     [{"logprobs": True}, {"ignore_eos": True, "max_tokens": 8}, {"response_format": {"type": "json_object"}}],

@@ -150,7 +150,8 @@ class EngineCore:
         held = self._held[sequence.request.id]
         if isinstance(told[-1] if told else None, Finished):
             self.scheduler.remove(sequence)
-            self.scheduler.waiting.extendleft(held.next_of(sequence))
+            for part in held.next_of(sequence):
+                self.scheduler.follow(part)
         events = held.take(sequence, told)
         if isinstance(events[-1] if events else None, ENDS):
             del self._held[held.request.id]

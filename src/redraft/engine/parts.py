@@ -64,10 +64,7 @@ class HeldRequest:
             whole = parts.join([self._answers[at] for at in range(len(self.sequences))])
         except Exception as error:  # a caller's function: whatever it raises, others are answered
             return [*told, Failed(id, error)]
-        # Canvases are counted by their commits; the text comes with the last.
-        *others, steps = whole.steps_per_canvas if self.request.mode == "diffusion" else (0,)
-        commits = [*(CanvasCommitted(id, (), taken) for taken in others), CanvasCommitted(id, whole.token_ids, steps)]
-        return [*told, *commits, Finished(id, whole)]
+        return [*told, CanvasCommitted(id, whole.token_ids, steps=0), Finished(id, whole)]
 
     def next_of(self, of: "sequence.Sequence") -> "list[sequence.Sequence]":
         """Returns the sequence that is taken up where another has ended, if one is."""

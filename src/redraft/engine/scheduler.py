@@ -76,12 +76,18 @@ class Scheduler:
         if (held := self.requests_waiting) >= self.limits.queued_requests:
             raise QueueFull(f"the queue holds {counted(held, 'request')}, the limit is {self.limits.queued_requests}")
         # Behind its own kind: whoever has time waits behind all who have none.
-        behind = len(self.waiting)
-        if not sequences[0].is_background:
-            kinds = (waiting.is_background for waiting in self.waiting)
-            behind = next((at for at, is_background in enumerate(kinds) if is_background), behind)
+        behind = len(self.waiting) if sequences[0].is_background else self._first_background
         for at, sequence in enumerate(sequences, start=behind):
             self.waiting.insert(at, sequence)
+
+    def follow(self, sequence: Sequence) -> None:
+        """Puts a further sequence of a request that is in work before all others of its kind."""
+        self.waiting.insert(self._first_background if sequence.is_background else 0, sequence)
+
+    @property
+    def _first_background(self) -> int:
+        kinds = (waiting.is_background for waiting in self.waiting)
+        return next((at for at, is_background in enumerate(kinds) if is_background), len(self.waiting))
 
     @property
     def requests_waiting(self) -> int:

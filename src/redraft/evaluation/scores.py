@@ -67,10 +67,11 @@ def score_answer(case: Case, text: str) -> dict[str, float]:
     except (ValueError, RecursionError):
         return {"exact": 0.0, "valid_json": 0.0, "fields_right": 0.0}
     expected = json.loads(case.answer)
-    objects = [one if isinstance(one, dict) else {} for one in (found if isinstance(found, list) else [])]
+    objects: list[dict[str, object]] = [one if isinstance(one, dict) else {} for one in _objects(found)]
+    objects += [{}] * len(expected)
     hits = [
         name in actual and _is_same(actual[name], value)
-        for one, actual in itertools.zip_longest(expected, objects[: len(expected)], fillvalue={})
+        for one, actual in zip(expected, objects, strict=False)
         for name, value in one.items()
     ]
     right = sum(hits) / len(hits) if hits else 0.0
@@ -86,6 +87,10 @@ def repetition(tokens: Sequence[int], canvas_length: int) -> float | None:
     runs = [{tuple(canvas[at : at + RUN_LENGTH]) for at in range(len(canvas) - RUN_LENGTH + 1)} for canvas in canvases]
     shares = [len(own & before) / len(own) for before, own in itertools.pairwise(runs) if own]
     return sum(shares) / len(shares) if shares else None
+
+
+def _objects(found: object) -> list[object]:
+    return found if isinstance(found, list) else []
 
 
 def _is_same(one: object, other: object) -> bool:

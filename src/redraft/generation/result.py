@@ -91,7 +91,8 @@ class Generation:
     none. entropies: in nats, of each of the answer's tokens and of the EOS when it became final, in its canvas's last
     step or in the causal reading. log_probs: of the same tokens as the causal reading has them, where the answer was
     scored; None for the first of each canvas. Seconds are wall clock. parts: the prompts that it was made from the
-    answers to, each with canvases of its own; 1 for the prompt itself.
+    answers to, each with canvases of its own; 1 for the prompt itself. items: of an array that was made so, the part
+    that each of its objects is from. unread: parts whose answers are no JSON object.
     """
 
     token_ids: tuple[int, ...]
@@ -108,6 +109,8 @@ class Generation:
     entropies: tuple[float, ...] = field(default=(), repr=False)
     log_probs: tuple[float | None, ...] = field(default=(), repr=False)
     parts: int = 1
+    items: tuple[int, ...] = field(default=(), repr=False)
+    unread: int = 0
 
     @property
     def seconds(self) -> float:

@@ -123,7 +123,8 @@ class ChoiceProgress:
     def _ground(self, source: SourceText) -> Iterator[Delta]:
         """Finds the spans of an answer, which is whole; yields the content that was held back for it."""
         written = "".join(delta.part.text for delta in self.held_back if isinstance(delta.part, Content))
-        text, self.spans = ground_answer(self.content + written, source)
+        items = () if self.generation is None else self.generation.items
+        text, self.spans = ground_answer(self.content + written, source, self.prompt.stretches(items))
         if written:
             yield Delta(Content(text), tuple(token for delta in self.held_back for token in delta.tokens))
 
@@ -162,7 +163,9 @@ class ChoiceProgress:
             self.drafted_rounds += bool(event.draft)
 
     def _count_all(self, generation: Generation) -> None:
-        """Counts the passes of a whole answer: one that wrote nothing but the EOS has told of no tokens."""
+        """Counts the passes of a whole answer: one of nothing but the EOS has told of no tokens, nor have parts."""
+        if self.request.mode == "diffusion":
+            self.steps = list(generation.steps_per_canvas)
         if (found := generation.verification) is not None:
             self.causal_passes, self.drafted_rounds = found.rounds, found.drafted_rounds
             if rest := found.denoiser_passes - self.denoiser_passes:
@@ -185,6 +188,7 @@ class ChoiceProgress:
             is_greedy=is_greedy(self.request.mode, self.request.settings.temperature),
             is_stopped=self.generation is None,
             is_held=self.request.constraint is not None,
+            unread=0 if self.generation is None else self.generation.unread,
         )
         if self.generation is None:
             writing = Writing(mode=self.request.mode, finish_reason=finish_reason)

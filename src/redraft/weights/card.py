@@ -20,6 +20,8 @@ from redraft.utils.json_files import json_bytes, read_json_object
 CARD_FILE = "redraft.json"
 MAX_COMPARED = 200
 """Characters of a prompt's beginning that are compared with forms."""
+INSTRUCTING = ("system", "developer")
+"""The roles of messages that say what is asked of others."""
 FORM_SIMILARITY = 0.6
 FIELD_SIMILARITY = 0.75
 """What two texts must have in common for one to be meant by the other: short names, all but a letter or two."""
@@ -80,10 +82,10 @@ class Card:
         messages: role and text of each. None where it is not known.
         """
         *earlier, (_, text) = messages
-        if (task := self.task_of(text)) is not None or not self.object_form:
+        if (task := self.task_of(text)) is not None or not self.object_form or self.single_turn:
             return task
         for role, said in reversed(earlier):
-            if role == "system" and (asked := read_fields(said)) is not None:
+            if role in INSTRUCTING and (asked := read_fields(said)) is not None:
                 return asked.of_text(text)
             if role == "user" and (lead := lead_of_next(text)) and (asked := self.task_of(said)) is not None:
                 return asked.of_text(text, lead)

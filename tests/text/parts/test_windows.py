@@ -28,8 +28,15 @@ def test_a_long_line_is_cut_between_sentences_and_a_short_text_not_at_all():
     assert split_windows("", 40, 10) == ()
 
 
-def test_one_sentence_that_is_longer_than_a_window_is_a_window():
-    assert split_windows("word " * 100, 40, 10) == (("word " * 100).strip(),)
+def test_a_sentence_that_is_longer_than_a_window_is_cut_between_words():
+    windows = split_windows(" ".join(f"w{at}" for at in range(100)), 40, 0)
+    assert [len(window.split()) for window in windows] == [40, 40, 20]
+    assert windows[1].startswith("w40 ")
+
+
+def test_blank_lines_are_no_windows_of_their_own():
+    text = "word " * 30 + "\n" * 5_000 + "other " * 30
+    assert len(split_windows(text, 40, 10)) == 2
 
 
 TEXTS = st.text("ab. \n", max_size=300)

@@ -1,6 +1,5 @@
 """A conversation as its model's chat template reads it, and as token ids."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +46,7 @@ def encode_conversation(service: Service, model: Model, messages: Sequence[Messa
         kept = [message for at, message in enumerate(rendered) if at in read_at]
         check_length(service, "".join(map(text_of, kept)), "messages")
         read = encode(lambda: model.read(kept, **variables), "messages")
-        return dataclasses.replace(read, warnings=(*(left_out or warnings), *read.warnings))
+        return read.after(left_out or warnings)
     check_length(service, "".join(one["content"] or "" for one in roles), "messages")
     (said, *others) = without_empty_instructions(roles)
     if others or said["role"] != "user":

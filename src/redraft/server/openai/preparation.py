@@ -100,7 +100,7 @@ def prepare(
     if request.num_choices > 1 and is_greedy(mode, chosen.temperature):
         alike = f"all {request.num_choices} answers are the same: give a temperature, or mode 'diffusion'"
         warnings = [*warnings, alike]
-    if not may_be_in_parts(request, constraint) or top_logprobs is not None:
+    if not may_be_in_parts(request, constraint):
         prompts = [prompt.whole for prompt in prompts]
     warnings = tuple(dict.fromkeys((*warnings, *(one for prompt in prompts for one in prompt.warnings))))
     refuse_if_strict(request.strict, warnings, param)
@@ -147,7 +147,7 @@ def prepare(
 def may_be_in_parts(request: GenerationRequest, constraint: BuiltConstraint | None = None) -> bool:
     """Returns whether an answer may be made in parts: nothing that is asked for is of one canvas or one passage."""
     is_free = constraint is None or constraint.param == "schema_from_prompt"
-    return is_free and request.canvas.start is None and not request.ignore_eos
+    return is_free and request.canvas.start is None and not request.ignore_eos and not request.wants_logprobs
 
 
 def _start(service: Service, request: GenerationRequest) -> CanvasStart | None:

@@ -209,6 +209,11 @@ class GenerationRequest(SharedFields):
         """Whether the causal pass reads the prompt, with at most one token behind it, and no canvas is written."""
         return False
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the log-probabilities of a conversation's answer are asked for."""
+        return False
+
 
 class TextPart(CacheMarks):
     """A part of a message. Images, audio and files are not read, and nothing is fetched."""
@@ -317,6 +322,10 @@ class ChatRequest(GenerationRequest):
     echo: no_op_field(False)  # type: ignore[valid-type]
     modalities: no_op_field(["text"])  # type: ignore[valid-type]
     service_tier: no_op_field("auto", "default")  # type: ignore[valid-type]
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
 
 
 class CompletionRequest(GenerationRequest):

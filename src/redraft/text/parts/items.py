@@ -20,10 +20,10 @@ _KEYED = re.compile(
 """How a line begins that gives a value its name."""
 _RULE = re.compile(r"\s*([-=_*~#])\1{2,}\s*")
 """A line that parts records."""
-_HEAD_RULE = re.compile(r"[\s|:+-]*-{2,}[\s|:+-]*")
-"""The line below the head of a table."""
-_TAG = re.compile(r"<(?P<tag>[A-Za-z][\w-]*)[^<>]*>.*?</(?P=tag)>", re.DOTALL)
-_DELIMITERS = tuple(re.compile(text) for text in (r"\s*\|\s*", r"\t", r"\s*;\s*", r",\s?(?!\d{3}\b)", r" {2,}"))
+_OPENING = re.compile(r"<(?P<tag>[A-Za-z][\w-]*)[^<>]*>")
+_DELIMITERS = tuple(re.compile(text) for text in (r"\|", r"\t", r";", r",\s?(?!\d{3}\b)", r" {2,}"))
+_CLEAR_DELIMITERS = _DELIMITERS[:2]
+"""Those that prose does not have."""
 _NUMBER_INSIDE = re.compile(r"(?:^|(?<=[\s;]))\(?(\d{1,3})[.)]\s+(?=\S)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])")
 _ABBREVIATION = re.compile(
@@ -31,11 +31,13 @@ _ABBREVIATION = re.compile(
     r"Oct|Nov|Dec|[A-Z])\.$|(?<!\w)\d{1,2}\.$"
 )
 """What ends with a point that ends no sentence."""
+LONGEST_ABBREVIATION = 8
+"""With its point and what stands before it."""
 
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a text, in order. are_certain: whether each is one by its form; else what names nothing may be none.
+    """The items of a text, in order. are_certain: whether each is one by its form; else what says nothing may be none.
 
     head: what each of them is read below, as the names of a table's columns; "" for nothing.
     """
@@ -80,14 +82,31 @@ def _objects(text: str) -> Items | None:
 
 def _elements(text: str) -> Items | None:
     """Elements of XML or HTML that have the same name; the first is the head where it is a table's."""
-    found = [match[0] for match in _TAG.finditer(text)]
-    if len(found) == 1 and (inner := re.fullmatch(r"<(\w+)[^<>]*>(.*)</\1>", found[0], re.DOTALL)):
-        found = [match[0] for match in _TAG.finditer(inner[2])]
-    tags = Counter(re.match(r"<([\w-]+)", one)[1] for one in found)  # type: ignore[index]
-    if len(found) < MIN_ITEMS or len(tags) > 1:
+    found = _closed(text)
+    if len(found) == 1:
+        (_, start, end) = found[0]
+        found = _closed(text[text.index(">", start) + 1 : end])
+        text = text[text.index(">", start) + 1 : end]
+    if len(found) < MIN_ITEMS or len({tag for tag, *_ in found}) > 1:
         return None
-    head = found.pop(0) if "<th" in found[0] else ""
-    return Items(tuple(found), are_certain=True, head=head)
+    items = [text[start:end] for _, start, end in found]
+    head = items.pop(0) if "<th" in items[0] else ""
+    return Items(tuple(items), are_certain=True, head=head)
+
+
+def _closed(text: str) -> list[tuple[str, int, int]]:
+    """Returns the elements of a text that are in no other: name, start and end. What is never closed is none."""
+    found, unclosed, at = list[tuple[str, int, int]](), set[str](), 0
+    for match in _OPENING.finditer(text):
+        if match.start() < at or (tag := match["tag"]) in unclosed:
+            continue
+        closing = f"</{tag}>"
+        if (close := text.find(closing, match.end())) < 0:
+            unclosed.add(tag)
+            continue
+        at = close + len(closing)
+        found.append((tag, match.start(), at))
+    return found
 
 
 def _table(text: str, *, asked: Collection[str]) -> Items | None:
@@ -99,10 +118,16 @@ def _table(text: str, *, asked: Collection[str]) -> Items | None:
     for delimiter in _DELIMITERS:
         start, end = _longest_run([_cells(line, delimiter) for line in lines])
         rows = lines[start:end]
-        is_ruled = len(rows) > 1 and bool(_HEAD_RULE.fullmatch(rows[1]))
+        is_ruled = len(rows) > 1 and "--" in rows[1] and set(rows[1]) <= set("-|:+ \t")
         body = rows[1 + is_ruled :]
         if body and (is_ruled or _is_head(rows, delimiter, asked)):
             return Items(tuple(body), are_certain=True, head="\n".join(rows[: 1 + is_ruled]))
+        if (
+            len(rows) >= MIN_ITEMS
+            and delimiter in _CLEAR_DELIMITERS
+            and len(rows) == sum(map(bool, map(str.strip, lines)))
+        ):
+            return Items(tuple(rows), are_certain=True)
     return None
 
 
@@ -259,8 +284,11 @@ def _clauses(text: str) -> list[str]:
 
 
 def _sentence_starts(text: str) -> list[int]:
-    ends = (match for match in _SENTENCE_END.finditer(text) if not _ABBREVIATION.search(text[: match.start()]))
-    return [0, *(match.end() for match in ends)]
+    ends = (match.span() for match in _SENTENCE_END.finditer(text))
+    return [
+        0,
+        *(end for start, end in ends if not _ABBREVIATION.search(text[max(0, start - LONGEST_ABBREVIATION) : start])),
+    ]
 
 
 def _cut(text: str, starts: Sequence[int]) -> list[str]:

@@ -20,39 +20,65 @@ class Stretch:
     end: int
 
 
-Pieces = Sequence[str | Stretch]
-"""What a whole answer is made of, in order: what is written anew, and stretches of the answers to its parts."""
+@dataclass(frozen=True)
+class Unread:
+    """What stands for an answer that says nothing: text that nobody is sure of."""
+
+    text: str
 
 
-def join_items(answers: Sequence[str], *, may_be_none: bool) -> Pieces:
+@dataclass(frozen=True)
+class Joined:
+    """What a whole answer is made of, in order: what is written anew, and stretches of the answers to its parts.
+
+    items: of an array, the part that each object is from. unread: parts whose answers are no JSON object.
+    """
+
+    pieces: Sequence[str | Stretch | Unread]
+    items: tuple[int, ...] = ()
+    unread: int = 0
+
+
+def join_items(fields: Sequence[str], answers: Sequence[str], *, may_be_none: bool) -> Joined:
     """Returns the JSON array of some objects. may_be_none: leave out those at its ends that say nothing, if others do.
 
-    A text has sentences before and after its items that look like them.
+    A text has sentences before and after its items that look like them. In the place of an answer that is no object
+    stands one of nulls.
     """
     kept = list(range(len(answers)))
     if may_be_none and not all(map(_is_empty, answers)):
         kept = list(itertools.dropwhile(lambda at: _is_empty(answers[at]), kept))
         kept = list(itertools.dropwhile(lambda at: _is_empty(answers[at]), reversed(kept)))[::-1]
-    pieces: list[str | Stretch] = ["["]
+    pieces, unread = list[str | Stretch | Unread](["["]), 0
     for at in kept:
         text = answers[at]
-        start, end = len(text) - len(text.lstrip()), len(text.rstrip())
-        pieces += [*([", "] if len(pieces) > 1 else []), Stretch(at, start, end)]
-    return [*pieces, "]"]
+        pieces += [", "] if len(pieces) > 1 else []
+        if _is_object(text):
+            pieces.append(Stretch(at, len(text) - len(text.lstrip()), len(text.rstrip())))
+        else:
+            pieces.append(Unread(json.dumps(dict.fromkeys(fields), ensure_ascii=False)))
+            unread += 1
+    return Joined([*pieces, "]"], tuple(kept), unread)
+
+
+def _is_object(answer: str) -> bool:
+    try:
+        return isinstance(json.loads(answer), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_empty(answer: str) -> bool:
-    found = leaves(answer)
-    return bool(found) and all(leaf.value is None for leaf in found)
+    return _is_object(answer) and all(leaf.value is None for leaf in leaves(answer))
 
 
-def join_windows(fields: Sequence[str], answers: Sequence[str], sureness: Sequence[Mapping[str, float]]) -> Pieces:
+def join_windows(fields: Sequence[str], answers: Sequence[str], sureness: Sequence[Mapping[str, float]]) -> Joined:
     """Returns the JSON object of some fields whose values are the surest that any window has.
 
     sureness: of each answer, how probable the value of each field is. What is null in every window is null.
     """
     found = [{leaf.path[0]: leaf for leaf in leaves(answer) if len(leaf.path) == 1} for answer in answers]
-    pieces: list[str | Stretch] = []
+    pieces = list[str | Stretch | Unread]()
     for name in fields:
         told = [
             (sure, part, leaf)
@@ -63,9 +89,10 @@ def join_windows(fields: Sequence[str], answers: Sequence[str], sureness: Sequen
         values = [one for one in told if one[2].value is not None]
         # Where none has a value, the window that is least sure of that says most of how sure it is.
         chosen = max(values, default=min(told, default=None, key=_sure), key=_sure)
-        written = "null" if chosen is None else Stretch(chosen[1], chosen[2].start, chosen[2].end)
+        written = Unread("null") if chosen is None else Stretch(chosen[1], chosen[2].start, chosen[2].end)
         pieces += [", " if pieces else "{", f"{json.dumps(name, ensure_ascii=False)}: ", written]
-    return [*pieces, "}"]
+    # Where others have answers, what one of them lacks is not missed.
+    return Joined([*pieces, "}"], unread=0 if any(found) else len(answers))
 
 
 def _sure(one: tuple[float, int, Leaf]) -> float:

@@ -83,6 +83,11 @@ class PromptTask:
         return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+def fits_form(fields: Sequence[str]) -> bool:
+    """Returns whether some fields can be listed between commas, so that each is read as it is meant."""
+    return not any(re.search(r"[,:{}\n]", name) for name in fields)
+
+
 class PromptForm:
     """One form. Raises ValueError unless it has the slot {text} once, at most one list of fields, and no other."""
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,30 +61,44 @@ class SourceText:
         return self.own[span[0] - self.offset : span[1] - self.offset]
 
 
-def ground(value: Any, source: SourceText) -> tuple[Any, dict[str, Span]]:
+def ground(value: Any, source: SourceText, stretches: Sequence[Span] = ()) -> tuple[Any, dict[str, Span]]:
     """Returns a JSON value with its texts as they were sent, and where each of them stands, by its path.
 
     A path is made of keys and numbers, with slashes between them. Of a text that stands in several places the one that
-    is nearest to the others is meant. One that stands nowhere is left as it is, without a place.
+    is nearest to the others is meant. One that stands nowhere is left as it is, without a place. stretches: of an array
+    that was made item by item, where the item of each object stands, which goes before other places.
     """
-    places = {path: found for path, text in _texts(value) if (found := source.places(text))}
+    places: dict[str, Sequence[Span]] = {
+        path: _within(path, found, stretches) for path, text in _texts(value) if (found := source.places(text))
+    }
     spans: dict[str, Span] = {path: found[0] for path, found in places.items() if len(found) == 1}
-    for path, found in places.items():
+    for path, several in places.items():
         if path not in spans:
             others = list(spans.values())
-            spans[path] = min(found, key=lambda span: (_distance(span, others), span))
+            spans[path] = min(several, key=lambda span: (_distance(span, others), span))
     texts = {path: source.text_at(span) for path, span in spans.items()}
     return _replaced(value, texts), {path: spans[path] for path in places}
 
 
-def ground_answer(answer: str, source: SourceText) -> tuple[str, dict[str, Span] | None]:
+def ground_answer(
+    answer: str, source: SourceText, stretches: Sequence[Span] = ()
+) -> tuple[str, dict[str, Span] | None]:
     """Returns a JSON answer with its texts as they were sent, and where they stand; None for one that is not JSON."""
     try:
         value = json.loads(answer)
     except ValueError:
         return answer, None
-    grounded, spans = ground(value, source)
+    grounded, spans = ground(value, source, stretches)
     return answer if grounded == value else json.dumps(grounded, ensure_ascii=False), spans
+
+
+def _within(path: str, found: Sequence[Span], stretches: Sequence[Span]) -> Sequence[Span]:
+    """Returns those of some places that are in the stretch of a path's item; all where none is."""
+    number, _, _ = path.partition("/")
+    if not (number.isdigit() and int(number) < len(stretches)):
+        return found
+    start, end = stretches[int(number)]
+    return [span for span in found if start <= span[0] and span[1] <= end] or found
 
 
 def _distance(span: Span, others: list[Span]) -> int:

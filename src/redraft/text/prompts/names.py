@@ -30,7 +30,8 @@ _NOT_FIRST = frozenset(
     "dá-me haal geef graag wyodrębnij podaj wyciągnij proszę".split()
 )
 _BLANKS = ("", "...", "string", None, 0, "number", "int", "str")
-_TYPE = re.compile(r"\{\s*(?:\"?\w+\"?: ?\w+(?:[;,]\s*|\s*))+\}|class \w+:(?:\n +\w+: ?\w+)+")
+_TYPE = re.compile(r"\{\s*+(?:\"?\w++\"?: ?\w++\s*+[;,]?\s*+)++\}|class \w++:(?:\n ++\w++: ?\w++)++")
+"""Each part takes all it can and gives none back: what does not fit is found out at once."""
 
 
 def read_names(listed: str) -> tuple[str, ...] | None:

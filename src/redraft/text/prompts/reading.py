@@ -1,11 +1,14 @@
 """A prompt as a model reads it, and what can be told of an answer to it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys
 from redraft.text.prompts.forms import PromptTask
 from redraft.text.prompts.rewriting import check_rewritten
+from redraft.text.trust.places import Place
+from redraft.utils.words import counted_of
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class ReadPrompt:
     is_known: whether it is like those that the model was trained on; None where that is not known. refusal: what the
     model answers to prompts of other kinds. parts: the prompts that it is answered by where it asks for an array, one
     for each item, or is about a long text, one for each window; none where it is answered as it is. may_be_none:
-    whether the first and last items may be none, but what the text says around them.
+    whether the first and last items may be none, but what the text says around them. offset: of a part, where its text
+    begins in the message that it is of. unparted: the same prompt, to be answered as it is.
     """
 
     ids: list[int]
@@ -29,11 +33,18 @@ class ReadPrompt:
     refusal: str = ""
     parts: tuple["ReadPrompt", ...] = ()
     may_be_none: bool = False
+    offset: int = 0
+    unparted: "ReadPrompt | None" = None
 
     @property
     def whole(self) -> "ReadPrompt":
         """Returns this prompt, to be answered as it is."""
-        return replace(self, parts=())
+        return self.unparted or self
+
+    def after(self, warnings: Sequence[str]) -> "ReadPrompt":
+        """Returns this prompt with some warnings before its own."""
+        whole = None if self.unparted is None else self.unparted.after(warnings)
+        return replace(self, warnings=(*warnings, *self.warnings), unparted=whole)
 
     @property
     def longest_ids(self) -> list[int]:
@@ -46,8 +57,13 @@ class ReadPrompt:
         return sum(len(part.ids) for part in self.parts) or len(self.ids)
 
     def room(self, max_new_tokens: int) -> int:
-        """Returns how many tokens its answer may have. max_new_tokens: of each part."""
-        return max_new_tokens * max(1, len(self.parts))
+        """Returns how many tokens its answer may have. Where that is made of parts, the limit is that of each."""
+        return sys.maxsize if self.parts else max_new_tokens
+
+    def stretches(self, items: Sequence[int]) -> tuple[Place, ...]:
+        """Returns where some of its items stand in its text, each up to the next. items: numbers of its parts."""
+        ends = [*(part.offset for part in self.parts[1:]), len(self.text)]
+        return tuple((self.parts[at].offset, ends[at]) for at in items)
 
     def answer_forms(self, *, is_held: bool) -> Mapping[int, str]:
         """Returns the forms that letters of an answer get; none where it is held to a language, which says its own."""
@@ -64,15 +80,19 @@ class ReadPrompt:
         is_greedy: bool = False,
         is_stopped: bool = False,
         is_held: bool = False,
+        unread: int = 0,
     ) -> tuple[str, ...]:
         """Returns what may be wrong with an answer to it, in sentences.
 
         num_tokens: of the answer. steps_per_canvas: none where it was written without canvases. is_greedy: whether it
         is the same for every seed; is_stopped: whether a text that stops it cut it; is_held: whether it was held to a
-        language.
+        language. unread: of its parts, those whose answers say nothing that it could be made of.
         """
         is_cut = is_stopped or finish_reason == "length"
         found = list(check_end(num_tokens, finish_reason, steps_per_canvas, max_steps))
+        if unread:
+            of_all = counted_of(unread, len(self.parts), "part", "has", "have")
+            found.append(f"{of_all} no answer that can be read: what is null there was not looked up")
         task = self.task
         if self.is_refused(answer):
             found.append(

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from redraft.text.prompts import request_words as words
-from redraft.text.prompts.forms import PromptTask
+from redraft.text.prompts.forms import PromptTask, fits_form
 from redraft.text.prompts.names import find_schema, read_names
 
+MAX_PROMPT = 200_000
+"""Characters."""
 MAX_REQUEST = 700
 """Characters of a request, without its schema and its text."""
 MAX_SENTENCES = 3
@@ -23,15 +25,9 @@ MIN_WORDS = 2
 MIN_FENCED = 0.4
 """The share of a prompt that its text has, where it stands between quotation marks or tags."""
 
-_FENCES = (
-    re.compile(r'"""\s*(?P<text>.+?)\s*(?:"""|\Z)', re.DOTALL),
-    re.compile(r"'''\s*(?P<text>.+?)\s*(?:'''|\Z)", re.DOTALL),
-    re.compile(r"```\w*\n?(?P<text>.+?)(?:```|\Z)", re.DOTALL),
-    re.compile(r"<(?P<tag>\w+)>(?P<text>.+)</(?P=tag)>\s*(?=\Z|\n)", re.DOTALL),
-    re.compile(r"(?:(?<=[\s:(])|^)\"(?P<text>[^\"]+(?:\"[^\"]+\"[^\"]+)*)\"(?=$|[\s.,;:)])", re.DOTALL),
-    re.compile(r"[“„«](?P<text>.+)[”“»]", re.DOTALL),
-)
+_FENCES = (('"""', '"""'), ("'''", "'''"), ("```", "```"), ("„", "“"), ("„", "”"), ("“", "”"), ("«", "»"), ('"', '"'))
 """What a text may stand between."""
+_TAG = re.compile(r"<(text|input|message|e?mail|document|note|content|data|article|passage|letter|log|ticket)>")
 _DATA = re.compile(r"\"\s*[:,]\s*\"|\":")
 """What quotation marks of data have between them."""
 _LIST_GOES_ON = re.compile(r"\s*[a-z][^\n.:;]*,[^\n:]*:")
@@ -62,7 +58,9 @@ class _Reading:
 
 
 def read_request(prompt: str) -> PromptTask | None:
-    """Returns what a prompt asks for in words of its own; None where that is not clear."""
+    """Returns what a prompt asks for in words of its own; None where that is not clear, or it is very long."""
+    if len(prompt) > MAX_PROMPT:
+        return None
     schema = find_schema(prompt)
     ways = [_around_schema(prompt, schema[0], schema[1])] if schema else _ways(prompt)
     return next((task for readings in ways if (task := _read(prompt, readings, schema)) is not None), None)
@@ -71,10 +69,12 @@ def read_request(prompt: str) -> PromptTask | None:
 def read_fields(request: str) -> PromptTask | None:
     """Returns what a request without a text of its own asks for; None where that is not clear."""
     schema = find_schema(request)
-    names = schema[2] if schema else _names(request) if words.JSON.search(request) else None
-    if not names or not _are_names(names) or len(request) > MAX_REQUEST + (schema[1] if schema else 0):
+    if len(request) - (schema[1] - schema[0] if schema else 0) > MAX_REQUEST:
         return None
-    return PromptTask(names, "", is_array=_asks_for_array(request, names))
+    names = schema[2] if schema else _names(request) if words.JSON.search(request) else None
+    if not names or not _are_names(names):
+        return None
+    return PromptTask(tuple(dict.fromkeys(names)), "", is_array=_asks_for_array(request, names))
 
 
 def lead_of_next(message: str) -> int:
@@ -99,7 +99,7 @@ def _read(
             return None
         if names and _are_names(names):
             is_array, at = _asks_for_array(one.request, names), prompt.index(text, start)
-            return PromptTask(names, text, is_array=is_array, start=at, is_reworded=True)
+            return PromptTask(tuple(dict.fromkeys(names)), text, is_array=is_array, start=at, is_reworded=True)
     return None
 
 
@@ -111,10 +111,14 @@ def _asks_for_array(request: str, names: Sequence[str]) -> bool:
 
 
 def _are_names(names: Sequence[str]) -> bool:
-    return len(names) <= MAX_NAMES and all(
-        re.search(r"[^\W\d_]", name)
-        and not re.search(r"\d{3}|@|\n|\. |^(?:(?:or|and|nor)$|never |not |don't )", name.lower())
-        for name in names
+    return (
+        len(names) <= MAX_NAMES
+        and fits_form(names)
+        and all(
+            re.search(r"[^\W\d_]", name)
+            and not re.search(r"\d{3}|@|\n|\. |^(?:(?:or|and|nor)$|never |not |don't )", name.lower())
+            for name in names
+        )
     )
 
 
@@ -128,24 +132,34 @@ def _around_schema(prompt: str, begin: int, end: int) -> Iterator[_Reading]:
     if len(prompt[:begin]) <= MAX_REQUEST and len(behind.split()) > len(prompt[:begin].split()):
         # A schema speaks for JSON, whether or not its request does.
         yield _Reading(f"{prompt[:begin]} json {said}", end + len(said), len(prompt))
-    for pattern in (r"\n\s*\n", r"\n", r"(?<=[.?!])\s+"):
-        for match in reversed(list(re.finditer(pattern, prompt[:begin]))):
-            yield _Reading(f"{prompt[match.end() : begin]} json {behind}", 0, match.start())
+    for start in _starts(prompt[:begin]):
+        yield _Reading(f"{prompt[start:begin]} json {behind}", 0, start)
 
 
 def _ways(prompt: str) -> list[Iterator[_Reading]]:
-    last = max((match.end() for match in re.finditer(r"\n\s*\n|\n-{3,}\n", prompt)), default=None)
-    says_it_last = last is not None and words.JSON.search(prompt[last:]) and not words.JSON.search(prompt[:last])
+    last = max(prompt.rfind("\n\n"), prompt.rfind("\n---"))
+    says_it_last = last >= 0 and words.JSON.search(prompt, last) and not words.JSON.search(prompt, 0, last)
     others = [_last(prompt), _first(prompt)] if says_it_last else [_first(prompt), _last(prompt)]
     return [_fenced(prompt), *others]
 
 
 def _fenced(prompt: str) -> Iterator[_Reading]:
-    for fence in _FENCES:
-        for match in fence.finditer(prompt):
-            start, end = match.span("text")
-            if end - start >= MIN_FENCED * len(prompt) and not _DATA.search(prompt, start, end):
-                yield _Reading(f"{prompt[: match.start()]}\n{prompt[match.end() :]}", start, end)
+    """Yields readings whose text stands between marks."""
+    tag = _TAG.search(prompt)
+    for opening, closing in (*([(tag[0], f"</{tag[1]}>")] if tag else []), *_FENCES):
+        if (at := prompt.find(opening)) < 0 or (at and opening == '"' and prompt[at - 1] not in " \n\t:("):
+            continue
+        start, end = at + len(opening), prompt.rfind(closing)
+        if opening == "```" and (language := re.match(r"\w{0,20}\n", prompt[start : start + 30])):
+            start += language.end()
+        if end < start and len(opening) == 3:
+            # Somebody forgot to close it.
+            end = len(prompt)
+        behind = prompt[end + len(closing) :]
+        if opening == '"' and (_DATA.search(prompt, start, end) or (behind and behind[0] not in " \n.,;:)")):
+            continue
+        if end - start >= MIN_FENCED * len(prompt):
+            yield _Reading(f"{prompt[:at]}\n{behind}", start, end)
 
 
 def _first(prompt: str) -> Iterator[_Reading]:
@@ -169,12 +183,16 @@ def _first(prompt: str) -> Iterator[_Reading]:
 
 def _last(prompt: str) -> Iterator[_Reading]:
     """Yields requests that stand last: a sentence, a line, a paragraph, the shortest first."""
-    starts = [match.end() for match in re.finditer(r"\n\s*|(?<=[.?!\"])[ \t]+", prompt)]
-    for start in reversed(starts):
-        if len(prompt) - start > MAX_REQUEST:
-            return
+    for start in _starts(prompt):
         if not (_BULLET.match(prompt, start) and _BULLET.match(prompt[:start].rstrip().rpartition("\n")[2])):
             yield _Reading(prompt[start:], 0, start)
+
+
+def _starts(text: str) -> Iterator[int]:
+    """Yields where the last sentences and lines of a text begin, the last first."""
+    before = max(0, len(text) - MAX_REQUEST)
+    found = re.finditer(r"\n\s*|(?<=[.?!\"])[ \t]+", text[before:])
+    return reversed([before + match.end() for match in found])
 
 
 def _names(request: str) -> tuple[str, ...] | None:

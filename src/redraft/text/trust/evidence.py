@@ -80,7 +80,8 @@ class Writing:
     """How an answer was written.
 
     mode: as requests have it. entropies, log_probs: of each of its tokens and the EOS, as a Generation has them; none
-    where they are not known. steps_per_canvas: none where it was written without canvases.
+    where they are not known. steps_per_canvas: none where it was written without canvases. items: of an array that was
+    made item by item, the part of the prompt that each object is from.
     """
 
     mode: str
@@ -90,6 +91,7 @@ class Writing:
     log_probs: Sequence[float | None] = ()
     steps_per_canvas: Sequence[int] = ()
     max_steps: int = 0
+    items: Sequence[int] = ()
 
 
 def assess(
@@ -103,9 +105,9 @@ def assess(
 ) -> Trust:
     """Returns the trust in an answer to a prompt. is_held: whether it was held to a constraint."""
     found = leaves(answer)
-    tokens = _tokens_of(found, writing, tokenizer)
+    tokens, stretches = _tokens_of(found, writing, tokenizer), prompt.stretches(writing.items)
     values = tuple(
-        ValueTrust(path=leaf.path, places=_places(leaf, answer, prompt), **_sureness(writing, at))
+        ValueTrust(path=leaf.path, places=_places(leaf, answer, prompt, stretches), **_sureness(writing, at))
         for leaf, at in zip(found, tokens, strict=True)
     )
     trust = Trust(
@@ -213,13 +215,17 @@ def _bytes_before(text: str, end: int) -> int:
     return end if text.isascii() else len(text[:end].encode())
 
 
-def _places(leaf: Leaf, answer: str, prompt: ReadPrompt) -> tuple[Place, ...] | None:
+def _places(leaf: Leaf, answer: str, prompt: ReadPrompt, stretches: Sequence[Place]) -> tuple[Place, ...] | None:
+    """Returns where a value stands in the text; of an array's object, in the stretch of its item."""
     if leaf.value is None or isinstance(leaf.value, bool):
         return None
-    start = 0 if prompt.task is None else prompt.task.start
+    start, text = 0 if prompt.task is None else prompt.task.start, prompt.text
+    if stretches and isinstance(leaf.path[0], int) and leaf.path[0] < len(stretches):
+        start, end = stretches[leaf.path[0]]
+        text = text[:end]
     if isinstance(leaf.value, str):
-        return find_whole(leaf.value, prompt.text, start)
-    places = find_whole(answer[leaf.start : leaf.end], prompt.text, start)
+        return find_whole(leaf.value, text, start)
+    places = find_whole(answer[leaf.start : leaf.end], text, start)
     # The 1 of 1,980.00 is not the number 1.
     return tuple(place for place in places if not _is_part_of_number(place, prompt.text))
 

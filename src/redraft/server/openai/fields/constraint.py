@@ -32,7 +32,8 @@ def wanted_of_chat(
     format_name, prompt_name: what the endpoint calls the fields response_format and messages. ApiError for what
     contradicts itself or is too long.
     """
-    text = PromptText(service, request, prompt_name, content_text(request.messages[-1].content))
+    *earlier, asked = ((one.role, content_text(one.content or "")) for one in request.messages)
+    text = PromptText(service, request, prompt_name, asked[1], tuple(earlier))
     content, tokenizer = wanted_constraint(request, text, format_name), service.engine.model.tokenizer
     options = request.chat_template_kwargs
     thinks = options is not None and bool(options.enable_thinking)

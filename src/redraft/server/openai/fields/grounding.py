@@ -20,13 +20,14 @@ from redraft.text.prompts.forms import PromptTask
 class PromptText:
     """What a request asks with: the text of its last message, or its prompt. param: the field that it is in.
 
-    text: None where it is not one text.
+    text: None where it is not one text. earlier: role and text of the messages before it.
     """
 
     service: Service
     request: GenerationRequest
     param: str
     text: str | None
+    earlier: tuple[tuple[str, str], ...] = ()
 
     def schema(self) -> dict[str, Any]:
         """Returns the schema of the fields that it asks for. Refuses one that asks for none."""
@@ -60,7 +61,8 @@ class PromptText:
             message = f"{field} takes one prompt, which is a text: send others in requests of their own"
             raise bad_request(message, self.param, "invalid_value")
         check_length(self.service, self.text, self.param)
-        return self.text, self.service.model(self.request.model).card.task_of(self.text)
+        card = self.service.model(self.request.model).card
+        return self.text, card.task_in([*self.earlier, ("user", self.text)])
 
 
 def needs_schema(request: GenerationRequest) -> Exception:

@@ -1,10 +1,15 @@
 """The items of a text: what stands in it, in order, without what is said around them where that is clear."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from redraft.text.parts.items import split_items
+from redraft.text.parts.windows import split_windows
+from redraft.text.prompts.names import find_schema
+from redraft.text.prompts.wording import read_fields, read_request
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,12 @@ def test_the_items_of_a_text(text, items):
             ("author",),
             ["Title | Author\nEmma | Austen", "Title | Author\nDune | Herbert"],
         ),
+        (
+            "date,item,sum\n2024-03-01,tea,18.50\n2024-03-04,inn,129.99",
+            (),
+            ["date,item,sum\n2024-03-01,tea,18.50", "date,item,sum\n2024-03-04,inn,129.99"],
+        ),
+        ("who, sum\nAna, 1,250 EUR\nBo, 30 EUR", (), ["who, sum\nAna, 1,250 EUR", "who, sum\nBo, 30 EUR"]),
         ("| A |\n| --- |\n| x |\n| z |", (), ["| A |\n| --- |\n| x |", "| A |\n| --- |\n| z |"]),
         ("Stock:\nName\tNumber\nink\t3\npen\t4\nBye", (), ["Name\tNumber\nink\t3", "Name\tNumber\npen\t4"]),
         ("<tr><th>a</th></tr>\n<tr><td>1</td></tr>", (), ["<tr><th>a</th></tr>\n<tr><td>1</td></tr>"]),
@@ -80,3 +91,44 @@ def test_whatever_a_text_is_its_items_are_of_it_and_in_order(text, fields):
             found = text.find(line.strip(), at)
             assert found >= 0
             at = found
+
+
+SEEDS = (
+    "! ",
+    "Ab cd. ",
+    "<a>",
+    "„a",
+    '"a',
+    "'a ",
+    "\n",
+    " ",
+    "- x\n",
+    "{",
+    "{a:b",
+    "(",
+    "a|b\n",
+    "-|",
+    "1. ",
+    "json ",
+    "; ",
+)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("before", "behind"), [("json ", ""), ("", " json"), ("Extract a as a JSON array: ", "")])
+def test_no_text_takes_long_to_be_taken_apart(seed, before, behind):
+    """One request must not hold up others: what grows with the square of a text's length takes minutes here."""
+    text = before + seed * (100_000 // len(seed)) + behind
+    started = time.process_time()
+    split_items(text)
+    split_windows(text, 90, 30)
+    read_request(text)
+    read_fields(text)
+    find_schema(text)
+    assert time.process_time() - started < 20
+
+
+def test_a_type_that_is_never_closed_is_found_out_at_once():
+    started = time.process_time()
+    assert find_schema("log {id:" + "deadbeef01234567:" * 40 + " x") is None
+    assert time.process_time() - started < 20

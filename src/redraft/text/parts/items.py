@@ -21,9 +21,9 @@ _KEYED = re.compile(
 _RULE = re.compile(r"\s*([-=_*~#])\1{2,}\s*")
 """A line that parts records."""
 _OPENING = re.compile(r"<(?P<tag>[A-Za-z][\w-]*)[^<>]*>")
-_DELIMITERS = tuple(re.compile(text) for text in (r"\|", r"\t", r";", r",\s?(?!\d{3}\b)", r" {2,}"))
+_DELIMITERS = tuple(re.compile(text) for text in (r"\|", r"\t", r";", r",", r",(?!\d{3}\b)", r" {2,}"))
 _CLEAR_DELIMITERS = _DELIMITERS[:2]
-"""Those that prose does not have."""
+"""Those that prose does not have. A comma may also be one of thousands."""
 _NUMBER_INSIDE = re.compile(r"(?:^|(?<=[\s;]))\(?(\d{1,3})[.)]\s+(?=\S)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])")
 _ABBREVIATION = re.compile(
@@ -115,19 +115,20 @@ def _table(text: str, *, asked: Collection[str]) -> Items | None:
     Without such names rows are lines like others.
     """
     lines = text.splitlines()
-    for delimiter in _DELIMITERS:
-        start, end = _longest_run([_cells(line, delimiter) for line in lines])
-        rows = lines[start:end]
-        is_ruled = len(rows) > 1 and "--" in rows[1] and set(rows[1]) <= set("-|:+ \t")
-        body = rows[1 + is_ruled :]
-        if body and (is_ruled or _is_head(rows, delimiter, asked)):
-            return Items(tuple(body), are_certain=True, head="\n".join(rows[: 1 + is_ruled]))
-        if (
-            len(rows) >= MIN_ITEMS
-            and delimiter in _CLEAR_DELIMITERS
-            and len(rows) == sum(map(bool, map(str.strip, lines)))
-        ):
-            return Items(tuple(rows), are_certain=True)
+    found = [items for one in _DELIMITERS if (items := _rows(lines, one, asked)) is not None]
+    return max(found, key=lambda items: len(items.texts), default=None)
+
+
+def _rows(lines: Sequence[str], delimiter: re.Pattern[str], asked: Collection[str]) -> Items | None:
+    start, end = _longest_run([_cells(line, delimiter) for line in lines])
+    rows = lines[start:end]
+    is_ruled = len(rows) > 1 and "--" in rows[1] and set(rows[1]) <= set("-|:+ \t")
+    body = rows[1 + is_ruled :]
+    if body and (is_ruled or _is_head(rows, delimiter, asked)):
+        return Items(tuple(body), are_certain=True, head="\n".join(rows[: 1 + is_ruled]))
+    are_all = len(rows) == sum(map(bool, map(str.strip, lines)))
+    if len(rows) >= MIN_ITEMS and are_all and delimiter in _CLEAR_DELIMITERS:
+        return Items(tuple(rows), are_certain=True)
     return None
 
 

@@ -79,7 +79,7 @@ def wide_forms() -> tuple[str, ...]:
 
 
 WIDE = Card(
-    purpose="The bundled model (11 M parameters) extracts the fields you name from a short text as JSON, and rewrites "
+    purpose="The bundled model (11 M parameters) extracts the fields you name from a text as JSON, and rewrites "
     "dates, times, amounts, phone numbers and quantities in the format you ask for.",
     limits="It can't chat, answer questions, translate or summarize; it says so when asked to. Of a text with several "
     "records it returns one, unless you ask for a JSON array.",
@@ -87,12 +87,13 @@ WIDE = Card(
         *EXTRACTION.examples[:4],
         "Extract customer, due date and total_amount from this mail as JSON:\n\nDear Ms Berg, invoice 2024-117 over "
         "1.250,00 EUR is open. Please pay by 15 June 2024. Kind regards, Nordwind GmbH",
+        "Extract name, city as a JSON array:\n- Anna Berg lives in Rome\n- Bob Stone lives in Paris",
         "Write the date as YYYY-MM-DD: Sunday, 3rd of March 2024",
         "Write the amount as 0.00 CUR: €1.234,50",
         "Write the time as HH:MM: 9:05 pm",
         "Write the weight in kg: 850 g",
     ),
-    example_names=(*EXTRACTION.example_names[:4], "mail", "date", "amount", "time", "weight"),
+    example_names=(*EXTRACTION.example_names[:4], "mail", "list", "date", "amount", "time", "weight"),
     fields=KINDS,
     prompt_forms=(*NORMALIZATION_FORMS, *wide_forms()),
     open_wording=True,

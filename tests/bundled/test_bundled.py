@@ -42,6 +42,7 @@ RIGHT = (
     '{"level": "ERROR", "service": "billing-worker", "status": "503", "duration": "1204 ms"}',
     '{"name": "Lena Berg", "doctor": "Dr. Novak", "date": "12 June", "time": "14:30"}',
     '{"customer": "Ms Berg", "due date": "15 June 2024", "total_amount": "1.250,00 EUR"}',
+    '[{"name": "Anna Berg", "city": "Rome"}, {"name": "Bob Stone", "city": "Paris"}]',
     "2024-03-03",
     "1234.50 EUR",
     "21:05",

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import redraft
+from redraft.cli.answers.answer_warnings import say_warnings
 from redraft.text.trust.calibration import (
     ANSWER_FACTS,
     VALUE_FACTS,
@@ -15,6 +16,7 @@ from redraft.text.trust.calibration import (
     TrustModels,
     write_calibration,
 )
+from redraft.text.trust.evidence import Trust, ValueTrust
 
 PROMPTS = ("hello", "the dog", "where is it?")
 
@@ -103,3 +105,15 @@ def test_a_least_trust_that_nobody_can_tell_is_refused(run, checkpoint, least, m
     code, out, err = run("generate", "hello", "-m", checkpoint, "--min-trust", least)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_value_of_low_trust_is_told_of_where_the_answer_is_trusted(capsys):
+    values = tuple(
+        ValueTrust(path=(name,), places=(), probability=one) for name, one in (("shop", 0.677), ("sum", 0.99))
+    )
+    say_warnings((), Trust(probability=0.904, values=values), quiet=False)
+    assert capsys.readouterr().err == "redraft: low trust: the value of shop is right with a probability of 67%\n"
+    say_warnings((), Trust(probability=0.904, values=values[1:]), quiet=False)
+    say_warnings((), Trust(values=values), quiet=False)
+    say_warnings((), Trust(probability=0.904, values=values), quiet=True)
+    assert capsys.readouterr().err == ""

@@ -146,6 +146,14 @@ def test_of_a_text_with_too_many_items_the_first_are_read_and_a_card_without_the
     assert texts_of(model.card, dataclasses.replace(task, fields=("last, first",))).texts == ()
 
 
+def test_sentences_about_something_else_are_no_items_and_a_bullet_without_words_is_no_text(model):
+    prompt = "Extract name, city as a JSON array: Anna Meier lives in Graz. It rained. Bob Smith lives in Rome."
+    assert [one["name"] for one in parsed(model.generate(prompt))] == ["Anna Meier", "Bob Smith"]
+    read = model.read("Extract name, city as a JSON array:\n- ")
+    assert read.parts == ()
+    assert any("no text after its request" in one for one in read.warnings)
+
+
 def test_values_are_looked_for_in_their_own_item(model):
     prompt = "Extract name, city as a JSON array:\nAnna Meier lives in Graz.\nBob Smith lives in Graz.\nCarla, Graz"
     result = model.generate(prompt, schema_from_prompt=True, grounded=True)

@@ -15,9 +15,9 @@ from redraft.engine.parts import Parts
 from redraft.generation.result import ConstraintReport, Generation, Verification
 from redraft.text import ReadPrompt, TextTokenizer
 from redraft.text.parts.items import split_items
-from redraft.text.parts.joining import Joined, Unread, join_items, join_windows
+from redraft.text.parts.joining import Emptiness, Joined, Unread, join_items, join_windows
 from redraft.text.parts.windows import split_windows
-from redraft.text.prompts.forms import PromptTask, fits_form
+from redraft.text.prompts.forms import PromptTask, fits_form, has_words
 from redraft.text.trust.calibration import Calibration
 from redraft.text.trust.evidence import Trust, assess
 from redraft.weights.card import Card
@@ -42,18 +42,22 @@ class PromptTexts:
 
     texts: tuple[str, ...] = ()
     starts: tuple[int, ...] = ()
-    may_be_none: bool = False
+    may_be_none: Emptiness = "none"
     untold: tuple[str, ...] = ()
 
 
 def texts_of(card: Card, task: PromptTask | None) -> PromptTexts:
     """Returns the texts that a prompt asks about one by one, by a model's card. task: what it asks for."""
-    if not card.object_form or task is None or not task.fields or not task.text or not fits_form(task.fields):
+    if not card.object_form or task is None or not task.fields or not fits_form(task.fields):
         return PromptTexts()
-    may_be_none, kind = False, "windows"
+    if not has_words(task.text):
+        return PromptTexts()
+    may_be_none: Emptiness = "none"
+    kind = "windows"
     if task.is_array:
         items, kind = split_items(task.text, task.fields), "items"
-        own, texts, may_be_none = items.texts, items.shown(), not items.are_certain
+        own, texts = items.texts, items.shown()
+        may_be_none = "any" if items.are_statements else "none" if items.are_certain else "ends"
     elif card.window_words is not None and len(task.text.split()) > card.window_words:
         own = texts = split_windows(task.text, card.window_words, int(card.window_words * OVERLAP))
     else:

@@ -123,7 +123,7 @@ def test_fine_tuning_on_rows_learns_them(run, tmp_path):
     assert (code, err) == (2, f"redraft: {file} has 1 prompt of {seen} too, for instance 'Say gamma'\n")
     code, said, err = run("finetune", file, *arguments, "--validation", other, "--steps", 30)
     assert (code, err) == (0, "")
-    plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from bundled, validation on 1 row "
+    plan = "4 rows: 30 steps of 4 examples, rate 0.001, 20% of them replayed from wide, validation on 1 row "
     assert said.startswith(plan)
     assert "step 30/30  validation: exact 100.0%" in said
     checkpoint = out / "step-0000030"

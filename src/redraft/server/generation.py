@@ -230,7 +230,7 @@ class GenerationSession:
             seed=choice.request.settings.seed,
             mode=choice.request.mode,
             steps_per_canvas=choice.steps,
-            parts=len(choice.prompt.parts) or None,
+            parts=len(choice.prompt.parts) if len(choice.prompt.parts) > 1 else None,
             verification=verified,
             seconds=0.0 if admitted is None or ended is None else round(max(0.0, ended - admitted), 4),
             constraint=constraint_info(choice.constraint),

@@ -12,7 +12,7 @@ from typing import Any
 
 from redraft.text.checks import MAX_LISTED, fields_in_words
 from redraft.text.prompts.conversation import Message, last_request, without_empty_instructions
-from redraft.text.prompts.forms import PromptForm, PromptTask
+from redraft.text.prompts.forms import PromptForm, PromptTask, has_words
 from redraft.text.prompts.wording import lead_of_next, read_fields, read_request
 from redraft.utils.files import write_whole
 from redraft.utils.json_files import json_bytes, read_json_object
@@ -129,7 +129,7 @@ class Card:
         ):
             known = ", ".join(map(repr, self._formats[found[1]]))
             yield f"this model was not trained on {found[1]!r} with {found[2]!r}, only with {known}"
-        if task is not None and not task.text:
+        if task is not None and not has_words(task.text):
             yield "the prompt has no text after its request: there is nothing to answer from"
         if task is not None and task.names_missing:
             yield "the prompt names no field: keys of an answer are made up; name those that you want"

@@ -37,6 +37,21 @@ from redraft.text.prompts.wording import read_fields, read_request
         ("- name: Ana\n- age: 31", ["- name: Ana\n- age: 31"]),
         ("Name: Ana Berg\nAge: 31 years", ["Name: Ana Berg\nAge: 31 years"]),
         ("January: 12 EUR\nMarch: 9 EUR", ["January: 12 EUR", "March: 9 EUR"]),
+        ("- a, Rome\n- b, Bonn\nIn Italy:\n- c, Pisa", ["- a, Rome", "- b, Bonn", "- c, Pisa"]),
+        ("1. Karl\n   - Bonn\n2. Nina\n   - Leeds", ["1. Karl\n   - Bonn", "2. Nina\n   - Leeds"]),
+        (
+            "Hello team,\n\nname: oak\nsum: 2\n\nname: elm\nsum: 9\n\nThanks!\nMona",
+            ["name: oak\nsum: 2", "name: elm\nsum: 9"],
+        ),
+        (
+            "Dear Ms Alder,\n\nthe holidays:\n- Karl: 3 July\n- Nina: 10 August\n\nBest wishes\nBernd\nSales",
+            ["- Karl: 3 July", "- Nina: 10 August"],
+        ),
+        (
+            "Dear Ms Alder,\n\nthe holidays. Karl goes on 3 July. Nina goes on 10 August.\n\nBest wishes\nBernd\nSales",
+            ["the holidays.", "Karl goes on 3 July.", "Nina goes on 10 August."],
+        ),
+        ("Karl (31), Nina (44), Otto (58)", ["Karl (31)", "Nina (44)", "Otto (58)"]),
         ("Only this", ["Only this"]),
     ],
 )  # fmt: skip

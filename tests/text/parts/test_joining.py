@@ -2,7 +2,7 @@
 
 import json
 
-from redraft.text.parts.joining import MIN_SURE, Joined, Stretch, Unread, join_items, join_windows
+from redraft.text.parts.joining import MIN_SURE, Emptiness, Joined, Stretch, Unread, join_items, join_windows
 
 NOBODY = '{"name": null, "city": null}'
 
@@ -18,30 +18,32 @@ def written(joined: Joined, answers: list[str]) -> str:
     )
 
 
-def items(answers: list[str], *, may_be_none: bool) -> list:
+def items(answers: list[str], *, may_be_none: Emptiness) -> list:
     return json.loads(written(join_items(("name", "city"), answers, may_be_none=may_be_none), answers))
 
 
 def test_items_are_an_array_in_their_order():
     answers = ['{"name": "Ana"}', ' {"name": null}\n', '{"name": "Ben"}']
-    joined = join_items(("name",), answers, may_be_none=False)
+    joined = join_items(("name",), answers, may_be_none="none")
     assert written(joined, answers) == '[{"name": "Ana"}, {"name": null}, {"name": "Ben"}]'
     assert (joined.items, joined.unread) == ((0, 1, 2), 0)
-    assert written(join_items(("name",), [], may_be_none=True), []) == "[]"
+    assert written(join_items(("name",), [], may_be_none="ends"), []) == "[]"
 
 
 def test_what_says_nothing_before_and_behind_the_items_is_left_out_where_it_may_be_none():
     answers = [NOBODY, '{"name": "Ana", "city": null}', NOBODY, '{"name": "Ben", "city": null}', NOBODY, NOBODY]
-    assert [one["name"] for one in items(answers, may_be_none=True)] == ["Ana", None, "Ben"]
-    assert join_items(("name",), answers, may_be_none=True).items == (1, 2, 3)
-    assert len(items(answers, may_be_none=False)) == 6
+    assert [one["name"] for one in items(answers, may_be_none="ends")] == ["Ana", None, "Ben"]
+    assert join_items(("name",), answers, may_be_none="ends").items == (1, 2, 3)
+    assert len(items(answers, may_be_none="none")) == 6
+    # Of sentences any may be about something else.
+    assert [one["name"] for one in items(answers, may_be_none="any")] == ["Ana", "Ben"]
     # Where none says anything there is nothing to tell them by.
-    assert len(items([NOBODY] * 2, may_be_none=True)) == 2
+    assert len(items([NOBODY] * 2, may_be_none="ends")) == 2
 
 
 def test_in_the_place_of_an_answer_that_is_no_object_stand_nulls_that_nobody_is_sure_of():
     answers = ['{"name": "Ana", "city": "Rome"}', "sorry", '{"name": "B']
-    joined = join_items(("name", "city"), answers, may_be_none=True)
+    joined = join_items(("name", "city"), answers, may_be_none="ends")
     assert json.loads(written(joined, answers))[1:] == [{"name": None, "city": None}] * 2
     assert joined.unread == 2
     assert sum(isinstance(one, Unread) for one in joined.pieces) == 2

@@ -52,6 +52,7 @@ def test_the_fields_and_the_text_of_a_request(prompt, fields):
     "prompt",
     [
         "For every person below give name and city. JSON array.\n{}",
+        "Return a JSON array with name and city of everyone in this list:\n{}",
         "Turn the list into a JSON array with name and city for each person:\n{}",
         "{}\n\nReturn a JSON list of objects with the keys name and city",
         "list to JSON array [{{name, city}}]\n\n{}",

@@ -25,6 +25,21 @@ _DELIMITERS = tuple(re.compile(text) for text in (r"\|", r"\t", r";", r",", r",(
 _CLEAR_DELIMITERS = _DELIMITERS[:2]
 """Those that prose does not have. A comma may also be one of thousands."""
 _NUMBER_INSIDE = re.compile(r"(?:^|(?<=[\s;]))\(?(\d{1,3})[.)]\s+(?=\S)")
+_SALUTATION = re.compile(
+    r"\A\s*(?:dear|hi|hello|hey|good (?:morning|afternoon)|hallo|liebe[rs]?|guten tag|sehr geehrte[rs]?|bonjour|cher|"
+    r"chère|hola|estimad[oa]s?|ciao|gentile|beste|geachte|olá|caro|cara|dzień dobry)\b[^\n.:;]{0,60}[,!]?[ \t]*\n",
+    re.IGNORECASE,
+)
+_CLOSE = re.compile(
+    r"^[ \t]*(?:(?:(?:with )?(?:best|kind|warm)(?:est)? )?(?:wishes|regards)|best|cheers|thanks(?: again| a lot)?|"
+    r"thank you|yours \w+|(?:viele|liebe|beste) grüße|mit freundlichen grüßen|cordialement|bien à vous|saludos|"
+    r"atentamente|cordiali saluti|groeten|met vriendelijke groet(?:en)?|abraços|atenciosamente|pozdrawiam|"
+    r"z poważaniem)[ \t]*[,.!]?[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""How a letter begins and ends."""
+MAX_SIGNATURE = 6
+"""Lines behind a letter's close."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])")
 _ABBREVIATION = re.compile(
     r"\b(?:Mr|Mrs|Ms|Dr|Prof|Mag|Sr|Sra|St|No|Nr|Inc|Ltd|Co|vs|approx|Tel|tel|Ave|Blvd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|"
@@ -39,11 +54,13 @@ LONGEST_ABBREVIATION = 8
 class Items:
     """The items of a text, in order. are_certain: whether each is one by its form; else what says nothing may be none.
 
-    head: what each of them is read below, as the names of a table's columns; "" for nothing.
+    are_statements: whether they are sentences, of which any may be about something else. head: what each of them is
+    read below, as the names of a table's columns; "" for nothing.
     """
 
     texts: tuple[str, ...]
     are_certain: bool = False
+    are_statements: bool = False
     head: str = ""
 
     def shown(self) -> tuple[str, ...]:
@@ -57,7 +74,7 @@ def split_items(text: str, fields: Sequence[str] = ()) -> Items:
     ways: tuple[Callable[[str], Items | None], ...] = (
         _objects, _elements, functools.partial(_table, asked=asked), _blocks, _points, _record, _lines, _passages,
     )  # fmt: skip
-    text = text.strip()
+    text = _without_letter(text)
     found = (way(text) for way in ways) if text else iter(())
     return next((items for items in found if items is not None), Items((text,), are_certain=True))
 
@@ -169,19 +186,32 @@ def _points(text: str) -> Items | None:
     """The points of a list with bullets or numbers, with the lines that go on below them."""
     lines = text.splitlines()
     starts = [at for at, line in enumerate(lines) if _POINT.match(line)]
+    # What stands further in is of the point above.
+    least = min((_indent(lines[at]) for at in starts), default=0)
+    starts = [at for at in starts if _indent(lines[at]) == least]
     if len(starts) < MIN_ITEMS:
         return None
     keys = [_key(_POINT.sub("", lines[at], count=1)) for at in starts]
     are_bullets = not any(re.match(r"\s*\(?#?\d", lines[at]) for at in starts)
-    if all(keys) and are_bullets and (keys[0] in keys[1:] or _record(text) is not None) and len(set(keys)) > 1:
+    record = _record("\n".join(lines[at] for at in starts))
+    if all(keys) and are_bullets and (keys[0] in keys[1:] or record is not None) and len(set(keys)) > 1:
         # Each point gives one value its name.
         return None
     last = starts[-1]
     # Behind the last point only what is indented is still of it.
     own = itertools.takewhile(lambda line: line.startswith((" ", "\t")), lines[last + 1 :])
     blocks = [lines[at:end] for at, end in itertools.pairwise(starts)]
-    blocks = [list(itertools.takewhile(str.strip, block)) for block in blocks]
+    blocks = [[block[0], *itertools.takewhile(_goes_on, block[1:])] for block in blocks]
     return Items(tuple("\n".join(block) for block in [*blocks, [lines[last], *own]]), are_certain=True)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _goes_on(line: str) -> bool:
+    """Tells whether a line below a point is of it: no blank line, and no head of what follows."""
+    return bool(line.strip()) and (line[0] in " \t" or not line.rstrip().endswith(":"))
 
 
 def _key(line: str) -> str:
@@ -201,11 +231,9 @@ def _blocks(text: str) -> Items | None:
     lengths = Counter(len(one) for one in blocks if len(one) > 1)
     names = {_key(line) for one in blocks if len(one) > 1 for line in one} - {""}
 
-    def is_record(one: Sequence[str]) -> bool:
-        named = sum(_key(line) in names for line in one)
-        return named * 2 > len(one) or (len(one) > 1 and lengths[len(one)] >= MIN_ITEMS)
-
-    found = [one for one in blocks if is_record(one)]
+    found = [one for one in blocks if sum(_key(line) in names for line in one) * 2 > len(one)]
+    if len(found) < MIN_ITEMS:
+        found = [one for one in blocks if len(one) > 1 and lengths[len(one)] >= MIN_ITEMS]
     if len(found) < MIN_ITEMS or max(map(len, found)) == 1:
         return None
     return Items(tuple("\n".join(one) for one in found), are_certain=True)
@@ -241,20 +269,32 @@ def _lines(text: str) -> Items | None:
     if len(found) < MIN_ITEMS:
         return None
     longest = max(found, key=len)
-    if len(found) <= 3 and len(longest) * 2 > len(text):
+    if len(longest) * 2 > len(text):
         # An introduction, what it introduces in one line, and a closing.
-        return Items(tuple(part for one in found for part in (_apart(one) if one == longest else [one])))
+        parts = (part for one in found for part in (_apart(one) if one == longest else [one]))
+        return Items(tuple(parts), are_statements=True)
     return Items(tuple(part for one in found for part in _numbered(one) or [one]))
+
+
+def _without_letter(text: str) -> str:
+    """Returns a text without the salutation and the close of a letter, where something is left."""
+    close = _CLOSE.search(text)
+    if close and len(re.findall(r"\S.*", text[close.end() :])) <= MAX_SIGNATURE and not _POINT.match(text, close.end()):
+        text = text[: close.start()]
+    left = _SALUTATION.sub("", text, count=1).strip()
+    return left if re.search(r"\w", left) else text.strip()
 
 
 def _passages(text: str) -> Items | None:
     found = _apart(text)
-    return Items(tuple(found)) if len(found) >= MIN_ITEMS else None
+    return Items(tuple(found), are_statements=True) if len(found) >= MIN_ITEMS else None
 
 
 def _apart(line: str) -> list[str]:
     """Returns the items that stand in one line: numbered, of the same beginning, between semicolons, or sentences."""
-    return _numbered(line) or _repeated(line) or _clauses(line) or _cut(line, _sentence_starts(line))
+    return (
+        _numbered(line) or _repeated(line) or _clauses(line) or _bracketed(line) or _cut(line, _sentence_starts(line))
+    )
 
 
 def _numbered(text: str) -> list[str]:
@@ -282,6 +322,12 @@ def _clauses(text: str) -> list[str]:
     """What stands between semicolons, unless sentences end there: then it is parts of these."""
     found = [one.strip() for one in text.split("; ") if one.strip()]
     return [] if len(found) < MIN_ITEMS or any(len(_sentence_starts(one)) > 1 for one in found) else found
+
+
+def _bracketed(text: str) -> list[str]:
+    """What stands between commas, where each has something in brackets at its end."""
+    found = re.split(r"(?<=\)),\s+", text)
+    return found if len(found) >= MIN_ITEMS and all(re.search(r"\([^()]*\)\W*$", one) for one in found) else []
 
 
 def _sentence_starts(text: str) -> list[int]:

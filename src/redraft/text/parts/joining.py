@@ -4,11 +4,16 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from redraft.text.trust.places import Leaf, leaves
 
 MIN_SURE = 0.4
 """What a value is trusted at least where other windows find none. On the tuning set 0.3 to 0.6 are as good."""
+
+
+Emptiness = Literal["none", "ends", "any"]
+"""Which items of a text may be none: no one, those at its ends, or any."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,16 @@ class Joined:
     unread: int = 0
 
 
-def join_items(fields: Sequence[str], answers: Sequence[str], *, may_be_none: bool) -> Joined:
-    """Returns the JSON array of some objects. may_be_none: leave out those at its ends that say nothing, if others do.
+def join_items(fields: Sequence[str], answers: Sequence[str], *, may_be_none: Emptiness) -> Joined:
+    """Returns the JSON array of some objects. may_be_none: which are left out if they say nothing and others do.
 
-    A text has sentences before and after its items that look like them. In the place of an answer that is no object
-    stands one of nulls.
+    A text has lines before and after its items that look like them. In the place of an answer that is no object stands
+    one of nulls.
     """
     kept = list(range(len(answers)))
-    if may_be_none and not all(map(_is_empty, answers)):
+    if may_be_none == "any" and not all(map(_is_empty, answers)):
+        kept = [at for at in kept if not _is_empty(answers[at])]
+    elif may_be_none == "ends" and not all(map(_is_empty, answers)):
         kept = list(itertools.dropwhile(lambda at: _is_empty(answers[at]), kept))
         kept = list(itertools.dropwhile(lambda at: _is_empty(answers[at]), reversed(kept)))[::-1]
     pieces, unread = list[str | Stretch | Unread](["["]), 0

@@ -83,6 +83,11 @@ class PromptTask:
         return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+def has_words(text: str) -> bool:
+    """Returns whether a text says anything: it has a letter or a digit."""
+    return bool(re.search(r"\w", text))
+
+
 def fits_form(fields: Sequence[str]) -> bool:
     """Returns whether some fields can be listed between commas, so that each is read as it is meant."""
     return not any(re.search(r"[,:{}\n]", name) for name in fields)

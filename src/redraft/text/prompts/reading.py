@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys
+from redraft.text.parts.joining import Emptiness
 from redraft.text.prompts.forms import PromptTask
 from redraft.text.prompts.rewriting import check_rewritten
 from redraft.text.trust.places import Place
@@ -20,7 +21,7 @@ class ReadPrompt:
     is_known: whether it is like those that the model was trained on; None where that is not known. refusal: what the
     model answers to prompts of other kinds. parts: the prompts that it is answered by where it asks for an array, one
     for each item, or is about a long text, one for each window; none where it is answered as it is. may_be_none:
-    whether the first and last items may be none, but what the text says around them. offset: of a part, where its text
+    which items may be none, but what the text says around them. offset: of a part, where its text
     begins in the message that it is of. unparted: the same prompt, to be answered as it is.
     """
 
@@ -32,7 +33,7 @@ class ReadPrompt:
     is_known: bool | None = None
     refusal: str = ""
     parts: tuple["ReadPrompt", ...] = ()
-    may_be_none: bool = False
+    may_be_none: Emptiness = "none"
     offset: int = 0
     unparted: "ReadPrompt | None" = None
 

@@ -68,7 +68,7 @@ ING = re.compile(r"(?:hold|hav|includ|contain|compris|cover|show|carry|us|list|g
 
 JSON = re.compile(r"\bjson[a-z]*\b", re.IGNORECASE)
 ARRAY = re.compile(
-    r"\barray|\ba list\b|\bjson, a list|\bjson[- ]?(?:list\w*|lines)\b|\blist of\b|\bobjects\b|\b(?:each|every)\b|"
+    r"\barray|\ba list\b|\bjson, a list|\bjson[- ]?(?:list\w*|lines)\b|\blist of\b|\bobjects\b|\b(?:each|every\w*)\b|"
     r"\bper \w|\bone (?:\w+ )?(?:for|per) |\b(?:for|of|from) all\b|\ball (?:of )?(?:the|these|those) \w|"
     r"\b(?:für|pour|para|voor|dla|per) (?:jede\w*|chaque|cada|elke?|każd\w+|ogni)\b|"
     r"\b(?:liste?|lista|tableau|tablica|matriz) (?:de |di |van |von )?json\b",
@@ -113,8 +113,10 @@ ENDS = re.compile(
     r"\s+(?:and (?:return|give|answer|output|write|put|format|reply|respond|send|show|make) |"
     r"from|out of|as (?:a |an |one )?(?:valid |plain |flat )?json|"
     r"in (?:a |an |the |this |that |these |valid |our |my |your )?"
-    r"(?:json|text|message|mail|e-?mail|note|following|document|passage|form|format|log|sentence)|"
-    r"of (?:the following|this|that|these|every|each|all)|for (?:this|these|the following|my|our|a|an)|"
+    r"(?:json|text|message|mail|e-?mail|note|following|document|passage|form|format|log|sentence|table|list|"
+    r"receipt|invoice)|"
+    r"of (?:the following|this|that|these|every|each|all|everyone|everybody)|"
+    r"for (?:this|these|the following|my|our|a|an)|"
     r"mentioned|stated|given|contained|does|do|is|are|can|could|that|which|using|below|above|here|"
     r"aus (?:dem|der|diesem|dieser|folgende\w)|als json|im json\w*|dans (?:le|la|ce|cet)|depuis|en json|au format|"
     r"de (?:este|esta|ce|cette)|del (?:texto|siguiente)|desde|dal|dalla|in formato|uit (?:de|het|deze|dit)|"

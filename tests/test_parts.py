@@ -154,6 +154,22 @@ def test_sentences_about_something_else_are_no_items_and_a_bullet_without_words_
     assert any("no text after its request" in one for one in read.warnings)
 
 
+def test_a_schema_that_asks_for_numbers_is_kept(model):
+    schema = '{"name": "", "count": 0}'
+    for asked in (
+        f"Answer with JSON like {schema}:\n{FILLER * 8}",
+        f"Produce JSON valid against {schema} from this: 3 pens",
+    ):
+        read = model.read(asked)
+        assert read.parts == ()
+        assert read.ids == model.tokenizer.encode_chat([{"role": "user", "content": asked}])
+    assert model.read(f'Answer with JSON like {{"name": ""}}:\n{FILLER * 8}').parts
+
+
+def test_blanks_are_filled_below_the_prompt_as_it_is(model):
+    assert model.fill("name: ___, city: ___", prompt=ARRAY, seed=0).result.generation.parts == 1
+
+
 def test_values_are_looked_for_in_their_own_item(model):
     prompt = "Extract name, city as a JSON array:\nAnna Meier lives in Graz.\nBob Smith lives in Graz.\nCarla, Graz"
     result = model.generate(prompt, schema_from_prompt=True, grounded=True)

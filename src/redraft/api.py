@@ -274,8 +274,9 @@ class Model:
     def read(self, prompt: Prompt, **template_variables: Any) -> ReadPrompt:
         """Returns a prompt as the model reads it: through the chat template if there is one, else plain, after BOS.
 
-        Leaves out, with a warning, the messages that the card says the model was not trained on. Raises ValueError for
-        a prompt that is empty, of another type, or has a message that is malformed.
+        Leaves out, with a warning, the messages that the card says the model was not trained on. A request that the card
+        has a form for is put in it, or read in parts. Raises ValueError for a prompt that is empty, of another type, or
+        has a message that is malformed.
         """
         if isinstance(prompt, str):
             if not prompt.strip():
@@ -390,9 +391,9 @@ class Model:
         start: CanvasStart | None = None,
         **settings: Unpack[SamplerArguments],
     ) -> Result:
-        """Answers a prompt that has been read. spec: what the answer is held to; start: what it begins as."""
+        """Answers a prompt that has been read, whole. spec: what the answer is held to; start: what it begins as."""
         check_not_forked()
         held = None if spec is None else self._automata.get(spec, self.vocabulary)
         return AskedAnswer(
-            self, prompt, self.defaults.replace(**settings), held, None, "diffusion", start, is_scored=False
+            self, prompt.whole, self.defaults.replace(**settings), held, None, "diffusion", start, is_scored=False
         ).result()

@@ -50,7 +50,7 @@ def texts_of(card: Card, task: PromptTask | None) -> PromptTexts:
     """Returns the texts that a prompt asks about one by one, by a model's card. task: what it asks for."""
     if not card.object_form or task is None or not task.fields or not fits_form(task.fields):
         return PromptTexts()
-    if not has_words(task.text):
+    if task.has_numbers or not has_words(task.text):
         return PromptTexts()
     may_be_none: Emptiness = "none"
     kind = "windows"

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import redraft
 from redraft.server.lifecycle import ModelServer
+from redraft.server.service import Service
 from redraft.server.settings import ServerSettings
 from tests.fakes.checkpoints import tiny_checkpoint
 from tests.fakes.tokenizers import THINKING_TEMPLATE, save_checkpoint, thinking_tokenizer
@@ -98,6 +100,30 @@ class Command:
         if self.process.poll() is None:
             self.signal()
         return self.end()
+
+
+@contextmanager
+def bundled_service() -> Iterator[Service]:
+    """A server's service with the bundled model, without a server."""
+    service = Service(ServerSettings())
+    with redraft.Engine(redraft.load()) as engine:
+        service.attach_engine(engine, "bundled")
+        yield service
+        service.close()
+
+
+@contextmanager
+def posting(app: Any) -> Iterator[Callable[..., httpx2.Response]]:
+    """Gives what posts the fields of a request to a path of an app."""
+    loop = asyncio.new_event_loop()
+
+    async def answer(path: str, body: dict[str, Any]) -> httpx2.Response:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=SECONDS) as client:
+            return await client.post(path, json=body)
+
+    yield lambda path, **body: loop.run_until_complete(answer(path, body))
+    loop.close()
 
 
 def made_of(kind: type[redraft.Model], folder: Path) -> redraft.Model:

@@ -1,19 +1,15 @@
 """Grounded answers through the API: their texts are stretches of the prompt's, and where they stand is said."""
 
-import asyncio
 import json
 from pathlib import Path
 
-import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
 
 import redraft
 from redraft.server.app import create_app
-from redraft.server.service import Service
-from redraft.server.settings import ServerSettings
-from tests.server.conftest import InThread
+from tests.server.conftest import InThread, bundled_service, posting
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 TEXT = "This is Ana Kovacs, I paid 42,50 EUR on 3 March 2024."
@@ -29,24 +25,14 @@ GROUNDED = {"schema_from_prompt": True, "grounded": True, "seed": 0}
 
 @pytest.fixture(scope="module")
 def app():
-    service = Service(ServerSettings())
-    with redraft.Engine(redraft.load()) as engine:
-        service.attach_engine(engine, "bundled")
+    with bundled_service() as service:
         yield create_app(service)
-        service.close()
 
 
 @pytest.fixture(scope="module")
 def post(app):
-    loop = asyncio.new_event_loop()
-
-    async def answer(path, body):
-        transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
-            return await client.post(path, json=body)
-
-    yield lambda path, **body: loop.run_until_complete(answer(path, body))
-    loop.close()
+    with posting(app) as post:
+        yield post
 
 
 def said(text: str) -> dict:

@@ -1,15 +1,12 @@
 """Answers in parts through the API: the same as in Python, whole or streamed, counted and told."""
 
-import asyncio
 import json
 
-import httpx2
 import pytest
 
 import redraft
 from redraft.server.app import create_app
-from redraft.server.service import Service
-from redraft.server.settings import ServerSettings
+from tests.server.conftest import bundled_service, posting
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 ARRAY = "Extract name, city as a JSON array:\nAnna Berg lives in Rome.\nBob Stone lives in Paris.\nCarl Maier, Berlin"
@@ -22,24 +19,14 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def service():
-    service = Service(ServerSettings())
-    with redraft.Engine(redraft.load()) as engine:
-        service.attach_engine(engine, "bundled")
+    with bundled_service() as service:
         yield service
-        service.close()
 
 
 @pytest.fixture(scope="module")
 def post(service):
-    loop, app = asyncio.new_event_loop(), create_app(service)
-
-    async def answer(path, body):
-        transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
-            return await client.post(path, json=body)
-
-    yield lambda path, **body: loop.run_until_complete(answer(path, body))
-    loop.close()
+    with posting(create_app(service)) as post:
+        yield post
 
 
 def said(text: str) -> dict:
@@ -67,6 +54,15 @@ def test_by_diffusion_the_steps_of_all_parts_are_told(post):
     assert choice["message"]["content"] == result.text
     assert choice["canvas"]["steps_per_canvas"] == list(result.generation.steps_per_canvas)
     assert body["usage"]["denoising_steps"] == sum(result.generation.steps_per_canvas)
+
+
+def test_one_item_is_one_part_whose_steps_count_too(post):
+    asked = said("Extract name, city as a JSON array: Anna Berg lives in Rome.")
+    body = post(CHAT, **asked, canvas={"mode": "diffusion"}, seed=1).json()
+    (choice,) = body["choices"]
+    assert json.loads(choice["message"]["content"]) == ROWS[:1]
+    assert "parts" not in choice["canvas"]
+    assert body["usage"]["denoising_steps"] == sum(choice["canvas"]["steps_per_canvas"]) > 0
 
 
 @pytest.mark.parametrize("canvas", [{}, {"stream_drafts": True, "alternatives": 2, "mode": "diffusion"}], ids=str)

@@ -164,7 +164,7 @@ class ChoiceProgress:
 
     def _count_all(self, generation: Generation) -> None:
         """Counts the passes of a whole answer: one of nothing but the EOS has told of no tokens, nor have parts."""
-        if generation.parts > 1 and self.request.mode == "diffusion":
+        if self.prompt.parts and self.request.mode == "diffusion":
             self.steps = list(generation.steps_per_canvas)
         if (found := generation.verification) is not None:
             self.causal_passes, self.drafted_rounds = found.rounds, found.drafted_rounds

@@ -9,7 +9,7 @@ from typing import Literal
 from redraft.text.trust.places import Leaf, leaves
 
 MIN_SURE = 0.4
-"""What a value is trusted at least where other windows find none. On the tuning set 0.3 to 0.6 are as good."""
+"""What a value is trusted at least where other windows find none. Of 160 records made for it 0.3 to 0.6 are as good."""
 
 
 Emptiness = Literal["none", "ends", "any"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redraft.text.prompts.names import find_schema, read_names
+from redraft.text.prompts.names import asks_for_numbers, find_schema, read_names
 
 SLOTS = {
     "fields": r"(?P<fields>[^\n:{}]+?)",
@@ -38,7 +38,7 @@ class PromptTask:
     text: empty where the prompt ends after its request; start: its first character in the prompt. names_missing: its
     list of fields names none. is_array: whether it asks for an array of such objects. list_span: the characters of the
     prompt that list the fields, None where they are not names between commas alone. is_reworded: whether it is in no
-    form, so that the model is asked in another.
+    form, so that the model is asked in another. has_numbers: whether its schema asks for numbers.
     """
 
     fields: tuple[str, ...]
@@ -48,6 +48,7 @@ class PromptTask:
     start: int = field(default=0, compare=False)
     list_span: tuple[int, int] | None = field(default=None, compare=False)
     is_reworded: bool = field(default=False, compare=False)
+    has_numbers: bool = field(default=False, compare=False)
 
     def of_text(self, message: str, start: int = 0) -> "PromptTask":
         """Returns what it asks for of the text of another message, which begins at `start` there or behind."""
@@ -136,10 +137,12 @@ class PromptForm:
         before = len(prompt) - len(prompt.lstrip())
         prompt = prompt.strip()
         listed: tuple[str, ...] | None = ()
+        has_numbers = False
         if self._list == "schema":
             if len(prompt) > MAX_READ or (found := find_schema(prompt)) is None:
                 return None
             begin, end, listed = found
+            has_numbers = asks_for_numbers(prompt[begin:end])
             prompt = f"{prompt[:begin]}\0{prompt[end:]}"
         elif self._list in ("names", "items") and len(prompt) > MAX_READ:
             return None
@@ -166,6 +169,7 @@ class PromptForm:
             is_array=self._list == "items",
             start=before + start,
             list_span=span,
+            has_numbers=has_numbers,
         )
 
 

@@ -30,6 +30,7 @@ _NOT_FIRST = frozenset(
     "dá-me haal geef graag wyodrębnij podaj wyciągnij proszę".split()
 )
 _BLANKS = ("", "...", "string", None, 0, "number", "int", "str")
+_NUMBER = re.compile(r"\"(?:integer|number)\"|:\s*(?:int|number|float|0)\b")
 _TYPE = re.compile(r"\{\s*+(?:\"?\w++\"?: ?\w++\s*+[;,]?\s*+)++\}|class \w++:(?:\n ++\w++: ?\w++)++")
 """Each part takes all it can and gives none back: what does not fit is found out at once."""
 
@@ -68,6 +69,11 @@ def find_schema(prompt: str) -> tuple[int, int, tuple[str, ...]] | None:
     if (found := _TYPE.search(prompt)) is None:
         return None
     return found.start(), found.end(), tuple(re.findall(r"(\w+)\"?: ?\w+", found[0]))
+
+
+def asks_for_numbers(schema: str) -> bool:
+    """Returns whether a schema or a template asks for values that are numbers, not texts."""
+    return bool(_NUMBER.search(schema))
 
 
 def _braces(prompt: str) -> Iterator[int]:

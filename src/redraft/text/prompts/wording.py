@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 from redraft.text.prompts import request_words as words
 from redraft.text.prompts.forms import PromptTask, fits_form
-from redraft.text.prompts.names import find_schema, read_names
+from redraft.text.prompts.names import asks_for_numbers, find_schema, read_names
 
 MAX_PROMPT = 200_000
 """Characters."""
@@ -62,6 +62,9 @@ def read_request(prompt: str) -> PromptTask | None:
     if len(prompt) > MAX_PROMPT:
         return None
     schema = find_schema(prompt)
+    if schema and asks_for_numbers(prompt[schema[0] : schema[1]]):
+        # No form has a place for them.
+        return None
     ways = [_around_schema(prompt, schema[0], schema[1])] if schema else _ways(prompt)
     return next((task for readings in ways if (task := _read(prompt, readings, schema)) is not None), None)
 
@@ -69,6 +72,8 @@ def read_request(prompt: str) -> PromptTask | None:
 def read_fields(request: str) -> PromptTask | None:
     """Returns what a request without a text of its own asks for; None where that is not clear."""
     schema = find_schema(request)
+    if schema and asks_for_numbers(request[schema[0] : schema[1]]):
+        return None
     if len(request) - (schema[1] - schema[0] if schema else 0) > MAX_REQUEST:
         return None
     names = schema[2] if schema else _names(request) if words.JSON.search(request) else None

@@ -274,9 +274,9 @@ class Model:
     def read(self, prompt: Prompt, **template_variables: Any) -> ReadPrompt:
         """Returns a prompt as the model reads it: through the chat template if there is one, else plain, after BOS.
 
-        Leaves out, with a warning, the messages that the card says the model was not trained on. A request that the card
-        has a form for is put in it, or read in parts. Raises ValueError for a prompt that is empty, of another type, or
-        has a message that is malformed.
+        Leaves out, with a warning, the messages that the card says the model was not trained on. What the card has a
+        form for is put in it, or read in parts. Raises ValueError for a prompt that is empty, of another type, or has a
+        message that is malformed.
         """
         if isinstance(prompt, str):
             if not prompt.strip():

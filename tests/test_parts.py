@@ -166,6 +166,16 @@ def test_a_schema_that_asks_for_numbers_is_kept(model):
     assert model.read(f'Answer with JSON like {{"name": ""}}:\n{FILLER * 8}').parts
 
 
+def test_keys_that_nobody_named_are_told_of(model):
+    result = model.generate('Extract " as JSON: Ana Berg')
+    assert any("which the prompt does not name" in one for one in result.warnings), result.text
+    # They may be named in an earlier message.
+    read = model.read([{"role": "system", "content": "name it"}, {"role": "user", "content": "Ana Berg, Rome"}])
+    kept = {"num_tokens": 9, "steps_per_canvas": ()}
+    assert read.check('{"name": "Ana"}', "stop", max_steps=48, **kept) == ()
+    assert len(read.check('{"city": "Rome"}', "stop", max_steps=48, **kept)) == 1
+
+
 def test_blanks_are_filled_below_the_prompt_as_it_is(model):
     assert model.fill("name: ___, city: ___", prompt=ARRAY, seed=0).result.generation.parts == 1
 

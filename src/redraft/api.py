@@ -296,7 +296,8 @@ class Model:
         ids = self.tokenizer.encode_chat(messages, **template_variables)
         for message in messages:
             check_read(message, self.tokenizer.template_reads)
-        read = ReadPrompt(ids, (*left_out, *self._control_warnings(texts)), self.tokenizer.own_forms(texts))
+        warnings, said = (*left_out, *self._control_warnings(texts)), "\n".join(texts) if self.card.object_form else ""
+        read = ReadPrompt(ids, warnings, self.tokenizer.own_forms(texts), said=said)
 
         def encode(asked: str) -> list[int]:
             return self.tokenizer.encode_chat([{"role": "user", "content": asked}], **template_variables)

@@ -84,6 +84,17 @@ def check_keys(answer: str) -> Iterator[str]:
         yield _said_of_repeated("the answer", list(dict.fromkeys(repeated)))
 
 
+def check_named(answer: str, said: str) -> Iterator[str]:
+    """Yields a sentence for an answer that is a JSON object with keys that do not stand in what was said."""
+    try:
+        found = json.loads(answer)
+    except (ValueError, RecursionError):
+        return
+    named = comparable(said)
+    if isinstance(found, dict) and (others := [key for key in found if comparable(key) not in named]):
+        yield f"the answer has the {fields_in_words(others)}, which the prompt does not name"
+
+
 def check_date(answer: str) -> Iterator[str]:
     """Yields a sentence for an answer that looks like a date, of a day that the calendar does not have."""
     if re.fullmatch(r"\d{4}-\d\d-\d\d", written := answer.strip()):

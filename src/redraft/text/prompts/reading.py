@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys
+from redraft.text.checks import ANOTHER_SEED, HOLD_IT, check_date, check_end, check_fields, check_keys, check_named
 from redraft.text.parts.joining import Emptiness
 from redraft.text.prompts.forms import PromptTask
 from redraft.text.prompts.rewriting import check_rewritten
@@ -22,7 +22,8 @@ class ReadPrompt:
     model answers to prompts of other kinds. parts: the prompts that it is answered by where it asks for an array, one
     for each item, or is about a long text, one for each window; none where it is answered as it is. may_be_none:
     which items may be none, but what the text says around them. offset: of a part, where its text
-    begins in the message that it is of. unparted: the same prompt, to be answered as it is.
+    begins in the message that it is of. unparted: the same prompt, to be answered as it is. said: the texts of all
+    messages, where each key of an answer is to be named; "" where it need not be.
     """
 
     ids: list[int]
@@ -36,6 +37,7 @@ class ReadPrompt:
     may_be_none: Emptiness = "none"
     offset: int = 0
     unparted: "ReadPrompt | None" = None
+    said: str = ""
 
     @property
     def whole(self) -> "ReadPrompt":
@@ -110,6 +112,8 @@ class ReadPrompt:
             )
         else:
             found += check_keys(answer)
+            if task is None and self.said:
+                found += check_named(answer, self.said)
             told: list[str] = []
             if task is not None:
                 is_free = not (is_held or is_stopped)
